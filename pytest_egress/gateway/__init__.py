@@ -16,7 +16,7 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `dispatch`: finds out by a connection's first bytes what it carries, and passes it to the server for that.
 * `http1_duplex`: both directions of one HTTP/1.1 request.
 * `http1_server`: reads HTTP/1.1 requests and sends responses.
-* `http2_deputy`: takes over the reading of a connection where a request keeps its thread.
+* `http2_batches`: has one worker serve all requests of HTTP/2 that one read has brought.
 * `http2_exchange`: serves one request of HTTP/2.
 * `http2_server`: reads the requests of an HTTP/2 connection, many at once.
 * `http2_stream`: one request of HTTP/2 and the way back to its client.

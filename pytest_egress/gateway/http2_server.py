@@ -1,25 +1,22 @@
 """`Http2Server`: reads the requests of an HTTP/2 connection, many at once, and has each answered.
 
-The thread that reads never waits for long for a handler, nor for a client to take what was sent. It gives each request
-to a worker, which may take as long as it likes. Where the client asks all the time, it serves requests that have come
-whole by itself, watched by a `Deputy`, and sends what it has answered in one write. A connection is idle while no
-stream is open, and waits then as one of HTTP/1.1 does: parked, without a thread. Frames that bring no request begin no
-attempt: from the first byte that is read until the streams that it brings have begun, `Connection.is_reading` keeps a
-window open.
+The thread that reads never waits for a handler, nor for a client to take what was sent. It gives requests that have
+come whole to `Batches`, and each other one to a worker, which may take as long as it likes. A connection is idle while
+no stream is open, and waits then as one of HTTP/1.1 does: parked, without a thread. Frames that bring no request begin
+no attempt: from the first byte that is read until the streams that it brings have begun, `Connection.is_reading` keeps
+a window open.
 
 The rule about requests: one that has come whole is answered, whatever its client does afterwards; one that has not is
 recorded.
 
-Threads: `serve` runs on the connection's thread, and each stream on a worker or on the thread that reads, which is the
-connection's own or that of a deputy: only that one writes what has no lock. Any thread calls `farewell`, `threads` and
-`carriers`. The wire's lock guards `_http` and `_streams`.
+Threads: `serve` runs on the connection's thread, which alone writes what has no lock, and each stream on a worker. Any
+thread calls `farewell`, `threads` and `carriers`. The wire's lock guards `_http` and `_streams`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
@@ -31,7 +28,7 @@ from pytest_egress.base.clock import monotonic
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.answering import Answering
 from pytest_egress.gateway.connection import LINGER_SECONDS, PARK_SECONDS, Connection, Parked
-from pytest_egress.gateway.http2_deputy import Deputy, Relieved
+from pytest_egress.gateway.http2_batches import Batches
 from pytest_egress.gateway.http2_exchange import Http2Exchange
 from pytest_egress.gateway.http2_stream import Http2Stream, run_all
 from pytest_egress.gateway.http2_wire import Wire
@@ -60,25 +57,11 @@ FIRST_REQUEST_SECONDS: Final = (
 )
 SILENT: Final = f"{BEGAN_HTTP2} and asked for nothing within {FIRST_REQUEST_SECONDS:g} s"
 LATE: Final = "made a request just as its connection was said to end (GOAWAY): clients make it again on another one"
-BUSY_SECONDS: Final = 0.05  # a client that asks again within them gets a deputy
-QUICK_SECONDS: Final = 0.002  # that a request may take on the thread that reads
-SLOW_COUNTS: Final = 8
-SLOW_LIMIT: Final = 2 * SLOW_COUNTS
-"""Where slow requests outweigh quick ones by this, workers serve all for `WORKERS_SECONDS`. A slow one counts as eight
-quick ones: a few are slow on any busy machine, and handlers that wait, for another server say, are often.
-"""
-
-WORKERS_SECONDS: Final = 0.25
-BATCH_SECONDS: Final = 0.05  # for all that was read at once: meanwhile nothing is read, nor sent
 SHOWN_REASON: Final = 400  # characters of what is wrong with a request
 NEVER_ASKED: Final = f"{BEGAN_HTTP2} and closed without a request"
 
 MakeAnswering = Callable[[Http2Stream], Answering]
 """Makes the `Answering` whose carrier is a stream."""
-
-
-class GivenBack(Exception):
-    """The thread from which a deputy took over reads again."""
 
 
 class Http2Server:
@@ -107,11 +90,9 @@ class Http2Server:
         self._streams: dict[int, Http2Stream] = {}
         self._fresh: list[Http2Stream] = []
         self._malformed: list[str] = []
-        self._deputy: Deputy | None = None
-        self._here: deque[Http2Stream] = deque()  # to be served by the thread that reads
-        self._served: deque[Http2Stream] = deque()  # whose responses may have been gathered
-        self._asked_at = self._workers_until = 0.0
-        self._slow = 0
+        self._batches = Batches(
+            self._wire, workers, self._serve_stream, self._close, self._give_out
+        )
         self._last = inf  # the last stream that is answered
         self._awaits_first, self._opened = True, monotonic()
         self._idle_from = self._opened
@@ -133,25 +114,7 @@ class Http2Server:
             Parked: The next request does not come soon. Or a fault has closed our side, and the client may yet send it.
         """
         try:
-            self._serve(first)
-        except Relieved as relieved:
-            if relieved.error is not None:
-                raise relieved.error from None
-        finally:
-            self._dismiss()
-
-    def _serve(self, first: bytes, relieves: Deputy | None = None) -> None:
-        """Read to the end of the connection.
-
-        Args:
-            relieves: The deputy that does, whose first thread gets the reading back.
-
-        Raises:
-            GivenBack: It has got it.
-            Relieved: A further deputy has read to the end.
-        """
-        try:
-            why = self._read_on(first, relieves)
+            why = self._read_on(first)
         except Http2Error as error:
             why = str(error)
             self._refuse(why)
@@ -163,13 +126,11 @@ class Http2Server:
             self._broke_off(error)
         self._end(why)
 
-    def _read_on(self, first: bytes, relieves: Deputy | None) -> str:
+    def _read_on(self, first: bytes) -> str:
         """Read until the connection ends; return why it does."""
         if first:
             self._read(lambda: first)
         while self._await_bytes():
-            if relieves is not None and relieves.is_awaited and monotonic() >= self._workers_until:
-                raise GivenBack
             if not self._read(self._receive):
                 self._note_end()
                 return CLOSED
@@ -195,8 +156,9 @@ class Http2Server:
         connection, patience = self.connection, Patience(self.ledger.clock)
         while True:
             connection.awaits = connection.idle_since is not None
-            if self._wire.wait(self._patience()):
+            if self._wire.wait(min(self._patience(), self._batches.seconds_left)):
                 return True
+            self._batches.look()
             if self._is_over():
                 return False
             if self._http.is_within_head and patience.is_over:
@@ -238,8 +200,7 @@ class Http2Server:
                 self._take(data)
         finally:
             self._rest()
-        if self._here:
-            self._serve_here()
+        self._batches.look()
         return data != b""
 
     def _take(self, data: bytes) -> None:
@@ -297,13 +258,15 @@ class Http2Server:
             connection.idle_seconds = self._idle_seconds
         if connection.destination.tls:
             connection.note_trust()
-        has_deputy = bool(fresh) and self._has_deputy()
+        whole: list[Http2Stream] = []
         for stream in fresh:
             stream.begin()
-            if has_deputy and stream.is_whole:
-                self._here.append(stream)
+            if stream.is_whole:
+                whole.append(stream)
             else:
                 self._give_out(stream)
+        if whole:
+            self._batches.serve(whole)
         for why in malformed:
             connection.recorder.record_unreadable(connection.attempt, unreadable_note(why))
 
@@ -367,7 +330,7 @@ class Http2Server:
         except OverLimitError as error:
             self._refuse_head(stream, str(error))
         except BaseException as error:
-            # It must fail the test, not vanish with its thread, nor end the thread that reads.
+            # It must fail the test, not vanish with its thread, nor end the batch's worker.
             self.connection.recorder.complain("the gateway failed", error)
 
     def _refuse_head(self, stream: Http2Stream, why: str) -> None:
@@ -388,114 +351,6 @@ class Http2Server:
                 self._emptied.notify_all()
         if stream.ends_connection:
             self.farewell()
-
-    # Streams, on the thread that reads.
-
-    def _has_deputy(self) -> bool:
-        """Whether what has just come may be served here. A busy client gets a deputy for what comes next."""
-        now = monotonic()
-        is_busy = now < self._asked_at + BUSY_SECONDS and now >= self._workers_until
-        self._asked_at = now
-        if self._deputy is not None and self._deputy.has_left:
-            self._deputy = None
-        if self._deputy is None and is_busy:
-            self._deputy = Deputy(self._lock)
-            with contextlib.suppress(RuntimeError):  # no thread can be started: none watches
-                self._workers.run(partial(self._stand_by, self._deputy))
-            return False
-        return is_busy and self._deputy is not None and not self._has_said_farewell
-
-    def _serve_here(self) -> None:
-        """Serve what has come, and send the responses together. What takes its time is left to workers.
-
-        Raises:
-            Relieved: A deputy has taken over, and served the connection to its end.
-        """
-        deputy, here, served = self._deputy, self._here, self._served
-        assert deputy is not None
-        # From here on the deputy may take over, and the server has other deques then.
-        if not deputy.begin():
-            self._give_out_all(here)
-            return
-        with self._lock:
-            self._wire.begin_to_gather()
-        began = monotonic()
-        over = began + BATCH_SECONDS
-        while here:
-            with contextlib.suppress(IndexError):  # the deputy has just taken the last one
-                stream = here.popleft()
-                deputy.step()
-                self._serve_stream(stream)
-                served.append(stream)
-            was, began = began, monotonic()
-            if began < was + QUICK_SECONDS:
-                self._slow = max(self._slow - 1, 0)
-            elif self._are_slow():
-                self._give_out_all(here)
-            if began >= over:
-                self._give_out_all(here)
-        self._finish(served)
-        if not deputy.end():
-            deputy.relieve()
-
-    def _are_slow(self) -> bool:
-        """Count a slow request; return whether workers serve the next ones, so that these hold up none."""
-        self._slow += SLOW_COUNTS
-        if self._slow < SLOW_LIMIT:
-            return False
-        self._slow = SLOW_LIMIT - 1  # the next one is enough
-        self._workers_until = monotonic() + WORKERS_SECONDS
-        return True
-
-    def _give_out_all(self, here: deque[Http2Stream]) -> None:
-        """Have workers serve what was to be served on the thread that reads."""
-        with contextlib.suppress(IndexError):
-            while True:
-                self._give_out(here.popleft())
-
-    def _finish(self, served: deque[Http2Stream]) -> None:
-        """Send the responses of streams that were served on the thread that reads, and close these."""
-        with self._lock:
-            place = self._wire.release()
-        with contextlib.suppress(IndexError):  # after a take-over two threads do this
-            while True:
-                self._close_sent(served.popleft(), place)
-
-    def _close_sent(self, stream: Http2Stream, place: int) -> None:
-        """Close a stream once its response has been sent, or nobody waits for that any more."""
-        self._wire.await_sent(place, lambda: stream.disconnected)
-        self._close(stream)
-
-    def _stand_by(self, deputy: Deputy) -> None:
-        """Read on where a request keeps the thread that reads; runs on the deputy's."""
-        if not deputy.watch():
-            return
-        report: Relieved | None
-        try:
-            self._take_over()
-            self._serve(b"", deputy)
-            report = Relieved(None)
-        except GivenBack:
-            report = None
-        except Relieved as relieved:
-            report = relieved
-        except BaseException as error:
-            report = Relieved(error)
-        self._dismiss()
-        deputy.report(report)
-
-    def _take_over(self) -> None:
-        """Give to workers what the first thread was to serve, and what it has served."""
-        self._deputy, self._workers_until = None, monotonic() + WORKERS_SECONDS
-        (here, served), self._here, self._served = (self._here, self._served), deque(), deque()
-        self._give_out_all(here)
-        with contextlib.suppress(RuntimeError):  # no thread can be started: the first one does it
-            self._workers.run(partial(self._finish, served))
-
-    def _dismiss(self) -> None:
-        deputy, self._deputy = self._deputy, None
-        if deputy is not None:
-            deputy.dismiss()
 
     # The end.
 
@@ -540,6 +395,7 @@ class Http2Server:
 
     def _end(self, why: str) -> None:
         """End the connection: let the client read what was sent, and wait for the handlers that still run."""
+        self._batches.spread()  # handlers may wait for each other, and nobody looks any more
         with self._lock:
             callbacks = self._leave_all(why)
             place = self._wire.write(b"")

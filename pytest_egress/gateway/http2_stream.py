@@ -3,11 +3,11 @@
 A stream is an attempt of its own: it belongs to the window that was open when its head came, which waits for it, and
 may be cut without its connection.
 
-Threads: the connection's reader calls `begin`, `feed`, `end_request` and `leave`. A worker, or the reader itself,
-serves the stream and closes it. Any thread may call the methods of `Duplex`, and `cut`. The wire's lock guards what
-they share; it is never held while a thread waits, nor while a callback or a function of a user runs. The one lock that
-is acquired under it is that of the window's account. `_sending` makes each piece go whole: whoever waits for a window
-holds it, and acquires the wire's lock after it.
+Threads: the connection's reader calls `begin`, `feed`, `end_request` and `leave`. A worker serves the stream, and it or
+another one closes it. Any thread may call the methods of `Duplex`, and `cut`. The wire's lock guards what they share;
+it is never held while a thread waits, nor while a callback or a function of a user runs. The one lock that is acquired
+under it is that of the window's account. `_sending` makes each piece go whole: whoever waits for a window holds it, and
+acquires the wire's lock after it.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ class Wire:
             seconds: How long to wait. It may return earlier.
         """
         events = 0 if self.is_full else select.POLLIN
-        waiting = select.POLLOUT if self.has_unsent else 0
+        waiting = select.POLLOUT if self._unsent and self._gatherer is None else 0
         came = self._poll(events | waiting, seconds)
         if waiting and came:
             with self.lock:
