@@ -1,6 +1,6 @@
-"""What the faults of a raw route make of one connection: `plan_of` reads them, and `Shaped` stands before a handler.
+"""`Shaped` stands between a raw handler and its client, where faults make what the handler sends late, slow or short.
 
-The rule: a fault is read once for each connection, and only `Plan` is acted on. `RawServer` carries it out.
+The rule: a fault is read once for each connection, as a `FaultPlan`. `RawServer` carries it out.
 
 Threads: a connection's thread calls everything but `Shaped._run`, which copies on a thread of its own. That one touches
 the client's socket and its end of the other connection, and no field of `Connection`.
@@ -12,120 +12,25 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import singledispatch
-from typing import Any, Final
+from typing import Final
 
 from pytest_egress.base.acknowledged import await_acknowledged
-from pytest_egress.base.pacing import PLAIN, Shape
+from pytest_egress.base.pacing import Shape
 from pytest_egress.base.relay import Direction, relay
 from pytest_egress.base.sockets import shut
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.link.stream_sockets import loopback_pair
-from pytest_egress.routes.faults import (
-    Delayed,
-    Disconnect,
-    End,
-    Fault,
-    Raw,
-    Reset,
-    Silence,
-    Throttled,
-    Truncated,
-    drawn,
-    layers,
-)
-from pytest_egress.traffic.messages import UNSET
+from pytest_egress.routes.faults import Disconnect, End, FaultPlan, Reset, Silence, plan
 
 RETURNABLE: Final = "reset(), disconnect() or silence()"
 """The faults that a raw handler may return."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a raw route does with one connection.
-
-    Attributes:
-        answer: What answers it: bytes, None, a handler, a service or a `Forward`.
-        fault: The fault around that, or in its place; None where there is none.
-        shape: How the bytes of the answer come.
-        resets: Whether the connection is reset at once.
-        ends_after: After how many seconds it ends, once its answer has been sent; None where its client ends it.
-    """
-
-    answer: Any = None
-    fault: Fault | None = None
-    shape: Shape = PLAIN
-    resets: bool = False
-    ends_after: float | None = None
-
-
-def plan_of(answer: Any) -> Plan:
-    """Read the answer of a route, for one connection. A function of seconds is called now.
-
-    Raises:
-        BaseException: Such a function raised, or has returned no seconds.
-    """
-    faults, within = layers(answer)
-    plan = Plan(answer=None if within is UNSET else within, fault=faults[0] if faults else None)
-    for fault in reversed(faults):
-        plan = read(fault, plan)
-    return plan
-
-
-@singledispatch
-def read(fault: Fault, plan: Plan) -> Plan:
-    """Add a fault to what is within it."""
-    raise TypeError(f"{fault} is no fault of a raw route")
-
-
-@read.register
-def _(fault: Delayed, plan: Plan) -> Plan:
-    delay = plan.shape.delay + drawn(fault.seconds, fault)
-    return replace(plan, shape=replace(plan.shape, delay=delay))
-
-
-@read.register
-def _(fault: Throttled, plan: Plan) -> Plan:
-    rate = min(plan.shape.rate, fault.bytes_per_second)
-    return replace(plan, shape=replace(plan.shape, rate=rate))
-
-
-@read.register
-def _(fault: Truncated, plan: Plan) -> Plan:
-    limit = plan.shape.limit
-    if limit is not None and limit <= fault.after:
-        return plan
-    return replace(plan, shape=replace(plan.shape, limit=fault.after, resets=fault.reset))
-
-
-@read.register
-def _(fault: Reset, plan: Plan) -> Plan:
-    return replace(plan, resets=True, ends_after=0.0)
-
-
-@read.register
-def _(fault: Disconnect, plan: Plan) -> Plan:
-    return replace(plan, ends_after=0.0)
-
-
-@read.register
-def _(fault: Raw, plan: Plan) -> Plan:
-    return replace(plan, answer=fault.data, ends_after=0.0)
-
-
-@read.register
-def _(fault: Silence, plan: Plan) -> Plan:
-    seconds = None if fault.seconds is None else drawn(fault.seconds, fault)
-    return replace(plan, ends_after=seconds)
-
-
-def returned_plan(result: End) -> Plan | None:
+def returned_plan(result: End) -> FaultPlan | None:
     """What becomes of a connection whose handler has returned a fault; None where it may return no such fault."""
-    plan = plan_of(result)
-    return (
-        plan if isinstance(result, (Reset, Disconnect, Silence)) and plan.answer is None else None
-    )
+    found = plan(result)
+    is_returnable = isinstance(result, (Reset, Disconnect, Silence)) and found.answer is None
+    return found if is_returnable else None
 
 
 class Shaped:

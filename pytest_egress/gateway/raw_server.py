@@ -38,7 +38,7 @@ from pytest_egress.gateway.calls import call
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.raw_ends import Ends
-from pytest_egress.gateway.raw_faults import RETURNABLE, Plan, Shaped, plan_of, returned_plan
+from pytest_egress.gateway.raw_faults import RETURNABLE, Shaped, returned_plan
 from pytest_egress.gateway.raw_socket import (
     ClientEndedError,
     RawSocket,
@@ -54,7 +54,7 @@ from pytest_egress.ledger.windows import Pause
 from pytest_egress.link.stream_sockets import Accepted
 from pytest_egress.routes.answers import Forward, Receipt, Service, place_of
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.routes.faults import ConnectFault, End, Fault
+from pytest_egress.routes.faults import ConnectFault, End, Fault, FaultPlan, Raw, Reset, plan
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.raw import AsyncHandler
 from pytest_egress.traffic.entries import Outcome, TcpConnection, server_of
@@ -167,16 +167,16 @@ class RawServer:
             entry = self.begin(route, "routed", found_for)
             self.left_first = self.leaves(PROBE_SECONDS)
             try:
-                plan = context.run(plan_of, answer)
+                found = context.run(plan, answer)
             except BaseException as error:  # of a function of seconds: the test's thread raises it
                 self.fail(entry, error)
                 self.connection.reset()
                 return True
-            entry.fault = plan.fault
-            self.carry_out(entry, plan, context)
+            entry.fault = found.fault
+            self.carry_out(entry, found, context)
         return True
 
-    def carry_out(self, entry: TcpConnection, plan: Plan, context: Context) -> None:
+    def carry_out(self, entry: TcpConnection, plan: FaultPlan, context: Context) -> None:
         """Answer the connection as its route says."""
         answer = plan.answer
         if isinstance(answer, Forward):
@@ -407,7 +407,7 @@ class RawServer:
                 f"{RETURNABLE}"
             )
         entry.fault = result
-        if plan.resets:
+        if isinstance(plan.end, Reset):
             self.settled(twin)
             self.connection.reset()
         elif plan.ends_after != 0:
@@ -507,11 +507,11 @@ class RawServer:
 
     # A fault that no handler is part of.
 
-    def spoil(self, entry: TcpConnection, plan: Plan) -> None:
+    def spoil(self, entry: TcpConnection, plan: FaultPlan) -> None:
         """Send bytes as a fault says, or nothing; keep what the client sends, and end as the fault says."""
         connection, clock = self.connection, self.ledger.clock
         pacer = Pacer(plan.shape, clock)
-        pacer.put(plan.answer or b"")
+        pacer.put(plan.end.data if isinstance(plan.end, Raw) else plan.answer or b"")
         ends_at = None if plan.ends_after is None else clock() + plan.ends_after
         is_left = True
         try:
@@ -524,20 +524,20 @@ class RawServer:
             self.close_book(entry)
         if is_left:
             connection.say_goodbye()
-        elif plan.resets or (pacer.is_cut and plan.shape.resets):
+        elif isinstance(plan.end, Reset) or (pacer.is_cut and plan.shape.resets):
             self.settled(connection.sock)
             connection.reset()
         else:
             connection.linger(goodbye=not pacer.is_cut)
 
-    def is_left_alone(self, plan: Plan, pacer: Pacer) -> bool:
+    def is_left_alone(self, plan: FaultPlan, pacer: Pacer) -> bool:
         """Whether the client closes before a fault has kept it waiting, so that the connection is no call.
 
         A client that gives up later has met the fault: a bare connection to a server that should speak first is one.
         """
         if self.left_first or traffic(self.connection.sock).came:
             return self.left_first
-        seconds = 0.0 if plan.resets else pacer.seconds
+        seconds = 0.0 if isinstance(plan.end, Reset) else pacer.seconds
         if seconds is None:
             seconds = (
                 SILENT_SECONDS if pacer.is_empty and plan.ends_after is None else plan.ends_after

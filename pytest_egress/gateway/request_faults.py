@@ -14,7 +14,7 @@ from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import Silence
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.fields import carries_body
-from pytest_egress.traffic.messages import UNSET, Response
+from pytest_egress.traffic.messages import Response
 
 Send = Callable[[Response | None], bool]
 """Sends a response, or finds that it has been sent; False where the connection can carry nothing after it."""
@@ -60,7 +60,7 @@ class RequestFault:
     def _answer(self) -> bool:
         """Send the response as the wrappers say; False where the connection has ended with it."""
         spoiling, response = self._spoiling, self._response
-        if response is None and spoiling.inner is not UNSET:  # it has been sent
+        if response is None and spoiling.inner is not None:  # it has been sent
             return self._send(None)
         spoiling.delay()
         if response is None:

@@ -30,10 +30,10 @@ from pytest_egress.routes.faults import (
     Reset,
     Seconds,
     Silence,
-    Throttled,
     Truncated,
     drawn,
     layers,
+    plan,
 )
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.made_body import KeptStream
@@ -121,21 +121,17 @@ class Spoiling:
 
     Attributes:
         end: The fault in place of an answer, or after it; None where there is none.
-        inner: The answer within the wrappers; UNSET where there is none.
+        inner: The answer within the wrappers; None where there is none.
         truncated: The fault that cuts the body; None where none does.
         was_cut: Whether that has been done, so far as the body goes.
     """
 
     def __init__(self, ledger: Ledger, attempt: Attempt, entry: Exchange, line: Line) -> None:
-        faults, self.inner = layers(entry.fault)
+        found = plan(entry.fault)
+        self.end, self.inner, self.truncated = found.end, found.answer, found.cut
         self.entry, self.line, self._ledger, self._attempt = entry, line, ledger, attempt
-        self._delays = [fault for fault in faults if isinstance(fault, Delayed)]
-        self.end = next((fault for fault in faults if isinstance(fault, End)), None)
-        cuts = [fault for fault in faults if isinstance(fault, Truncated)]
-        self.truncated = min(cuts, key=lambda fault: fault.after, default=None)
-        slow = [fault for fault in faults if isinstance(fault, Throttled)]
-        self._throttled = min(slow, key=lambda fault: fault.bytes_per_second, default=None)
-        self._left = None if self.truncated is None else self.truncated.after
+        self._delays = [each for each in layers(entry.fault)[0] if isinstance(each, Delayed)]
+        self._throttled, self._left = found.slow, found.shape.limit
         self._due: float | None = None
         self.was_cut = False
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from pytest_egress.base.clock import is_seconds
+from pytest_egress.base.pacing import Shape
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.messages import UNSET, shown
 
@@ -408,6 +409,62 @@ def layers(answer: Any) -> tuple[tuple[Fault, ...], Any]:
         found.append(answer)
         answer = getattr(answer, "answer", UNSET)
     return tuple(found), answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultPlan:
+    """What the faults around an answer make of it. The strictest of one kind counts, and delays add up.
+
+    Attributes:
+        answer: The answer within them; None where there is none.
+        fault: The outermost; None where there is none.
+        end: The one in place of an answer, or after it; None where there is none.
+        cut: The one that cuts what is sent; None where none does.
+        slow: The one that says how fast it is sent; None where none does.
+        shape: How the bytes of the answer come.
+        ends_after: After how many seconds the connection ends, once its answer has been sent; None where its client
+            ends it.
+    """
+
+    answer: Any
+    fault: Fault | None
+    end: End | None
+    cut: Truncated | None
+    slow: Throttled | None
+    shape: Shape
+    ends_after: float | None
+
+
+def plan(answer: Any) -> FaultPlan:
+    """Read the faults around an answer. A function of seconds is called now.
+
+    Raises:
+        BaseException: Such a function raised, or has returned no seconds.
+    """
+    faults, within = layers(answer)
+    end = next((fault for fault in faults if isinstance(fault, End)), None)
+    cuts = [fault for fault in faults if isinstance(fault, Truncated)]
+    cut = min(cuts, key=lambda fault: fault.after, default=None)
+    throttled = [fault for fault in faults if isinstance(fault, Throttled)]
+    slow = min(throttled, key=lambda fault: fault.bytes_per_second, default=None)
+    shape = Shape(
+        delay=sum(drawn(fault.seconds, fault) for fault in faults if isinstance(fault, Delayed)),
+        rate=slow.bytes_per_second if slow else math.inf,
+        limit=cut.after if cut else None,
+        resets=cut is not None and cut.reset,
+    )
+    ends_after = None if end is None else 0.0
+    if isinstance(end, Silence):
+        ends_after = None if end.seconds is None else drawn(end.seconds, end)
+    return FaultPlan(
+        answer=None if within is UNSET else within,
+        fault=faults[0] if faults else None,
+        end=end,
+        cut=cut,
+        slow=slow,
+        shape=shape,
+        ends_after=ends_after,
+    )
 
 
 # Texts.
