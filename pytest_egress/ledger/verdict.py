@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from pytest_egress.errors import (
     AcceptedError,
@@ -77,70 +77,67 @@ def judge(
         running: Called for the names of the running containers.
         shared: The containers that other tests share: an earlier test may have set off what fails this one.
     """
-    verdict = first_verdict(
+    offence = first_offence(
         window, routes if assert_all_called else (), any_container=any_container, running=running
     )
-    told = shared_text(offences(window, verdict), shared)
-    return with_more(verdict, told) if verdict is not None and told else verdict
+    if offence is None:
+        return None
+    told = shared_text(offence.entries, shared)
+    error = offence.kind("\n\n".join(filter(None, [offence.text, told])))
+    error.headline, error.__cause__ = offence.headline, offence.cause
+    return error
 
 
-def with_more(verdict: EgressError, text: str) -> EgressError:
-    """A copy of a verdict with a further paragraph."""
-    longer = failure(type(verdict), f"{verdict}\n\n{text}", verdict.headline)
-    longer.__cause__ = verdict.__cause__
-    return longer
+class Offence(NamedTuple):
+    """What fails the test of a window.
+
+    Attributes:
+        kind: The class of the error.
+        text: The text of the error, without the paragraph on shared containers.
+        headline: The headline of the error.
+        entries: The entries that it reports, which an earlier test may have set off.
+        cause: What a handler has raised, or None.
+    """
+
+    kind: type[EgressError]
+    text: str
+    headline: str = ""
+    entries: Sequence[Entry] = ()
+    cause: BaseException | None = None
 
 
-def offences(window: Window, verdict: EgressError | None) -> Sequence[Entry]:
-    """The entries that a verdict reports."""
-    if isinstance(verdict, AcceptedError):
-        return accepted_entries(window)
-    if isinstance(verdict, UnroutedError):
-        return unrouted_entries(window.entries)
-    if isinstance(verdict, HandshakeError):
-        return broken_handshakes(window)
-    if isinstance(verdict, HandlerError) and (broken := first_handler_error(window.entries)):
-        return [broken]
-    return []
-
-
-def first_verdict(
+def first_offence(
     window: Window,
     routes: Sequence[InnerRoute],
     *,
     any_container: bool,
     running: Callable[[], Sequence[str]],
-) -> EgressError | None:
-    """The verdict on a window, without the paragraph on shared containers; see `judge`."""
+) -> Offence | None:
+    """The offence of a window that counts, or None; see `judge`."""
     lost = window.account.lost
     if window.complaints or window.unrecorded or window.evicted or lost:
         told = (window.complaints, window.repeated, window.unrecorded, window.evicted, lost)
-        return TamperingError(complaints_text(*told))
+        return Offence(TamperingError, complaints_text(*told))
     if (broken := first_handler_error(window.entries)) is not None:
-        error = failure(HandlerError, handler_error_text(broken), handler_headline(broken))
-        error.__cause__ = broken.error
-        return error
+        text, headline = handler_error_text(broken), handler_headline(broken)
+        return Offence(HandlerError, text, headline, [broken], broken.error)
     if window.stuck:
-        return failure(HandlerError, "\n".join(window.stuck), stuck_headline(window.stuck))
+        return Offence(HandlerError, "\n".join(window.stuck), stuck_headline(window.stuck))
     if accepted := accepted_entries(window):
-        return failure(AcceptedError, accepted_text(accepted), accepted_headline(accepted))
+        text, headline = accepted_text(accepted), accepted_headline(accepted)
+        return Offence(AcceptedError, text, headline, accepted)
     if unrouted := unrouted_entries(window.entries):
-        return failure(UnroutedError, unrouted_text(unrouted), unrouted_headline(unrouted))
+        text, headline = unrouted_text(unrouted), unrouted_headline(unrouted)
+        return Offence(UnroutedError, text, headline, unrouted)
     if idle := [route for route in routes if is_missing(route)]:
         text = never_called_text(
             idle, window.entries, any_container=any_container, running=running()
         )
-        return failure(NeverCalledError, text, never_called_headline(idle))
+        return Offence(NeverCalledError, text, never_called_headline(idle))
     if failures := broken_handshakes(window):
-        return failure(HandshakeError, handshakes_text(failures), handshakes_headline(failures))
+        text, headline = handshakes_text(failures), handshakes_headline(failures)
+        return Offence(HandshakeError, text, headline, failures)
     return None
-
-
-def failure(kind: type[EgressError], text: str, headline: str) -> EgressError:
-    """Make a verdict with a headline."""
-    error = kind(text)
-    error.headline = headline
-    return error
 
 
 def suspicion(window: Window) -> str:

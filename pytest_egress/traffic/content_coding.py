@@ -12,7 +12,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple
 
 from pytest_egress.base.account import Hold
 from pytest_egress.errors import ContentError
@@ -350,70 +350,43 @@ def zstd_library(need: str) -> Any:
 # What a response is compressed with.
 
 
-class Encoder(Protocol):
-    """Compresses a body piece by piece; the client can decode each piece as soon as it has it."""
+class Encoder(NamedTuple):
+    """Compresses a body piece by piece; the client can decode each piece as soon as it has it.
 
-    def piece(self, data: bytes) -> bytes:
-        """A piece, compressed and flushed."""
-        ...
+    Attributes:
+        piece: Compresses a piece and flushes it.
+        end: Makes the last bytes.
+    """
 
-    def end(self) -> bytes:
-        """The last bytes."""
-        ...
+    piece: Callable[[bytes], bytes]
+    end: Callable[[], bytes]
 
 
-class ZlibEncoder:
+def zlib_encoder(wbits: int) -> Encoder:
     """gzip, or deflate in zlib's format."""
-
-    def __init__(self, wbits: int) -> None:
-        self._compressor = zlib.compressobj(wbits=wbits)
-
-    def piece(self, data: bytes) -> bytes:
-        """See `Encoder`."""
-        return self._compressor.compress(data) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
-
-    def end(self) -> bytes:
-        """See `Encoder`."""
-        return self._compressor.flush()
+    made = zlib.compressobj(wbits=wbits)
+    return Encoder(lambda data: made.compress(data) + made.flush(zlib.Z_SYNC_FLUSH), made.flush)
 
 
-class BrEncoder:
+def br_encoder() -> Encoder:
     """Brotli."""
-
-    def __init__(self) -> None:
-        self._compressor = br_library(NEEDED.format("br")).Compressor(quality=BR_QUALITY)
-
-    def piece(self, data: bytes) -> bytes:
-        """See `Encoder`."""
-        return bytes(self._compressor.process(data) + self._compressor.flush())
-
-    def end(self) -> bytes:
-        """See `Encoder`."""
-        return bytes(self._compressor.finish())
+    made = br_library(NEEDED.format("br")).Compressor(quality=BR_QUALITY)
+    return Encoder(lambda data: made.process(data) + made.flush(), made.finish)
 
 
-class ZstdEncoder:
+def zstd_encoder() -> Encoder:
     """Zstandard, at the library's own level, whose window is below `WINDOW_LOG`."""
-
-    def __init__(self) -> None:
-        self._compressor = zstd_library(NEEDED.format("zstd")).ZstdCompressor()
-
-    def piece(self, data: bytes) -> bytes:
-        """See `Encoder`."""
-        return bytes(self._compressor.compress(data, self._compressor.FLUSH_BLOCK))
-
-    def end(self) -> bytes:
-        """See `Encoder`."""
-        return bytes(self._compressor.flush())
+    made = zstd_library(NEEDED.format("zstd")).ZstdCompressor()
+    return Encoder(lambda data: made.compress(data, made.FLUSH_BLOCK), made.flush)
 
 
 NEEDED: Final = "Response(compress={!r}) was given"
 
 ENCODERS: Final[dict[str, Callable[[], Encoder]]] = {
-    "gzip": lambda: ZlibEncoder(GZIP_WBITS),
-    "deflate": lambda: ZlibEncoder(ZLIB_WBITS),
-    "br": BrEncoder,
-    "zstd": ZstdEncoder,
+    "gzip": lambda: zlib_encoder(GZIP_WBITS),
+    "deflate": lambda: zlib_encoder(ZLIB_WBITS),
+    "br": br_encoder,
+    "zstd": zstd_encoder,
 }
 
 

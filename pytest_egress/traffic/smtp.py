@@ -273,7 +273,7 @@ class Session:
         """Know nothing of the client: at the begin, and again after STARTTLS (RFC 3207 section 4.2)."""
         self._is_greeted = False
         self._user: str | None = None
-        self._asks: Literal["", "plain", "login", "password", "xoauth2", "oauthbearer"] = ""
+        self._asks = ""  # the mechanism whose next line is awaited, or "PASSWORD"
         self._login = ""
         self._forget_mail()
 
@@ -311,7 +311,9 @@ class Session:
         try:
             if (line := self._line()) is None:
                 return None
-            return self._continue_login(line) if self._asks else self._obey(parse_command(line))
+            if self._asks:
+                return self._continue_login(line.decode("utf-8", "replace").strip())
+            return self._obey(parse_command(line))
         except TooLargeError as error:
             return self._refusal(f"{error}\r\n".encode(), error.sender)
         except SmtpError as error:
@@ -495,41 +497,22 @@ class Session:
         if self._sender is not None:
             raise SmtpError(503, "5.5.1 A mail is under way")
         mechanism, _, initial = argument.partition(" ")
-        match mechanism.upper(), initial.strip():
-            case "PLAIN", "":
-                self._asks = "plain"
-                return Step(reply=b"334 \r\n")
-            case "PLAIN", given:
-                return self._logged_in(parse_plain(given))
-            case "LOGIN", "":
-                self._asks = "login"
-                return Step(reply=b"334 VXNlcm5hbWU6\r\n")
-            case "LOGIN", given:
-                return self._ask_for_password(given)
-            case ("XOAUTH2" | "OAUTHBEARER") as bearer, "":
-                self._asks = "xoauth2" if bearer == "XOAUTH2" else "oauthbearer"
-                return Step(reply=b"334 \r\n")
-            case "XOAUTH2", given:
-                return self._logged_in(parse_xoauth2(given))
-            case "OAUTHBEARER", given:
-                return self._logged_in(parse_oauthbearer(given))
-        raise SmtpError(
-            504, f"5.5.4 AUTH takes {', '.join(MECHANISMS)}, not {quoted(mechanism.encode())}"
-        )
+        self._asks = mechanism.upper()
+        if self._asks not in MECHANISMS:
+            shown = quoted(mechanism.encode())
+            raise SmtpError(504, f"5.5.4 AUTH takes {', '.join(MECHANISMS)}, not {shown}")
+        if given := initial.strip():
+            return self._continue_login(given)
+        return Step(reply=ASK_FOR_USER if self._asks == "LOGIN" else b"334 \r\n")
 
-    def _continue_login(self, line: bytes) -> Step:
-        text = line.decode("utf-8", "replace").strip()
-        if (parse := LOGINS.get(self._asks)) is not None:
-            return self._logged_in(parse(text))
-        if self._asks == "login":
-            return self._ask_for_password(text)
-        parse_base64(text)
-        return self._logged_in(self._login)
-
-    def _ask_for_password(self, text: str) -> Step:
-        self._login = parse_base64(text).decode("utf-8", "replace")
-        self._asks = "password"
-        return Step(reply=b"334 UGFzc3dvcmQ6\r\n")
+    def _continue_login(self, text: str) -> Step:
+        if self._asks in LOGINS:
+            return self._logged_in(LOGINS[self._asks](text))
+        said = parse_base64(text).decode("utf-8", "replace")
+        if self._asks == "PASSWORD":
+            return self._logged_in(self._login)
+        self._asks, self._login = "PASSWORD", said
+        return Step(reply=ASK_FOR_PASSWORD)
 
     def _logged_in(self, user: str) -> Step:
         self._asks, self._user = "", user
@@ -537,11 +520,14 @@ class Session:
 
 
 LOGINS: Final[Mapping[str, Callable[[str], str]]] = {
-    "plain": parse_plain,
-    "xoauth2": parse_xoauth2,
-    "oauthbearer": parse_oauthbearer,
+    "PLAIN": parse_plain,
+    "XOAUTH2": parse_xoauth2,
+    "OAUTHBEARER": parse_oauthbearer,
 }
 """What gives the user of a login that is one line."""
+
+ASK_FOR_USER: Final = b"334 VXNlcm5hbWU6\r\n"  # "Username:"
+ASK_FOR_PASSWORD: Final = b"334 UGFzc3dvcmQ6\r\n"
 
 MECHANISMS: Final = ("PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER")
 COMMANDS: Final = "there are EHLO HELO STARTTLS AUTH MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"

@@ -14,7 +14,7 @@ import pytest
 from pytest_egress import delayed, sequence
 from pytest_egress.errors import HandlerError
 from pytest_egress.ledger.report import outcome_text
-from pytest_egress.ledger.verdict import first_verdict
+from pytest_egress.ledger.verdict import judge
 from pytest_egress.traffic.dns import tcp_frame, tcp_frames
 from pytest_egress.traffic.dns_answers import NameAnswer
 from pytest_egress.traffic.entries import DnsQuery
@@ -192,7 +192,7 @@ def test_what_a_function_of_seconds_raises_fails_the_test(stage: Stage) -> None:
         client.ask("late.test")
     (query,) = stage.entries(DnsQuery)
     assert eventually(lambda: query.error is not None)
-    verdict = first_verdict(stage.window, [], any_container=True, running=list)
+    verdict = judge(stage.window, [])
     assert isinstance(verdict, HandlerError)
     assert "LookupError: no time\n  for late.test A of target" in str(verdict)
     assert outcome_text(query).endswith("handler raised LookupError")
