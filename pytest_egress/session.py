@@ -457,9 +457,8 @@ class Session:
         with contextlib.ExitStack() as ends:  # all are called, even if one raises
             ends.callback(self.engine.close)
             ends.callback(self.sidecars.close)
-            for (
-                egress
-            ) in self.open_scopes():  # the last one, which is the narrowest, is closed first
+            # The last one, which is the narrowest, is closed first.
+            for egress in self.open_scopes():
                 ends.callback(egress.close)
 
 

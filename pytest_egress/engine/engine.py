@@ -64,9 +64,7 @@ UNREACHABLE: Final = (
 )
 UNWATCHED: Final = "Had this run been killed, its containers would have stayed until the next one."
 WRITE_LESS: Final = "That is not kept: have it write less, or into a file."
-MIN_DESCRIPTORS: Final = (
-    128  # pytest's own, the engine's client, a namespace's sockets, a few connections
-)
+MIN_DESCRIPTORS: Final = 128  # pytest's, the engine's client's, a namespace's, some connections
 CHUNK_BYTES: Final = 1 << 14  # to read while the engine makes the next chunk
 
 
@@ -321,10 +319,7 @@ class Engine:
         params: dict[str, str | float] = {"stdout": 1, "stderr": 1, **parameters}
         url = self._url(container, "logs")
         try:
-            with (
-                engine_errors(f"read the log of {name}"),
-                self._get(url, params) as answer,
-            ):
+            with engine_errors(f"read the log of {name}"), self._get(url, params) as answer:
                 check_answer(answer)
                 for chunk in answer.iter_content(READ_BYTES):
                     output.feed(chunk)

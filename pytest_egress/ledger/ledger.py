@@ -175,9 +175,7 @@ class Ledger:
     def add_failure(self, route: InnerRoute, window: Window, failure: TlsFailure) -> None:
         """Note at a route that a connection ended by what the route had presented."""
         with self.changed:
-            if (
-                len(window.entries) < MAX_ENTRIES
-            ):  # else its entry is missing too, and fails the test
+            if len(window.entries) < MAX_ENTRIES:  # else its entry is missing: that fails the test
                 route.add_failure(window, failure)
             self.tell()
 

@@ -74,10 +74,7 @@ def remedy(entry: Entry) -> str:
 def declaring(query: DnsQuery) -> str:
     """The line of code that declares the name of a query: by the record that it asks for, else by a route."""
     address, record = reversed_address(query.host), RECORD_EXAMPLES.get(query.type)
-    if record is None or query.type in (
-        "HTTPS",
-        "SVCB",
-    ):  # asked for beside addresses, for a connection
+    if record is None or query.type in ("HTTPS", "SVCB"):  # asked for to connect, beside addresses
         return f'egress.intercept_https("{query.host}")'
     name = address if address and query.type == "PTR" else query.host
     return f'egress.dns("{name}", {query.type}={quoted(record)})'

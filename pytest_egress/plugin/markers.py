@@ -141,9 +141,8 @@ def own_markers(request: pytest.FixtureRequest) -> list[pytest.Mark]:
     nodes = request.node.listchain()
     if request.scope == "module":
         nodes = nodes[1:]  # with those of its packages, without the session's
-    elif (
-        request.scope == "class"
-    ):  # with outer classes; the node of a function without a class is the function
+    elif request.scope == "class":
+        # With outer classes. The node of a function without a class is the function.
         nodes = [node for node in nodes if isinstance(node, pytest.Class)]
     else:
         nodes = nodes[-1:]

@@ -22,9 +22,8 @@ from pytest_egress.base.choices import (
 )
 
 
-class Options(
-    NamedTuple
-):  # a dataclass would take a quarter of a millisecond of every run of pytest
+# No dataclass: that would take a quarter of a millisecond of every run of pytest.
+class Options(NamedTuple):
     """The options that apply to a test.
 
     Attributes:
@@ -226,7 +225,7 @@ def keep_option(config: pytest.Config) -> bool:
         pytest.UsageError,
         TypeError,
         ValueError,
-    ) as error:  # which one depends on pytest's version
+    ) as error:  # which, depends on pytest's version
         source = f"egress_keep in {config.inipath or '-o'}"
         raise pytest.UsageError(f"{source}: {error}; {valid}") from None
 

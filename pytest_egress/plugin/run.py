@@ -77,9 +77,7 @@ class Run:
         self.used: list[str] = []  # lines for the summary: engines, sidecar setups, notes
         self._announced = ""
         self._client: docker.DockerClient | None = None  # made for the header, not yet used
-        self._answers = (
-            True  # whether an engine answered when the header was made, if that asked one
-        )
+        self._answers = True  # whether an engine answered when the header was made, if it was asked
         self._is_prepared = False
         self._running: tuple[pytest.Item, pytest.Item | None] | None = None  # a test, and the next
         self._prompts: Prompts | None = None
@@ -414,9 +412,8 @@ class Run:
         case.frame = frame
         case.close()
         case.check_exit()
-        if excinfos := getattr(
-            item, "_excinfo", None
-        ):  # pytest raises unittest's failures only later
+        # pytest raises unittest's failures only later.
+        if excinfos := getattr(item, "_excinfo", None):
             case.explain(excinfos[0].value)
         elif verdict := case.judge():
             raise verdict

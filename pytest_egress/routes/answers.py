@@ -55,9 +55,7 @@ QueryValue = str | list[str] | tuple[str, ...]
 """What `query=` wants of a key: its last value, or in a list all its values in order; an empty list is no value."""
 
 
-HEAD_SECONDS: Final = (
-    0.2  # for the first piece of a body to follow its head; after that the head is sent alone
-)
+HEAD_SECONDS: Final = 0.2  # for the first piece of a body to follow its head, which then goes alone
 
 
 class Head(Protocol):

@@ -28,9 +28,7 @@ DATA: Final = bytes.fromhex("2a864886f70d010701")  # of RFC 5652 section 4
 CERTIFICATE_BAG: Final = bytes.fromhex("2a864886f70d010c0a0103")  # of RFC 7292 section 4.2.3
 UNREADABLE: Final = "neither a Java keystore nor one of PKCS #12 that can be read"
 ROUNDS: Final = 200_000  # of hashing take a tenth of a second; a JDK makes 10,000
-READ_SECONDS: Final = (
-    10.0  # for a keystore with a password; those that a JDK makes take milliseconds
-)
+READ_SECONDS: Final = 10.0  # for a keystore with a password; a JDK's own take milliseconds
 READER: Final = """
 import sys, warnings
 password, *paths = sys.argv[1:]

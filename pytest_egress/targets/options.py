@@ -50,11 +50,8 @@ REFUSED_OPTIONS: Final[Mapping[str, str]] = {
     "name": "egress gives each container a name of its own, by which it is told from others; see container.id",
     "log_config": "the log is read back into the test's report",
 }
-SIDECAR_OPTIONS: Final = (
-    "hostname",
-    "domainname",
-    "extra_hosts",
-)  # the engine refuses them beside network_mode=container:
+SIDECAR_OPTIONS: Final = ("hostname", "domainname", "extra_hosts")
+"""The engine refuses them beside network_mode=container:."""
 
 
 def check_container_options(options: Mapping[str, Any]) -> None:

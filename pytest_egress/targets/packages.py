@@ -70,9 +70,7 @@ INSIDE: Final = re.compile(
     r"/(?:node_modules|vendor|bin|lib|[^/]+\.(?:cfg|in|ini|js|json|lock|php|py|rb|sh|toml|txt|ya?ml))(?:/.*)?$"
 )
 MAX_APPLICATIONS: Final = 8  # folders to search at most: each costs five calls
-DEFAULT_PATH: Final = (
-    "/usr/local/bin:/usr/bin"  # for an image without PATH; the engine's default has these too
-)
+DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin"  # of an image without PATH, as the engine's has
 VERSION: Final = re.compile(r"python(\d+\.\d+)")
 RUBY_VERSION: Final = re.compile(r"ruby(\d+\.\d+)")
 PREFIXES: Final = ("VIRTUAL_ENV", "CONDA_PREFIX")

@@ -37,13 +37,8 @@ AGENT_FOLDER, LINK_FOLDER = "/egress", "/run/egress"
 BOOT = f"import sys; sys.path.insert(0, {AGENT_FOLDER!r}); from agent.main import main; main()"
 KEEPER_BOOT = BOOT.replace("agent.main", "agent.keeper")
 _SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
-_ONLY_STREAM: Final = (
-    "mux",
-    "mux_frames",
-    "original_destination",
-    "pump",
-    "stream",
-)  # modules of the agent
+# Modules of the agent.
+_ONLY_STREAM: Final = ("mux", "mux_frames", "original_destination", "pump", "stream")
 
 
 def ensure_image(api: docker.APIClient) -> str:

@@ -32,9 +32,7 @@ T = TypeVar("T")
 MOST_RETIRED: Final = 4  # each one is a process of 10 MB
 EACH_ITS_OWN: Final = "Each container has a sidecar of its own from now on: %s"
 
-SETTLE_SECONDS: Final = (
-    5.0  # far more than a start takes; what an engine that hangs may cost a test that needs none
-)
+SETTLE_SECONDS: Final = 5.0  # far more than a start takes; a hanging engine may cost that much
 
 
 class NotReadyError(Exception):
@@ -147,9 +145,8 @@ class ReadySidecars:
     def _create(self) -> Sidecar:
         engine, setup = self._engine, self._provisioner.setups[0]
         if setup.image is not None:
-            engine.client.images.get(
-                setup.image
-            )  # a pull shows its progress, which is a test's to show
+            # A pull would show its progress, which is a test's to show.
+            engine.client.images.get(setup.image)
         return self.create(setup, reusable=True)
 
     def create(self, setup: SidecarSetup, *, reusable: bool, **options: Any) -> Sidecar:

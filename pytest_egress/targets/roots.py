@@ -136,9 +136,8 @@ def find_keystore(files: Files) -> tuple[dict[str, File], list[bytes]]:
     find = files.resolve if files.foreign else files.look  # a home's links may lead into a mount
     of_home = (find(f"{home}/{name}") for home in files.homes for name in OF_JAVA)
     known = (files.resolve(path) for path in KEYSTORES)
-    for real, kind in itertools.chain(
-        of_home, known
-    ):  # lazy: the engine is asked until one is found
+    # Lazy: the engine is asked until one is found.
+    for real, kind in itertools.chain(of_home, known):
         if kind is FileKind.REGULAR and (file := files.read_small([real]).get(real)) is not None:
             with contextlib.suppress(ValueError):  # the JVM would use the next one too
                 found = from_java_keystore(file.content)

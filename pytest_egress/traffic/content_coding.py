@@ -54,11 +54,7 @@ def codings(content_encoding: str) -> list[str]:
 
 
 ALIASES: Final = {"x-gzip": "gzip"}  # RFC 9110 section 8.4.1.3
-NO_CODINGS: Final = (
-    "",
-    "identity",
-    "amz-1.0",
-)  # the last is sent by clients of Amazon's JSON services
+NO_CODINGS: Final = ("", "identity", "amz-1.0")  # the last by clients of Amazon's JSON services
 
 
 def decode(content: bytes, content_encoding: str, limit: int, hold: Hold | None = None) -> bytes:

@@ -21,13 +21,9 @@ MAX_STRING_BYTES: Final = 255  # of a string in a TXT record (RFC 1035, section 
 MAX_RECORDS_BYTES: Final = 65535 - 512
 """The most bytes of the records of one type: those of a message over TCP, without what else a message has."""
 
-RECORD_BYTES: Final = (
-    12  # of a record's name, type, class, TTL and length, where the name is compressed
-)
-ALONE: Final = (
-    "CNAME",
-    "SOA",
-)  # a name has one of them (RFC 1034, section 3.6.2; RFC 1035, section 6.1)
+RECORD_BYTES: Final = 12  # of a record's name, compressed, and its type, class, TTL and length
+ALONE: Final = ("CNAME", "SOA")
+"""Types of which a name has one record (RFC 1034, section 3.6.2; RFC 1035, section 6.1)."""
 
 
 def parse_records(given: Mapping[str, Any]) -> dict[str, tuple[Record, ...]]:

@@ -117,10 +117,9 @@ class Exchange(Entry):
         return messages
 
     @property
-    def grpc(
-        self,
-    ) -> GrpcCall | Any:  # of a route for gRPC it is never None, which no type can tell
+    def grpc(self) -> GrpcCall | Any:
         """The call of gRPC that the request makes: its method, messages and status; None for any other request."""
+        # Of a route for gRPC it is never None, which no type can tell.
         call, response = self._call, self.response
         if call is not None and call.code is None and response is not None:
             call.code, call.details = status_in(response.trailers, response.headers)
@@ -304,9 +303,7 @@ class Mail(Entry):
         """The subject; "" where there is none, or none that can be read."""
         try:
             return str(self.message.get("subject", ""))
-        except (
-            Exception
-        ):  # the parser of the standard library raises what it likes for malformed fields
+        except Exception:  # the standard library's parser raises what it likes for malformed fields
             return ""
 
     def __str__(self) -> str:

@@ -21,12 +21,8 @@ from pytest_egress.traffic.fields import raw_value
 from pytest_egress.traffic.messages import Headers, Request, shown
 
 CONTENT_TYPE: Final = "application/grpc"
-MAX_MESSAGE_BYTES: Final = (
-    4 << 20
-)  # before and after inflating; grpc's own servers take as much unless told otherwise
-SHOWN_DETAILS: Final = (
-    2000  # characters of a text of ours in a status: clients limit all fields, some to 8 KiB
-)
+MAX_MESSAGE_BYTES: Final = 4 << 20  # before and after inflating; grpc's own servers' default
+SHOWN_DETAILS: Final = 2000  # characters of a status's text: some clients limit all fields to 8 KiB
 PREFIX: Final = 5  # bytes before a message: whether it is compressed, and its length
 
 

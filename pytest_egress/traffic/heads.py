@@ -25,9 +25,7 @@ PREFACE: Final = b"PRI * HTTP/2.0"  # HTTP/2 has an answer of its own
 TARGET: Final = re.compile(rb"/|[A-Za-z][A-Za-z0-9+.-]*:")
 """The start of a request-target: origin-form or absolute-form (RFC 9112 section 3.2)."""
 
-CONTROLS: Final = bytes(
-    {*range(0x20), 0x7F} - {*b"\t\r\n"}
-)  # RFC 9110 section 5.5 allows HTAB alone
+CONTROLS: Final = bytes({*range(0x20), 0x7F} - {*b"\t\r\n"})  # RFC 9110 section 5.5 allows HTAB
 CONTROL: Final = re.compile(b"[%b]" % re.escape(CONTROLS))
 NOT_IN_PATH: Final = re.compile(rb"[\x00-\x20\x7f]")
 FOLD: Final = re.compile(rb"\n[ \t]")

@@ -35,9 +35,9 @@ from pytest_egress.traffic.messages import (
     stated_length,
 )
 
-ABSOLUTE_FORM: Final = re.compile(
-    r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/?#]*))?(.*)"
-)  # RFC 9112 section 3.2.2
+ABSOLUTE_FORM: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/?#]*))?(.*)")
+"""RFC 9112 section 3.2.2."""
+
 CLOSED: Final = (b"Connection", b"close")
 KEPT_ALIVE: Final = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=15")]
 """Announces a shorter idle time than the gateway's own (`connections.IDLE_SECONDS`). Clients that read it (Node.js,

@@ -20,9 +20,9 @@ from pytest_egress.traffic.messages import NO_BODY, Headers
 
 FIELD: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: (?:[!-~]+(?: +[!-~]+)*)?\r\n"
 FIELDS: Final = re.compile(rb"(?:%b)*" % FIELD)
-REQUEST_LINE: Final = re.compile(
-    rb"(?!CONNECT |HEAD )([A-Z]{1,24}) (/[!-~]{0,4000}) HTTP/1\.1\r\n"
-)  # a HEAD is answered without its content: too rare for a rule of its own
+REQUEST_LINE: Final = re.compile(rb"(?!CONNECT |HEAD )([A-Z]{1,24}) (/[!-~]{0,4000}) HTTP/1\.1\r\n")
+"""A HEAD is answered without its content: too rare for a rule of its own."""
+
 KNOWN_BYTES: Final = 1024  # of fields that are kept to be recognised
 METHODS: Final = {name.encode(): name for name in ("GET", "POST", "PUT", "PATCH", "DELETE")}
 """The usual methods, which the ledger has once."""

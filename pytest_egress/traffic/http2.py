@@ -51,9 +51,7 @@ from pytest_egress.traffic.http2_frames import (
 )
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, shown
 
-MAX_STREAMS: Final = (
-    100  # at once, of a connection: as many as h2, nginx and Go's server allow at least
-)
+MAX_STREAMS: Final = 100  # at once, of a connection: what h2, nginx and Go's server allow at least
 MAX_FRAME_BYTES: Final = 16_384  # the default of the RFC; a larger one gained nothing
 STREAM_WINDOW: Final = 1 << 20  # bytes that a client may send ahead of a handler that does not read
 CONNECTION_WINDOW: Final = 1 << 24  # so large that it holds no stream back, as a rule

@@ -100,9 +100,7 @@ class Headers(Mapping[str, str]):
     __slots__ = ("raw",)  # the ledger keeps them with each request
 
     def __init__(self, source: HeaderSource = ()) -> None:
-        if (
-            type(source) is not list
-        ):  # most are made of one, and to ask whether it is a Mapping is slow
+        if type(source) is not list:  # most are one, and to ask whether it is a Mapping is slow
             if isinstance(source, Headers):
                 source = source.raw  # its items() would join repeated fields
             source = source.items() if isinstance(source, Mapping) else source
@@ -971,10 +969,9 @@ def check_bodiless(status_code: int, body: object) -> None:
 
 
 FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.1
-FIELD_VALUE: Final = re.compile(
+FIELD_VALUE: Final = re.compile(  # 5.5
     r"(?:[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?"
-)  # 5.5
-
+)
 
 REASON: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")  # RFC 9112 section 4
 

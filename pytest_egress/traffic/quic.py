@@ -11,20 +11,12 @@ from typing import Final
 LEAST_BYTES: Final = 1200
 """The shortest datagram with an Initial packet (RFC 9000, section 14.1)."""
 
-FORM_AND_FIXED: Final = (
-    0xC0  # both bits are set in the first byte of a long header (RFC 9000, section 17.2)
-)
+FORM_AND_FIXED: Final = 0xC0  # bits in the first byte of a long header (RFC 9000, section 17.2)
 VERSION_2: Final = 0x6B3343CF  # RFC 9369, section 3.1
-DRAFTS: Final = (
-    0xFF0000  # the high bytes of the versions of drafts, which have the form of version 1
-)
-RESERVED: Final = (
-    0x0A0A0A0A  # low half-bytes of versions that are offered to have others negotiated (section 15)
-)
+DRAFTS: Final = 0xFF0000  # high bytes of the versions of drafts, which have the form of version 1
+RESERVED: Final = 0x0A0A0A0A  # low half-bytes of versions that have others negotiated (section 15)
 
-LEAST_ID_BYTES: Final = (
-    8  # of the destination's ID, which is random at first (RFC 9000, section 7.2)
-)
+LEAST_ID_BYTES: Final = 8  # of the destination's ID, random at first (RFC 9000, section 7.2)
 MOST_ID_BYTES: Final = 20  # of any connection ID (RFC 9000, section 17.2)
 FLAGS_TO_IDS: Final = 7  # bytes of flags, version, and the lengths of both IDs
 

@@ -22,9 +22,7 @@ from typing import Final, Literal
 from pytest_egress.base.account import OBJECT_BYTES
 
 MAX_MAIL_BYTES: Final = 64 << 20  # 64 MiB: twice what large providers take
-MAX_LINE_BYTES: Final = (
-    12288  # of a command, with CRLF: as long as AUTH may be (RFC 4954 section 4)
-)
+MAX_LINE_BYTES: Final = 12288  # of a command, with CRLF: as long as AUTH (RFC 4954 section 4)
 MAX_RECIPIENTS: Final = 1000  # of one mail; RFC 5321 section 4.5.3.1.8 has 100 as the least
 SHOWN_BYTES: Final = 60  # of a command that a reply quotes
 

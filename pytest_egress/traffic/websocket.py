@@ -237,15 +237,10 @@ def is_parameter(name: str, value: str | None) -> bool:
     """Whether a parameter is one of RFC 7692, with a value that can be met."""
     if name in ("server_no_context_takeover", "client_no_context_takeover"):
         return value is None
-    if (
-        name == "client_max_window_bits"
-    ):  # the client may restrict itself; inflating takes any window
-        return value is None or value == "8" or WINDOW_BITS.fullmatch(value) is not None
-    return (
-        name == "server_max_window_bits"
-        and value is not None
-        and WINDOW_BITS.fullmatch(value) is not None
-    )
+    fits = value is not None and WINDOW_BITS.fullmatch(value) is not None
+    if name == "client_max_window_bits":  # inflating takes any window
+        return fits or value in (None, "8")
+    return fits and name == "server_max_window_bits"
 
 
 # Frames.
