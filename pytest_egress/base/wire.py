@@ -31,7 +31,7 @@ class Wire:
     Attributes:
         changed: What threads wait on for a change that another thread makes under the lock.
         error: Why nothing can be sent any more; None while that is not so.
-        is_closed: Whether `close` has been called.
+        is_closed: Whether `stop` or `close` has been called.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Wire:
         self._sock = sock
         self._unsent = bytearray()
         self._queued = 0  # bytes, since the beginning
-        self._blocked_by: int = select.POLLOUT  # what sending waits for
+        self._blocked_by = 0  # the event of poll(2) that sending waits for
         self._polling = 0
 
     @property
@@ -74,7 +74,6 @@ class Wire:
             if (left := deadline - monotonic()) <= 0:
                 return None
             self._poll(events, min(left, SELDOM_SECONDS) if is_over else left)
-            self._flush()
         return b""
 
     def queue(self, data: bytes) -> None:
@@ -82,26 +81,28 @@ class Wire:
         if self.error is None:
             self._unsent += data
             self._queued += len(data)
-            self._flush()
+            self.flush()
 
-    def drain(self, is_over: IsOver | None = None) -> bool:
+    def drain(self, is_over: IsOver | None = None, place: int | None = None) -> bool:
         """Wait until all bytes are sent that are queued now.
 
         Args:
             is_over: As that of `receive`.
+            place: The number of bytes that had been queued, from the beginning, for those that were so earlier.
 
         Returns:
             Whether they are. What a peer that takes no more has sent can still be read.
         """
-        place = self._queued
+        place = self._queued if place is None else place
         while self._queued - len(self._unsent) < place:
             if is_over and is_over():
                 return False
             self._poll(0, SELDOM_SECONDS if is_over else inf)
-            self._flush()
         return self.error is None
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send as much of what waits as goes out without waiting."""
+        self._blocked_by = 0
         try:
             while self._unsent:  # OpenSSL wants the same bytes again where it could not send them
                 del self._unsent[: self._sock.send(self._unsent[:READ_BYTES])]
@@ -114,28 +115,35 @@ class Wire:
         self.error = self.error or error
         self._unsent.clear()
 
-    def _poll(self, events: int, seconds: float) -> None:
-        """Wait for an event, or until waiting bytes can be sent, while the lock is released."""
-        if self._unsent:
-            events |= self._blocked_by
+    def _poll(self, events: int, seconds: float) -> int:
+        """Wait for an event while the lock is released, and send what could not be sent; return the events."""
+        events |= self._blocked_by
         self._polling += 1
         self.lock.release()
         try:
-            await_ready(self._sock, events, seconds)
+            came = await_ready(self._sock, events, seconds)
         finally:
             self.lock.acquire()
             self._polling -= 1
-            self.changed.notify_all()
+            if self.is_closed:
+                self.changed.notify_all()
+        if self._blocked_by:
+            self.flush()
+        return came
 
     def shut(self) -> None:
         """Shut the socket down both ways: the thread that receives comes to the end."""
         shut(self._sock)
 
+    def stop(self) -> None:
+        """Send and receive nothing any more. At an end that it does not expect, OpenSSL would send an alert."""
+        self.is_closed = True
+        self._refuse(ConnectionAbortedError("the connection is closed"))
+
     def close(self) -> None:
         """Close the socket, once no thread waits for it; calling it again does nothing."""
         with self.lock:
-            self.is_closed = True
-            self._refuse(ConnectionAbortedError("the connection is closed"))
+            self.stop()
             self.shut()  # wakes the threads that poll
             while self._polling:  # its descriptor must not be another's while one of them polls it
                 self.changed.wait()

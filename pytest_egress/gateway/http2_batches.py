@@ -23,7 +23,7 @@ from typing import Final
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.http2_stream import Http2Stream
-from pytest_egress.gateway.http2_wire import Wire
+from pytest_egress.gateway.http2_wire import Http2Wire
 
 MOST_GATHERED: Final = 32  # responses that one write sends
 STUCK_SECONDS: Final = 0.01  # that a request may hold up those that wait for the same worker
@@ -65,7 +65,12 @@ class Batches:
     """
 
     def __init__(
-        self, wire: Wire, workers: Workers, serve: OfStream, close: OfStream, serve_apart: OfStream
+        self,
+        wire: Http2Wire,
+        workers: Workers,
+        serve: OfStream,
+        close: OfStream,
+        serve_apart: OfStream,
     ) -> None:
         self._wire, self._workers = wire, workers
         self._serve_stream, self._close, self._serve_apart = serve, close, serve_apart
@@ -159,7 +164,8 @@ class Batches:
 
     def _close_sent(self, stream: Http2Stream, place: int) -> None:
         """Close a stream once its response has been sent, or nobody waits for that any more."""
-        self._wire.await_sent(place, lambda: stream.disconnected)
+        with self._wire.lock:
+            self._wire.drain(lambda: stream.disconnected, place)
         self._close(stream)
 
 

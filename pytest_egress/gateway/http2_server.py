@@ -31,7 +31,7 @@ from pytest_egress.gateway.connection import LINGER_SECONDS, PARK_SECONDS, Conne
 from pytest_egress.gateway.http2_batches import Batches
 from pytest_egress.gateway.http2_exchange import Http2Exchange
 from pytest_egress.gateway.http2_stream import Http2Stream, run_all
-from pytest_egress.gateway.http2_wire import Wire
+from pytest_egress.gateway.http2_wire import Http2Wire
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import silent_outcome
 from pytest_egress.gateway.tls import record_silence
@@ -83,7 +83,7 @@ class Http2Server:
     ) -> None:
         self.connection, self.ledger = connection, connection.ledger
         self._answering, self._workers, self._idle_seconds = answering, workers, idle_seconds
-        self._wire = Wire(connection.sock)
+        self._wire = Http2Wire(connection.sock)
         self._lock = self._wire.lock
         self._emptied = threading.Condition(self._lock)
         self._http = Http2(monotonic)
@@ -188,7 +188,7 @@ class Http2Server:
 
     def _receive(self) -> bytes | None:
         with self._lock:
-            return self._wire.receive()
+            return self._wire.receive(0)
 
     def _read(self, receive: Callable[[], bytes | None]) -> bool:
         """Read what has come, and begin the streams that it brings; False at the end of the connection."""
@@ -218,7 +218,7 @@ class Http2Server:
                     callbacks += self._leave_all(str(error))
                     raise
                 finally:
-                    self._wire.write(self._http.outgoing())
+                    self._wire.queue(self._http.outgoing())
         finally:
             run_all(callbacks)
             self._begin_fresh()
@@ -398,10 +398,11 @@ class Http2Server:
         self._batches.spread()  # handlers may wait for each other, and nobody looks any more
         with self._lock:
             callbacks = self._leave_all(why)
-            place = self._wire.write(b"")
         run_all(callbacks)
         deadline = monotonic() + LINGER_SECONDS
-        self._wire.await_sent(place, lambda: monotonic() > deadline)
+        with self._lock:
+            self._wire.flush()
+            self._wire.drain(lambda: monotonic() > deadline)
         if self.connection.is_reset:
             self.connection.drop()  # the client shall see it before handlers have returned
         with self._lock:
@@ -416,7 +417,7 @@ class Http2Server:
         with self._lock:
             if not self._has_said_farewell:
                 self._has_said_farewell, self._last = True, self._http.last_stream
-                self._wire.write(self._http.outgoing() + self._http.goaway())
+                self._wire.queue(self._http.outgoing() + self._http.goaway())
 
     def abort(self, why: str) -> None:
         """Reset the connection once the client has what was sent, and end all requests on it."""
@@ -424,7 +425,7 @@ class Http2Server:
             self._wire.flush()
         await_acknowledged(self.connection.sock)
         with self._lock:
-            self._wire.abort()
+            self._wire.stop()
             callbacks = self._end_all(why)
         self.connection.abort()
         run_all(callbacks)
@@ -433,7 +434,6 @@ class Http2Server:
         """Close our side of the connection without GOAWAY, and end all requests on it."""
         with self._lock:
             self._hung_up = why
-            self._wire.flush()
             self._wire.hang_up()
             callbacks = self._end_all(why)
         run_all(callbacks)
@@ -446,7 +446,7 @@ class Http2Server:
     def close(self) -> None:
         """Send nothing any more: the socket is about to be closed."""
         with self._lock:
-            self._wire.close()
+            self._wire.stop()
 
     def threads(self) -> list[int | None]:
         """The threads that serve its streams."""

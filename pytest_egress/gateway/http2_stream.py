@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Final
 
 from pytest_egress.base.account import Hold, over_limit
-from pytest_egress.base.sockets import shut
+from pytest_egress.base.sockets import READ_BYTES, shut
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.connection import (
     AllowedBy,
@@ -29,7 +29,7 @@ from pytest_egress.gateway.connection import (
     is_still_allowed,
 )
 from pytest_egress.gateway.http1_server import http_date
-from pytest_egress.gateway.http2_wire import WRITE_BYTES, Wire
+from pytest_egress.gateway.http2_wire import Http2Wire
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.ledger.windows import Activity, AttemptContext
@@ -70,7 +70,7 @@ class Http2Stream:
     """
 
     def __init__(
-        self, connection: Connection, wire: Wire, http: Http2, number: int, head: Head
+        self, connection: Connection, wire: Http2Wire, http: Http2, number: int, head: Head
     ) -> None:
         self.number, self.head = number, head
         self._connection, self._wire, self._http = connection, wire, http
@@ -320,7 +320,7 @@ class Http2Stream:
             self._waiting.release()
         if not self._is_whole and self._left is None:
             self._http.give_back(self.number, len(data))
-            self._wire.write(self._http.outgoing())
+            self._wire.queue(self._http.outgoing())
         return data
 
     def _continue(self) -> None:
@@ -430,9 +430,8 @@ class Http2Stream:
             with self._wire.lock:
                 while not self._room():
                     self._waits().wait()
-                place, size = self._send_frames(left[:WRITE_BYTES])
-            left = left[size:]
-            self._await_sent(place)
+                left = left[self._send_frames(left[:READ_BYTES]) :]
+                self._wire.drain(self.has_left)
 
     def _room(self) -> int:
         self._check()
@@ -441,14 +440,15 @@ class Http2Stream:
         except ConnectionError as error:
             raise ClientLeftError(str(error)) from error
 
-    def _send_frames(self, data: memoryview) -> tuple[int, int]:
-        """Send as much as the client's window has room for; return the place on the wire, and how many bytes."""
+    def _send_frames(self, data: memoryview) -> int:
+        """Send as much as the client's window has room for; return how many bytes."""
         size = 0
         while size < len(data) and (room := self._room()):
             piece = bytes(data[size : size + room])
             self._http.send(self.number, piece)
             size += len(piece)
-        return self._wire.write(self._http.outgoing()), size
+        self._wire.queue(self._http.outgoing())
+        return size
 
     def finish(self, trailers: Headers = NO_FIELDS) -> None:
         """End the response, with trailers where there are any.
@@ -526,13 +526,13 @@ class Http2Stream:
         """
         with self._wire.lock:
             self._check()
-            place = self._wire.write(data)
-        self._await_sent(place)
+            self._wire.queue(data)
+            self._wire.drain(self.has_left)
 
     def _reset(self, code: int) -> None:
         self._is_answered = True
         self._http.reset(self.number, code)
-        self._wire.write(self._http.outgoing())
+        self._wire.queue(self._http.outgoing())
         self._wake()  # a thread may wait for the client's window
 
     def _write(self, write: Callable[[], None], *, gathers: bool = False) -> None:
@@ -550,11 +550,10 @@ class Http2Stream:
             finally:
                 data = self._http.outgoing()
                 is_kept = gathers and self._wire.gather(data)
-                place = 0 if is_kept else self._wire.write(data)
-        self._await_sent(place)
-
-    def _await_sent(self, place: int) -> None:
-        self._wire.await_sent(place, lambda: self._left is not None)
+                if not is_kept:
+                    self._wire.queue(data)
+            if not is_kept:
+                self._wire.drain(self.has_left)
 
     def _check(self) -> None:
         """Check that somebody waits for the response.

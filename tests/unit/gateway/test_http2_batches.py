@@ -22,7 +22,7 @@ from pytest_egress.gateway.http2_batches import (
     Batches,
 )
 from pytest_egress.gateway.http2_stream import INTERNAL_ERROR
-from pytest_egress.gateway.http2_wire import Wire
+from pytest_egress.gateway.http2_wire import Http2Wire
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Request, Response
 from tests.support.http2_client import Http2Client
@@ -97,14 +97,14 @@ def test_one_thread_serves_what_came_at_once(stage: Stage) -> None:
 def test_one_write_sends_the_responses_of_what_came_at_once(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handler, flush, sizes = HoldingHandler(), Wire.flush, []
+    handler, flush, sizes = HoldingHandler(), Http2Wire.flush, []
 
-    def counting(wire: Wire) -> None:
+    def counting(wire: Http2Wire) -> None:
         if handler.goes.is_set() and wire.has_unsent:
             sizes.append(len(wire._unsent))
         flush(wire)
 
-    monkeypatch.setattr(Wire, "flush", counting)
+    monkeypatch.setattr(Http2Wire, "flush", counting)
     client = connect(stage, handler)
     assert client.ask("/").status == 200  # what it sends of its own accord is on its way
     assert eventually(lambda: not stage.window.activities)
@@ -239,7 +239,7 @@ class Scene:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ours, self.theirs = socket.socketpair()
         self.theirs.setblocking(False)
-        self.wire = Wire(self.ours)
+        self.wire = Http2Wire(self.ours)
         self.now, self.took = 0.0, dict[int, float]()
         self.jobs, self.served, self.closed, self.apart = [], [], [], []  # type: ignore[var-annotated]
         self.during: dict[int, Callable[[], None]] = {}
@@ -406,11 +406,11 @@ def test_nobody_waits_for_a_response_whose_client_has_left() -> None:
     workers, closed = Workers("test", 1), threading.Event()
     stream: Any = SimpleNamespace(disconnected=False)
     with ours, theirs:
-        wire = Wire(ours)
+        wire = Http2Wire(ours)
 
         def serve(stream: object) -> None:
             with wire.lock:
-                wire.write(bytes(8 * MEGABYTE))
+                wire.queue(bytes(8 * MEGABYTE))
 
         batches = Batches(wire, workers, serve, lambda _: closed.set(), lambda _: None)
         batches.serve([stream])

@@ -14,7 +14,7 @@ import hpack
 import pytest
 from hyperframe.frame import GoAwayFrame
 
-import pytest_egress.gateway.http2_wire as http2_wire
+import pytest_egress.base.wire as wire_module
 import pytest_egress.traffic.http2 as http2
 from pytest_egress.base.sockets import READ_BYTES
 from pytest_egress.traffic.entries import Exchange, TcpConnection
@@ -187,7 +187,7 @@ def test_a_client_that_does_not_read_is_not_read_either(
 ) -> None:
     most = 1 << 16
     monkeypatch.setattr(http2, "IDLE_FRAMES", 1 << 40)  # else their number would end it
-    monkeypatch.setattr(http2_wire, "MAX_UNSENT", most)
+    monkeypatch.setattr(wire_module, "MAX_UNSENT", most)
     client = begin(stage)
     assert client.read()
     (connection,) = stage.gateway.connections
