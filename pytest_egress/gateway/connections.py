@@ -1,5 +1,8 @@
 """`Connections`: the open connections of a target, their limit, and the parked ones that wait without a thread.
 
+A thread for each connection would be simpler, and was measured: 5,000 idle ones of TLS took 352 MB in place of 146, and
+19 to 27 s of CPU in place of 0.3 when their client closed them all. Busy ones cost no less.
+
 Threads: the gateway's reader accepts, resumes, makes room and ends what is overdue. Each connection's own thread parks
 it and discards it. The test's thread looks (`unread`, `busy`, iteration) and cuts (`cut_waiting`, `stop`, `join`).
 `lock` guards which connections are open, which are parked, `stopping`, and the sockets that end with a connection. It
