@@ -67,6 +67,12 @@ WRITE_LESS: Final = "That is not kept: have it write less, or into a file."
 MIN_DESCRIPTORS: Final = 128  # pytest's, the engine's client's, a namespace's, some connections
 CHUNK_BYTES: Final = 1 << 14  # to read while the engine makes the next chunk
 
+RUNC_WAS_LOST: Final = "waiting for init preliminary setup: read init-p"
+"""runc's message where its own process ended before it had a container's namespaces, so that nothing of the image ran.
+
+It came in two of some ten thousand starts, all on a busy machine.
+"""
+
 
 class Engine:
     """One container engine, contacted when it is first needed.
@@ -341,6 +347,19 @@ class Engine:
     def _url(self, container: DockerContainer, what: str) -> str:
         api = self.client.api
         return f"{api.base_url}/v{api.api_version}/containers/{container.id}/{what}"
+
+    def start(self, container: DockerContainer) -> None:
+        """Start a container (`POST /containers/{id}/start`), once more where nothing has run yet (`RUNC_WAS_LOST`).
+
+        Raises:
+            APIError: The engine does not start it.
+        """
+        try:
+            container.start()
+        except APIError as error:
+            if RUNC_WAS_LOST not in explanation(error):
+                raise
+            container.start()
 
     def remove(self, container: DockerContainer) -> bool:
         """Remove a container with its anonymous volumes; return False where somebody else is still removing it.

@@ -506,7 +506,7 @@ class Container:
         self._started, before = monotonic(), wall()
         try:
             with engine_errors(f"start {self._plan.image!r}", passing=(docker.errors.APIError,)):
-                self._docker.start()
+                self._services.engine.start(self._docker)
             self._starting = before, wall()
             self._check_joined()
         except docker.errors.APIError as error:
