@@ -44,7 +44,7 @@ class LoopThread:
         self.name, self.left = name, left
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread: threading.Thread | None = None
         self._unawaited: OfCalls | None = None
         self.open: set[Running[Any]] = set()
         self.errors: list[BaseException] = []
@@ -103,17 +103,28 @@ class LoopThread:
             if self._loop is None:
                 if self.is_ending:
                     raise RuntimeError(f"{self.name} has ended: nothing uses it any more")
-                self._loop = new_loop()
-                self._loop.set_default_executor(ThreadPoolExecutor(MAX_THREADS, self.name))
-                self._unawaited = None if self.left is None else OfCalls(self._loop)
-                self._thread.start()
+                loop = new_loop()
+                loop.set_default_executor(ThreadPoolExecutor(MAX_THREADS, self.name))
+                self._unawaited = None if self.left is None else OfCalls(loop)
+                thread = threading.Thread(
+                    target=self._run, args=[loop], name=self.name, daemon=True
+                )
+                try:
+                    thread.start()
+                except BaseException:  # no thread can be had: the next call tries again
+                    loop.close()
+                    raise
+                self._loop, self._thread = loop, thread
             return self._loop
 
-    def _run(self) -> None:
-        loop = self._loop
-        assert loop is not None
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            run_to_end(loop, self.main(), self.raised)
+            try:
+                run_to_end(loop, self.main(), self.raised)
+            except (
+                BaseException
+            ) as error:  # the code that runs here has stopped the loop, or cancelled `main`
+                self.raised(error)
             run_to_end(loop, end_everything(), self.raised)
         finally:
             loop.close()  # from here on `begin` raises
@@ -141,7 +152,7 @@ class LoopThread:
         """
         with self._lock:
             self.is_ending = True
-        if self._loop is None:
+        if self._thread is None:
             return
         self.call(self.stopping.set)
         self._thread.join(END_SECONDS)

@@ -590,7 +590,7 @@ class Reports:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
         """See `Run.report`."""
-        if call.excinfo is not None:
+        if call.excinfo is not None or getattr(item, "_excinfo", None):  # that of unittest's tests
             from pytest_egress.base.callers import hide_from_tracebacks
 
             hide_from_tracebacks()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar, copy_context
 
 import pytest
@@ -226,6 +226,50 @@ def test_what_ends_a_program_ends_no_loop_and_is_raised_once(error: type[BaseExc
     with pytest.raises(error):
         loop.stop()
     assert [type(task.exception()) for task in left] == [error, error]
+
+
+def cancel_all() -> None:
+    for task in asyncio.all_tasks():
+        task.cancel()
+
+
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [
+        (lambda: asyncio.get_running_loop().stop(), RuntimeError),
+        (cancel_all, asyncio.CancelledError),
+    ],
+    ids=["stop", "cancel"],
+)
+def test_a_loop_that_its_own_code_ends_is_told_of_and_ends_its_tasks(
+    end: Callable[[], None], error: type[BaseException]
+) -> None:
+    async def leave() -> None:
+        left.append(asyncio.create_task(asyncio.sleep(SECONDS)))
+
+    left: list[asyncio.Task[None]] = []
+    loop = new_loop_thread()
+    loop.run(leave, copy_context()).result(SECONDS)
+    loop.call(end)
+    with pytest.raises(error):
+        loop.stop()
+    assert left[0].cancelled()
+
+
+def test_a_thread_that_does_not_start_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer() -> str:
+        return "answered"
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    loop = new_loop_thread()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            loop.run(answer, copy_context())
+    assert loop.run(answer, copy_context()).result(SECONDS) == "answered"
+    loop.stop()
 
 
 # Shared by users.

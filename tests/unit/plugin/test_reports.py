@@ -348,6 +348,20 @@ def test_assertions_of_ours_end_at_the_users_line(run: RunPytest) -> None:
     result.stdout.no_fnmatch_line("*calls.py*")
 
 
+def test_what_we_refuse_in_a_unittest_ends_at_the_users_line(run: RunPytest) -> None:
+    result = run("""
+import unittest
+class TestIt(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def take(self, egress):
+        self.egress = egress
+    def test_a(self):
+        self.egress.intercept_https("not a valid://address")
+""")
+    lines_of(result, ">*self.egress.intercept_https(*", "*test_x.py:10: AddressError")
+    result.stdout.no_fnmatch_line("*address.py*")
+
+
 @pytest.mark.plugins("xdist")
 @pytest.mark.slow
 @pytest.mark.parametrize("xdist", [False, True])
