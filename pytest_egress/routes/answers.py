@@ -62,11 +62,10 @@ class Head(Protocol):
     """The head of a response whose first piece is being made."""
 
     @property
-    def has_gone(self) -> bool:
-        """Whether it has been sent alone."""
+    def has_gone(self) -> bool: ...
 
     def check(self) -> None:
-        """Raise what has gone wrong when it was sent; called after the `with` block."""
+        """Raise what has gone wrong when the head was sent; called after the `with` block."""
 
 
 Begin = Callable[[Response], AbstractContextManager[Head]]
@@ -78,22 +77,16 @@ class Held:
 
     has_gone: Final = False
 
-    def check(self) -> None:
-        """As `Head.check`: it was not sent."""
+    def check(self) -> None: ...
 
 
 def held(response: Response) -> AbstractContextManager[Head]:
-    """Take the place of a `Begin` where no head is sent alone."""
+    """The `Begin` where no head is sent alone."""
     return nullcontext(Held())
 
 
 class AnsweredError(Exception):
-    """An application has raised after its answer was complete.
-
-    Args:
-        response: Its answer, which its client gets.
-        error: What it raised, which fails the test.
-    """
+    """An application has raised `error` after a complete `response`: the client gets it, and the test fails."""
 
     def __init__(self, response: Response, error: BaseException) -> None:
         super().__init__(response, error)
@@ -103,14 +96,13 @@ class AnsweredError(Exception):
 class Application:
     """A handler that holds something open while routes use it, such as the event loop of an ASGI application."""
 
-    def acquire(self) -> None:
-        """Note that a route begins to use the application."""
+    def acquire(self) -> None: ...
 
     def release(self) -> None:
-        """Note that a route has ended. After the last one, close everything that was open."""
+        """After the last release, everything that was open is closed."""
 
     def __call__(self, request: Request) -> Response:
-        """Answer a request. Any thread may call it."""
+        """Any thread may call an application."""
         try:
             return self.answer(request, held)
         except AnsweredError as answered:
@@ -118,11 +110,7 @@ class Application:
         raise error
 
     def answer(self, request: Request, begin: Begin) -> Response:
-        """Answer a request, as a route's answer.
-
-        Raises:
-            AnsweredError: It was answered, and the application has raised afterwards.
-        """
+        """Raises `AnsweredError` where the application has raised after it had answered."""
         raise NotImplementedError
 
 
@@ -145,11 +133,7 @@ class Desk(Protocol):
         ...
 
     def refuse(self, mail: Envelope, why: str) -> None:
-        """Record a mail that the service has refused; it fails the test.
-
-        Args:
-            why: A sentence without its full stop.
-        """
+        """Record a refused mail, which fails the test; `why` is a sentence without its full stop."""
         ...
 
     def note(self, text: str) -> None:
@@ -164,13 +148,7 @@ class Service:
     """
 
     def serve(self, sock: Any, name: str, desk: Desk) -> None:
-        """Serve one connection to its end.
-
-        Args:
-            sock: The connected socket.
-            name: The host that the client dialled.
-            desk: Takes what comes.
-        """
+        """`name` is the host that the client dialled."""
         raise NotImplementedError
 
 
@@ -183,7 +161,7 @@ class Connectable(Protocol):
         """The name that the ledger uses."""
 
     def connect(self, port: int, timeout: float = ...) -> Any:
-        """Connect to a port of it; return the socket."""
+        """The result is the connected socket."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,8 +170,8 @@ class Forward:
 
     Attributes:
         scheme: "http", "https" or "tcp"; None for the scheme that the target used.
-        host: The server's host; None for the one that the target dialled.
-        port: The server's port; None for the one that the target dialled.
+        host: None for the host that the target dialled.
+        port: None for the port that the target dialled.
         path: The path that is put before that of each request.
         container: The container that the port is of, or None.
     """
@@ -250,11 +228,7 @@ FORWARDS: Final = (
 
 
 def forward_to_url(url: str) -> Forward:
-    """Make a `Forward` to the server that a URL names.
-
-    Raises:
-        ValueError: The URL names no server that can be forwarded to.
-    """
+    """A URL that names no server that can be forwarded to raises ValueError."""
     try:
         parts = urlsplit(url)
         port = parts.port or SCHEME_PORTS.get(parts.scheme)
@@ -351,7 +325,6 @@ def check_answer(answer: object, *, raw: bool) -> object:
 
 
 def check_forward(answer: Forward, *, raw: bool) -> Forward:
-    """Refuse a tcp URL for a route of requests, and an http or https URL for a raw route."""
     if answer.scheme is not None and raw != (answer.scheme == "tcp"):
         wanted = '"tcp://host:port"' if raw else '"http://host:port" or an https URL'
         raise ValueError(f"{answer}: this route takes {wanted}")
@@ -359,7 +332,7 @@ def check_forward(answer: Forward, *, raw: bool) -> Forward:
 
 
 def check_raw(answer: object) -> bytes | Service | None:
-    """Check the answer of a raw route that is no function: bytes that are sent at once, a service, or None."""
+    """A raw route's answer that is no function: bytes that are sent at once, a service, or None."""
     if answer is None or isinstance(answer, (bytes, Service)):
         return answer
     raise TypeError(
@@ -370,7 +343,6 @@ def check_raw(answer: object) -> bytes | Service | None:
 
 
 def check_static(answer: object) -> Response:
-    """Check a static answer to requests, and convert it to a `Response`."""
     response = response_from(answer, of_function=False)
     if isinstance(response.stream, (Iterator, AsyncIterable)):
         raise TypeError(
@@ -393,11 +365,7 @@ def answered_by(handler: object, result: object) -> Response | Fault:
 
 
 def returned(result: object) -> Response | Fault:
-    """The answer that a handler returns: a `Response`, or a fault, within which there may be one.
-
-    Raises:
-        TypeError, ValueError: It is none.
-    """
+    """A result as a `Response` or a fault, within which there may be one. Any other raises TypeError or ValueError."""
     if isinstance(result, (dict, Response)):  # the usual ones
         return response_from(result, of_function=True)
     if is_maker(result):
@@ -410,7 +378,6 @@ def returned(result: object) -> Response | Fault:
 
 
 def not_made(maker: object) -> str:
-    """The text of the error for `reset` in place of `reset()`."""
     name = name_of(maker)
     given = inspect.signature(maker).parameters.values()  # type: ignore[arg-type]  # it is a function
     needed = ", ".join(each.name for each in given if each.default is each.empty)
@@ -426,7 +393,7 @@ LIBRARY: Final = os.path.dirname(os.__file__)
 
 
 def place_of(handler: object) -> str:
-    """A handler's name and the line where it begins: `charges, at test_shop.py:12,`."""
+    """A text such as `charges, at test_shop.py:12,`."""
     name, code = name_of(handler), getattr(unwrapped(handler), "__code__", None)
     if code is None or code.co_filename.startswith(LIBRARY):  # such as a Mock's
         return name
@@ -434,12 +401,11 @@ def place_of(handler: object) -> str:
 
 
 def name_of(handler: object) -> str:
-    """The name of a handler, or its repr."""
     return str(getattr(handler, "__name__", None) or repr(handler))
 
 
 def line_of(code: CodeType, line: int) -> str:
-    """A line of a code object's file, as `test_shop.py:12`."""
+    """A text such as `test_shop.py:12`."""
     return f"{os.path.basename(code.co_filename)}:{line}"
 
 
@@ -466,11 +432,7 @@ def takes(handler: Callable[..., Any], count: int) -> bool:
 
 
 def response_from(result: object, *, of_function: bool) -> Response:
-    """Convert a handler's result, or a static answer, to a `Response`.
-
-    Raises:
-        TypeError: It is none of the accepted results; the text lists them.
-    """
+    """A value that is none of the accepted results raises TypeError; the text lists them."""
     if isinstance(result, Response):
         return result
     if result is None:
@@ -519,7 +481,6 @@ def with_status(result: tuple[Any, Any]) -> Response:
 
 
 def not_an_answer(result: object, of_function: bool) -> str:
-    """The text of the error for a value that is no answer; it lists what is."""
     if isinstance(result, str):
         return f"{result!r}: a text as static answer is ambiguous; write Response(text={result!r})"
     text = (

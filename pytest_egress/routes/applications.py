@@ -21,7 +21,6 @@ def is_async(app: App) -> bool:
 
 
 def name_of(app: App) -> str:
-    """The name of an application in an error: the dotted name of a function or class, else its repr."""
     name = getattr(app, "__qualname__", None)
     return f"{app.__module__}.{name}" if name else repr(app)
 
@@ -29,7 +28,7 @@ def name_of(app: App) -> str:
 def answer_of(
     head: Response, *, content: bytes | None = None, stream: Iterator[bytes] | None = None
 ) -> Response:
-    """The response of an application. A body where the status has none is not sent, as servers do not send it."""
+    """A body where the status has none is not sent, as servers do not send it."""
     fields, reason = head.headers.raw, head.reason
     if head.status_code not in NO_BODY:
         return Response(
@@ -41,6 +40,6 @@ def answer_of(
 
 
 def declared_length(headers: Headers) -> int | None:
-    """The Content-Length of a response, or None where it is absent or no number."""
+    """None where the Content-Length is absent or no number."""
     text = headers.get("content-length", "")
     return int(text) if text.isascii() and text.isdigit() else None

@@ -67,11 +67,11 @@ class AsgiApplication(Application):
         self._loop = SharedLoop(repr(self), partial(AppThread, app))
 
     def acquire(self) -> None:
-        """Note that a route begins to use the application; the event loop starts with the first request."""
+        """The event loop starts with the first request."""
         self._loop.acquire()
 
     def release(self) -> None:
-        """Note that a route has ended. After the last one, shut the application down and end its thread.
+        """After the last release, the application is shut down and its thread ends.
 
         Raises:
             BaseException: The application raised it after a response, or at its shutdown.
@@ -79,20 +79,16 @@ class AsgiApplication(Application):
         self._loop.release()
 
     def answer(self, request: Request, begin: Begin) -> Response:
-        """Answer a request; the application's exceptions are not caught. Without a route it has its own loop.
-
-        An application sends its head when it likes, so that nothing has to be begun for it.
-        """
+        """Exceptions are not caught. An application sends its head when it likes: nothing has to be begun for it."""
         conversation, let_go = self.begin(partial(Conversation, request))
         return AsgiBody(conversation, let_go).respond()
 
     def begin(self, make: Callable[[AppThread], CallT]) -> tuple[CallT, Callable[[], None]]:
         """Give the application something to answer, in a copy of the calling thread's context.
 
-        Without a route that is on a loop of its own.
-
         Returns:
-            What `make` returned, and a function to call when the loop is no longer needed for it.
+            The result of `make`, and a function to call when the loop is no longer needed for it: without a route, the
+            application answers on a loop of its own.
         """
         thread, let_go = self._loop.borrow()
         return thread.begin(make(thread), copy_context()), let_go
@@ -106,7 +102,6 @@ ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
 def scope_of(request: Request, state: dict[str, Any]) -> dict[str, Any]:
-    """The HTTP connection scope of a request."""
     raw_path = raw_value(request.path)
     return {
         "type": "http",
@@ -132,7 +127,7 @@ class Beginning:
     """The application's response begins; with `content` None, the pieces of a streamed body follow.
 
     Attributes:
-        error: What the application has raised after it had sent all of its response, or None.
+        error: The exception that followed a complete response, or None.
     """
 
     head: Response
@@ -142,12 +137,7 @@ class Beginning:
 
 @dataclass(frozen=True)
 class End:
-    """The application sends nothing more.
-
-    Attributes:
-        error: The exception that it raised, or None.
-        is_whole: Whether it has raised after it had sent all of its response.
-    """
+    """The application sends nothing more; `is_whole` says that it raised `error` after a complete response."""
 
     error: BaseException | None = None
     is_whole: bool = False
@@ -168,14 +158,14 @@ class AppThread(LoopThread):
             raise self.lifespan.error
 
     def raised(self, error: BaseException) -> None:
-        """End everything by what a task of the application has raised, such as SystemExit."""
+        """An exception of a task of the application, such as SystemExit, ends everything."""
         super().raised(error)
         for call in self.calls:
             call.lose(error)
         self.stopping.set()
 
     async def main(self) -> None:
-        """Run the lifespan. At its end disconnect every call, and wait until they have ended."""
+        """At the end of the lifespan disconnect every call, and wait until they have ended."""
         lifespan = asyncio.create_task(self.lifespan.run())
         await super().main()
         error = RuntimeError(f"{self.name} was ended while it answered: no route uses it any more")
@@ -187,15 +177,16 @@ class AppThread(LoopThread):
 
     @property
     def calls(self) -> list[AppCall]:
-        """What the application answers."""
         return [call for call in list(self.open) if isinstance(call, AppCall)]
 
 
 class AppCall(Running[None]):
-    """What an application answers: a request, or a WebSocket. Only the loop's thread touches it, except for `items`.
+    """A call that an application answers: a request, or a WebSocket.
+
+    Only the loop's thread touches it, except for `items`.
 
     Args:
-        events: What the application may wait for; they are set when the client leaves.
+        events: Events that the application may wait for; they are set when the client leaves.
 
     Attributes:
         items: The queue for the thread that waits for the answer; an `End` is its last item.
@@ -228,7 +219,7 @@ class AppCall(Running[None]):
         raise NotImplementedError
 
     def lose(self, error: BaseException | None) -> None:
-        """Note that nobody waits for the answer: by this error, or because the client has disconnected."""
+        """Nobody waits for the answer any more: by this error, or because the client has disconnected."""
         self.is_gone, self._cut = True, self._cut or error
 
     def leave(self, error: BaseException | None = None) -> None:
@@ -241,11 +232,7 @@ class AppCall(Running[None]):
             asyncio.get_running_loop().call_later(LEAVE_SECONDS, self.cancel_task)
 
     def next_item(self, has_left: Callable[[], bool]) -> Any:
-        """What the application gives next to the thread that waits for the answer, which calls this.
-
-        Raises:
-            ClientLeftError: The client has left meanwhile.
-        """
+        """The next item for the calling thread. A client that has left meanwhile raises ClientLeftError."""
         while True:
             with contextlib.suppress(Empty):
                 return self.items.get(timeout=LOOK_SECONDS)
@@ -253,11 +240,10 @@ class AppCall(Running[None]):
                 raise ClientLeftError("the client has closed the connection")
 
     def ended(self) -> None:
-        """Give the end of the application to the thread that waits; called when the application has ended."""
         self.items.put(End(self.failure()))
 
     def failure(self) -> BaseException | None:
-        """What the application has raised, or an error for how it has ended, or None."""
+        """The exception of the application, or an error for how it has ended, or None."""
         error = self.exception()
         if error is not None and not isinstance(error, asyncio.CancelledError):
             return error
@@ -288,7 +274,6 @@ class Lifespan:
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
-        """Run the application on the lifespan scope."""
         try:
             await self._app(
                 {"type": "lifespan", "asgi": dict(ASGI), "state": self.state},
@@ -325,17 +310,13 @@ class Lifespan:
         (self.started if "startup" in kind else self._stopped).set()
 
     async def ready(self) -> None:
-        """Wait until requests may be sent.
-
-        Raises:
-            RuntimeError: The application reported that it failed to start.
-        """
+        """Raise RuntimeError where the application reported that it failed to start."""
         await self.started.wait()
         if self._failure:
             raise RuntimeError(self._failure)
 
     async def shutdown(self, task: asyncio.Task[None]) -> None:
-        """Shut the application down and wait until it reports that. One that never started is cancelled later."""
+        """An application that never started is cancelled later."""
         if self.started.is_set() and not self._failure and not task.done():
             self._stopping.set()
             await self._stopped.wait()
@@ -359,7 +340,7 @@ class Conversation(AppCall):
         self._timer: asyncio.TimerHandle | None = None
 
     def piece_taken(self) -> None:
-        """Note that the requesting thread has taken a piece, so that the application may send the next."""
+        """The application may send the next piece."""
         self._taken.set()
 
     def _scope(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -430,14 +411,12 @@ class Conversation(AppCall):
         self._later(RAISE_SECONDS, self._finish)
 
     def _give_stream(self) -> None:
-        """Give the head to the requesting thread; the pieces of the body follow."""
         if not self._streamed and self._head is not None:
             self._cancel_timer()
             self._streamed = True
             self.items.put(Beginning(self._head, None))
 
     def _finish(self, error: BaseException | None = None) -> None:
-        """Give the requesting thread the whole response, or the end of a streamed one."""
         self._finished = True
         if self._head is None or self._content is None:
             self.items.put(End(error, self.is_complete))
@@ -445,7 +424,6 @@ class Conversation(AppCall):
             self.items.put(Beginning(self._head, self._content, error))
 
     def ended(self) -> None:
-        """Give the end of the application to the requesting thread, with its error or one for what it did not send."""
         self._cancel_timer()
         error = self.failure()
         if not self._finished:
@@ -454,7 +432,7 @@ class Conversation(AppCall):
             self.thread.errors.append(error)
 
     def failure(self) -> BaseException | None:
-        """As of any call; an error too for what it did not send."""
+        """An application that did not send all has an error too."""
         error = super().failure()
         if error is not None or self.is_complete or self.is_gone:
             return error
@@ -463,7 +441,6 @@ class Conversation(AppCall):
 
 
 def head_of(message: Message) -> Response:
-    """The head of a response, from `http.response.start`."""
     fields = list(message.get("headers", ()))
     for name, value in fields:
         if not isinstance(name, bytes) or not isinstance(value, bytes):
@@ -477,10 +454,10 @@ def head_of(message: Message) -> Response:
 class AsgiBody(Iterator[bytes]):
     """The requesting thread's side of a conversation: the response, and the pieces of a streamed body.
 
-    What the application raises after the last piece comes out of `close`: the body is whole without it.
+    An exception of the application after the last piece comes out of `close`: the body is whole without it.
 
     Attributes:
-        has_begun: That the head is to be sent, whether or not there is a piece: the application has sent it.
+        has_begun: Whether the application has sent the head, which is then to be sent even without a piece.
     """
 
     has_begun: Final = True
@@ -491,7 +468,7 @@ class AsgiBody(Iterator[bytes]):
         self._raised: BaseException | None = None
 
     def respond(self) -> Response:
-        """Wait for the response. Unless its body is streamed, the loop is no longer used afterwards.
+        """Unless the body of the response is streamed, the loop is no longer used afterwards.
 
         Raises:
             AnsweredError: The application has raised after it had sent the whole response.
@@ -530,7 +507,7 @@ class AsgiBody(Iterator[bytes]):
         return item
 
     def _take(self, item: Beginning | bytes | End) -> bytes | None:
-        """The piece that an application has sent, or None at the end."""
+        """The piece that has been sent; None at the end."""
         if isinstance(item, bytes):
             self._conversation.thread.call(self._conversation.piece_taken)
             return item

@@ -56,12 +56,9 @@ class AsgiWebSocket(DuplexAnswer):
         self._application = application
 
     def refusal(self, request: Request) -> tuple[Response, str] | None:
-        """The response to a request that is no handshake, and why; None for a handshake."""
         return refusal_of(request)
 
     def converse(self, request: Request, duplex: Duplex, conversation: Conversation) -> None:
-        """Let the application accept or refuse the handshake, and speak."""
-
         def begin() -> tuple[AsgiSocket, Callable[[], None]]:
             return self._application.begin(partial(AsgiSocket, request))
 
@@ -115,7 +112,7 @@ def answer(
 
 
 def refuse(response: Response, duplex: Duplex, conversation: Conversation) -> None:
-    """Refuse the handshake by a response of the application's."""
+    """The response is the application's."""
     conversation.count()
     with contextlib.suppress(ClientLeftError):
         duplex.start(response.status_code, response.headers)
@@ -130,8 +127,6 @@ def is_disconnect(value: object) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Accept:
-    """The application accepts the handshake."""
-
     subprotocol: str | None
     headers: Headers
 
@@ -152,14 +147,13 @@ class AsgiSocket(AppCall):
     # For the thread that serves the client.
 
     def accepted(self, ws: OpenWebSocket) -> None:
-        """Give the application the WebSocket that it has accepted."""
         self._ws = ws
         ws.listen(lambda: self.thread.call(self._wake))
         self.thread.call(self._opened.set)
         self.thread.call(self._wake)
 
     def disconnect(self) -> None:
-        """Note that the application's refusal has been sent, or that the client has left before it said anything."""
+        """The application's refusal has been sent, or the client has left before the application said anything."""
         self.thread.call(self.leave)
 
     def has_ended_by(self, error: BaseException) -> bool:
@@ -280,6 +274,5 @@ class AsgiSocket(AppCall):
 
 
 def content_of(message: Message) -> str | bytes:
-    """The content of a `websocket.send`."""
     text, data = message.get("text"), message.get("bytes")
     return text if text is not None else bytes(data or b"")

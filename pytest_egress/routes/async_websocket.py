@@ -121,11 +121,7 @@ class AsyncWebSocket:
 
 
 def run_handler(handler: AsyncHandler, ws: OpenWebSocket) -> Any:
-    """Run an async handler to its end, on an event loop of its own; return what it returned.
-
-    Raises:
-        BaseException: What the handler raised, or a task of its that nobody has awaited.
-    """
+    """The event loop is the handler's own. An exception of a task that nobody has awaited is raised too."""
 
     async def main() -> Any:
         return await handler(AsyncWebSocket(ws))

@@ -55,10 +55,10 @@ IN_WORDS: Final[dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Presented:
-    """What a route presents in its handshakes, other than a good certificate and any modern version of TLS.
+    """The certificate and version of TLS that a route presents in its handshakes.
 
     Attributes:
-        certificate: The fault of its certificate; None for a good one.
+        certificate: None for a good one.
         tls_version: The only version of TLS that it speaks; None for any from TLS 1.2 on.
     """
 
@@ -67,12 +67,11 @@ class Presented:
 
     @property
     def is_usual(self) -> bool:
-        """Whether it is what every route presents that says nothing of it."""
         return self == USUAL
 
     @property
     def has_old_version(self) -> bool:
-        """Whether it speaks only a version of TLS that a client has to reject."""
+        """A client has to reject such a version."""
         return self.tls_version in OLD_TLS_VERSIONS
 
     @cached_property
@@ -82,13 +81,13 @@ class Presented:
 
     @property
     def given(self) -> str:
-        """It as the arguments of a route: `certificate='expired'`; "" where it is usual."""
+        """The arguments of a route: `certificate='expired'`; "" where they are the usual."""
         parts = [f"certificate={self.certificate!r}"] if self.certificate is not None else []
         parts += [f"tls_version={self.tls_version!r}"] if self.tls_version is not None else []
         return ", ".join(parts)
 
     def to(self, host: str) -> str:
-        """What the clients of a host are shown, in words: what they reject or accept."""
+        """Words for the thing that a client of `host` rejects or accepts."""
         if self.certificate is not None:
             return IN_WORDS[self.certificate].format(host=host)
         return f"{self.tls_version} with {host}"
@@ -100,11 +99,7 @@ USUAL: Final = Presented()
 def check_presented(
     certificate: object, tls_version: object, client_certificate: object
 ) -> Presented:
-    """Check `certificate=` and `tls_version=` of a route.
-
-    Raises:
-        ValueError: A word is unknown, or two options cannot be told apart by what a client does.
-    """
+    """An unknown word, or options that cannot be told apart by what a client does, raise ValueError."""
     presented = Presented(
         check_word("certificate", certificate, BAD_CERTIFICATES),
         check_word("tls_version", tls_version, TLS_VERSIONS),
@@ -123,11 +118,7 @@ def check_presented(
 
 
 def check_word(option: str, word: Any, words: tuple[str, ...]) -> Any:
-    """Check a value of an option that takes one of several words, or None.
-
-    Raises:
-        ValueError: It is none of them; the text lists them, and names the closest.
-    """
+    """A word that is none of `words` raises ValueError; the text lists them, and names the closest."""
     if word is None or word in words:
         return word
     raise ValueError(

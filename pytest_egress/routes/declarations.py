@@ -34,7 +34,7 @@ MAX_PROTOCOL_BYTES: Final = 255  # RFC 7301 section 3.1
 
 @functools.cache
 def accepted_options(kind: Kind) -> Mapping[str, None]:
-    """The keyword arguments that a route of one kind takes, in the order in which messages list them."""
+    """The options are in the order in which messages list them."""
     if kind.answers_names:
         return dict.fromkeys((*RECORD_EXAMPLES, "optional"))
     if not kind.has_handler:
@@ -49,7 +49,7 @@ def declare(kind: Kind, address: object, answer: object = None, **options: Any) 
     """Check the arguments of the method of `Egress` that declares a route of one kind.
 
     Raises:
-        AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
+        AddressError, TypeError, ValueError: The text quotes the refused argument and lists what is accepted.
     """
     parsed = parse_address(address, default_port=kind.default_port)
     accepted = accepted_options(kind)
@@ -133,11 +133,7 @@ class Declaration:
         self._check_fits(self.answer)
 
     def _check_decides_before_requests(self) -> None:
-        """Refuse what only a request can meet on a route that is to be rejected before there is one.
-
-        Raises:
-            ValueError: There is such a condition, or a number of calls.
-        """
+        """A condition or count for requests raises ValueError on a route that is to be rejected before any."""
         given = self.presented.given
         if conditions := str(self.match):
             raise ValueError(
@@ -148,15 +144,10 @@ class Declaration:
 
     @cached_property
     def presented(self) -> Presented:
-        """What it presents in its handshakes."""
         return check_presented(self.certificate, self.tls_version, self.client_certificate)
 
     def another(self, answer: object) -> object:
-        """Check an answer that replaces the declared one, and convert it to the form that the route uses.
-
-        Raises:
-            TypeError, ValueError: The route cannot answer with it; the text lists what it takes.
-        """
+        """The answer in the form that the route uses. One that it cannot give raises TypeError or ValueError."""
         answer = check_answer(self.kind, answer, self.records)
         self._check_fits(answer)
         check_uncounted(self.presented, None, answer)
@@ -171,7 +162,7 @@ class Declaration:
             check_head_decides(self.match, shown(answer))
 
     def __str__(self) -> str:
-        """The declaration: `intercept_https("api.stripe.com", path='/v1')`."""
+        """The code of the declaration: `intercept_https("api.stripe.com", path='/v1')`."""
         parts = [f'"{self.address.text}"', *filter(None, [str(self.match)])]
         parts += [f"times={self.times}"] if self.times is not None else []
         if self.client_certificate is not None:
@@ -183,11 +174,7 @@ class Declaration:
 
 
 def check_uncounted(presented: Presented, times: int | None, answer: object) -> None:
-    """Refuse a number of calls on a route that is to be rejected.
-
-    Raises:
-        ValueError: There is one.
-    """
+    """A number of calls on a route that is to be rejected raises ValueError."""
     if presented.is_bad and (times is not None or isinstance(answer, AnswerSequence)):
         count = "sequence()" if times is None else f"times={times!r}"
         raise ValueError(
@@ -196,11 +183,7 @@ def check_uncounted(presented: Presented, times: int | None, answer: object) -> 
 
 
 def check_protocols(alpn: object) -> None:
-    """Refuse what is no list of the names of ALPN.
-
-    Raises:
-        TypeError, ValueError: With the value, and what is accepted.
-    """
+    """Anything but a list of the names of ALPN raises TypeError or ValueError."""
     wanted = 'it takes names of protocols, as alpn=("postgresql",)'
     if not isinstance(alpn, (tuple, list)) or not all(isinstance(name, str) for name in alpn):
         raise TypeError(f"alpn={alpn!r}: {wanted}")
@@ -213,11 +196,7 @@ def check_protocols(alpn: object) -> None:
 
 
 def check_head_decides(match: Match, why: str) -> None:
-    """Refuse conditions about the body on a route that answers before the body has come.
-
-    Args:
-        why: What makes it answer so early.
-    """
+    """Refuse conditions about the body on a route that answers, because of `why`, before the body has come."""
     for name in ("json", "content"):
         if getattr(match, name) is not getattr(Match, name):
             raise ValueError(
@@ -227,7 +206,7 @@ def check_head_decides(match: Match, why: str) -> None:
 
 
 def check_answer(kind: Kind, answer: object, records: Records = NO_RECORDS) -> object:
-    """Check the answer of a route of one kind, and convert it to the form that the route uses.
+    """Convert the answer to the form that the route uses.
 
     Args:
         records: Of a DNS route: the records that it declares besides.

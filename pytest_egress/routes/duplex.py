@@ -23,6 +23,8 @@ class ClientLeftError(ConnectionError):
 class Duplex(Protocol):
     """The two directions of one request.
 
+    `send_interim`, `start`, `send`, `finish` and `respond` raise `ClientLeftError` where the client has left.
+
     Threads: any thread may send, and each call of `send` is sent whole; one thread at a time receives. No method is
     called while a lock of the package is held.
     """
@@ -40,12 +42,9 @@ class Duplex(Protocol):
     def receive(self, timeout: float | None = None) -> bytes:
         """The next piece of the request's body, as it comes; b"" at its end.
 
-        Args:
-            timeout: Seconds to wait; None is without end.
-
         Raises:
             ClientLeftError: The client has left before the end.
-            TimeoutError: Nothing came in time.
+            TimeoutError: Nothing came in `timeout` seconds; None is without end.
         """
         ...
 
@@ -58,48 +57,27 @@ class Duplex(Protocol):
         ...
 
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
-        """Send an interim response, 102 to 199 (RFC 9110 section 15.2). Nothing happens in HTTP/1.0.
-
-        Raises:
-            ClientLeftError: The client has left.
-        """
+        """An interim response is 102 to 199 (RFC 9110 section 15.2). Nothing happens in HTTP/1.0."""
         ...
 
     def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
-        """Send the head of the response at once. 101 in HTTP/1.1 has the connection's bytes follow in both directions.
+        """The head is sent at once. 101 in HTTP/1.1 has the connection's bytes follow in both directions.
 
         Args:
             ends: Whether there is no body and there are no trailers.
-
-        Raises:
-            ClientLeftError: The client has left.
         """
         ...
 
     def send(self, data: bytes) -> None:
-        """Send a piece of the body; wait while the client takes none.
-
-        Raises:
-            ClientLeftError: The client has left.
-        """
+        """The call waits while the client takes nothing."""
         ...
 
-    def finish(self, trailers: Headers = NO_FIELDS) -> None:
-        """End the response, with trailers where there are any.
-
-        Raises:
-            ClientLeftError: The client has left.
-        """
-        ...
+    def finish(self, trailers: Headers = NO_FIELDS) -> None: ...
 
     def respond(
         self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
     ) -> None:
-        """Send a whole response: `start`, `send` and `finish` in one write, where that is possible.
-
-        Raises:
-            ClientLeftError: The client has left.
-        """
+        """Do what `start`, `send` and `finish` do in one write, where that is possible."""
         ...
 
     def reset(self) -> None:
@@ -108,25 +86,21 @@ class Duplex(Protocol):
 
 
 class Conversation(Protocol):
-    """What a `DuplexAnswer` tells the gateway of the call that it answers."""
+    """The interface by which a `DuplexAnswer` tells the gateway of the call that it answers."""
 
     @property
-    def exchange(self) -> Exchange:
-        """The recorded entry of the call."""
-        ...
+    def exchange(self) -> Exchange: ...
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of the test in the context variables of the route's declaration."""
         ...
 
     def count(self) -> None:
-        """Count the call. It is counted before its client can know that it is over; counting again does nothing."""
+        """The call is counted before its client can know that it is over; counting again does nothing."""
         ...
 
     @property
-    def account(self) -> Account:
-        """The account of what is kept of the call."""
-        ...
+    def account(self) -> Account: ...
 
     def detach(self, end: Callable[[], None]) -> None:
         """Have the call keep its test's window open no longer, though it goes on: it may outlive the test.
@@ -138,23 +112,19 @@ class Conversation(Protocol):
         ...
 
     def fail(self, fault: End, is_over: Callable[[], bool]) -> NoReturn:
-        """End the call as a fault says, and its connection or stream with it.
+        """End the call as a fault says, and its connection or stream with it; then raise ClientLeftError.
 
         Args:
-            fault: `reset()`, `disconnect()`, `silence(...)` or `raw(...)`.
             is_over: Whether the call has been told to end, so that a silence is over.
-
-        Raises:
-            ClientLeftError: That has been done.
         """
         ...
 
     def note_error(self, error: BaseException) -> None:
-        """Record what the handler has raised, before `converse` raises it: the client is about to learn of the end."""
+        """The error is recorded before `converse` raises it: the client is about to learn of the end."""
         ...
 
     def note_unreadable(self, why: str) -> None:
-        """Record that the client has sent what cannot be read; it fails the test that runs now.
+        """Record that the client has sent unreadable bytes; it fails the test that runs now.
 
         Args:
             why: A sentence without its full stop.
@@ -162,11 +132,7 @@ class Conversation(Protocol):
         ...
 
     def reject(self, note: str) -> None:
-        """Make the call unrouted: nothing that the test declared answers it.
-
-        Args:
-            note: A sentence for the entry that says why.
-        """
+        """Make the call unrouted: nothing that the test declared answers it. `note` is a sentence for the entry."""
         ...
 
 
@@ -181,5 +147,5 @@ class DuplexAnswer(Application):
         raise NotImplementedError
 
     def converse(self, request: Request, duplex: Duplex, conversation: Conversation) -> None:
-        """Serve one request to its end. What it raises is the handler's error, and fails the test."""
+        """An exception is the handler's error, and fails the test."""
         raise NotImplementedError

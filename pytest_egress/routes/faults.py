@@ -69,8 +69,8 @@ class Around:
     """The answer that a fault sends, or has sent.
 
     Attributes:
-        answer: The answer in the form that its route uses, or UNSET.
-        declared: The answer as the test gave it, which is shown and compared: `call.fault == disconnect({"id": 1})`.
+        answer: In the form that its route uses, or UNSET.
+        declared: As the test gave it, which is shown and compared: `call.fault == disconnect({"id": 1})`.
     """
 
     answer: Any = field(compare=False)
@@ -139,11 +139,7 @@ class Throttled(Wrapper):
 
 @dataclass(frozen=True, repr=False)
 class Truncated(Wrapper):
-    """`truncated(answer, after)`: the connection ends after so many bytes of the body.
-
-    Attributes:
-        reset: Whether it ends by RST, and not by FIN.
-    """
+    """`truncated(answer, after)`: the connection ends after so many bytes of the body, by RST with `reset`."""
 
     after: int
     reset: bool = False
@@ -295,16 +291,11 @@ def is_maker(answer: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a number, and no bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def checked_seconds(call: str, seconds: Seconds) -> Seconds:
-    """Check seconds as they are declared: a number, or a function of nothing.
-
-    Args:
-        call: The code before them, for the text of an error.
-    """
+    """Seconds are a number, or a function of nothing; `call` is the code before them, for the text of an error."""
     text = f"{call}{shown_seconds(seconds)})"
     if callable(seconds):
         try:
@@ -319,14 +310,7 @@ def checked_seconds(call: str, seconds: Seconds) -> Seconds:
 
 
 def seconds_of(value: Any, call: str) -> float:
-    """Check a number of seconds: as it was declared, or as a function has returned it.
-
-    Args:
-        call: The fault that it is of, for the text of an error.
-
-    Raises:
-        TypeError, ValueError: It is no number of seconds to wait for.
-    """
+    """A value that is no number of seconds raises TypeError or ValueError; `call` is the fault, for their text."""
     if not is_number(value):
         raise TypeError(
             f"{call}: seconds are a number, or a function that returns one, not {value!r}"
@@ -337,16 +321,11 @@ def seconds_of(value: Any, call: str) -> float:
 
 
 def drawn(seconds: Seconds, fault: Fault) -> float:
-    """The seconds of one answer: a number, or what a function of the test returns now.
-
-    Raises:
-        TypeError, ValueError: The function has returned no number of seconds.
-    """
+    """A function of the test is called now; no number of seconds raises TypeError or ValueError."""
     return seconds_of(seconds(), f"{fault}") if callable(seconds) else seconds
 
 
 def check_wrapped(function: str, answer: object) -> None:
-    """Refuse what cannot be put into a wrapper: a `sequence`, or an end."""
     if isinstance(answer, AnswerSequence):
         raise TypeError(
             f"a sequence() in {function}(): put {function}(...) around each of its answers"
@@ -361,17 +340,13 @@ Checked = TypeVar("Checked", bound=Fault)
 
 
 def check_fault(fault: Checked, *, check: Callable[[Any], Any]) -> Checked:
-    """Check the answer within a fault, and convert it to the form that its route uses.
-
-    Args:
-        check: Checks and converts an answer of the route.
-    """
+    """`check` checks the answer within a fault, and converts it to the form that its route uses."""
     inner = getattr(fault, "answer", UNSET)
     return fault if inner is UNSET else replace(fault, answer=check(inner))  # type: ignore[type-var]
 
 
 def with_answer(fault: Fault, answer: object) -> Fault:
-    """A fault whose innermost answer is another one."""
+    """The innermost answer is replaced."""
     inner = getattr(fault, "answer", UNSET)
     within = with_answer(inner, answer) if isinstance(inner, Fault) else answer
     return replace(fault, answer=within)  # type: ignore[type-var]
@@ -384,16 +359,10 @@ NO_CONNECTION_YET: Final = (
 
 
 def check_connect_faults(answer: object, method: str, address: str, *, takes_unread: bool) -> None:
-    """Refuse `refuse()` and `blackhole()` where a route answers after the connection is made.
+    """Refuse `refuse()` and `blackhole()`, by TypeError, where a route answers after the connection is made.
 
     Args:
-        answer: A checked answer of the route, sequences included.
-        method: The method that declares the route.
-        address: The address of the route, as it was declared.
-        takes_unread: Whether it answers connections from their first byte on.
-
-    Raises:
-        TypeError: It has one of them.
+        takes_unread: Whether the route answers connections from their first byte on.
     """
     for part in answer.answers if isinstance(answer, AnswerSequence) else (answer,):
         if isinstance(part, ConnectFault) and not takes_unread:
@@ -403,7 +372,7 @@ def check_connect_faults(answer: object, method: str, address: str, *, takes_unr
 
 
 def layers(answer: Any) -> tuple[tuple[Fault, ...], Any]:
-    """The faults around an answer, the outermost first, and the answer within them; UNSET where there is none."""
+    """The outermost fault is first; the answer within them is UNSET where there is none."""
     found: list[Fault] = []
     while isinstance(answer, Fault):
         found.append(answer)
@@ -413,17 +382,15 @@ def layers(answer: Any) -> tuple[tuple[Fault, ...], Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class FaultPlan:
-    """What the faults around an answer make of it. The strictest of one kind counts, and delays add up.
+    """The faults around an answer, combined. The strictest of one kind counts, and delays add up.
 
     Attributes:
-        answer: The answer within them; None where there is none.
-        fault: The outermost; None where there is none.
-        end: The one in place of an answer, or after it; None where there is none.
-        cut: The one that cuts what is sent; None where none does.
-        slow: The one that says how fast it is sent; None where none does.
-        shape: How the bytes of the answer come.
-        ends_after: After how many seconds the connection ends, once its answer has been sent; None where its client
-            ends it.
+        answer: The answer within them, or None.
+        fault: The outermost.
+        end: The one in place of an answer, or after it.
+        cut: The one that cuts the bytes that are sent.
+        slow: The one that limits their rate.
+        ends_after: Seconds until the connection ends, once its answer has been sent; None where its client ends it.
     """
 
     answer: Any
@@ -436,11 +403,7 @@ class FaultPlan:
 
 
 def plan(answer: Any) -> FaultPlan:
-    """Read the faults around an answer. A function of seconds is called now.
-
-    Raises:
-        BaseException: Such a function raised, or has returned no seconds.
-    """
+    """A function of seconds is called now. It may raise, or return no seconds, which raises too."""
     faults, within = layers(answer)
     end = next((fault for fault in faults if isinstance(fault, End)), None)
     cuts = [fault for fault in faults if isinstance(fault, Truncated)]
@@ -480,5 +443,4 @@ def shown_answer(answer: object) -> str:
 
 
 def shown_seconds(seconds: object) -> str:
-    """Seconds as the code that makes them."""
     return shown_answer(seconds) if callable(seconds) else repr(seconds)

@@ -67,11 +67,6 @@ def grpc_server(*registrations: Registration) -> GrpcServer:
 
 
 def import_grpc() -> None:
-    """Import grpcio.
-
-    Raises:
-        ImportError: It is not installed.
-    """
     try:
         import grpc  # noqa: F401 - only whether it is there
     except ImportError as error:
@@ -81,11 +76,6 @@ def import_grpc() -> None:
 
 
 def checked_registration(registration: object) -> Registration:
-    """Check a pair of a generated function and a servicer.
-
-    Raises:
-        TypeError: It is none; the text says what is accepted.
-    """
     if (
         not isinstance(registration, tuple)
         or len(registration) != 2
@@ -117,57 +107,50 @@ class GrpcServer(DuplexAnswer, Server):
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, Any]
     ) -> None:
-        """Register the methods of a service; generated code calls this since grpcio 1.63."""
+        """Generated code calls this since grpcio 1.63."""
         added = {f"/{service_name}/{name}": method for name, method in method_handlers.items()}
         self._methods = {**self._methods, **added}
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[Any]) -> None:
-        """Register handlers that are asked whether they have a method; generated code calls this."""
+        """The handlers are asked whether they have a method; generated code calls this."""
         self._generic = (*self._generic, *generic_rpc_handlers)
 
     def add_insecure_port(self, address: str) -> NoReturn:
-        """Refuse: there is no port."""
         raise TypeError(f"add_insecure_port({address!r}): {NO_PORT}")
 
     def add_secure_port(self, address: str, server_credentials: object = None) -> NoReturn:
-        """Refuse: there is no port."""
         raise TypeError(f"add_secure_port({address!r}): {NO_PORT}")
 
     def start(self) -> None:
-        """Refuse: there is nothing to start."""
         raise TypeError(f"start(): {NO_PORT}")
 
     def stop(self, grace: float | None) -> Event:
-        """Refuse: there is nothing to stop."""
         raise TypeError(f"stop({grace!r}): {NO_PORT}")
 
     def wait_for_termination(self, timeout: float | None = None) -> NoReturn:
-        """Refuse: there is nothing to wait for."""
         raise TypeError(f"wait_for_termination({timeout!r}): {NO_PORT}")
 
     # DuplexAnswer.
 
     def acquire(self) -> None:
-        """Note that a route begins to use the servicers."""
         self._loop.acquire()
 
     def release(self) -> None:
-        """Note that a route has ended. After the last one, cancel async servicers that still run, and end the loop."""
+        """After the last release, async servicers that still run are cancelled, and the loop ends."""
         self._loop.release()
 
     def __call__(self, request: Request) -> NoReturn:
-        """Refuse: a call of gRPC is no request with a response alone."""
         raise TypeError(f"{self!r} answers as a route's answer, and not when it is called")
 
     def refusal(self, request: Request) -> tuple[Response, str] | None:
-        """The response to a request that is no call of gRPC: 415, and a sentence that says how to answer it."""
+        """A request that is no call of gRPC gets a 415."""
         if is_grpc(request) and request.method == "POST" and request.http_version == "2":
             return None
         note = not_a_call(request)
         return Response(415, text=f"pytest-egress: {note}\n"), note
 
     def converse(self, request: Request, duplex: Duplex, conversation: Conversation) -> None:
-        """Serve one call. What the servicer raises is raised here."""
+        """An exception of the servicer is raised here."""
         from pytest_egress.routes.grpc_calls import CallDetails, ServicerCall
 
         call = conversation.exchange.grpc
@@ -187,7 +170,6 @@ class GrpcServer(DuplexAnswer, Server):
             let_go()
 
     def _refuse(self, call: GrpcCall, duplex: Duplex, conversation: Conversation) -> None:
-        """Refuse a call of a method that no servicer has."""
         note = self._unknown(call)
         conversation.reject(note)
         call.code, call.details = Code.UNIMPLEMENTED, f"pytest-egress: {note}"
@@ -195,7 +177,6 @@ class GrpcServer(DuplexAnswer, Server):
         duplex.start(200, status_head(call.code, call.details), ends=True)
 
     def _unknown(self, call: GrpcCall) -> str:
-        """A sentence that no servicer has a method, and what there is."""
         if not call.service:
             return f"the path {shown(call.path)} names no method: calls of gRPC are for '/package.Service/Method'"
         methods = sorted(
@@ -213,7 +194,7 @@ class GrpcServer(DuplexAnswer, Server):
 
     @property
     def services(self) -> list[str]:
-        """The full names of the services that are registered, as far as they are told."""
+        """A generic handler need not tell its services."""
         registered = {path.rpartition("/")[0].removeprefix("/") for path in self._methods}
         named = {each.service_name() for each in self._generic if hasattr(each, "service_name")}
         return sorted(registered | named)
@@ -223,7 +204,6 @@ class GrpcServer(DuplexAnswer, Server):
 
 
 def not_a_call(request: Request) -> str:
-    """A sentence about a request that is no call of gRPC, and how to answer it."""
     kind = request.headers.get("content-type")
     said = f"Content-Type {shown(kind)}" if kind is not None else "no Content-Type"
     return (

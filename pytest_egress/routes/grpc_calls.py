@@ -53,8 +53,6 @@ DEADLINE_PASSED: Final = "the client's deadline has passed"
 
 @dataclass(frozen=True)
 class CallDetails(grpc.HandlerCallDetails):
-    """What a `grpc.GenericRpcHandler` is asked about."""
-
     method: str
     invocation_metadata: Metadata
 
@@ -64,7 +62,6 @@ class ServicerCall:
 
     Args:
         handler: The `grpc.RpcMethodHandler` of the method.
-        call: What the exchange keeps of the call.
         loop: Runs async servicers, and measures deadlines.
     """
 
@@ -85,7 +82,7 @@ class ServicerCall:
         self._context: Context
 
     def serve(self) -> None:
-        """Serve the call to its end. What the servicer raises is raised here, after the client has its status."""
+        """An exception of the servicer is raised here, after the client has its status."""
         request = self._conversation.exchange.request
         try:
             seconds = parse_timeout(request.headers.get("grpc-timeout"))
@@ -119,12 +116,12 @@ class ServicerCall:
     # Other threads.
 
     def _expire(self) -> None:
-        """End the call at its deadline. A plain servicer that does not look runs on; what it sends is dropped."""
+        """A plain servicer that does not look runs on; what it sends is dropped."""
         if self._context.end(Code.DEADLINE_EXCEEDED, DEADLINE_PASSED):
             self._interrupt()
 
     def _is_late(self, context: Context) -> bool:
-        """Whether the deadline has passed, so that the call ends by that, even if the timer is late."""
+        """The call ends by the deadline even if the timer is late."""
         if context.ends is None or monotonic() < context.ends:
             return False
         self._expire()
@@ -135,7 +132,7 @@ class ServicerCall:
             self._interrupt()
 
     def _interrupt(self) -> None:
-        """Cancel an async servicer, and have the callbacks called on a thread of their own."""
+        """The callbacks are called on a thread of their own."""
         if self._running is not None:
             self._running.interrupt()
         if self._context.callbacks:
@@ -185,7 +182,6 @@ class ServicerCall:
         return False
 
     def _fail(self, error: BaseException, context: Context) -> None:
-        """End the call after the servicer raised."""
         self._conversation.exchange.error = error
         text = f"pytest-egress: the servicer raised {type(error).__name__}: {error}"
         context.end(context.status or Code.UNKNOWN, cut(context.text or text, SHOWN_DETAILS))
@@ -231,14 +227,13 @@ class ServicerCall:
     # Async servicers.
 
     def _on_loop(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Run a coroutine on the server's loop, and wait for it."""
         running = self._running = self._loop.run(make, self._variables.copy())
         if self._stream.over:  # since before it could be interrupted
             running.interrupt()
         return running.result()
 
     async def _finished(self, result: Any) -> Any:
-        """What an async servicer returns; the messages that it yields are sent."""
+        """The messages that an async servicer yields are sent."""
         if not hasattr(result, "__aiter__"):
             return await result
         serialize = self._handler.response_serializer
@@ -252,7 +247,6 @@ class ServicerCall:
 
 
 def function_of(handler: Any) -> Callable[[Any, Any], Any]:
-    """The servicer's method in a `grpc.RpcMethodHandler`."""
     ways = ("unary", "stream")
     name = f"{ways[bool(handler.request_streaming)]}_{ways[bool(handler.response_streaming)]}"
     function: Callable[[Any, Any], Any] = getattr(handler, name)
@@ -260,12 +254,11 @@ def function_of(handler: Any) -> Callable[[Any, Any], Any]:
 
 
 def is_async(function: Any) -> bool:
-    """Whether a servicer's method is a coroutine function or an async generator function."""
     return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def unwritten(call: GrpcCall, function: Any, streaming: bool) -> str:
-    """The note of a call of a method that the servicer inherits from the generated class: nobody wrote it."""
+    """The method is inherited from the generated class: nobody wrote it."""
     servicer = type(getattr(function, "__self__", None)).__name__
     who = servicer if hasattr(function, "__self__") else "the servicer"
     argument = "request_iterator" if streaming else "request"

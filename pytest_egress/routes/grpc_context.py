@@ -28,7 +28,7 @@ CANCELLED_BY_SERVICER: Final = "the servicer cancelled the call"
 
 
 class AbortError(Exception):
-    """The servicer has aborted its call."""
+    pass
 
 
 def comes_of_abort(error: BaseException | None) -> bool:
@@ -39,11 +39,7 @@ def comes_of_abort(error: BaseException | None) -> bool:
 
 
 def code_of(code: object) -> Code:
-    """A status code of a servicer: a `grpc.StatusCode`, or its number.
-
-    Raises:
-        TypeError: It is none.
-    """
+    """A servicer's code is a `grpc.StatusCode`, or its number; any other value raises TypeError."""
     if isinstance(code, grpc.StatusCode):
         return Code(code.value[0])
     if isinstance(code, int) and not isinstance(code, bool) and 0 <= code < len(Code):
@@ -52,12 +48,10 @@ def code_of(code: object) -> Code:
 
 
 class Context:
-    """One call as its servicer sees it: what the contexts of both kinds of servicers have in common.
+    """The part of a call that the contexts of both kinds of servicers have in common.
 
     Attributes:
-        aborted: Whether the servicer has aborted the call.
         ends: The deadline, by the kernel's clock; None where the client has set none.
-        callbacks: The functions to call when the call is over.
     """
 
     def __init__(self, stream: CallStream, request: Request, ends: float | None) -> None:
@@ -72,17 +66,15 @@ class Context:
     # What the call ends with.
 
     def end(self, code: Code, details: str) -> bool:
-        """End the call with a status and the servicer's trailing metadata; False where it has ended before."""
+        """False where the call has ended before."""
         return self.stream.end(code, details, self._trailing)
 
     @property
     def status(self) -> Code | None:
-        """The code that the servicer has set, or None."""
         return None if self._code is None else code_of(self._code)
 
     @property
     def text(self) -> str:
-        """The details that the servicer has set, or ""."""
         details = self._details
         return details.decode("utf-8", "replace") if isinstance(details, bytes) else details or ""
 
@@ -102,40 +94,32 @@ class Context:
     # grpc.ServicerContext, as far as both kinds agree.
 
     def invocation_metadata(self) -> Any:
-        """The metadata of the client."""
         return self.stream.call.metadata
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
-        """Set the metadata that is sent with the status."""
         self._trailing = checked_metadata(trailing_metadata)
 
     def trailing_metadata(self) -> Any:
-        """The metadata that is sent with the status."""
         return self._trailing
 
     def set_code(self, code: Any) -> None:
-        """Set the status code."""
         code_of(code)
         self._code = code
 
     def set_details(self, details: str) -> None:
-        """Set the text of the status."""
         self._details = details
 
     def code(self) -> Any:
-        """The status code that was set, or None."""
         return self._code
 
     def details(self) -> Any:
-        """The text of the status that was set, or None."""
         return self._details
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Compress the messages from here on, where the client takes that."""
+        """Messages are compressed from here on, where the client takes that."""
         self.stream.encoding = ENCODING_OF.get(compression)
 
     def disable_next_message_compression(self) -> None:
-        """Do not compress the next message."""
         self.stream.plain_next = True
 
     def peer(self) -> str:
@@ -144,17 +128,16 @@ class Context:
         return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
     def peer_identities(self) -> None:
-        """The client's identities: none, as for a server without client certificates."""
+        """None, as for a server without client certificates."""
 
     def peer_identity_key(self) -> None:
-        """The property that identifies the client: none."""
+        """None, as for a server without client certificates."""
 
     def auth_context(self) -> Mapping[str, Any]:
-        """How the connection is secured."""
         return {"transport_security_type": [b"ssl"]} if self._request.scheme == "https" else {}
 
     def time_remaining(self) -> Any:
-        """The seconds until the deadline, or None where there is none."""
+        """Seconds; None without a deadline."""
         return None if self.ends is None else max(self.ends - monotonic(), 0)
 
 
@@ -162,40 +145,28 @@ class SyncContext(Context, grpc.ServicerContext):
     """The context of a servicer's plain function."""
 
     def send_initial_metadata(self, initial_metadata: Any) -> None:
-        """Send metadata before the first message."""
         self.stream.send_head(checked_metadata(initial_metadata))
 
     def abort(self, code: Any, details: str = "") -> NoReturn:
-        """End the call with this status, by an exception."""
         self._abort(code, details)
 
     def abort_with_status(self, status: Any) -> NoReturn:
-        """End the call with a status that has metadata, such as one of grpcio-status."""
+        """The status has metadata, such as one of grpcio-status."""
         self._abort(status.code, status.details, status.trailing_metadata or ())
 
     def is_active(self) -> bool:
-        """Whether the client still waits for the call."""
         return not self.stream.over
 
     def cancel(self) -> bool:
-        """End the call as cancelled."""
         return self.stream.end(Code.CANCELLED, CANCELLED_BY_SERVICER)
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Have a function called when the call is over; False where it is over already."""
+        """False where the call is over already."""
         return not self.stream.over and self.callbacks.add(callback)
 
 
 class AsyncContext(Context, grpc.aio.ServicerContext[Any, Any]):
-    """The context of a servicer's async function.
-
-    Args:
-        messages: The client's messages.
-        serialize: Makes bytes of a message of the servicer.
-
-    Attributes:
-        messages: The client's messages.
-    """
+    """The context of a servicer's async function; `serialize` makes bytes of its messages."""
 
     def __init__(
         self,
@@ -213,43 +184,33 @@ class AsyncContext(Context, grpc.aio.ServicerContext[Any, Any]):
         return await self.messages.read()
 
     async def write(self, message: Any) -> None:
-        """Send a message."""
         await in_thread(lambda: self.stream.write(message, self._serialize))
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
-        """Send metadata before the first message."""
         metadata = checked_metadata(initial_metadata)
         await in_thread(lambda: self.stream.send_head(metadata))
 
     async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
-        """End the call with this status, by an exception."""
         self._abort(code, details, trailing_metadata)
 
     async def abort_with_status(self, status: Any) -> NoReturn:
-        """End the call with a status that has metadata, such as one of grpcio-status."""
+        """The status has metadata, such as one of grpcio-status."""
         self._abort(status.code, status.details, status.trailing_metadata or ())
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Have a function of the context called when the call is over."""
         if not self.callbacks.add(lambda: callback(self)):
             callback(self)
 
     def cancelled(self) -> bool:
-        """Whether the call was cancelled."""
         stream = self.stream
         return stream.call.code is Code.CANCELLED or (stream.over and not stream.ended)
 
     def done(self) -> bool:
-        """Whether the call is over."""
         return self.stream.over
 
 
 class AsyncMessages:
-    """The client's messages for an async servicer: an async iterator.
-
-    Attributes:
-        read: Returns the next message, or `grpc.aio.EOF`.
-    """
+    """An async iterator of the client's messages, whose `read` returns `grpc.aio.EOF` at the end."""
 
     def __init__(self, messages: Iterable[Any]) -> None:
         self.read: Final = Reads(partial(next, iter(messages), grpc.aio.EOF))

@@ -58,10 +58,9 @@ class CallStream:
     """The two directions of one call.
 
     Attributes:
-        call: What the exchange keeps of the call.
-        lost: Whether the client left before it had a status.
+        lost: Whether the client left before the call had a status.
         encoding: The encoding in which the servicer wants to send messages, or None.
-        plain_next: Whether the next message is sent without it.
+        plain_next: Whether the next message is sent without that encoding.
     """
 
     def __init__(self, call: GrpcCall, duplex: Duplex, conversation: Conversation) -> None:
@@ -85,18 +84,12 @@ class CallStream:
 
     @property
     def over(self) -> bool:
-        """Whether the call has ended, or its client has left."""
         return self.ended or self._duplex.disconnected
 
     # The client's messages.
 
     def read(self, deserialize: Deserialize) -> Iterator[Any]:
-        """The client's messages, as they come.
-
-        Raises:
-            CallEndedError: The call is over.
-            StatusError, UnreadableError: A message cannot be read.
-        """
+        """A call that is over raises CallEndedError, an unreadable message StatusError or UnreadableError."""
         number = 0
         try:
             while (data := self._next_bytes()) is not None:
@@ -146,20 +139,12 @@ class CallStream:
     # The servicer's.
 
     def send_head(self, metadata: Metadata = ()) -> None:
-        """Send the initial metadata, unless that has been sent.
-
-        Raises:
-            CallEndedError: The call is over.
-        """
+        """Send the initial metadata, unless that has been sent. A call that is over raises CallEndedError."""
         with self._turn():
             self._send_head(metadata)
 
     def write(self, message: Any, serialize: Serialize, *, is_last: bool = False) -> None:
-        """Send a message.
-
-        Args:
-            is_last: Whether no other follows. Where nothing was sent before, it is sent together with the status, in
-                one write.
+        """Where nothing was sent before, the last message is sent together with the status, in one write.
 
         Raises:
             CallEndedError: The call is over.
@@ -220,7 +205,7 @@ class CallStream:
     # The end.
 
     def end(self, code: Code, details: str, trailing: Metadata = ()) -> bool:
-        """End the call with a status; False where it has ended before. That of a client that left is CANCELLED."""
+        """False where the call has ended before. The status of a client that left is CANCELLED."""
         if self._duplex.disconnected:
             return self.lose()
 
@@ -239,7 +224,7 @@ class CallStream:
         return self._turns.end(last)
 
     def lose(self) -> bool:
-        """Note that the client has left before the end; False where the call has ended before."""
+        """The client has left before the end; False where the call has ended before."""
 
         def last() -> None:
             self.lost = True

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 
 class OverError(Exception):
-    """The call is over: nothing can be sent any more."""
+    pass
 
 
 class Turns:
@@ -26,16 +26,11 @@ class Turns:
 
     @property
     def over(self) -> bool:
-        """Whether the call has ended."""
         return self._over
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait until no other thread sends.
-
-        Raises:
-            OverError: The call has ended.
-        """
+        """Wait until no other thread sends. A call that has ended raises OverError."""
         with self._lock:
             if self._taken and not self._over:
                 self._changed = self._changed or threading.Condition(self._lock)
@@ -58,7 +53,7 @@ class Turns:
             self._changed.notify_all()
 
     def end(self, last: Callable[[], None]) -> bool:
-        """End the call; False where it has ended before.
+        """False where the call has ended before.
 
         Args:
             last: Sends the status. It is called here; while another thread sends, that one calls it afterwards.
@@ -90,7 +85,7 @@ class Callbacks:
         return bool(self._functions)
 
     def add(self, function: Callable[[], object]) -> bool:
-        """Add a function; False where the call is over already."""
+        """False where the call is over already."""
         with self._lock:
             if not self._over:
                 self._changed = self._changed or threading.Condition(self._lock)
@@ -98,7 +93,7 @@ class Callbacks:
             return not self._over
 
     def call(self) -> None:
-        """Call the functions that have not been called. What they raise is kept for `check`."""
+        """Each function is called once. An exception is kept for `check`."""
         with self._lock:
             self._over = True
             functions, self._functions = self._functions, []
@@ -115,12 +110,10 @@ class Callbacks:
             self._changed.notify_all()
 
     def join(self) -> None:
-        """Wait until no other thread calls a function any more."""
         with self._lock:
             if self._changed is not None:
                 self._changed.wait_for(lambda: not self._calling)
 
     def check(self) -> None:
-        """Raise the first exception of a function."""
         if self._errors:
             raise self._errors[0]

@@ -14,12 +14,7 @@ from pytest_egress.traffic.entries import Entry, TlsFailure
 
 
 class InnerRoute(Route[Any]):
-    """A route with the names that are not for tests.
-
-    Attributes:
-        turns: Its answers, and how often it gives them.
-        ended: Whether its scope has ended.
-    """
+    """A route with the names that are not for tests."""
 
     # Of the class until it changes: objects of fewer than 30 attributes share the keys of their dictionaries
     # (PEP 412), and take 0.3 KB of memory in place of 1.6.
@@ -46,13 +41,12 @@ class InnerRoute(Route[Any]):
         self._expecting = set()
 
     def release(self) -> None:
-        """End the route with its scope, and release the applications of its answers. Calling it again does nothing."""
+        """The route ends with its scope. Calling it again does nothing."""
         self.ended = True
         self.turns.release()
 
     @property
     def removed(self) -> bool:
-        """Whether the test has removed it."""
         return self._is_removed
 
     @property
@@ -61,31 +55,30 @@ class InnerRoute(Route[Any]):
         return self._expects_none
 
     def covers(self, host: str, port: int) -> bool:
-        """Whether the route's address matches that of a connection, whatever its protocol."""
+        """The protocol of the connection does not matter."""
         is_for_connections = not self._is_removed and not self.kind.answers_names
         return is_for_connections and self.parsed_address.matches(host, port)
 
     def claims(self, secure: bool, host: str, port: int) -> bool:
-        """Whether the route's address and scheme match those of a request; its matchers are not called."""
+        """The matchers of the route are not called."""
         return self.kind.claims_requests("https" if secure else "http") and self.covers(host, port)
 
     def names(self, name: str) -> bool:
-        """Whether the route's address matches a host name, at any port."""
+        """The port of the address does not matter."""
         return not self._is_removed and self.parsed_address.matches(
             name, self.parsed_address.port or 0
         )
 
     def is_for(self, host: str) -> bool:
-        """Whether the route is declared for exactly this host, and not for a pattern that matches it."""
+        """A pattern that matches the host does not count."""
         return self.parsed_address.is_exact and self.parsed_address.host == host
 
     @property
     def is_used_up(self) -> bool:
-        """Whether this is a raw route, all of whose `times` are reserved."""
         return self.kind.reads_bytes and self.turns.is_exhausted
 
     def was_exhausted(self, moment: float) -> bool:
-        """Whether all of the route's `times` were reserved at a moment, in the time of entries."""
+        """The moment is in the time of entries."""
         if self.times is None or not self.turns.is_exhausted:
             return False
         later = [call for call in self._calls if call.started > moment]
@@ -93,30 +86,30 @@ class InnerRoute(Route[Any]):
 
     @property
     def times_called(self) -> int:
-        """How many of its `times` it has been called, in any test: the questions of one lookup of a name are once."""
+        """The questions of one lookup of a name are one call. Calls in any test count."""
         return self.turns.taken if self.kind.answers_names else self.lifetime_count
 
     @property
     def lifetime_count(self) -> int:
-        """How many calls the route answered since it was declared, in any test."""
+        """Calls in any test count."""
         return len(self._calls)
 
     def count(self, window: object, call: Entry) -> None:
-        """Record a call. The caller holds the ledger's lock."""
+        """The caller holds the ledger's lock."""
         self._calls.append(call)
         self._calls_of.setdefault(window, []).append(call)
 
     def add_failure(self, window: object, failure: TlsFailure) -> None:
-        """Record a connection that ended by what the route presents. The caller holds the ledger's lock."""
+        """The caller holds the ledger's lock."""
         self._tls_failures.append((window, failure))
 
     @property
     def latest_fault(self) -> object | None:
-        """The fault that the latest call was answered by, in any test; None where that was none."""
+        """The latest call may be of any test; None where it was answered by no fault."""
         return next((getattr(call, "fault", None) for call in self._calls[-1:]), None)
 
     def let_go(self) -> None:
-        """Forget the route's calls, with all that they received, because its scope has ended."""
+        """Forget the route's calls, because its scope has ended."""
         with self._log.changed:
             self._calls.clear()
             self._calls_of.clear()
@@ -130,5 +123,5 @@ class InnerRoute(Route[Any]):
 
     @property
     def is_rejected(self) -> bool:
-        """Whether any client has rejected what the route presents since it was declared, in any test."""
+        """Rejections in any test count."""
         return any(failure.reason == REJECTED for _, failure in self._tls_failures)

@@ -13,7 +13,7 @@ Content = Literal["requests", "bytes", "names", "nothing"]
 
 
 class Kind:
-    """A kind of route: the properties that its routes have in common.
+    """The properties that routes of one kind have in common.
 
     Each request looks at some of them, so they are worked out once; and every run of pytest imports this, so it is no
     dataclass, which would take a quarter of a millisecond of it.
@@ -27,10 +27,8 @@ class Kind:
         default_port: The port of an address without one; None is any port.
         ends_tls: Whether TLS is terminated, with a leaf certificate.
         passes_through: Whether the real upstream answers.
-        has_handler: Whether the route has a handler. A call counts when the handler has returned; without one, when
-            the route claims the attempt.
+        has_handler: A call counts when the handler has returned; without one, when the route claims the attempt.
         must_be_called: Whether such a route of a test fails it when it is never called.
-        reads_requests: Whether it answers HTTP requests.
         reads_bytes: Whether it is a raw route, which answers a whole connection, as bytes.
         answers_names: Whether it answers DNS queries, and no connections.
         refuses: Whether attempts that it claims are refused.
@@ -38,7 +36,7 @@ class Kind:
         takes_unread: Whether it answers a connection from its first byte on, whatever that is.
         needs_tls: Whether it accepts only TLS connections: its handler gets the bytes within.
         client_speaks_first: Whether its clients send before the server does, as those of TLS and HTTP do.
-        scheme: The scheme of the connections that it answers: "https", "http" or "tcp"; None where it answers none.
+        scheme: "https", "http" or "tcp"; None where it answers no connections.
     """
 
     def __init__(
@@ -70,11 +68,6 @@ class Kind:
             self.scheme = "https" if ends_tls else "http"
 
     def claims_requests(self, scheme: str) -> bool:
-        """Whether a route of this kind can claim requests of a scheme.
-
-        Args:
-            scheme: "https" or "http".
-        """
         return self.scheme == scheme or self.carries == "nothing"
 
 

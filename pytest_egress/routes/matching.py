@@ -29,7 +29,7 @@ from pytest_egress.traffic.redaction import (
 
 
 def pass_by() -> None:
-    """Take the place of `asking` where nobody wants to know."""
+    """The `asking` where nobody wants to know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +67,7 @@ class Match:
             raise TypeError(f"match= takes a function of the request, not {match!r}")
 
     def differences(self, request: Request, asking: Callable[[], None] = pass_by) -> list[str]:
-        """One line for each condition that a request does not meet; an empty list where it matches.
-
-        Args:
-            asking: Called before the predicate (`match`) is, where there is one to ask.
-        """
+        """One line for each unmet condition. `asking` is called before the predicate (`match`), where there is one."""
         found = self.head_differences(request)
         if self.content is not None:
             found += content_differences(self.content, request)
@@ -90,9 +86,6 @@ class Match:
         What only the rest of the body could tell is no difference: then a predicate that reads the body gets a
         `ConnectionError` of ours. One that raises anything else, such as an error about a server of its own, refuses
         the request.
-
-        Args:
-            is_whole: Whether the body has come whole.
         """
         conditions = self if is_whole else self._without_body
         try:
@@ -104,14 +97,12 @@ class Match:
 
     @cached_property
     def _without_body(self) -> Match:
-        """The same conditions without those for the whole body."""
         return replace(self, json=UNSET, content=None)
 
     def _refusal(self, what: str) -> str:
         return f"match: {getattr(self.match, '__name__', self.match)} {what}"
 
     def head_differences(self, request: Request) -> list[str]:
-        """One line for each condition that the head of a request does not meet."""
         found = []
         if self.method is not None and self.method.upper() != request.method.upper():
             found.append(f"method: {request.method} is not {self.method.upper()}")
@@ -152,7 +143,6 @@ MATCHERS: Final = tuple(field.name for field in fields(Match))
 
 
 def check_path(path: str) -> None:
-    """Refuse a path that no request can have."""
     if path.startswith(("/", "*")) and not {"?", "#"} & {*path}:
         if (sent := percent_encoded(path)) != path:
             raise ValueError(
@@ -168,7 +158,7 @@ def check_path(path: str) -> None:
 
 
 def percent_encoded(text: str) -> str:
-    """The text with each character that no request-target has percent-encoded, as its UTF-8 (RFC 3986 section 2.1)."""
+    """Each character that no request-target may have is percent-encoded, as its UTF-8 (RFC 3986 section 2.1)."""
     if NOT_IN_TARGET.search(text) is None:
         return text
     return NOT_IN_TARGET.sub(lambda found: quote(found[0], errors="surrogatepass"), text)
@@ -210,12 +200,10 @@ path_glob: Final = lru_cache(maxsize=1024)(Glob)
 
 
 def several(value: Any) -> list[Any]:
-    """The values that a key of the query must have."""
     return [*value] if isinstance(value, (list, tuple)) else [value]
 
 
 def query_differences(wanted: Mapping[str, QueryValue], request: Request) -> list[str]:
-    """The differences between the query that is wanted and that of a request."""
     found, values = [], request.query
     for key, value in wanted.items():
         is_list = isinstance(value, (list, tuple))
@@ -232,14 +220,13 @@ def query_differences(wanted: Mapping[str, QueryValue], request: Request) -> lis
 
 
 def masked_values(key: str, value: Any) -> Any:
-    """The value, or all values, of a key of the query, with secrets masked."""
     if isinstance(value, (list, tuple)):
         return [masked(key, each) for each in value]
     return masked(key, value)
 
 
 def content_differences(wanted: bytes, request: Request) -> list[str]:
-    """The difference between the body that is wanted and that of a request; a body that cannot be decoded is one."""
+    """A body that cannot be decoded is a difference."""
     try:
         content = request.content
     except ContentError as error:
@@ -250,7 +237,6 @@ def content_differences(wanted: bytes, request: Request) -> list[str]:
 
 
 def json_request_differences(wanted: Any, request: Request) -> list[str]:
-    """The differences between a JSON value and the body of a request."""
     try:
         with lent_json(request, times=2) as found:  # a copy has its secrets masked
             return list(json_differences(wanted, found))
@@ -263,7 +249,7 @@ def json_request_differences(wanted: Any, request: Request) -> list[str]:
 def json_differences(
     wanted: Any, found: Any, path: str = "json", secret: bool = False
 ) -> Iterator[str]:
-    """The differences between two JSON values, a line each with its path: `json.items[0].price: 5 is not 6`.
+    """A line for each difference, with its path: `json.items[0].price: 5 is not 6`.
 
     Args:
         secret: Whether a name in the path says that the values are secrets.
@@ -298,11 +284,7 @@ def is_true_for_one(wanted: object, found: object) -> bool:
 
 
 def contrast(found: Any, wanted: Any, masks: tuple[object, object]) -> str:
-    """A text that two values differ; where both are shown alike, with the position from which on they do.
-
-    Args:
-        masks: The same two values, with secrets masked.
-    """
+    """Two values that are shown alike get the position from which on they differ. `masks` has their secrets masked."""
     one, other = map(shown, masks)
     text = f"{one} is not {other}"
     if one != other or type(found) is not type(wanted) or not isinstance(found, (str, bytes)):
@@ -312,7 +294,6 @@ def contrast(found: Any, wanted: Any, masks: tuple[object, object]) -> str:
 
 
 def masked_matcher(name: str, value: Any) -> Any:
-    """The value of a condition, with secrets masked."""
     if name == "headers":
         return {key: masked_field(key, each) for key, each in value.items()}
     if name == "query":
@@ -323,5 +304,5 @@ def masked_matcher(name: str, value: Any) -> Any:
 
 
 def shown_declaration(value: object) -> str:
-    """A value as a declaration has it; a function is shown by its name."""
+    """A function is shown by its name."""
     return str(getattr(value, "__name__", shown(value)))

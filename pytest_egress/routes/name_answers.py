@@ -31,11 +31,7 @@ WORDS: Final[Mapping[type[Fault], str]] = {Silence: SILENCE, Truncated: TRUNCATE
 
 
 def check_names(answer: object, records: Records = NO_RECORDS) -> object:
-    """Check the answer of a DNS route, and make `NameAnswer`s of what is in it.
-
-    Args:
-        answer: The answer as it was declared.
-        records: The records that the route declares besides: each `NameAnswer` has them.
+    """Make `NameAnswer`s of the answer of a DNS route. Each has the records that the route declares besides.
 
     Raises:
         TypeError, ValueError: DNS cannot answer so; the text lists what it can.
@@ -64,8 +60,7 @@ def check_declared(
     """Check the arguments of `egress.dns` after the name; return the answer and the records.
 
     Args:
-        name: The name as it was declared, for texts.
-        answer: The answer; with None the name has its addresses as without the route.
+        answer: With None the name has its addresses as without the route.
         texts: The texts of the records by type.
 
     Raises:
@@ -124,10 +119,6 @@ def plain(answer: object) -> list[NameAnswer]:
 def name_address(address: Address, types: Mapping[str, object]) -> Address:
     """The address of a DNS route; where an IP address has a PTR record, that of the name for reverse lookups.
 
-    Args:
-        address: The address as it was declared.
-        types: What is declared by keyword.
-
     Raises:
         AddressError: It has a port, or is an IP address without that, or a network.
     """
@@ -148,7 +139,6 @@ def name_address(address: Address, types: Mapping[str, object]) -> Address:
 
 
 def is_ip(host: str) -> bool:
-    """Whether a host in normal form is an IP address."""
     try:
         ip_address(host)
     except ValueError:

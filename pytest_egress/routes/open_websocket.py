@@ -56,8 +56,7 @@ class Outgoing:
     """A frame to send.
 
     Attributes:
-        data: Its bytes.
-        message: What is recorded of it, or None.
+        message: The recorded message, or None.
         is_lost: Whether it was not sent, since the client has left.
     """
 
@@ -242,11 +241,7 @@ class WebSocket:
         *,
         closing: bool = False,
     ) -> None:
-        """Make a frame and send it; record its content.
-
-        Raises:
-            WebSocketClosedError: It cannot be sent any more.
-        """
+        """A frame that cannot be sent any more raises WebSocketClosedError."""
         self._opened.wait()
         with self._changed:
             if not self._may_send(closing=closing):
@@ -267,21 +262,13 @@ class WebSocket:
                 raise self._closed()
 
     def _may_send(self, *, closing: bool) -> bool:
-        """Whether frames are still sent. The lock is held.
-
-        Args:
-            closing: Whether it is a close frame.
-        """
+        """The caller holds the lock."""
         if self._is_mute or not self.is_over:
             return not self._is_mute
         return self._owed is not None and (closing or self._is_relayed or not self._is_told)
 
     def _flush(self, *, wait: bool) -> None:
-        """Send the frames that were made, in their order.
-
-        Args:
-            wait: Whether to wait for another thread that sends; else that one sends them.
-        """
+        """The frames keep their order. With `wait` another thread's sending is waited for; else that one sends them."""
         while self._outgoing:
             if not self._sending.acquire(blocking=wait):
                 return
@@ -291,7 +278,7 @@ class WebSocket:
                 self._sending.release()
 
     def _send_all(self) -> None:
-        """Send the frames that were made; those that cannot be are lost. The caller holds `_sending`."""
+        """Frames that cannot be sent are lost. The caller holds `_sending`."""
         while self._outgoing:
             try:
                 if self._is_mute:
@@ -303,7 +290,7 @@ class WebSocket:
                 self._outgoing.popleft()
 
     def _lose(self) -> None:
-        """Drop the frames that were made, and record their messages no more: they were not sent."""
+        """Messages that were not sent are recorded no more."""
         with self._changed:
             lost = [*self._outgoing]
             self._outgoing.clear()
@@ -315,7 +302,6 @@ class WebSocket:
             self._account.has_room(-sum(size_of(each.content) for each in messages), MESSAGES)
 
     def _closed(self) -> WebSocketClosedError:
-        """The error that says that it is over."""
         code, reason = self.close_code, self.close_reason
         text = f"the WebSocket {self.request.shown_url} is closed"
         text += "" if code is None else f", with {code}"
@@ -329,7 +315,7 @@ class WebSocket:
         return max((self._deadline or 0.0) - monotonic(), 0.0)
 
     def _record(self, content: str | bytes, *, from_client: bool) -> WebSocketMessage | None:
-        """Record a message; None where it is not kept so."""
+        """None where the message is not recorded."""
         if not self._is_recorded:
             return None
         message = WebSocketMessage(
@@ -358,17 +344,13 @@ class WebSocket:
         return None
 
     def _forget_unrecorded(self) -> None:
-        """Forget the messages that wait and are not recorded, and give their room back.
-
-        Recorded ones can still be received.
-        """
+        """Unrecorded messages give their room back. Recorded ones can still be received."""
         with self._changed:
             self._waiting = deque((message, held) for message, held in self._waiting if not held)
             self._waiting_bytes = sum(size_of(message) for message, _ in self._waiting)
             self._held.release()
 
     def _read(self) -> None:
-        """Read to the end of the WebSocket, on the reader's thread."""
         try:
             while not self.is_over:
                 self._read_once()
@@ -379,7 +361,7 @@ class WebSocket:
             self._finish(BROKEN_OFF, "")
 
     def _await_handler_told(self) -> None:
-        """Answer the client's close frame once the handler knows of it."""
+        """The client's close frame is answered once the handler knows of it."""
         seconds = None if self._is_relayed else CLOSE_SECONDS
         with self._changed:
             self._changed.wait_for(
@@ -388,7 +370,6 @@ class WebSocket:
         self._reply()
 
     def _reply(self) -> None:
-        """Answer the client's close frame, unless that was done."""
         with self._changed:
             owed, self._owed = self._owed, None
             if owed is None:
@@ -399,7 +380,6 @@ class WebSocket:
         self._flush(wait=False)
 
     def _read_once(self) -> None:
-        """Read what comes next; give up where the client has not closed in time."""
         if self._deadline is not None and not self._left():
             self._give_up()
             return
@@ -424,7 +404,7 @@ class WebSocket:
             self._finish(BROKEN_OFF, "")
 
     def _give_up(self) -> None:
-        """Where the client has not closed in time, take that for the end, and release a thread that sends to it."""
+        """A client that has not closed in time has ended it; a thread that sends to it is released."""
         if self.is_over:
             return
         self._finish(BROKEN_OFF, "")
@@ -475,14 +455,14 @@ class WebSocket:
         return True
 
     def _cut(self) -> None:
-        """Close: the test keeps as much as it may, and fails by that. The caller sends the close frame (`_flush`)."""
+        """The test keeps as much as it may, and fails by that. The caller sends the close frame (`_flush`)."""
         with self._changed:
             with contextlib.suppress(ClosedError):
                 self._outgoing.append(Outgoing(self._frames.close(TOO_BIG, CUT_REASON)))
             self._finish(TOO_BIG, CUT_REASON)
 
     def _finish(self, code: int, reason: str) -> None:
-        """Note that the WebSocket is over; later calls change nothing."""
+        """Later calls change nothing."""
         with self._changed:
             if self.close_code is None:
                 self.close_code, self.close_reason = code, reason
@@ -502,19 +482,14 @@ class OpenWebSocket(WebSocket):
 
     @property
     def handshake(self) -> Handshake:
-        """What was agreed on."""
         return self._handshake
 
     def date(self, now: float) -> None:
-        """Have messages dated by the clock of the ledger.
-
-        Args:
-            now: Seconds since the epoch, by that clock.
-        """
+        """Messages get the times of the ledger's clock, by which it is `now`: seconds since the epoch."""
         self._epoch = now - monotonic()
 
     def open(self) -> None:
-        """Answer the handshake, and read from now on. A client that has left is over at once."""
+        """A client that has left is over at once."""
         try:
             self._duplex.start(self._handshake.status_code, self._handshake.headers)
         except BaseException as error:
@@ -526,16 +501,12 @@ class OpenWebSocket(WebSocket):
             self.begin()
 
     def begin(self) -> None:
-        """Read from now on: the handshake has been answered."""
+        """The handshake has been answered."""
         self._reader.start()
         self._opened.set()
 
     def go_away(self, then: OpenWebSocket | None = None) -> None:
-        """Close with 1001, on a thread of its own: its test is over. It does not block.
-
-        Args:
-            then: Another one to close afterwards.
-        """
+        """The test is over: close with 1001, on a thread of its own, and then close `then`. The call does not block."""
 
         def close() -> None:
             for each in filter(None, (self, then)):
@@ -549,11 +520,7 @@ class OpenWebSocket(WebSocket):
         return self._duplex.disconnected
 
     def pass_close(self, code: int, reason: str, is_awaited: Callable[[], bool]) -> None:
-        """Close, and wait for the peer to do so for as long as its last messages are waited for.
-
-        Args:
-            is_awaited: Whether somebody still waits for them.
-        """
+        """Close, and wait for the peer to do so for as long as somebody awaits its last messages."""
         with contextlib.suppress(WebSocketClosedError):
             self._write(lambda: self._frames.close(code, reason), closing=True)
         with self._changed:
@@ -566,17 +533,12 @@ class OpenWebSocket(WebSocket):
         return is_claimed(error, self._mark)
 
     def wait_until_over(self) -> None:
-        """Wait until the WebSocket is over."""
         with self._changed:
             while not self.is_over:
                 self._changed.wait()
 
     def end(self) -> None:
-        """Close if it is open, end the reader, and end the response.
-
-        Raises:
-            BaseException: The reader failed, by a defect of this package.
-        """
+        """A BaseException is that of the reader, which failed by a defect of this package."""
         self._reply()
         self.close()
         if self._reader.ident is not None:
@@ -594,7 +556,7 @@ class OpenWebSocket(WebSocket):
             raise self._failure
 
     def fall_silent(self) -> None:
-        """Send nothing any more, not even what the protocol asks for; read on."""
+        """Not even what the protocol asks for is sent any more; reading goes on."""
         with self._sending, self._changed:  # a frame that is being sent goes out whole
             self._is_mute = True
 
@@ -604,26 +566,18 @@ class OpenWebSocket(WebSocket):
         return self._is_dismissed
 
     def listen(self, callback: Callable[[], None]) -> None:
-        """Have a function called, on any thread, after each message and at the end. It must not block."""
+        """The function is called on any thread, after each message and at the end. It must not block."""
         with self._changed:
             self._listeners.append(callback)
 
     def take(self) -> str | bytes | None:
-        """The next message if it has come; None where it has not.
-
-        Raises:
-            WebSocketClosedError: There is no further message.
-        """
+        """None where no message has come yet; WebSocketClosedError where there is no further one."""
         with self._changed:
             return self._take()
 
 
 def content_of(message: object) -> str | bytes:
-    """The content of a message as it is sent.
-
-    Raises:
-        TypeError, ValueError: It cannot be sent; the text quotes it and lists what can.
-    """
+    """A message that cannot be sent raises TypeError or ValueError; the text quotes it and lists what can."""
     if isinstance(message, (str, bytes)):
         return message
     if isinstance(message, (bytearray, memoryview)):

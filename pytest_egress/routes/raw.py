@@ -43,11 +43,7 @@ def adapted(answer: object) -> object:
 
 
 def check_end(fault: Fault) -> None:
-    """Refuse a `disconnect` after an answer that has no end before its connection's.
-
-    Raises:
-        TypeError: It is one; the text says what to type.
-    """
+    """A `disconnect` after an answer that has no end before its connection's raises TypeError."""
     server = layers(fault)[1]
     if isinstance(fault, Disconnect) and isinstance(server, Forward):
         raise TypeError(
@@ -70,7 +66,7 @@ def is_protocol_factory(answer: object) -> bool:
 
 
 async def closed(sock: Any, transport: asyncio.BaseTransport) -> None:
-    """Have a transport close its socket, if it has not; what it has not sent yet is lost."""
+    """Bytes that the transport has not sent yet are lost."""
     if sock.fileno() >= 0:
         assert isinstance(transport, asyncio.WriteTransport)
         transport.abort()
@@ -84,7 +80,7 @@ class ServerHandler:
         self.server: Final = server
 
     def __call__(self, sock: Any) -> None:
-        """Serve one connection. The client's address is made up: two containers may have the same."""
+        """The client's address is made up: two containers may have the same."""
         self.server.finish_request(sock, ("egress", sock.fileno()))
 
     def __repr__(self) -> str:
@@ -96,11 +92,7 @@ class AsyncHandler:
 
 
 class Faults(Unawaited):
-    """What a connection's callbacks and tasks raise that nobody awaits. It ends the connection.
-
-    Args:
-        sock: The connection's socket, which tells that it is closed.
-    """
+    """The exceptions of a connection's callbacks and tasks that nobody awaits. They end the connection."""
 
     def __init__(self, sock: Any) -> None:
         self._is_over = asyncio.Event()
@@ -108,11 +100,7 @@ class Faults(Unawaited):
         sock.when_closed = self._is_over.set
 
     async def end(self) -> None:
-        """Wait until the socket is closed, or a callback has raised.
-
-        Raises:
-            BaseException: As `check`, where the wait is cancelled.
-        """
+        """Wait until the socket is closed, or a callback has raised. A cancelled wait raises as `check` does."""
         try:
             await self._is_over.wait()
         except asyncio.CancelledError:
@@ -133,7 +121,7 @@ class StreamsHandler(AsyncHandler):
             The fault that the function has returned, if that is one.
 
         Raises:
-            BaseException: What the function raised, or a callback or a task that nobody awaits.
+            BaseException: The function raised it, or a callback or a task that nobody awaits.
         """
         loop, faults = asyncio.get_running_loop(), Faults(sock)
         opened: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
@@ -165,7 +153,7 @@ class StreamsHandler(AsyncHandler):
 
 
 def note_errors(sock: Any, stream: object, *names: str) -> None:
-    """Have coroutine methods of a client's stream note in its socket's `ends` what they raise: asyncio makes some."""
+    """Coroutine methods of a client's stream note in its socket's `ends` what they raise: asyncio makes some."""
 
     def noting(method: Callable[..., Any]) -> Callable[..., Any]:
         async def noted(*arguments: Any, **named: Any) -> Any:
@@ -193,7 +181,7 @@ class ProtocolHandler(AsyncHandler):
         A protocol's own `connection_lost` does not tell that: one that starts TLS gets a second transport.
 
         Raises:
-            BaseException: What the protocol raised in a callback, or in a task that nobody awaits.
+            BaseException: The protocol raised it in a callback, or in a task that nobody awaits.
         """
         loop, faults = asyncio.get_running_loop(), Faults(sock)
         transport, _ = await loop.connect_accepted_socket(self.factory, sock)

@@ -63,7 +63,7 @@ class CallLog(Protocol):
         ...
 
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Wait until a condition holds, at most `timeout` seconds; return whether it does."""
+        """Wait at most `timeout` seconds; return whether the condition holds."""
         ...
 
 
@@ -149,15 +149,12 @@ class Route(Generic[Call]):
         return calls
 
     def _check_kept(self) -> None:
-        """Raise CallError if the calls have been forgotten.
-
-        The lock must not be held: the text calls `__repr__` of the user's values.
-        """
+        """The lock must not be held: the text calls `__repr__` of the user's values."""
         if self._has_let_go:
             raise CallError(f"{self}: its calls are asked for too late: {LET_GO}")
 
     def _visible_calls(self) -> Sequence[Call]:
-        """The calls that count now, in order. The caller holds the ledger's lock, and copies what it keeps."""
+        """The caller holds the ledger's lock, and copies what it keeps."""
         window = self._log.visible_window()
         return self._calls if window is None else self._calls_of.get(window, ())
 
@@ -248,12 +245,12 @@ class Route(Generic[Call]):
         raise self._failure(what, [*lines, *self._may_come(len(calls) + 1)])
 
     def _expect_calls(self) -> None:
-        """Note that the running test has asserted calls, and so means them; in a fixture's set-up, all tests."""
+        """The running test has asserted calls, and so means them; in a fixture's set-up, all tests do."""
         with self._log.changed:
             self._expecting.add(self._log.visible_window())
 
     def _failure(self, what: str, lines: Iterable[str] = ()) -> CallError:
-        """That its calls are not as expected; its headline begins with the address."""
+        """The headline begins with the address."""
         error = CallError("\n".join([f"{self}: {what}", *lines]))
         error.headline = f"{self.address}: {what}, {self}"
         return error
@@ -293,7 +290,7 @@ class Route(Generic[Call]):
         return failures
 
     def _visible_failures(self) -> list[TlsFailure]:
-        """The same. The caller holds the ledger's lock."""
+        """The caller holds the ledger's lock."""
         window = self._log.visible_window()
         return [each for of, each in self._tls_failures if window is None or window is of]
 
@@ -347,22 +344,16 @@ LET_GO: Final = (
 
 
 def were(count: int) -> str:
-    """A count as the end of the sentence "there ..."."""
+    """The end of a sentence that begins with "there"."""
     return {0: "was none", 1: "was 1"}.get(count, f"were {count}")
 
 
 def later_text(running: Sequence[str], count: int | str) -> str:
-    """A sentence: containers still run and may call a route later, and how to wait for that.
-
-    Args:
-        running: The names of the containers.
-        count: The number of the call to wait for.
-    """
+    """A sentence: containers still run and may make call number `count` later, and how to wait for that."""
     verb = "still runs" if len(running) == 1 else "still run"
     call = f"wait_for_call({'' if count == 1 else count})"
     return f"{' and '.join(running)} {verb}, and may call later: {call} waits for that"
 
 
 def call_lines(calls: Iterable[Entry]) -> list[str]:
-    """Calls as indented lines."""
     return [f"  {call}" for call in calls]

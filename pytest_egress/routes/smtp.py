@@ -32,10 +32,9 @@ def smtp() -> SmtpServer:
 
 
 class SmtpServer(Service):
-    """What `smtp()` returns. It holds nothing: any number of routes and connections may use it at once."""
+    """The server that `smtp()` returns holds nothing: any number of routes and connections may use it at once."""
 
     def serve(self, sock: Any, name: str, desk: Desk) -> None:
-        """Serve one connection, until the client quits or closes."""
         session = Session(name, is_secure=not hasattr(sock, "starttls"))
         try:
             converse(sock, session, desk)
@@ -68,7 +67,6 @@ def converse(sock: Any, session: Session, desk: Desk) -> None:
 
 
 def hand_over(step: Step, desk: Desk) -> bytes:
-    """Hand over the mail of a step, if it has one, and return the reply."""
     if step.mail is None:
         return step.reply
     if step.refusal:

@@ -46,7 +46,7 @@ class RouteTable:
         self.refusing: tuple[InnerRoute, ...] = ()
 
     def add(self, route: InnerRoute) -> None:
-        """Add a route, before those that are equally specific. The caller holds the ledger's lock."""
+        """The caller holds the ledger's lock."""
         address = route.parsed_address
         if address.is_exact:
             if address.host not in self._exact and is_ip_address(address.host):
@@ -69,12 +69,12 @@ class RouteTable:
 
     @property
     def routes(self) -> tuple[InnerRoute, ...]:
-        """All routes; those of one host are in the order in which they are tried."""
+        """The routes of one host are in the order in which they are tried."""
         exact = [*self._exact.values()]  # in one step: another thread may add a route
         return (*chain.from_iterable(exact), *self._patterns)
 
     def of(self, *hosts: str) -> Sequence[InnerRoute]:
-        """The routes that may be for one of these names or addresses, in the order in which they are tried."""
+        """The order is that in which the routes are tried."""
         if len(hosts) == 1:
             return self._exact.get(hosts[0], ()) + self._patterns
         exact = (self._exact.get(host, ()) for host in dict.fromkeys(hosts))
@@ -89,7 +89,6 @@ class RouteTable:
                 yield route
 
     def alike(self, host: str) -> tuple[Likeness, ...]:
-        """The routes whose host matches a name or address or is similar to it, each with how similar."""
         known = self._alike  # before the routes are read
         if (found := known.get(host)) is None:
             found = tuple(similar_routes(host, self.routes))
@@ -99,17 +98,14 @@ class RouteTable:
 
 
 def placed(route: InnerRoute, routes: tuple[InnerRoute, ...]) -> tuple[InnerRoute, ...]:
-    """The routes with one more, before those that are as specific."""
+    """The new route comes before those that are as specific."""
     rank = route.parsed_address.specificity
     place = bisect_left(routes, True, key=lambda other: other.parsed_address.specificity <= rank)
     return (*routes[:place], route, *routes[place:])
 
 
 def in_order(tables: Sequence[RouteTable], *hosts: str) -> Iterator[InnerRoute]:
-    """The routes that may be for these hosts, in the order in which they are tried.
-
-    That is: nearest scope, most specific, latest declared. Without hosts it is all routes.
-    """
+    """Nearest scope first, then most specific, then latest declared. Without hosts it is all routes."""
     for table in tables:
         yield from table.of(*hosts) if hosts else table.routes
 
@@ -119,7 +115,6 @@ class NearMiss:
     """A route that did not answer.
 
     Attributes:
-        route: The route.
         differences: The reasons, a line each.
         is_spent: Whether the only reason is that it has answered as often as it may.
     """
@@ -133,8 +128,7 @@ class Decision(NamedTuple):
     """The route that answers a request, or the near misses.
 
     Attributes:
-        route: The route that answers, or None.
-        turn: The turn that is reserved on it, for `Turns.answer`.
+        turn: The turn that is reserved on the route, for `Turns.answer`.
         near: Where no route answers, those that came nearest, the nearest first.
         unproved: The route that would answer if the connection had the client certificate that it requires.
     """
@@ -146,7 +140,7 @@ class Decision(NamedTuple):
 
 
 def opening(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute | None:
-    """The route that decides how a new connection is read, before any of its bytes: the first with its address.
+    """The first route with the address of a new connection decides how it is read, before any of its bytes.
 
     A raw route whose `times` are all reserved is skipped.
     """
@@ -155,16 +149,16 @@ def opening(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute | 
 
 
 def keyed_on(tables: Sequence[RouteTable], hosts: Sequence[str], port: int) -> str:
-    """The host that routes are looked up by: the first that has a route at a port, else the first.
+    """The first of a connection's names and addresses that has a route at a port, else the first.
 
     Args:
-        hosts: What a connection is for: its name, those that CNAMEs lead to, and the address that was dialled.
+        hosts: The name of the connection, those that CNAMEs lead to, and the address that was dialled.
     """
     return next((host for host in hosts if claimed(tables, host, port)), hosts[0])
 
 
 def counted_routes(tables: Sequence[RouteTable], host: str, port: int) -> list[InnerRoute]:
-    """The raw routes at an address that answer so many times: which connection comes first matters there."""
+    """Raw routes that answer a number of times: which connection comes first matters there."""
     return [
         route
         for route in in_order(tables, host)
@@ -190,7 +184,7 @@ Asking: TypeAlias = "Callable[[InnerRoute], None]"
 
 
 def tell_nobody(route: InnerRoute) -> None:
-    """Take the place of `Asking` where nobody wants to know."""
+    """The `Asking` where nobody wants to know."""
 
 
 def decide(
@@ -218,7 +212,6 @@ def decide(
 
 
 def nearest_first(near: Iterable[NearMiss]) -> tuple[NearMiss, ...]:
-    """Near misses in the order in which they are reported."""
     return tuple(sorted(near, key=lambda miss: len(miss.differences)))
 
 
@@ -261,7 +254,7 @@ def begins_at_head(
     route whose predicate (`match=`) is the only thing left to decide counts as one that fits.
 
     Args:
-        unclaimed: Whether it is so where no route fits the head.
+        unclaimed: The answer where no route fits the head.
     """
     if not unclaimed and not any([table.may_begin_at_head for table in tables]):
         return False  # as a rule, and without a look at the routes
@@ -274,19 +267,19 @@ def begins_at_head(
 
 
 def claimed(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute | None:
-    """The first route of any kind for connections whose address matches; its `times` do not matter."""
+    """The route's `times` do not matter."""
     return next((route for route in in_order(tables, host) if route.covers(host, port)), None)
 
 
 def certificate_route(
     tables: Sequence[RouteTable], hosts: Iterable[str], port: int
 ) -> InnerRoute | None:
-    """The route that decides whether a handshake asks for a client certificate; None where no route wants one.
+    """The route that decides whether a handshake asks for a client certificate.
 
     The handshake comes before the request that selects a route, so the strictest route at the address counts.
 
     Args:
-        hosts: The hosts of the connection: its SNI, and the name or address that was dialled.
+        hosts: The SNI of the connection, and the name or address that was dialled.
     """
     hosts = tuple(hosts)
     covering = [
@@ -309,7 +302,7 @@ def presenting_route(tables: Sequence[RouteTable], host: str, port: int) -> Inne
     The handshake comes before the request that selects a route, so the first route at the address decides.
 
     Args:
-        host: The host of the connection: its SNI, or else the name or address that was dialled.
+        host: The SNI of the connection, or else the name or address that was dialled.
     """
     for route in in_order(tables, host):
         if route.kind.ends_tls and not route.is_used_up and route.covers(host, port):
@@ -318,17 +311,15 @@ def presenting_route(tables: Sequence[RouteTable], host: str, port: int) -> Inne
 
 
 def lacks_certificate(route: InnerRoute, tls: TlsInfo | None) -> bool:
-    """Whether a route requires a client certificate that a connection does not have."""
     return route.client_certificate == "require" and (tls is None or tls.client_certificate is None)
 
 
 def name_routes(tables: Sequence[RouteTable], name: str) -> Iterator[InnerRoute]:
-    """The DNS routes for a name, in the order in which they are asked."""
     return (r for r in in_order(tables, name) if r.kind.answers_names and r.names(name))
 
 
 def is_named(tables: Sequence[RouteTable], name: str) -> bool:
-    """Whether any route is declared for a name. A route for `*:53`, every DNS server, is for no name."""
+    """A route for `*:53`, every DNS server, is for no name."""
     return any(
         route.names(name) and (route.parsed_address.host, route.parsed_address.port) != ("*", 53)
         for route in in_order(tables, name)
@@ -336,7 +327,6 @@ def is_named(tables: Sequence[RouteTable], name: str) -> bool:
 
 
 def nearest_by_name(tables: Sequence[RouteTable], name: str) -> NearMiss | None:
-    """The route whose host is most similar to a name that no route is declared for; None where none is similar."""
     found = (each for table in tables for each in table.alike(name) if not each.route.removed)
     nearest = max(found, key=lambda each: each.ratio, default=None)
     if nearest is None:
@@ -346,7 +336,6 @@ def nearest_by_name(tables: Sequence[RouteTable], name: str) -> NearMiss | None:
 
 
 def spent_route(tables: Sequence[RouteTable], host: str, port: int) -> NearMiss | None:
-    """The raw route that would have answered a connection, were it not for its `times`; None where none would have."""
     covering = [route for route in in_order(tables, host) if route.covers(host, port)]
     if not covering or not all(route.is_used_up for route in covering):
         return None
@@ -356,7 +345,7 @@ def spent_route(tables: Sequence[RouteTable], host: str, port: int) -> NearMiss 
 def nearest_by_address(
     tables: Sequence[RouteTable], scheme: str, host: str, port: int
 ) -> NearMiss | None:
-    """The route whose address is most similar to one that no route has; None where none is similar.
+    """The route whose address is most similar to one that no route has.
 
     Args:
         scheme: "https", "http", or "tcp", for which only raw routes are compared.
@@ -373,7 +362,7 @@ def nearest_by_address(
 
 
 def address_miss(alike: Likeness, scheme: str, host: str, port: int) -> tuple[float, NearMiss]:
-    """The similarity of a route's address, over 1 where the host matches, and the differences as a near miss."""
+    """The similarity is over 1 where the host matches."""
     route, likeness, differences = alike.route, alike.ratio, []
     address = route.parsed_address
     if likeness < HOST_MATCHES:
@@ -392,7 +381,6 @@ def address_miss(alike: Likeness, scheme: str, host: str, port: int) -> tuple[fl
 
 
 def another_host(host: str, route: InnerRoute) -> str:
-    """That a host is not that of a route, and why a client may have taken it for that."""
     address = route.parsed_address
     text = f"{host!r} is not {address.host!r}"
     if host != address.by_idna2003:
@@ -401,7 +389,6 @@ def another_host(host: str, route: InnerRoute) -> str:
 
 
 def used_up(route: InnerRoute) -> str:
-    """The difference of a route that has answered as often as it may, and what its client may have done about that."""
     text = f"times: it has answered {route.times} of {route.times}"
     if (fault := route.latest_fault) is None:
         return text
@@ -412,17 +399,14 @@ REPEATED: Final = "the call before it was answered by {}: the client may have re
 
 
 class Likeness(NamedTuple):
-    """How similar a route's host is to a name or address: difflib's ratio, or one of the constants."""
+    """`ratio` is difflib's, or one of the constants."""
 
     ratio: float
     route: InnerRoute
 
 
 def similar_routes(host: str, routes: Iterable[InnerRoute]) -> Iterator[Likeness]:
-    """The routes whose host matches a name or address, or is similar to it.
-
-    difflib prepares one of the two texts, and has two upper bounds that cost little, so that few routes are compared.
-    """
+    """Few routes are compared: difflib prepares one of the two texts, and has two upper bounds that cost little."""
     from difflib import SequenceMatcher
 
     matcher = SequenceMatcher(None, "", host)

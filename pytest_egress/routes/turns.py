@@ -28,11 +28,11 @@ class Holder(Protocol):
     """A connection that has taken one of a route's `times`, and gives it back where it proves to be no call."""
 
     def is_silent(self) -> bool:
-        """Whether it may yet prove to be none."""
+        """Whether the connection may yet prove to be no call."""
         ...
 
     def has_left(self) -> bool:
-        """Whether its client has closed: it is known soon what it was."""
+        """Whether the client has closed, so that it is soon known whether there was a call."""
         ...
 
 
@@ -41,7 +41,7 @@ class Given:
     """The current answer of a route. It is replaced as a whole, so readers take no lock.
 
     Attributes:
-        answer: The answer, as `check_answer` returned it.
+        answer: As `check_answer` returned it.
         context: The context variables at the place that declared it.
         first_turn: The first turn that it answers, as `Turns.reserve` counts turns.
     """
@@ -52,12 +52,10 @@ class Given:
 
     @cached_property
     def may_begin_at_head(self) -> bool:
-        """Whether a part of the answer may read the body of some request by itself; see `takes_what_comes`."""
         kinds = DuplexAnswer, answers.Forward
         return any(part is UNSET or isinstance(part, kinds) for part in parts_of(self.answer))
 
     def of_turn(self, turn: int) -> Any:
-        """The answer for a turn: one of a sequence, or always the same."""
         if not isinstance(self.answer, AnswerSequence):
             return self.answer
         answers = self.answer.answers
@@ -68,7 +66,7 @@ class Turns:
     """The answers of one route, and how often it may give them.
 
     Attributes:
-        times: How many turns there are, or None for any number.
+        times: None for any number of turns.
         refuses: Whether a fault of connecting is among the answers.
         on_answer: Called under the ledger's lock where the answer has been replaced.
     """
@@ -91,7 +89,7 @@ class Turns:
         self.replace(answer)
 
     def replace(self, answer: object) -> None:
-        """Replace the answer, for turns that are reserved from now on; it has been checked."""
+        """The new answer is for turns that are reserved from now on; it has been checked."""
         for part in parts_of(answer):
             if isinstance(part, answers.Application):
                 part.acquire()
@@ -109,38 +107,33 @@ class Turns:
             self.on_answer()
 
     def release(self) -> None:
-        """Release the applications of all answers, at the end of their scope. Calling it again does nothing."""
+        """Calling it again does nothing."""
         with ExitStack() as releases:  # all are released, even if one raises
             while self._held:
                 releases.callback(self._held.pop().release)
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether all of the route's `times` are reserved."""
         return self.times is not None and self.taken >= self.times
 
     @property
     def taken(self) -> int:
-        """How many are reserved now."""
         return self._reserved - self._vacant - len(self._given_back)
 
     @property
     def sequence(self) -> AnswerSequence | None:
-        """The answers that are used one after the other, or None."""
         answer = self._given.answer
         return answer if isinstance(answer, AnswerSequence) else None
 
     @property
     def may_begin_at_head(self) -> bool:
-        """Whether some request is answered from its head on."""
         return self._given.may_begin_at_head
 
     def begins_at_head(self, request: Request) -> bool:
-        """Whether a request is answered from its head on, before its body has come."""
         return any(takes_what_comes(part, request) for part in parts_of(self._given.answer))
 
     def reserve(self) -> int | None:
-        """Reserve one of the route's `times`; return its turn, from 0, or None where all are reserved."""
+        """The turn is counted from 0; None where all are reserved."""
         with self._lock:
             if self.is_exhausted:
                 return None
@@ -150,9 +143,9 @@ class Turns:
             return self._reserved - 1
 
     def give_back(self, turn: int) -> None:
-        """Give back a turn that proved to be no call. The next connection gets it, with its answer.
+        """A turn that proved to be no call is the next connection's, with its answer.
 
-        Of a turn from before a sequence nobody does: that has an answer for its own turns alone.
+        A turn from before a sequence is dropped: a sequence has an answer for its own turns alone.
         """
         with self._lock:
             given = self._given
@@ -164,7 +157,7 @@ class Turns:
 
     @contextmanager
     def turn_of(self, holder: Holder) -> Iterator[int | None]:
-        """What `reserve` gives to a connection, which others know of until it is over.
+        """Reserve a turn for a connection, which others know of until the end of the `with` block.
 
         The turn of an answer with calls of its own stays free: each mail takes one (`reserve_mail`).
         """
@@ -183,7 +176,6 @@ class Turns:
                     self._holders.remove(holder)
 
     def takes_mails(self, turn: int) -> bool:
-        """Whether the answer for a turn has calls of its own, such as mails."""
         return isinstance(layers(self._given.of_turn(turn))[1], answers.Service)
 
     def reserve_mail(self, has_room: Callable[[], bool]) -> answers.Receipt:
@@ -211,15 +203,9 @@ class Turns:
             return self.is_exhausted and bool(silent)
 
     def answer(self, turn: int = 0) -> tuple[Any, Context]:
-        """The answer for a turn, and the context to call it in. Both are of one declaration, even during `respond`.
+        """An answer, and a copy of its context for one call. Both are of one declaration, even during `respond`.
 
         It takes no lock, so that DNS answers can be looked up while the resolver's lock is held.
-
-        Args:
-            turn: The turn, as `reserve` returned it.
-
-        Returns:
-            A handler, a static answer, or a `Forward`; and a copy of its declaration's context, for one call.
         """
         given = self._given
         return given.of_turn(turn), given.context.copy()
@@ -228,7 +214,7 @@ class Turns:
 
     @property
     def next_fault(self) -> ConnectFault | None:
-        """The fault of connecting that the next connection is answered by, or None. It takes no lock."""
+        """The fault of connecting that the next connection is answered by. It takes no lock."""
         if not self.refuses:
             return None
         given, given_back = self._given, self._given_back
@@ -236,12 +222,11 @@ class Turns:
         return answer if isinstance(answer, ConnectFault) else None
 
     def reserve_fault(self, fault: ConnectFault) -> int | None:
-        """Reserve a turn for a dial that met this fault; None where the next connection is not answered by it."""
+        """None where the next connection is not answered by this fault."""
         with self._lock:
             return self.reserve() if self.next_fault == fault else None
 
     def is_replaced(self, turn: int) -> bool:
-        """Whether another answer was given since a turn was reserved."""
         return turn < self._given.first_turn
 
     def is_outage(self, turn: int) -> bool:
@@ -265,10 +250,9 @@ def takes_what_comes(answer: object, request: Request) -> bool:
 
 
 def turns_of(answer: object) -> tuple[object, ...]:
-    """The answers of a sequence, or the answer itself."""
     return answer.answers if isinstance(answer, AnswerSequence) else (answer,)
 
 
 def parts_of(answer: object) -> tuple[object, ...]:
-    """The answers of a sequence, or the answer itself; of a fault the answer that is within it."""
+    """A fault counts as the answer within it."""
     return tuple(layers(part)[1] for part in turns_of(answer))

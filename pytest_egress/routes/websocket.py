@@ -57,11 +57,7 @@ def websocket(
 
 
 def check_handler(handler: object) -> None:
-    """Refuse a handler that cannot be called with a WebSocket; None is the test itself.
-
-    Raises:
-        TypeError: The text quotes it and says what is accepted.
-    """
+    """None stands for the test itself. A handler that cannot be called with a WebSocket raises TypeError."""
     if isinstance(handler, Fault):
         if not is_end(handler):
             raise TypeError(NO_END.format(f"websocket({handler})", handler))
@@ -84,7 +80,6 @@ NO_END: Final = (
 
 
 def is_end(fault: object) -> bool:
-    """Whether a fault can end a WebSocket."""
     is_bare = getattr(fault, "answer", UNSET) is UNSET
     return isinstance(fault, (Reset, Disconnect, Silence, Raw)) and is_bare
 
@@ -94,7 +89,6 @@ class WebSocketAnswer(DuplexAnswer):
 
     Args:
         handler: The function of the test, the fault that follows the handshake, or None.
-        subprotocols: The subprotocols to agree on, the best one first.
     """
 
     def __init__(
@@ -108,11 +102,9 @@ class WebSocketAnswer(DuplexAnswer):
         return f"websocket({', '.join(given)})"
 
     def refusal(self, request: Request) -> tuple[Response, str] | None:
-        """The response to a request that is no handshake, and why; None for a handshake."""
         return refusal_of(request)
 
     def converse(self, request: Request, duplex: Duplex, conversation: Conversation) -> None:
-        """Open a WebSocket, and call the handler with it."""
         handshake = accept(request, self.subprotocols)
         messages, is_bounded = conversation.exchange.messages, self.handler is not None
         ws = OpenWebSocket(
@@ -136,7 +128,7 @@ class WebSocketAnswer(DuplexAnswer):
 
 
 def refusal_of(request: Request) -> tuple[Response, str] | None:
-    """The response to a request that is no handshake of a WebSocket, and why; None for a handshake."""
+    """None for a handshake of a WebSocket."""
     try:
         accept(request)
     except HandshakeError as error:
@@ -176,16 +168,13 @@ def opened(
 
 
 def fail(fault: End, ws: OpenWebSocket, conversation: Conversation) -> NoReturn:
-    """End a WebSocket as a fault says; nothing is sent of the protocol any more."""
+    """Nothing is sent of the protocol any more."""
     ws.fall_silent()
     conversation.fail(fault, lambda: ws.is_dismissed)
 
 
 def call(handler: WebSocketHandler, ws: OpenWebSocket, conversation: Conversation) -> End | None:
-    """Call the handler of a test; return the fault that it has returned, or None.
-
-    That the client has ended the WebSocket is no error of the handler's.
-    """
+    """A client that has ended the WebSocket is no error of the handler's."""
     try:
         is_async = inspect.iscoroutinefunction(unwrapped(handler))
         result = conversation.run(*((run_handler, handler) if is_async else (handler,)), ws)
@@ -198,11 +187,7 @@ def call(handler: WebSocketHandler, ws: OpenWebSocket, conversation: Conversatio
 
 
 def check_result(handler: object, result: object) -> None:
-    """Refuse a value that a handler returned so that it be sent, and a coroutine that nobody has awaited.
-
-    Raises:
-        TypeError: It is one; the text says what to type.
-    """
+    """A value that was returned to be sent raises TypeError, and so does a coroutine that nobody has awaited."""
     if inspect.iscoroutine(result):
         result.close()
         raise TypeError(

@@ -51,7 +51,7 @@ class WsgiApplication(Application):
         self.app = app
 
     def answer(self, request: Request, begin: Begin) -> Response:
-        """Answer a request. An exception of the application is not caught."""
+        """An exception of the application is not caught."""
         return WsgiCall(self.app, begin).respond(request)
 
     def __repr__(self) -> str:
@@ -89,7 +89,7 @@ def environ_of(request: Request) -> dict[str, Any]:
 
 
 def field_variables(request: Request) -> dict[str, str]:
-    """The variables of the header fields: HTTP_*, CONTENT_TYPE and CONTENT_LENGTH (RFC 3875 section 4.1.18)."""
+    """The variables are HTTP_*, CONTENT_TYPE and CONTENT_LENGTH (RFC 3875 section 4.1.18)."""
     variables: dict[str, str] = {}
     for name, value in request.headers.raw:
         key, text = f"HTTP_{name.upper().replace('-', '_')}", native(value)
@@ -106,7 +106,7 @@ def field_variables(request: Request) -> dict[str, str]:
 
 
 def content_length(request: Request) -> str | None:
-    """The length of the body; None where there is none, or where it is not known before it has come."""
+    """None where there is no body, or where its length is not known before it has come."""
     if not request.is_whole:
         framed = "transfer-encoding" not in request.headers
         return request.headers.get("content-length") if framed else None
@@ -115,7 +115,7 @@ def content_length(request: Request) -> str | None:
 
 
 def input_of(request: Request) -> BinaryIO:
-    """The body as a file that is read to its end; one that is still to come is read as it comes."""
+    """A body that is still to come is read as it comes."""
     if request.is_whole:
         return BytesIO(request.raw_content)
     return BufferedReader(Piecewise(request.raw_stream()), READ_BYTES)
@@ -128,11 +128,9 @@ class Piecewise(RawIOBase):
         self._pieces, self._rest = pieces, b""
 
     def readable(self) -> bool:
-        """That it can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read what has come into a buffer, or wait for more; 0 at the end."""
         piece = self._rest or next(self._pieces, b"")
         size = min(len(piece), len(buffer))
         buffer[:size], self._rest = piece[:size], piece[size:]
@@ -140,7 +138,7 @@ class Piecewise(RawIOBase):
 
 
 def native(text: str) -> str:
-    """A text as a native string of PEP 3333, in which each character stands for a byte."""
+    """Each character of a native string of PEP 3333 stands for a byte."""
     return raw_value(text).decode("latin-1")
 
 
@@ -148,9 +146,6 @@ class WsgiCall:
     """One call of a WSGI application: its `start_response`, its `write`, and what it returns.
 
     Once it has returned, its head is sent alone where the first piece takes long. From then on it is final.
-
-    Args:
-        begin: Has the head sent.
     """
 
     def __init__(self, app: App, begin: Begin) -> None:
@@ -165,7 +160,7 @@ class WsgiCall:
         self._raised: BaseException | None = None  # after the whole body
 
     def respond(self, request: Request) -> Response:
-        """Call the application and return its response. Unless it is streamed, the returned iterable is closed.
+        """Unless the response is streamed, the returned iterable is closed.
 
         Raises:
             AnsweredError: The application has raised after its whole body.
@@ -184,7 +179,6 @@ class WsgiCall:
         return response
 
     def _afterwards(self, function: Callable[[], None]) -> None:
-        """Call a function of the application after its whole body, and note what it raises first."""
         try:
             function()
         except BaseException as error:
@@ -197,7 +191,7 @@ class WsgiCall:
         exc_info: ExceptionInfo | None = None,
         /,
     ) -> Callable[[bytes], None]:
-        """Take the status and the header fields. A second call has to pass the `exc_info` of an error."""
+        """A second call has to pass the `exc_info` of an error."""
         self._waiting.close()
         if exc_info is not None and (self._head_is_final or self._sent.has_gone):
             raise exc_info[1].with_traceback(exc_info[2])
@@ -213,13 +207,13 @@ class WsgiCall:
         return self.write
 
     def _await_piece(self) -> None:
-        """Have the head sent where the first piece takes long from now on."""
+        """The head is sent where the first piece takes long from now on."""
         if self._head is not None and self._body is not None and not self._head_is_final:
             self._streaming = answer_of(self._head, stream=self._body)
             self._sent = self._waiting.enter_context(self._begin(self._streaming))
 
     def write(self, data: bytes) -> None:
-        """Send a piece by PEP 3333's older interface; it goes out before the next piece of the iterable."""
+        """PEP 3333's older interface; the piece goes out before the next piece of the iterable."""
         if data:
             self._written.append(self._checked(data))
             self._head_is_final = True
@@ -248,7 +242,7 @@ class WsgiCall:
         return answer_of(head, stream=body)
 
     def _pieces(self, iterable: Iterable[bytes]) -> Iterator[bytes]:
-        """The pieces of the body in order, without the empty ones."""
+        """Empty pieces are left out."""
         yield from self._take_written()
         for piece in iterable:
             yield from self._take_written()
@@ -277,7 +271,7 @@ class WsgiCall:
         return answer_of(self._started(), content=content)
 
     def _refuse_more(self, pieces: Iterator[bytes]) -> None:
-        """Exhaust the iterable, so that code after its last `yield` runs; a further piece is an error."""
+        """Code after the last `yield` of the iterable runs; a further piece is an error."""
         for piece in pieces:
             raise RuntimeError(
                 f"{name_of(self._app)} sent {piece!r} after the end by its Content-Length"
@@ -291,7 +285,6 @@ class WsgiBody(Iterator[bytes]):
         self._pieces, self._iterable = pieces, iterable
 
     def put_back(self, piece: bytes) -> None:
-        """Have a piece that was taken come first; b"" is none."""
         if piece:
             self._pieces = chain([piece], self._pieces)
 
@@ -299,11 +292,10 @@ class WsgiBody(Iterator[bytes]):
         return next(self._pieces)
 
     def close(self) -> None:
-        """Close the application's iterable; again does nothing."""
+        """Closing again does nothing."""
         iterable, self._iterable = self._iterable, None
         close(iterable)
 
 
 def close(iterable: object) -> None:
-    """Call an iterable's `close`, where it has one."""
     getattr(iterable, "close", lambda: None)()
