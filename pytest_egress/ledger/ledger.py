@@ -48,10 +48,8 @@ class Ledger:
             given back a turn.
         wide_set_ups: The fixtures for more than one test that are being set up, the innermost last.
         late_heads: Calls what sends the head of a response alone, where its body is late.
-        under_way: The activities of all windows that have not ended.
         pauses: The attempts that wait for a fault, in the order in which they began to, and whether without end.
-        begun: How many activities have begun so far.
-        accounts: Opens the accounts of its windows.
+        begun: The number of activities that have begun.
         running: Called, without the lock, for the names of the running containers.
         open_window_if_used: Called where no window is open. It opens one where a running test turns out to use egress.
     """
@@ -81,7 +79,6 @@ class Ledger:
 
     @property
     def window(self) -> Window | None:
-        """The window of the running test, or None."""
         if self._window is None:
             self.open_window_if_used()
         return self._window
@@ -91,7 +88,7 @@ class Ledger:
         self._window = window
 
     def visible_window(self) -> Window | None:
-        """The only window whose calls count now: that of the running test. None where there is none, and all count.
+        """The only window whose calls count now; None where all count.
 
         During the set-up of a fixture for several tests all count: it is not part of the test that comes first.
         """
@@ -99,7 +96,6 @@ class Ledger:
 
     @contextmanager
     def wide_set_up(self, fixture: str = "") -> Iterator[None]:
-        """Note that a fixture for several tests is being set up, within the `with` block."""
         with self.changed:
             self.wide_set_ups.append(fixture)
         try:
@@ -121,7 +117,6 @@ class Ledger:
                 self._watchers = [other for other in self._watchers if other is not seen]
 
     def record(self, window: Window, entry: Entry) -> None:
-        """Add an entry to its window; where the window is full, only count it."""
         with self.changed:
             if len(window.entries) < MAX_ENTRIES:
                 window.entries.append(entry)
@@ -134,24 +129,19 @@ class Ledger:
             self.tell()
 
     def record_handshake(self, window: Window, peers: TlsPeers, handshake: Handshake) -> None:
-        """Note that a TLS handshake succeeded: earlier failures of the same client no longer fail the test."""
+        """A success excuses earlier failures of the same client."""
         with self.changed:
             latest = window.handshakes.get(peers, handshake)
             if peers in window.handshakes or len(window.handshakes) < MAX_ENTRIES:
                 window.handshakes[peers] = max(latest, handshake)
 
     def count_unrecorded(self, window: Window, attempts: int) -> None:
-        """Count attempts that could not be recorded: their test fails."""
+        """Attempts that could not be recorded fail their test."""
         with self.changed:
             window.unrecorded += attempts
 
     def evict(self, window: Window, why: str) -> None:
-        """Count an idle connection that was cut to make room: its test fails.
-
-        Args:
-            window: The window of the connection.
-            why: The resource that was short, in words.
-        """
+        """A connection that was cut to make room fails its test; `why` names the resource that was short."""
         with self.changed:
             window.evicted[why] = window.evicted.get(why, 0) + 1
 
@@ -173,14 +163,13 @@ class Ledger:
             self.tell()
 
     def add_failure(self, route: InnerRoute, window: Window, failure: TlsFailure) -> None:
-        """Note at a route that a connection ended by what the route had presented."""
         with self.changed:
             if len(window.entries) < MAX_ENTRIES:  # else its entry is missing: that fails the test
                 route.add_failure(window, failure)
             self.tell()
 
     def begin(self, window: Window, activity: Activity) -> None:
-        """Add an activity to a window, which waits for it when it is closed."""
+        """The window waits for the activity when it is closed."""
         with self.changed:
             window.activities.add(activity)
             self.under_way.add(activity)
@@ -188,7 +177,6 @@ class Ledger:
             self.tell()  # a thread may wait until all that has arrived is being served
 
     def end(self, window: Window, activity: Activity) -> None:
-        """Remove an activity that has ended."""
         with self.changed:
             window.activities.discard(activity)
             self.under_way.discard(activity)
@@ -201,8 +189,7 @@ class Ledger:
         """Note that an attempt waits for a fault, within the `with` block.
 
         Args:
-            activity: Its activity; None where it has none.
-            is_endless: Whether nothing will happen by itself. Then it is not under way meanwhile.
+            is_endless: Whether nothing will happen by itself. Then the activity is not under way meanwhile.
         """
         with self.changed:
             self.pauses[pause] = is_endless
@@ -232,11 +219,6 @@ class Ledger:
         )
 
     def pauses_of(self, container: str) -> list[Pause]:
-        """What a container waits for, because of faults, in the order in which it began to wait.
-
-        Args:
-            container: The container's name.
-        """
         with self.changed:
             return [pause for pause in self.pauses if pause.entry.container == container]
 
@@ -273,19 +255,17 @@ class Ledger:
             return True
 
     def tell(self) -> None:
-        """Wake the threads that wait for a change, if any does. The lock is held."""
+        """The caller holds the lock."""
         if self._waiting:
             self._told.notify_all()
 
     def enter_prompt(self) -> None:
-        """Note that a debugger's prompt opens, on any thread; `clock` stops."""
         with self.changed:
             if not self.prompts:
                 self._prompted_at = monotonic()
             self.prompts += 1
 
     def leave_prompt(self) -> None:
-        """Note that a debugger's prompt is closed; `clock` goes on when no other is open."""
         with self.changed:
             self.prompts -= 1
             if not self.prompts:

@@ -39,10 +39,7 @@ def pause(
     After "over" the caller sends nothing any more, and ends what it serves at once: `activity.cut` does.
 
     Args:
-        window: The window of the attempt.
-        entry: The attempt that is kept waiting.
-        fault: The fault that keeps it waiting, for texts.
-        seconds: How long; None is without end.
+        seconds: None is without end.
         has_left: Whether the client has left. It is called again and again, on this thread, holding no lock.
         activity: The activity of the attempt, which keeps the window open; None where it has none.
     """
@@ -61,7 +58,6 @@ def outlast(
     """Wait as `pause` does, where the ledger has been told already.
 
     Args:
-        over: Ends the wait.
         look: Seconds between two looks at whether the client has left.
     """
     deadline = inf if seconds is None else ledger.clock() + seconds

@@ -81,7 +81,6 @@ def declaring(query: DnsQuery) -> str:
 
 
 def servicer_of(call: GrpcCall) -> str:
-    """The line of code that makes the answer of a gRPC call: a servicer of its service."""
     service = call.service.rpartition(".")[2]
     return f"grpc_server(({registering(call.service)}, {service}()))"
 
@@ -92,9 +91,7 @@ def naming(kind: Kind | None, address: str, scheme: str, host: str, port: int) -
     Args:
         kind: The kind of the route that would let it through; None where a handler called `request.forward`.
         address: The address that the route is declared for.
-        scheme: The scheme of the server's URL: "https", "http" or "tcp".
-        host: The server's host.
-        port: The server's port.
+        scheme: "https", "http" or "tcp".
     """
     where = host_port(host, port)
     if kind is None:
@@ -109,22 +106,19 @@ def naming(kind: Kind | None, address: str, scheme: str, host: str, port: int) -
 
 
 def glob_of(path: str) -> str:
-    """A path as a route takes it; a long one is shortened to a glob, with `*` for its middle."""
     return cut(path, SHOWN_TARGET, "*")
 
 
 def quoted(text: str) -> str:
-    """A text as a string literal, in the double quotes that formatters prefer."""
+    """A string literal in the double quotes that formatters prefer."""
     return repr(text) if '"' in text or "\\" in text else f'"{text}"'
 
 
 def route_line(route: InnerRoute) -> str:
-    """A route, and the line that declared it."""
     return f"{route}" + (f"  declared at {route.declared_at}" if route.declared_at else "")
 
 
 def near_lines(near: Sequence[NearMiss]) -> list[str]:
-    """Lines with the nearest routes, and the fields in which the attempt differs from each."""
     lines = []
     for miss in near[:SHOWN_NEAR]:
         lines.append(f"nearest route: {miss.route}")
@@ -134,13 +128,11 @@ def near_lines(near: Sequence[NearMiss]) -> list[str]:
 
 
 def prose(text: str, indent: str) -> list[str]:
-    """A note as indented lines; each sentence begins a line."""
     sentences = text.replace(". ", ".\n").replace("; ", ";\n").splitlines()
     return [line for sentence in sentences for line in folded(sentence, indent)]
 
 
 def folded(sentence: str, indent: str) -> list[str]:
-    """A sentence as indented lines of at most `WIDTH` characters."""
     return textwrap.wrap(
         sentence,
         WIDTH,
@@ -155,8 +147,6 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
     """Lines about an unrouted attempt: what it was, why no route claims it, and what to type.
 
     Args:
-        entry: The attempt.
-        count: How often it was made.
         container: The container that made it; "" where only one made any.
     """
     who = f"  of {container}" if container else ""
@@ -182,7 +172,6 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
 
 
 def is_host(name: str) -> bool:
-    """Whether a route can be declared for a name that was asked for."""
     try:
         return parse_address(name, default_port=None).is_exact
     except AddressError:
@@ -190,7 +179,7 @@ def is_host(name: str) -> bool:
 
 
 def attempt_text(entry: Entry) -> str:
-    """An attempt in one line; DNS queries of all types for a name are one attempt."""
+    """DNS queries of all types for a name are one attempt."""
     return f"DNS {entry.host}" if isinstance(entry, DnsQuery) else str(entry)
 
 
@@ -211,7 +200,6 @@ def fold(entries: Iterable[Entry]) -> list[tuple[Entry, int]]:
 
 
 def unrouted_text(entries: Sequence[Entry]) -> str:
-    """The verdict on attempts that no route claims."""
     containers = list(dict.fromkeys(entry.container for entry in entries))
     folded_entries = fold(entries)
     attempts = sum(count for _, count in folded_entries)
@@ -224,7 +212,6 @@ def unrouted_text(entries: Sequence[Entry]) -> str:
 
 
 def more_lines(entries: Sequence[tuple[Entry, int]]) -> list[str]:
-    """Lines that say how many folded attempts are not shown."""
     hidden = entries[SHOWN_ATTEMPTS:]
     total = sum(count for _, count in hidden)
     return ["", f"  and {total} more, of {len(hidden)} kinds"] if hidden else []
@@ -247,13 +234,11 @@ def accepted_text(entries: Sequence[Entry]) -> str:
 
 
 def accepted_line(entry: Entry) -> str:
-    """What a client has accepted, in one line."""
     assert entry.accepted is not None
     return f"{entry.container} accepted {entry.accepted.route.presented.to(entry.host)}"
 
 
 def presented_lines(entry: Entry) -> Iterator[str]:
-    """Lines about who has accepted what an entry's connection was shown, and which route had presented it."""
     assert entry.accepted is not None
     route, library = entry.accepted
     if library is not None:
@@ -292,7 +277,6 @@ def complaints_text(
     evicted: Mapping[str, int] = MappingProxyType({}),
     lost: Mapping[str, int] = MappingProxyType({}),
 ) -> str:
-    """The verdict on tampering, evicted connections, attempts without an entry, and what was not kept."""
     lines = [*complaints, *evicted_lines(evicted), *lost_lines(lost)]
     if repeated:
         lines.append(f"and {repeated} more of this kind")
@@ -303,11 +287,6 @@ def complaints_text(
 
 
 def evicted_lines(evicted: Mapping[str, int]) -> Iterator[str]:
-    """Lines about idle connections that were cut to make room, and what to do about it.
-
-    Args:
-        evicted: How many were cut, by the resource that was short.
-    """
     for why, count in evicted.items():
         number = "an idle connection was" if count == 1 else f"{count} idle connections were"
         yield f"{number} cut to make room for others, the longest idle first: {why}"
@@ -315,11 +294,6 @@ def evicted_lines(evicted: Mapping[str, int]) -> Iterator[str]:
 
 
 def lost_lines(lost: Mapping[str, int]) -> Iterator[str]:
-    """Lines about what was cut because a test keeps too much already.
-
-    Args:
-        lost: How many bytes, by their kind.
-    """
     for what, size in lost.items():
         yield f"{size:,} bytes of {what} were cut: {over_limit()}"
 
@@ -331,14 +305,7 @@ def never_called_text(
     any_container: bool,
     running: Sequence[str] = (),
 ) -> str:
-    """The verdict on routes that were never called, or less often than declared.
-
-    Args:
-        routes: These routes.
-        entries: What was attempted.
-        any_container: Whether a container ran.
-        running: The names of the containers that still run.
-    """
+    """The verdict on routes that were never called, or less often than declared."""
     number = "a route was" if len(routes) == 1 else f"{len(routes)} routes were"
     seldom = any(route.times_called for route in routes)
     lines = [f"{number} {'called less often than declared' if seldom else 'never called'}:"]
@@ -353,7 +320,6 @@ def never_called_text(
 
 
 def count_of(route: InnerRoute) -> str:
-    """How often a route was called, and how often it had to be."""
     return f"{route.times_called} of {route.times or 1} times"
 
 
@@ -391,7 +357,6 @@ class Shared:
     """The origin of a container that several tests share.
 
     Attributes:
-        container: The name of the container.
         scope: The scope of the egress that started it.
         place: The line that started it, as `file.py:12`; "" where that is not known.
         fixture: The fixture that was being set up then; "" for none.
@@ -423,7 +388,6 @@ def shared_lines(one: Shared, seconds: float) -> Iterator[str]:
     """Lines about a shared container, and the earlier test that may have set off its attempts.
 
     Args:
-        one: The container.
         seconds: The time from the beginning of this test to the first attempt.
     """
     starter = " for ".join(filter(None, [one.fixture and f"the fixture {one.fixture!r}", one.test]))
@@ -456,14 +420,7 @@ def restless_text(
     under_way: Sequence[str],
     entries: Sequence[Entry],
 ) -> str:
-    """The error of `wait_until_quiet`: what was attempted, and what is under way.
-
-    Args:
-        seconds: How long it had to be quiet.
-        timeout: How long that was waited for.
-        under_way: Lines about the activities that have not ended.
-        entries: What was attempted meanwhile.
-    """
+    """The error of `wait_until_quiet`: there was no quiet of `seconds` within `timeout`."""
     lines = [f"waited {timeout:g} s for {seconds:g} s without an attempt, and there always was one"]
     lines += ["Under way:", *under_way] if under_way else []
     listed = fold([e for e in entries if not isinstance(e, DnsQuery)] or entries)
@@ -485,7 +442,6 @@ def close_to(route: InnerRoute, entries: Sequence[Entry]) -> list[Entry]:
 
 
 def handler_error_text(exchange: Exchange | TcpConnection | DnsQuery) -> str:
-    """The verdict on a handler that raised."""
     error, route = exchange.error, exchange.route
     who = f"the handler of {route_line(route)}" if route is not None else "a match= predicate"
     said = said_of(error).partition("\n")[0]  # the traceback has the rest
@@ -494,12 +450,7 @@ def handler_error_text(exchange: Exchange | TcpConnection | DnsQuery) -> str:
 
 
 def handler_errors_lines(entries: Iterable[Entry], told: BaseException | None) -> list[str]:
-    """Lines about the errors of handlers, each text once, without the error that is reported already.
-
-    Args:
-        entries: The attempts.
-        told: The error that is reported already, or None.
-    """
+    """Lines about the errors of handlers, each text once, without the error that is reported already (`told`)."""
     texts: dict[str, bool] = {}
     for entry in entries:
         if isinstance(entry, (Exchange, TcpConnection, DnsQuery)) and entry.error is not None:
@@ -510,7 +461,7 @@ def handler_errors_lines(entries: Iterable[Entry], told: BaseException | None) -
 
 
 def said_of(error: BaseException | None) -> str:
-    """The text of an exception, in a form that can be encoded. Its `__str__` may raise, or return lone surrogates."""
+    """The text of an exception. Its `__str__` may raise, or return lone surrogates, which cannot be encoded."""
     try:
         said = str(error)
     except Exception as failure:
@@ -522,51 +473,44 @@ def said_of(error: BaseException | None) -> str:
 
 
 def unrouted_headline(entries: Sequence[Entry]) -> str:
-    """The headline of attempts that no route claims."""
     return first_of(fold(entries), "no route claims it")
 
 
 def accepted_headline(entries: Sequence[Entry]) -> str:
-    """The headline of requests over a bad certificate or an old version of TLS."""
     text = f"{accepted_line(entries[0])}: {entries[0]}"
     return f"{text}{more_text(len(fold(entries)) - 1)}"
 
 
 def handler_headline(exchange: Exchange | TcpConnection | DnsQuery) -> str:
-    """The headline of an error that a handler raised."""
     who = "its handler" if exchange.route is not None else "a match= predicate"
     said = said_of(exchange.error).partition("\n")[0]
     return f"{exchange}: {who} raised {type(exchange.error).__name__}: {said}".rstrip(": ")
 
 
 def stuck_headline(texts: Sequence[str]) -> str:
-    """The headline of handlers that did not return, made from the text of the first: the attempt comes after "for"."""
+    """The attempt is taken from the first text, after "for"."""
     who, _, rest = texts[0].partition("\n  for ")
     what = rest.partition("\n")[0]
     return (f"{what}: {who}" if what else who) + more_text(len(texts) - 1)
 
 
 def never_called_headline(routes: Sequence[InnerRoute]) -> str:
-    """The headline of routes that were never called, or less often than declared."""
     route = routes[0]
     seldom = f"called {count_of(route)}" if route.times_called else "never called"
     return f"{route.address}: {seldom}, {route}" + more_text(len(routes) - 1)
 
 
 def handshakes_headline(entries: Sequence[Entry]) -> str:
-    """The headline of TLS handshakes that failed."""
     entry, note = entries[0], entries[0].note.partition(". ")[0]
     where = host_port(entry.host, entry.port)
     return f"{where}: the TLS handshake failed, {note}{more_text(len(fold(entries)) - 1)}"
 
 
 def surplus_headline(others: Iterable[Entry]) -> str:
-    """The headline of attempts that were not expected."""
     return first_of(fold(others), "not expected")
 
 
 def restless_headline(seconds: float, under_way: Sequence[str], entries: Sequence[Entry]) -> str:
-    """What went on while somebody waited for quiet: an attempt, or what is under way, or at least a name."""
     never = f"it was never quiet for {seconds:g} s"
     told = [attempt_text(entry) for entry in entries if not isinstance(entry, DnsQuery)]
     told += [line.strip() for line in under_way[:1]]
@@ -575,20 +519,15 @@ def restless_headline(seconds: float, under_way: Sequence[str], entries: Sequenc
 
 
 def first_of(entries: Sequence[tuple[Entry, int]], what: str) -> str:
-    """The first of folded attempts with a comment, and how many others there are."""
     return f"{attempt_text(entries[0][0])}: {what}{more_text(len(entries) - 1)}"
 
 
 def more_text(number: int) -> str:
-    """The end of a headline: how many others there are; "" for none."""
     return f" (and {number} more)" if number else ""
 
 
 def ledger_lines(entries: Iterable[Entry]) -> list[str]:
-    """The timeline, a line for each entry: seconds since the first one, the container, the attempt and its outcome.
-
-    The messages of a WebSocket follow its line.
-    """
+    """The timeline, a line for each entry: seconds since the first one, the container, the attempt and its outcome."""
     listed = sorted(entries, key=lambda entry: entry.started)
     if not listed:
         return []
@@ -605,7 +544,6 @@ def ledger_lines(entries: Iterable[Entry]) -> list[str]:
 
 
 def outcome_text(entry: Entry) -> str:
-    """An entry's line in the timeline."""
     if isinstance(entry, DnsQuery):
         return query_text(entry)
     what = str(entry)
@@ -621,7 +559,6 @@ def outcome_text(entry: Entry) -> str:
 
 
 def query_text(entry: DnsQuery) -> str:
-    """A question of DNS and its answer, for the timeline."""
     answered = ", ".join(entry.answer) or entry.rcode or entry.fault or "no answer"
     found = " -> ".join(map(str, (entry, *entry.cnames, cut(str(answered), SHOWN_TARGET))))
     outcome = "" if entry.outcome == "recorded" else entry.outcome.upper()
@@ -632,7 +569,6 @@ def query_text(entry: DnsQuery) -> str:
 
 
 def exchange_text(entry: Exchange) -> str:
-    """A request and its response, for the timeline."""
     answered, details = " -> no response yet", ""
     if (status := grpc_status(entry)) is not None:
         answered, details = f" -> {status[0]}", status[1]
@@ -647,7 +583,7 @@ def exchange_text(entry: Exchange) -> str:
 
 
 def grpc_status(entry: Exchange) -> tuple[str, str] | None:
-    """The status of a gRPC call and its text, for the timeline; None while it runs, and for other requests."""
+    """None while the call runs, and for other requests."""
     if entry.grpc is None:
         return None
     code, details = entry.grpc.code, entry.grpc.details
@@ -659,7 +595,7 @@ def grpc_status(entry: Exchange) -> tuple[str, str] | None:
 
 
 def spoken_text(entry: Exchange) -> str:
-    """The number of messages of a WebSocket, and how it ended; "" where the exchange has opened none."""
+    """Empty where the exchange has opened no WebSocket."""
     if (ws := entry.websocket) is None:
         return ""
     count = len(entry.messages) + ws.unkept
@@ -681,7 +617,6 @@ def message_lines(entry: Entry) -> list[tuple[float, str]]:
 
 
 def connection_text(entry: TcpConnection) -> str:
-    """A connection and the bytes that were passed through, for the timeline."""
     copied = entry.sent or entry.received
     passed = f"{entry.sent} bytes out, {entry.received} back" if copied else ""
     answered = ", ".join(filter(None, [str(entry.fault or ""), passed]))
@@ -689,7 +624,6 @@ def connection_text(entry: TcpConnection) -> str:
 
 
 def raised_text(entry: Exchange | TcpConnection | DnsQuery) -> str:
-    """The error that an attempt's handler raised, for the timeline; "" for none."""
     return f", handler raised {type(entry.error).__name__}" if entry.error is not None else ""
 
 
@@ -703,7 +637,7 @@ def awaited_text(pauses: Iterable[object]) -> str:
 
 
 def surplus_text(addresses: Sequence[str], others: Iterable[Entry]) -> str:
-    """The error of `assert_only` and `assert_no_egress`: the attempts that were not expected."""
+    """The error of `assert_only` and `assert_no_egress`."""
     expected = (
         f"only {', '.join(addresses)}; there also was:" if addresses else "no egress; there was:"
     )
@@ -720,7 +654,7 @@ def no_container_text(addresses: Sequence[str]) -> str:
 
 
 def order_text(routes: Sequence[object], calls: Sequence[Entry]) -> str:
-    """The error of `assert_order`: the expected order of calls, and the calls that there were."""
+    """The error of `assert_order`."""
     wanted = [f"  {route}" for route in routes]
     return "\n".join(
         ["expected these calls in order:", *wanted, "there were:", *(f"  {call}" for call in calls)]
@@ -728,7 +662,6 @@ def order_text(routes: Sequence[object], calls: Sequence[Entry]) -> str:
 
 
 def times_text(count: int) -> str:
-    """How often a folded attempt was made; "" for once."""
     return f"  ({count} times)" if count > 1 else ""
 
 
@@ -744,21 +677,18 @@ def unrouted_body(exchange: Exchange) -> str:
 
 
 def blocked_body(exchange: Exchange) -> str:
-    """The body of the 502 for a request that is blocked."""
     why = route_line(exchange.route) if exchange.route is not None else 'unrouted="block"'
     return f"pytest-egress: {exchange} is blocked by {why}\n"
 
 
 def failed_upstream_body(exchange: Exchange) -> str:
-    """The body of the 502 for a request that was forwarded to a server that did not answer."""
     return f"pytest-egress: {exchange.note}\n"
 
 
 def refused_body(exchange: Exchange) -> str:
-    """The body for a request that is refused whatever routes there are, such as one for another Host: 421."""
+    """The request is refused whatever routes there are, such as one for another Host: 421."""
     return f"pytest-egress: {exchange}: {exchange.note}\n"
 
 
 def handler_error_body(exchange: Exchange) -> str:
-    """The body of the 500 for a request whose handler raised."""
     return f"pytest-egress: {handler_error_text(exchange)}\nThe test fails with its traceback.\n"

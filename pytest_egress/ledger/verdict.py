@@ -72,9 +72,7 @@ def judge(
     Args:
         window: The window, closed and drained.
         routes: The routes that were declared for the test alone.
-        assert_all_called: Whether these routes must have been called.
-        any_container: Whether a container ran. Without one, the text says that egress does not see the test process.
-        running: Called for the names of the running containers.
+        any_container: Without one, the text says that egress does not see the test process.
         shared: The containers that other tests share: an earlier test may have set off what fails this one.
     """
     offence = first_offence(
@@ -89,14 +87,13 @@ def judge(
 
 
 class Offence(NamedTuple):
-    """What fails the test of a window.
+    """The reason why the test of a window fails.
 
     Attributes:
         kind: The class of the error.
         text: The text of the error, without the paragraph on shared containers.
-        headline: The headline of the error.
         entries: The entries that it reports, which an earlier test may have set off.
-        cause: What a handler has raised, or None.
+        cause: The exception of a handler, or None.
     """
 
     kind: type[EgressError]
@@ -113,7 +110,6 @@ def first_offence(
     any_container: bool,
     running: Callable[[], Sequence[str]],
 ) -> Offence | None:
-    """The offence of a window that counts, or None; see `judge`."""
     lost = window.account.lost
     if window.complaints or window.unrecorded or window.evicted or lost:
         told = (window.complaints, window.repeated, window.unrecorded, window.evicted, lost)
@@ -151,13 +147,12 @@ def suspicion(window: Window) -> str:
 def first_handler_error(
     entries: Sequence[Entry],
 ) -> Exchange | TcpConnection | DnsQuery | None:
-    """The first entry whose handler raised."""
     called = (e for e in entries if isinstance(e, (Exchange, TcpConnection, DnsQuery)))
     return next((entry for entry in called if entry.error is not None), None)
 
 
 def accepted_entries(window: Window) -> list[Entry]:
-    """What came over a bad certificate or an old version of TLS, where the test has not said that this is meant."""
+    """Calls over a bad certificate or an old version of TLS, unless the test says that they are meant."""
     return [
         entry
         for entry in window.entries
@@ -166,7 +161,6 @@ def accepted_entries(window: Window) -> list[Entry]:
 
 
 def unrouted_entries(entries: Sequence[Entry]) -> list[Entry]:
-    """The attempts that no route claims and that fail the test."""
     return [entry for entry in entries if entry.outcome == "unrouted"]
 
 
@@ -185,8 +179,8 @@ def broken_handshakes(window: Window) -> list[TlsFailure]:
 def came_through(failure: TlsFailure, window: Window) -> bool:
     """Whether the client of a failed handshake succeeded with that host later, or at any time if it failed "unused".
 
-    A client that connects to two addresses at once leaves all but the first that answers, without an alert. What a
-    client says by an alert is so whoever comes later: two programs of a container may have equal ClientHellos.
+    A client that connects to two addresses at once leaves all but the first that answers, without an alert. An alert
+    counts, whoever succeeds later: two programs of a container may have equal ClientHellos.
     """
     succeeded = window.handshakes.get(failure.peers)
     if succeeded is None or not failure.client or failure.reason in CERTAIN:
@@ -197,9 +191,9 @@ def came_through(failure: TlsFailure, window: Window) -> bool:
 
 
 def is_missing(route: InnerRoute) -> bool:
-    """Whether a route had to be called, or rejected, and was not, or not as often as its `times`.
+    """Whether a route that had to be called, or rejected, was not, or not as often as its `times`.
 
-    Of the routes for names those with a sequence have to be, to its end.
+    A route for names has to be called if it has a sequence, to its end.
     """
     if (
         not (route.kind.must_be_called or (route.kind.answers_names and route.turns.sequence))

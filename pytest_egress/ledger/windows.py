@@ -29,7 +29,7 @@ DRAIN_SECONDS: Final = 5.0  # for the activities of a container, or a test, to e
 
 @dataclass(frozen=True, eq=False)
 class Pause:
-    """An attempt that waits for a fault, such as `silence()`. `str` of it is a line about both."""
+    """An attempt that waits for a fault, such as `silence()`."""
 
     entry: Entry
     fault: object
@@ -39,7 +39,7 @@ class Pause:
 
 
 def stays() -> bool:
-    """Take the place of a function that tells whether a client has left, where nothing tells that."""
+    """The `has_left` where nothing tells whether a client has left."""
     return False
 
 
@@ -54,9 +54,9 @@ class Activity:
         what: The attempt that the handler was called for; `str` of it is made only for a report.
         cut: Ends its connection. Any thread may call it.
         told: Describes the activity in words, while no handler runs.
-        pause: What it waits for because of a fault, or None. Meanwhile it keeps no window open.
-        is_abandoned: Whether nobody waits for what it does: it waits for a real server, and its client has left. Then
-            it keeps no window open either. It is called under `Ledger.changed`.
+        pause: The fault that it waits for, or None. Meanwhile it keeps no window open.
+        is_abandoned: Whether it waits for a real server, and its client has left. Then it keeps no window open either.
+            It is called under `Ledger.changed`.
         part: What runs of the route: its "handler", or its "match= predicate".
         streams: What it sends piece by piece, if its response has begun: "events", or another "body"; else "".
         passes: The route that lets this pass unread, while no handler runs; None is `unrouted="passthrough"`.
@@ -75,7 +75,6 @@ class Activity:
     passes: InnerRoute | None = None
 
     def rest(self) -> None:
-        """Note that nothing of a route runs any more, and that nothing is streamed."""
         self.route, self.what, self.streams, self.passes = None, "", "", None
 
 
@@ -86,7 +85,7 @@ class Window:
     Attributes:
         policy: What happens to an attempt that no route claims (`unrouted=`).
         dns: How DNS answers a name that no route names.
-        drain_seconds: How many seconds handlers may run on after their container has ended.
+        drain_seconds: Seconds for which handlers may run on after their container has ended.
         entries: The entries, in the order in which they were recorded: when their outcome was decided, or before that,
             when a predicate (`match=`) was first asked about them.
         complaints: Sentences that fail the test whatever else happened: tampering, a sidecar that died. Each once.
@@ -94,13 +93,11 @@ class Window:
         unrecorded: How many attempts have no entry.
         evicted: How many idle connections were cut to make room, by the resource that was short.
         account: What is kept of it. What that has refused fails the test.
-        calls: How many calls routes have had.
         stuck: A text for each handler that still ran when the window was closed, with the line it was at.
-        activities: The activities that have not ended.
-        handshakes: For each client and host, their latest successful TLS handshake.
+        handshakes: The latest successful TLS handshake of each client and host.
         name: The name of its test in pytest; "" where there is none.
         previous: The name of the test before this one that used egress.
-        opened: When the window was opened, in seconds since the epoch.
+        opened: Seconds since the epoch.
         over: Set when the window has been closed. What waits for a fault then waits no longer.
     """
 
@@ -124,7 +121,7 @@ class Window:
 
 
 class AttemptContext(NamedTuple):
-    """The context of an attempt: its window, and the route tables that may answer it, nearest scope first."""
+    """`tables` are the route tables that may answer the attempt, nearest scope first."""
 
     window: Window
     tables: Sequence[RouteTable]
