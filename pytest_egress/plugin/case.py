@@ -38,7 +38,6 @@ class Case:
     Attributes:
         window: The window from before its first fixture until the end of its call phase.
         egress: The test's own `Egress`, once the fixture is set up.
-        verdict: The verdict that failed the test, if one did.
         cause: The exception of a handler, where it is the cause of the test's own failure.
         passed: Whether its call phase has passed.
         frame: With --pdb, the frame in which the test's function ran.
@@ -59,12 +58,11 @@ class Case:
         self.session.close_window(self.window, 0 if at_once else self.options.timeout)
 
     def errors(self) -> list[BaseException]:
-        """The exceptions that handlers raised."""
         errors = (getattr(entry, "error", None) for entry in self.window.entries)
         return [error for error in errors if error is not None]
 
     def explain(self, own: BaseException) -> None:
-        """Make a handler's exception the cause of the test's own failure, if that has no cause yet.
+        """A handler's exception is the cause of the test's own failure, if that has no cause yet.
 
         Raises:
             pytest.exit.Exception: The user left the debugger in a handler.
@@ -114,10 +112,7 @@ class Case:
         return self.verdict
 
     def sections(self, when: str) -> Iterator[tuple[str, str]]:
-        """Titles and texts for the report of a failure: the timeline, then the containers' logs.
-
-        Other problems that egress found, and that are not the failure itself, come before the timeline.
-        """
+        """The timeline, then the containers' logs; before them other problems that egress found, if any."""
         from pytest_egress.errors import (
             AcceptedError,
             HandshakeError,
@@ -174,18 +169,17 @@ class Case:
             self.egress.let_go()
 
     def kept(self) -> Iterator[tuple[str, str]]:
-        """The section about the running containers that --egress-keep leaves."""
         return kept_section(self.session.live())
 
 
 def case_of(item: pytest.Item) -> Case | None:
-    """The case of a test; None where it has none, or where this forked child must leave it to its parent."""
+    """None where the test has no case, or where this forked child must leave it to its parent."""
     case = item.stash.get(CASE, None)
     return None if case is None or case.session.engine.inherited else case
 
 
 def has_passed(node: pytest.Item | pytest.Collector) -> bool:
-    """Whether a test that uses egress has passed its call phase; True for a node of several tests."""
+    """True for a node of several tests."""
     return not isinstance(node, pytest.Item) or (
         (case := case_of(node)) is not None and case.passed
     )
@@ -200,7 +194,6 @@ class Late:
 
 
 def late_sections(egress: Egress, containers: Sequence[Container]) -> list[tuple[str, str]]:
-    """The timeline of an egress that has ended, and the logs of its containers."""
     from pytest_egress.ledger.report import ledger_lines
     from pytest_egress.session import log_sections
 
@@ -208,7 +201,6 @@ def late_sections(egress: Egress, containers: Sequence[Container]) -> list[tuple
 
 
 def kept_section(containers: Sequence[Container]) -> Iterator[tuple[str, str]]:
-    """The section that says what --egress-keep leaves, and how to remove it."""
     if containers:
         lines = [f"{each.name}: docker logs {each.id[:12]}" for each in containers]
         removal = " ".join(["docker rm --force", *(each.id[:12] for each in containers)])

@@ -63,22 +63,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def ours(markers: Iterable[pytest.Mark]) -> set[str]:
-    """The names of those markers that are of this plugin."""
     return {marker.name for marker in markers if marker.name in MARKERS}
 
 
 class Malformed(pytest.Collector):
-    """A collector in the place of a test with a malformed marker. Its collection fails, and only its."""
+    """A collector in the place of a test with a malformed marker, so that only this test's collection fails."""
 
     problem: str
 
     def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
-        """Raise the error about the malformed marker."""
         raise self.CollectError(self.problem)
 
 
 def checked_item(item: pytest.Item) -> pytest.Item | pytest.Collector:
-    """The item itself if its markers are well-formed, else a collector that fails in its place."""
     for marker in item.iter_markers():
         try:
             check_marker(marker)
@@ -88,11 +85,7 @@ def checked_item(item: pytest.Item) -> pytest.Item | pytest.Collector:
 
 
 def check_marker(marker: pytest.Mark) -> None:
-    """Refuse a malformed marker of ours.
-
-    Raises:
-        TypeError, ValueError: With the value, and what is accepted.
-    """
+    """A malformed marker of ours raises TypeError or ValueError with the value, and what is accepted."""
     if marker.name not in MARKERS:
         return
     if marker.name == "egress":
@@ -117,7 +110,7 @@ def check_marker(marker: pytest.Mark) -> None:
 
 
 def malformed(item: pytest.Item, problem: str) -> Malformed:
-    """Make the collector for a test with a malformed marker. Its text names the test; pytest's headline does not."""
+    """The text names the test, since pytest's headline does not."""
     collector: Malformed = Malformed.from_parent(item.parent or item.session, name=item.name)
     path, line, _ = item.reportinfo()
     collector.problem = f"{os.path.relpath(path)}:{(line or 0) + 1}: {item.name}: {problem}"
@@ -137,7 +130,7 @@ def fixture_names(names: Iterable[str], markers: set[str]) -> list[str]:
 
 
 def own_markers(request: pytest.FixtureRequest) -> list[pytest.Mark]:
-    """The markers that belong to a fixture's scope; the one with the highest precedence is last."""
+    """The marker with the highest precedence is last."""
     nodes = request.node.listchain()
     if request.scope == "module":
         nodes = nodes[1:]  # with those of its packages, without the session's
@@ -150,14 +143,14 @@ def own_markers(request: pytest.FixtureRequest) -> list[pytest.Mark]:
 
 
 def declare(egress: Egress, markers: Iterable[pytest.Mark]) -> None:
-    """Declare the routes of markers, in order: a later route takes precedence, and the topmost marker is the last."""
+    """A later route takes precedence, and the topmost marker is the last."""
     for marker in markers:
         if kind := ROUTE_MARKERS.get(marker.name):
             getattr(egress, kind.method)(*marker.args, **marker.kwargs)
 
 
 def markers_named(item: pytest.Item, name: str) -> list[pytest.Mark]:
-    """All markers of a name on a test and on the nodes above it; the nearest and topmost is last."""
+    """The nearest and topmost marker is last."""
     return [
         marker for node in item.listchain() for marker in node.own_markers if marker.name == name
     ]

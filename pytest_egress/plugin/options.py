@@ -30,7 +30,7 @@ class Options(NamedTuple):
         unrouted: What happens to an attempt that no route claims.
         dns: How DNS answers a name that no route names.
         assert_all_called: Whether the test's own routes must be called.
-        timeout: How many seconds handlers may continue after the test.
+        timeout: Seconds for which handlers may continue after the test.
     """
 
     unrouted: Policy = "fail"
@@ -40,7 +40,6 @@ class Options(NamedTuple):
 
 
 def is_seconds(value: object) -> bool:
-    """Whether a value is a number of seconds that can be waited for."""
     from pytest_egress.base.clock import is_seconds as is_time
 
     return is_time(value)
@@ -56,11 +55,7 @@ ACCEPTED_OPTIONS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
 
 
 def check_options(args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-    """Refuse a malformed `@pytest.mark.egress`.
-
-    Raises:
-        TypeError, ValueError: With the value, and what is accepted.
-    """
+    """A malformed `@pytest.mark.egress` raises TypeError or ValueError with the value, and what is accepted."""
     keywords = f"it takes the keywords {', '.join(ACCEPTED_OPTIONS)}"
     if args:
         raise TypeError(f"{args[0]!r} needs a name; {keywords}")
@@ -73,7 +68,6 @@ def check_options(args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options."""
     group = parser.getgroup("egress", "egress of containers")
     group.addoption(
         "--egress-unrouted",
@@ -134,11 +128,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def choice_option(config: pytest.Config, name: str, accepted: tuple[str, ...]) -> Any:
-    """The value of an option that takes one of a few words, wherever it was set.
-
-    Raises:
-        pytest.UsageError: The value is none of the accepted ones.
-    """
+    """A value, wherever it was set, that is none of the accepted words raises `pytest.UsageError`."""
     dashed, variable = name.replace("_", "-"), f"PYTEST_{name.upper()}"
     if value := config.getoption(name):
         source = f"--{dashed}={value}"
@@ -156,11 +146,7 @@ ENGINE_SCHEMES: Final = ("unix", "tcp", "ssh", "http", "https")
 
 
 def engine_addresses(config: pytest.Config) -> list[str]:
-    """The addresses of the engines, wherever they were set. An empty list means the engine of the environment.
-
-    Raises:
-        pytest.UsageError: One of them is no address of an engine.
-    """
+    """No address means the engine of the environment; a malformed one raises `pytest.UsageError`."""
     if text := config.getoption("egress_engines"):
         source = "--egress-engines"
     elif text := os.environ.get("PYTEST_EGRESS_ENGINES"):
@@ -180,11 +166,7 @@ def engine_addresses(config: pytest.Config) -> list[str]:
 
 
 def trust_option(config: pytest.Config) -> list[str]:
-    """The paths of the files that get the CA in every container.
-
-    Raises:
-        pytest.UsageError: One of them is no absolute path.
-    """
+    """The files get the CA in every container. A path that is not absolute raises `pytest.UsageError`."""
     paths: list[str] = config.getini("egress_trust")
     for path in paths:
         if not path.startswith("/"):
@@ -196,7 +178,7 @@ def trust_option(config: pytest.Config) -> list[str]:
 
 
 def worker_number(config: pytest.Config) -> int:
-    """The number of this pytest-xdist worker; 0 where the process is no worker, or its name has no number."""
+    """0 where the process is no worker of pytest-xdist, or its name has no number."""
     worker: str = getattr(config, "workerinput", {}).get("workerid", "")
     number = worker.removeprefix("gw")
     return int(number) if number.isdigit() else 0
@@ -207,11 +189,7 @@ FALSE: Final = ("0", "false", "no", "off")
 
 
 def keep_option(config: pytest.Config) -> bool:
-    """The value of --egress-keep, wherever it was set.
-
-    Raises:
-        pytest.UsageError: It is neither true nor false.
-    """
+    """A value that is neither true nor false raises `pytest.UsageError`."""
     if config.getoption("egress_keep") is not None:
         return True
     valid = f"it takes one of {', '.join((*TRUE, *FALSE))}"
@@ -231,7 +209,6 @@ def keep_option(config: pytest.Config) -> bool:
 
 
 def sidecar_image_option(config: pytest.Config) -> str | None:
-    """The value of --egress-sidecar-image, wherever it was set."""
     given = config.getoption("egress_sidecar_image") or os.environ.get(
         "PYTEST_EGRESS_SIDECAR_IMAGE"
     )

@@ -32,15 +32,9 @@ class Prompts:
 
     @property
     def is_open(self) -> bool:
-        """Whether a prompt is open."""
         return bool(self._open)
 
     def enter(self, pdb: Any, ledger: Ledger, capture: Any) -> None:
-        """Note that a prompt opens: stop the clock, and make the debugger wait for standard input.
-
-        Args:
-            capture: pytest's capture manager, or None.
-        """
         self._open[id(pdb)] = ledger
         ledger.enter_prompt()
         interaction, onecmd = pdb.interaction, pdb.onecmd
@@ -59,7 +53,6 @@ class Prompts:
         pdb.interaction, pdb.onecmd = interact, act
 
     def leave(self, pdb: Any) -> None:
-        """Note that a prompt has closed: release standard input, and restart the clock if it was the last."""
         if (ledger := self._open.pop(id(pdb), None)) is not None:
             ledger.leave_prompt()
             with self._changed:

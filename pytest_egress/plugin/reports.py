@@ -39,7 +39,6 @@ def show_text_only(
 
 
 def after_cause(text: Any, item: pytest.Item, cause: BaseException) -> Any:
-    """The traceback of a handler's exception, followed by the verdict's text."""
     if cause.__traceback__ is None:
         return text
     longrepr: Any = item.repr_failure(pytest.ExceptionInfo.from_exception(cause))
@@ -72,7 +71,7 @@ def show_headline(report: Any, error: BaseException, window: Window | None) -> N
 
 
 def error_line(error: BaseException) -> str:
-    """The summary of an error without a headline: its first line where advice follows, with the last line of a log."""
+    """The first line of an error where advice follows, with the last line of a log."""
     if isinstance(error, AssertionError):
         return str(error)
     logged = getattr(error, "logs", "").strip().rpartition("\n")[2]
@@ -118,7 +117,6 @@ def show_escaped(report: Any) -> None:
 def without_told(
     sections: Iterable[tuple[str, str]], excinfo: pytest.ExceptionInfo[BaseException] | None
 ) -> Iterator[tuple[str, str]]:
-    """The sections, without the logs that the failure's own text quotes."""
     told = set(containers_told(excinfo.value)) if excinfo else set()
     return (each for each in sections if each[0] not in told)
 
@@ -134,7 +132,6 @@ def containers_told(error: BaseException | None) -> Iterator[str]:
 
 
 def one_line(text: str) -> str:
-    """A text as one line, shortened for the short summary."""
     line = " ".join(escaped(text).split())
     return line if len(line) <= SUMMARY_CHARACTERS else f"{line[:SUMMARY_CHARACTERS]}..."
 
@@ -151,8 +148,7 @@ def land_at_user(
     Args:
         frame: The frame in which the test's function ran, if it is known.
         raised_by: The exception of a handler that failed the test, if one did.
-        is_verdict: Whether the failure is a verdict, which is raised after the test: its traceback has no line of the
-            user's.
+        is_verdict: Whether the failure is a verdict: raised after the test, its traceback has no line of the user's.
     """
     from pytest_egress.base.frames import at_frame, is_of, last_of_user, users_part
 

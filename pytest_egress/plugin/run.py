@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers and the hooks that act while tests run."""
     for name, text in MARKERS.items():
         config.addinivalue_line("markers", name + text)
     run = config.stash[RUN] = Run(config)
@@ -91,7 +90,7 @@ class Run:
     # The session that every egress of the run shares.
 
     def session(self) -> Session:  # no property: pytest 7.4 looks at every one of a plugin's
-        """The session, made for the first test that uses egress. It contacts no engine until a container starts."""
+        """No engine is contacted until a container starts."""
         if self._session is None:
             from pytest_egress.session import Session
 
@@ -115,14 +114,13 @@ class Run:
         return self._session
 
     def _docker_client(self) -> docker.DockerClient:
-        """The fixture's client; before any fixture can be requested, one that is made in the same way."""
+        """Before fixtures can be requested, the client is made in the same way as the fixture makes it."""
         if self._is_prepared:
             return self.engine_client()
         client: docker.DockerClient = self.fixture("egress_docker_client")
         return client
 
     def prompts(self) -> Prompts:
-        """Those of this run."""
         if self._prompts is None:
             from pytest_egress.plugin.prompts import Prompts
 
@@ -130,21 +128,20 @@ class Run:
         return self._prompts
 
     def engine_client(self) -> docker.DockerClient:
-        """The client that the header was made with, or a new one."""
         from pytest_egress.session import default_client
 
         client, self._client = self._client, None
         return client or default_client(self.engine)
 
     def fixture(self, name: str) -> Any:
-        """The value of a session fixture that users may override. `close` runs before the fixture's teardown."""
+        """A session fixture's value. `close` runs before the teardown of the fixture, which users may override."""
         assert self.request is not None, "an Egress comes from session_egress"
         value = self.request.getfixturevalue(name)
         self.request.node.addfinalizer(self.close)  # before the fixture's own: last in, first out
         return value
 
     def close(self) -> None:
-        """Close the session, which removes what is left on the engine; calling it again does nothing."""
+        """Closing again does nothing."""
         if self._session is not None:
             from pytest_egress.plugin.case import has_failed
 
@@ -159,7 +156,7 @@ class Run:
             self.outside += session.outside()
 
     def pytest_unconfigure(self) -> None:
-        """Close what an interrupted run left open."""
+        """An interrupted run has left the session open."""
         self.close()
         if self._client is not None:
             self._client.close()
@@ -208,13 +205,13 @@ class Run:
             load_cryptography_unfrozen()
 
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        """Note which test runs, and which is the next. Beside one that needs no sidecar, none is being started."""
+        """Beside a test that needs no sidecar, none is being started."""
         self._running = item, nextitem
         if self._session is not None and not uses_egress(item):
             self._session.sidecars.settle()
 
     def _expects_more(self) -> bool:
-        """Whether a test that comes after the running one uses egress; of a worker's tests only the next is known."""
+        """Of a pytest-xdist worker's tests only the next is known."""
         item, following = self._running or (None, None)
         if item is None or following is None:
             return False
@@ -227,7 +224,7 @@ class Run:
     # Windows and verdicts.
 
     def case(self, item: pytest.Item) -> Case:
-        """The case of the running test. Its window opens now if the test was not known to use egress."""
+        """The window opens now if the test was not known to use egress."""
         from pytest_egress.plugin.case import CASE, Case
 
         if CASE not in item.stash:
@@ -253,7 +250,7 @@ class Run:
         return item.stash[CASE]
 
     def case_of(self, item: pytest.Item) -> Case | None:
-        """The run of a test that is to be judged here; None of one that does not use egress."""
+        """None of a test that does not use egress."""
         if not self._has_cases:
             return None
         from pytest_egress.plugin.case import case_of
@@ -275,7 +272,7 @@ class Run:
                 self._item = item
 
     def _asks_for_egress(self, item: pytest.Item) -> bool:
-        """Whether a test has requested a fixture that uses egress. Several fixtures may have one name."""
+        """Several fixtures may have one name."""
         for name in requested_fixtures(item):
             if name in EGRESS_FIXTURES:
                 return True
@@ -286,7 +283,7 @@ class Run:
         return False
 
     def end_of(self, item: pytest.Item) -> Case | None:
-        """The case of a test that ends, after a last check whether it has come to use egress; None where it has not."""
+        """The case of a test that ends, after a last check whether it has come to use egress."""
         if self._session is None and not self._has_cases:  # no test has used it yet
             self._item = None
             return None
@@ -295,13 +292,13 @@ class Run:
         return self.case_of(item)
 
     def end_failed(self, item: pytest.Item, own: BaseException) -> None:
-        """Close the window of a test that has failed by itself, in set-up or call."""
+        """The failure may be in set-up or call."""
         if (case := self.end_of(item)) is not None:
             case.close(own)
             case.explain(own)
 
     def end(self, egress: Egress, node: Any) -> EgressError | None:
-        """Close an egress, and return the verdict on late traffic, if there is one. A report will show it."""
+        """The verdict is on late traffic. A report will show it."""
         if egress.session.engine.inherited:  # a forked child: its parent closes the egress
             return None
         from pytest_egress.plugin.case import (
@@ -332,7 +329,7 @@ class Run:
     # In pytest_runtest_setup, not in pytest_runtest_protocol, which encloses all reruns of a test.
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
-        """Open the window of a test that uses egress, before its first fixture."""
+        """The window of a test that uses egress opens before its first fixture."""
         if self._has_cases:
             from pytest_egress.plugin.case import forget
 
@@ -395,7 +392,6 @@ class Run:
     # The innermost wrapper, so that output is captured, time is counted, and xfail sees the verdict.
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
-        """Close the window when the test's function has returned, and raise the verdict."""
         frame = None
         try:
             if self._session is None:
@@ -421,7 +417,7 @@ class Run:
             case.passed = True
 
     def _call(self, item: pytest.Item) -> Generator[None, Any, FrameType | None]:
-        """Run the test. With --pdb, return the frame of its function."""
+        """With --pdb, return the frame of the test's function."""
         if not item.config.getoption("usepdb", False):
             yield
             return None
@@ -503,7 +499,7 @@ class Run:
     # Prompts.
 
     def pytest_enter_pdb(self, config: pytest.Config, pdb: Any) -> None:
-        """Stop the clock for a debugger prompt. pytest calls it on the thread that stopped."""
+        """The hook is called on the thread that stopped."""
         if self._screen is not None:
             self._screen.clear()
         if self._session is not None:
@@ -511,14 +507,12 @@ class Run:
             self.prompts().enter(pdb, self._session.ledger, capture)
 
     def pytest_leave_pdb(self, pdb: Any) -> None:
-        """Restart the clock when a debugger prompt has closed."""
         if self._prompts is not None:
             self._prompts.leave(pdb)
 
     # The header and the summary, with the traffic outside of any test.
 
     def pytest_report_header(self) -> str | None:
-        """The line of pytest's header about options that are not the default; None where all are."""
         default = Options()
         said = [
             f"{name}={getattr(self.options, name)}"
@@ -532,10 +526,7 @@ class Run:
     def pytest_report_collectionfinish(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> str | None:
-        """The line about the engine that the environment names, if a test uses egress.
-
-        The summary names other engines that were used.
-        """
+        """The line names the engine of the environment; the summary names other engines that were used."""
         quiet = config.getoption("verbose") < 0 or config.getoption("collectonly")
         if quiet or not any(map(uses_egress, items)):
             return None
@@ -554,14 +545,13 @@ class Run:
     # Runs after the last fixture's teardown, and inside the wrapper of pytest-xdist that sends workeroutput.
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Send pytest-xdist's controller this worker's traffic outside of any test, and its engines."""
+        """The controller of pytest-xdist gets this worker's traffic outside of any test, and its engines."""
         if hasattr(session.config, "workeroutput"):
             session.config.workeroutput["egress"] = self.outside
             session.config.workeroutput["egress engines"] = self.used
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Receive a pytest-xdist worker's traffic outside of any test, and its engines."""
         output = getattr(node, "workeroutput", {})  # absent when the worker crashed
         self.outside += [f"[{node.gateway.id}] {line}" for line in output.get("egress", ())]
         self.used += output.get("egress engines", ())
@@ -579,7 +569,7 @@ class Run:
 
 
 class Reports:
-    """The hook that acts on reports. It is registered for the first test that uses egress: most suites have none."""
+    """The hook is registered for the first test that uses egress: most suites have none."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -589,7 +579,6 @@ class Reports:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
-        """See `Run.report`."""
         if call.excinfo is not None or getattr(item, "_excinfo", None):  # that of unittest's tests
             from pytest_egress.base.callers import hide_from_tracebacks
 

@@ -34,7 +34,6 @@ class Terminal:
         self._fd = os.dup(self._writer._file.fileno())
 
     def show(self, text: str, seconds: float) -> None:
-        """Draw a text on a terminal; elsewhere write it as a line, if it is time for one."""
         said = "".join(c if c.isprintable() else " " for c in f"egress: {text}, {seconds:.0f} s")
         if self._prompts.is_open:
             return
@@ -45,18 +44,17 @@ class Terminal:
             self._write_line(said)
 
     def clear(self) -> None:
-        """Erase the text that is drawn."""
         self._next = LINE_SECONDS
         if self._is_drawn:
             self._write(ERASE)
 
     def close(self) -> None:
-        """Close the descriptor. A thread that is left behind shows nothing any more."""
+        """A thread that is left behind shows nothing any more."""
         fd, self._fd = self._fd, NO_FILE
         os.close(fd)
 
     def _write_line(self, text: str) -> None:
-        """Write a line below pytest's unfinished one. With -v pytest then repeats the test's name on a new line."""
+        """The line is below pytest's unfinished one. With -v pytest then repeats the test's name on a new line."""
         at = self._reporter.currentfspath, self._writer.width_of_current_line
         if self._reporter.verbosity > 0:
             self._write(f"\n{text}")

@@ -15,18 +15,17 @@ EGRESS_FIXTURES: Final = frozenset(
 
 
 def uses_egress(item: pytest.Item) -> bool:
-    """Whether a test is known to use egress before it is set up."""
     return not EGRESS_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def is_overridden(items: Iterable[pytest.Item], name: str) -> bool:
-    """Whether a fixture of ours is overridden for one of some tests, or pytest does not tell."""
+    """True also where pytest does not tell."""
     of_each_class = {item.parent: item for item in items}.values()
     return any(len(fixtures_named(item, name)) != 1 for item in of_each_class)
 
 
 def fixtures_named(item: pytest.Item, name: str) -> Sequence[object]:
-    """The fixtures with a name that a test could request; none where pytest does not tell."""
+    """An empty sequence also where pytest does not tell."""
     manager: Any = getattr(item.session, "_fixturemanager", None)
     for node in (item, item.nodeid):  # the latter by pytest 7.4
         with contextlib.suppress(AttributeError, TypeError):
@@ -35,7 +34,6 @@ def fixtures_named(item: pytest.Item, name: str) -> Sequence[object]:
 
 
 def requested_fixtures(item: pytest.Item) -> Iterable[str]:
-    """The names of all fixtures that a running test has asked for so far, `request.getfixturevalue` included."""
     names: Iterable[str] = getattr(item, "fixturenames", ())
     for attribute in ("_request", "fixture_request"):  # the latter of a doctest, by pytest 7.4
         if request := getattr(item, attribute, None):
