@@ -25,14 +25,7 @@ class OverLimitError(Exception):
 
 
 class Account:
-    """What one window keeps.
-
-    Args:
-        others: The accounts of the same run; None for an account that is alone.
-
-    Attributes:
-        held: How many bytes are kept now.
-    """
+    """`others` are the accounts of the same run, None for an account that is alone; `held` is in bytes."""
 
     __slots__ = ("_is_closed", "_lock", "_lost", "_once", "_others", "held")
 
@@ -45,10 +38,7 @@ class Account:
         self.held = 0
 
     def keep(self, size: int, what: str) -> None:
-        """Count bytes that are kept from now on.
-
-        Args:
-            what: Their kind, for a report: "requests".
+        """`what` is the kind of the bytes, for a report: "requests".
 
         Raises:
             OverLimitError: They would be too many. They are counted as lost.
@@ -78,11 +68,6 @@ class Account:
         return True
 
     def hold(self, what: str) -> Hold:
-        """A place for something that is kept for a while.
-
-        Args:
-            what: Its kind, for a report.
-        """
         return Hold(self, what)
 
     @property
@@ -102,28 +87,18 @@ class Account:
 
 
 class Accounts:
-    """The accounts of a run.
-
-    Attributes:
-        lock: Guards all of them.
-        lost_late: What was lost by those that are closed: how many bytes, by their kind.
-    """
+    """`lock` guards all accounts of a run; `lost_late` is what the closed ones have lost, in bytes by kind."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.lost_late: dict[str, int] = {}
 
     def open(self) -> Account:
-        """A new account."""
         return Account(self)
 
 
 class Hold:
-    """Something that an account keeps for a while, and whose size changes. One thread at a time changes it.
-
-    Attributes:
-        size: How many bytes it has now.
-    """
+    """Something that an account keeps for a while, with its size in bytes. One thread at a time changes it."""
 
     __slots__ = ("_account", "_what", "size")
 
@@ -132,11 +107,7 @@ class Hold:
         self.size = 0
 
     def resize(self, size: int) -> None:
-        """Let it have so many bytes now.
-
-        Raises:
-            OverLimitError: With these the account would keep too many. It has as many as before then.
-        """
+        """An OverLimitError, where the account would keep too many bytes, leaves the size as it was."""
         if not self.fits(size):
             raise over_limit()
 
@@ -148,12 +119,10 @@ class Hold:
         return True
 
     def release(self) -> None:
-        """Give back all of it: nothing is kept any more."""
         self.fits(0)
 
 
 def over_limit() -> OverLimitError:
-    """The error about what an account cannot keep any more."""
     return OverLimitError(
         f"all that is kept of a test is over MAX_HELD_BYTES, {MAX_HELD_BYTES} bytes"
     )

@@ -25,8 +25,7 @@ def rest(seconds: float) -> None:
 def await_acknowledged(sock: socket.socket, meanwhile: Callable[[float], object] = rest) -> None:
     """Wait until the other side has all that was sent to it, or stops reading.
 
-    Args:
-        meanwhile: Waits for so many seconds at most.
+    `meanwhile` waits for so many seconds at most.
     """
     left, deadline = unsent(sock), monotonic() + UNSENT_SECONDS
     while left and monotonic() < deadline:

@@ -16,7 +16,7 @@ from pytest_egress.base.clock import monotonic
 
 
 class Alarm:
-    """A function that is called at a time, by `clock.monotonic`."""
+    """`due` is by `clock.monotonic`."""
 
     __slots__ = ("_ring", "due")
 
@@ -25,26 +25,17 @@ class Alarm:
         self._ring: Callable[[], object] | None = ring
 
     def call_off(self) -> None:
-        """Do not call the function any more; it may be called in this moment."""
+        """The function may still be called in this moment."""
         self._ring = None
 
     def ring(self, name: str) -> None:
-        """Call the function on a thread of its own, since it may block.
-
-        Args:
-            name: The name of that thread.
-        """
+        """The function has a thread of its own, since it may block."""
         if (ring := self._ring) is not None:
             threading.Thread(target=ring, name=name, daemon=True).start()
 
 
 class Alarms:
-    """Functions that are called after the same time.
-
-    Args:
-        name: The name of the threads.
-        seconds: How long after an alarm was set its function is called.
-    """
+    """`name` is that of the threads; `seconds` pass between setting an alarm and its call."""
 
     def __init__(self, name: str, seconds: float) -> None:
         self._name, self._seconds = name, seconds
@@ -54,7 +45,7 @@ class Alarms:
         self._never = threading.Event()  # is waited for: a test may have replaced `time.sleep`
 
     def set(self, ring: Callable[[], object]) -> Alarm:
-        """Have a function called, on a thread of its own. Where no thread can be started, it is never called."""
+        """The function is called on a thread of its own; where no thread can be started, it is never called."""
         alarm = Alarm(monotonic() + self._seconds, ring)
         with self._lock:
             self._waiting.append(alarm)

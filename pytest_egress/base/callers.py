@@ -21,28 +21,26 @@ FRAMEWORKS: Final = tuple(f"{os.sep}{name}{os.sep}" for name in ("_pytest", "plu
 
 
 def is_ours(frame: FrameType) -> bool:
-    """Whether a frame runs code of this package, also a method that `dataclasses` generated, which is in no file."""
+    """A method that `dataclasses` generated, which is in no file, is ours too."""
     return str(frame.f_globals.get("__file__", "")).startswith(ROOT)
 
 
 def is_users(frame: FrameType) -> bool:
-    """Whether a frame runs code that is neither ours nor a library's."""
     path = frame.f_code.co_filename
     is_of_library = path.startswith(STANDARD_LIBRARY) or "site-packages" in path
     return not is_of_library and not is_ours(frame)
 
 
 def is_plumbing(frame: FrameType) -> bool:
-    """Whether a frame runs code of this package, of a handler's event loop, or of the pool that starts sidecars."""
+    """A handler's event loop runs in asyncio, the pool that starts sidecars in concurrent.futures."""
     module = str(frame.f_globals.get("__name__", ""))
     return is_ours(frame) or module.partition(".")[0] in ("asyncio", "concurrent")
 
 
 def hide_from_tracebacks() -> None:
-    """Mark the loaded modules of this package so that pytest's tracebacks end at the user's line.
+    """Have pytest's tracebacks end at the user's line, unless `--full-trace` is given.
 
-    The hooks and fixtures of the plugin stay visible: an error of a fixture has no line of the user's. With
-    `--full-trace` pytest shows all of them (`__tracebackhide__`, which may be a global of a frame's module).
+    The hooks and fixtures of the plugin stay visible: an error of a fixture has no line of the user's.
     """
     package = __name__.partition(".")[0]
     for name, module in [*sys.modules.items()]:
@@ -77,7 +75,7 @@ Place = tuple[FrameType, int]
 
 
 def awaited_on(stack: Iterable[Place]) -> Iterator[Place]:
-    """Where what an event loop runs for us is suspended: of each task of ours the innermost frame first.
+    """Where the tasks of ours on an event loop are suspended, of each task the innermost frame first.
 
     The loop is the thread's own, or another thread's on whose task it waits by a future that has it as `task`.
     """

@@ -26,10 +26,10 @@ SWITCH: Final = ("on", "off")
 
 
 def alternatives(words: Sequence[str]) -> str:
-    """The values of an option for a sentence: "a, b or c"."""
+    """For a sentence: "a, b or c"."""
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def union(words: Iterable[str]) -> str:
-    """The values of an option for a signature: `"a"|"b"`."""
+    """For a signature: `"a"|"b"`."""
     return "|".join(f'"{word}"' for word in words)

@@ -28,17 +28,11 @@ MAX_SECONDS: Final = 9e9  # a little less than a lock can wait for (threading.TI
 
 
 def is_seconds(value: object) -> bool:
-    """Whether a value is a number of seconds that a lock or a socket can wait for."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and 0 <= value < MAX_SECONDS  # type: ignore[operator]  # it is a number
 
 
 def check_seconds(timeout: object) -> None:
-    """Refuse a time-out that is no number of seconds to wait for.
-
-    Raises:
-        TypeError: It is none; the text quotes it.
-    """
     if not is_seconds(timeout):
         raise TypeError(f"timeout={timeout!r:.60}: it takes a number of seconds")
 
@@ -54,6 +48,6 @@ def wall() -> float:
 
 
 def run_by_real_clock(loop: asyncio.AbstractEventLoop) -> None:
-    """Make an event loop of this package measure real time: asyncio's own clock stops where a test freezes `time`."""
+    """The own clock of asyncio stops where a test freezes `time`."""
     with contextlib.suppress(AttributeError):  # uvloop has its own
         loop.time = monotonic  # type: ignore[method-assign]

@@ -29,7 +29,6 @@ def escaped(text: str) -> str:
 
 
 def written(found: re.Match[str]) -> str:
-    """A character as Python writes it."""
     return found[0].encode("unicode_escape").decode("ascii")
 
 

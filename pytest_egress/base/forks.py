@@ -16,9 +16,7 @@ T = TypeVar("T")
 def close_in_forked_children(owner: T, abandon: Callable[[T], object]) -> None:
     """Close the copies of an owner's descriptors in every child forked from now on; the hook does not keep it alive.
 
-    Args:
-        owner: The object that holds the descriptors.
-        abandon: Closes them. It takes no lock: a thread of the parent may have held that at the fork.
+    `abandon` closes them. It takes no lock: a thread of the parent may have held that at the fork.
     """
     reference = weakref.ref(owner)
 

@@ -16,13 +16,12 @@ from pytest_egress.base.callers import is_plumbing
 
 
 def is_of(entry: TracebackType, *packages: str) -> bool:
-    """Whether an entry of a traceback runs code of one of these packages."""
     module = str(entry.tb_frame.f_globals.get("__name__", ""))
     return module.partition(".")[0] in packages
 
 
 def entries_of(traceback: TracebackType | None) -> Iterator[TracebackType]:
-    """The entries of a traceback, the outermost first."""
+    """The outermost entry comes first."""
     while traceback is not None:
         yield traceback
         traceback = traceback.tb_next
@@ -48,7 +47,7 @@ def users_part(traceback: TracebackType | None) -> TracebackType | None:
 
 
 def at_frame(frame: FrameType) -> TracebackType:
-    """A traceback of one frame, at the line that it runs or ended at. The frame's variables can still be read."""
+    """The frame's variables can still be read."""
     return TracebackType(None, frame, frame.f_lasti, frame.f_lineno or 0)
 
 
@@ -59,14 +58,10 @@ def code_of(function: object) -> CodeType | None:
 
 
 class first_frame:  # used as a statement; a generator's frames would show in tracebacks
-    """Records the first frame that runs a code object within the `with` block, on this thread.
+    """Records the first frame that runs a code object within the `with` block, on this thread, for debuggers.
 
-    A debugger can then show that frame's variables, after it has ended. `sys.setprofile` finds it; a profiler that was
-    set before is set again as soon as the frame begins. One that cannot be set again, as cProfile up to Python 3.11, is
-    left alone, and no frame is found.
-
-    Attributes:
-        found: The frame, or None.
+    `sys.setprofile` finds it; a profiler that was set before is set again as soon as the frame begins. One that cannot
+    be set again, as cProfile up to Python 3.11, is left alone, and no frame is found.
     """
 
     def __init__(self, code: CodeType | None) -> None:

@@ -8,21 +8,14 @@ from __future__ import annotations
 
 
 class Glob:
-    """A text in which each `*` is any run of characters, and nothing else is special.
-
-    Args:
-        text: The glob; one without `*` matches itself alone.
-    """
+    """A text in which each `*` is any run of characters, and nothing else is special."""
 
     def __init__(self, text: str) -> None:
         self._first, *self._middle = text.split("*")
         self._last = self._middle.pop() if self._middle else None
 
     def matches(self, text: str) -> bool:
-        """Whether the glob matches the whole of a text.
-
-        Each part is looked for from the left: if any place of it leads to a match, so does its first.
-        """
+        """Each part is looked for from the left: if any place of it leads to a match, so does its first."""
         if self._last is None:
             return text == self._first
         position, end = len(self._first), len(text) - len(self._last)

@@ -33,11 +33,6 @@ class LoopThread:
         name: The name of the thread, and of what runs there in an error.
         left: The error of what speaks to a client that has left, which is no failure of a task that nobody awaits. None
             has asyncio log the failures of such tasks.
-
-    Attributes:
-        open: What runs on it by `begin`.
-        errors: What is raised at the end.
-        is_ending: Whether what runs on it is cancelled, since it is to end.
     """
 
     def __init__(self, name: str, left: type[BaseException] | None = None) -> None:
@@ -52,7 +47,6 @@ class LoopThread:
         self.is_ending = False
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call a function on the loop's thread, unless the loop has not started, or has ended."""
         if (loop := self._loop) is not None:
             with contextlib.suppress(RuntimeError):  # closed
                 loop.call_soon_threadsafe(function, *arguments)
@@ -60,8 +54,7 @@ class LoopThread:
     def later(self, seconds: float, function: Callable[[], object]) -> Callable[[], None]:
         """Call a function after so many seconds by the kernel's clock, on a thread where it may block.
 
-        Returns:
-            A function that takes it back; any thread may call that.
+        Any thread may call the function that is returned, which takes it back.
         """
         loop, timers = self._started(), []
 
@@ -72,26 +65,17 @@ class LoopThread:
         return lambda: self.call(lambda: timers[0].cancel())
 
     def submit(self, function: Callable[[], object]) -> None:
-        """Call a function on a thread where it may block, unless the loop has ended."""
+        """The function is called on a thread where it may block, unless the loop has ended."""
         with contextlib.suppress(RuntimeError):  # nobody is there whom it would concern
             self.later(0, function)
 
     def run(
         self, make: Callable[[], Coroutine[Any, Any, Result]], context: Context
     ) -> Running[Result]:
-        """Run a coroutine on the loop.
-
-        Args:
-            make: Makes the coroutine; called on the loop's thread.
-            context: The context variables in which it runs.
-
-        Raises:
-            RuntimeError: The loop has ended.
-        """
+        """`make` is called on the loop's thread; where the loop has ended, RuntimeError is raised."""
         return self.begin(Running(self, make), context)
 
     def begin(self, running: RunningT, context: Context) -> RunningT:
-        """Run a coroutine on the loop, as `run` does."""
         loop = self._started()
         self.open.add(running)
         running.add_done_callback(self.open.discard)
@@ -132,15 +116,15 @@ class LoopThread:
                 running.set_exception(RuntimeError(f"{self.name} has ended its event loop"))
 
     async def main(self) -> None:
-        """What the loop runs until it is to end: a wait for `stopping`."""
+        """The loop runs until this returns."""
         await self.stopping.wait()
 
     def raised(self, error: BaseException) -> None:
-        """Note an error that has left the loop: KeyboardInterrupt or SystemExit of a task."""
+        """The error has left the loop: KeyboardInterrupt or SystemExit of a task."""
         self.errors.append(error)
 
     def was_raised(self, error: BaseException) -> None:
-        """Note that somebody gets an error: `stop` does not raise it; called on the loop's thread."""
+        """`stop` does not raise an error that somebody gets. Called on the loop's thread."""
         self.errors = [each for each in self.errors if each is not error]
 
     def stop(self) -> None:
@@ -168,7 +152,7 @@ class LoopThread:
 
 
 class OfCalls(Unawaited):
-    """What tasks raise that nobody awaits: those of what is `Running` while that runs, and the others."""
+    """Also tells each `Running` of the tasks that its coroutine starts: their errors are its own while it runs."""
 
     def _task(
         self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
@@ -185,9 +169,6 @@ class Running(Future[Result]):
     An exception of the coroutine is that of `result`, a cancellation too: CancelledError of asyncio.
 
     A task that the coroutine has started, and that fails until its end without having been awaited, is an error of it.
-
-    Attributes:
-        task: The task that runs it, once that has begun.
     """
 
     def __init__(self, loop: LoopThread, make: Callable[[], Coroutine[Any, Any, Result]]) -> None:
@@ -198,7 +179,7 @@ class Running(Future[Result]):
         self._is_interrupted = False
 
     def start(self) -> None:
-        """Start the task; called on the loop's thread, in the context that it runs in."""
+        """Called on the loop's thread, in the context that the coroutine runs in."""
         self.task = asyncio.get_running_loop().create_task(self._run(self._make))
         del self._make  # it may hold this object
         self.task.add_done_callback(self._on_end)
@@ -206,7 +187,7 @@ class Running(Future[Result]):
             self.task.cancel()
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
-        """Settle the result where the task was cancelled before it had begun, so that `_run` never ran."""
+        """A task that was cancelled before it had begun never ran `_run`, which settles the result."""
         if not self.done():
             self.set_exception(asyncio.CancelledError())
 
@@ -227,7 +208,6 @@ class Running(Future[Result]):
             self.set_exception(error)
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
-        """Note that the coroutine has started a task."""
         self._tasks[task] = None
         task.add_done_callback(self._forget)
 
@@ -240,17 +220,16 @@ class Running(Future[Result]):
             raise error
 
     def _lost(self) -> BaseException | None:
-        """The first error of its tasks that nobody has asked for."""
         failed = [task.exception() for task in self._tasks if is_lost(task)]
         self._tasks.clear()  # those that still run are the loop's
         return first_of(failed, () if self._on.left is None else (self._on.left,))
 
     def interrupt(self) -> None:
-        """Cancel the coroutine, on the loop's thread; any thread may call this."""
+        """Any thread may call this."""
         self._on.call(self.cancel_task)
 
     def cancel_task(self) -> None:
-        """Cancel the coroutine; called on the loop's thread."""
+        """Called on the loop's thread."""
         self._is_interrupted = True
         if self.task is not None:
             self.task.cancel()
@@ -262,12 +241,7 @@ RUNNING: Final[ContextVar[Running[Any] | None]] = ContextVar("RUNNING", default=
 
 
 class SharedLoop(Generic[LoopT]):
-    """A loop for as long as it has users.
-
-    Args:
-        name: Its name in an error.
-        make: Makes a `LoopThread` that has not started.
-    """
+    """A loop for as long as it has users. `make` makes a `LoopThread` that has not started; `name` is for errors."""
 
     def __init__(self, name: str, make: Callable[[], LoopT]) -> None:
         self._name, self._make = name, make
@@ -276,16 +250,14 @@ class SharedLoop(Generic[LoopT]):
         self._loop = make()
 
     def acquire(self) -> None:
-        """Note that there is one user more."""
         with self._lock:
             self._users += 1
 
     def release(self) -> None:
-        """Note that there is one user less. After the last one, end the loop.
+        """The last user's release ends the loop, and raises as `LoopThread.stop`.
 
         Raises:
-            RuntimeError: It does not end, or a user is released twice.
-            BaseException: As `LoopThread.stop`.
+            RuntimeError: A user is released twice.
         """
         with self._lock:
             if not self._users:
@@ -297,7 +269,7 @@ class SharedLoop(Generic[LoopT]):
         loop.stop()
 
     def borrow(self) -> tuple[LoopT, Callable[[], None]]:
-        """The loop for one call, and a function to call after it. Without a user the call has a loop of its own."""
+        """The function is to be called after the one call; without a user, that has a loop of its own."""
         with self._lock:
             if self._users:
                 return self._loop, lambda: None
@@ -323,13 +295,9 @@ class OwnLoop:
         self._excused = () if has_left is None else (left,)
 
     def run(self, awaitable: Any, *, to_its_end: bool = False) -> Any:
-        """Await something. Tasks that it started continue when the next awaitable is run.
+        """Tasks that an awaitable has started continue when the next one is run.
 
-        Args:
-            to_its_end: Whether it goes on when the client leaves.
-
-        Raises:
-            BaseException: `left`: the client has left, and the awaitable was cancelled therefore.
+        `to_its_end` has it go on when the client leaves. Otherwise it is cancelled then, and `left` is raised.
         """
         if self._loop is None:
             self._loop = new_loop()
@@ -388,8 +356,7 @@ def run_here(
 ) -> Any:
     """Run an awaitable to its end, or until its client has left, on a loop of its own.
 
-    Raises:
-        BaseException: What it raised, or a task of its that nobody has awaited.
+    An error of a task that nobody has awaited is raised too.
     """
     loop = OwnLoop(left, has_left)
     try:
@@ -402,7 +369,7 @@ def run_here(
 
 
 async def awaited(awaitable: Any) -> Any:
-    """Wrap any awaitable in a coroutine, which can be a task."""
+    """A coroutine can be a task; other awaitables cannot."""
     return await awaitable
 
 
@@ -417,7 +384,6 @@ class Reads:
         self._next: asyncio.Future[Any] | None = None
 
     async def __call__(self) -> Any:
-        """What the function returns or raises."""
         if self._next is None:
             self._next = in_thread(self._function)
             self._next.add_done_callback(note_error)  # where nobody awaits it any more
@@ -427,7 +393,6 @@ class Reads:
 
 
 def in_thread(function: Callable[[], Any]) -> asyncio.Future[Any]:
-    """Call a function that may block on a thread of the running loop."""
     return asyncio.get_running_loop().run_in_executor(None, function)
 
 
@@ -435,7 +400,6 @@ def in_thread(function: Callable[[], Any]) -> asyncio.Future[Any]:
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """An event loop that measures real time, and logs no exception as lost that it has raised."""
     loop = asyncio.new_event_loop()
     run_by_real_clock(loop)
     loop.set_exception_handler(log_unless_raised)
@@ -443,10 +407,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 def log_unless_raised(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what a loop reports, as asyncio does, unless the exception has left the loop already.
-
-    KeyboardInterrupt and SystemExit of a task come out of the loop at once, and its task is never asked for them.
-    """
+    """KeyboardInterrupt and SystemExit of a task come out of the loop at once, and its task is never asked for them."""
     if not isinstance(context.get("exception"), (KeyboardInterrupt, SystemExit)):
         loop.default_exception_handler(context)
 
@@ -458,9 +419,8 @@ def run_to_end(
 ) -> None:
     """Run a coroutine to its end, whatever a task raises meanwhile.
 
-    Args:
-        raised: Gets KeyboardInterrupt and SystemExit of any task: asyncio lets them out of the loop, besides whoever
-            awaits that task.
+    `raised` gets KeyboardInterrupt and SystemExit of any task: asyncio lets them out of the loop, besides whoever
+    awaits that task.
     """
     task = loop.create_task(coroutine)
     while not task.done():
@@ -483,8 +443,7 @@ async def end_everything() -> None:
 async def cancel_others(cancelled: set[asyncio.Task[Any]]) -> None:
     """Cancel every task but this one, and wait until they have ended. What they raise then is not reported.
 
-    Args:
-        cancelled: The tasks that have been cancelled: only once, since again would interrupt their clean-up.
+    Those in `cancelled` have been cancelled before: doing so again would interrupt their clean-up.
     """
     while others := await other_tasks():
         for task in others - cancelled:
@@ -496,13 +455,13 @@ async def cancel_others(cancelled: set[asyncio.Task[Any]]) -> None:
 
 
 async def other_tasks() -> set[asyncio.Task[Any]]:
-    """Every task but this one, those included that close a generator which was just dropped."""
+    """Tasks that close a generator which was just dropped are included."""
     for _ in range(2):  # one turn to make that task, one for it to begin
         await asyncio.sleep(0)
     return asyncio.all_tasks() - {asyncio.current_task()}
 
 
 def note_error(future: asyncio.Future[Any]) -> None:
-    """Look at a future's exception, so that asyncio does not report it as lost."""
+    """An exception that nobody has looked at is reported as lost by asyncio."""
     if not future.cancelled():
         future.exception()

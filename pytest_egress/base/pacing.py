@@ -38,7 +38,6 @@ class Shape:
 
     @property
     def is_plain(self) -> bool:
-        """Whether bytes come as they are."""
         return not self.delay and self.rate == math.inf and self.limit is None
 
 
@@ -46,14 +45,9 @@ PLAIN: Final = Shape()
 
 
 class Pacer:
-    """The bytes of one direction that are on their way.
+    """The bytes of one direction that are on their way. The clock is in seconds, and may stand still.
 
-    Args:
-        shape: How they come.
-        clock: Seconds; it may stand still.
-
-    Attributes:
-        is_cut: Whether the limit is reached: nothing more is taken in.
+    When the limit is reached, `is_cut` is true, and nothing more is taken in.
     """
 
     def __init__(self, shape: Shape, clock: Clock) -> None:
@@ -69,11 +63,10 @@ class Pacer:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more should be read, since so much is on its way."""
         return self._held >= self._most
 
     def put(self, data: bytes) -> None:
-        """Take in bytes that have come now, up to the limit."""
+        """Bytes beyond the limit are dropped."""
         if self.is_cut:
             return
         if self._left is not None:
@@ -86,11 +79,10 @@ class Pacer:
             self._held += len(data)
 
     def end(self) -> None:
-        """Note that no more bytes will come."""
         self._ended_at = self._clock() + self._shape.delay
 
     def due(self) -> memoryview | None:
-        """Bytes that may go now; None where there are none. They are the same until `took` tells that some went."""
+        """The bytes that may go now. They are the same until `took` tells that some went."""
         if not self._waiting:
             return None
         at = self._next_at()
@@ -101,7 +93,6 @@ class Pacer:
         return max(self._waiting[0][0], self._free_at) if self._waiting else math.inf
 
     def took(self, count: int) -> None:
-        """Note that so many of the bytes that were due have gone."""
         at, data = self._waiting.popleft()
         if rest := data[count:]:
             self._waiting.appendleft((at, rest))
@@ -110,18 +101,15 @@ class Pacer:
             self._free_at = self._clock() + count / self._shape.rate
 
     def drop(self) -> None:
-        """Forget what is on its way: nobody takes it."""
         self._waiting.clear()
         self._held, self._ended_at = 0, -math.inf if self._ended_at is not None else None
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is on its way."""
         return not self._waiting
 
     @property
     def is_over(self) -> bool:
-        """Whether all has gone, and the end has come too."""
         return self.is_empty and self._ended_at is not None and self._ended_at <= self._clock()
 
     @property

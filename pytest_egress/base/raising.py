@@ -11,16 +11,11 @@ MARK: Final = "_egress_mark"
 
 
 def claim(error: BaseException, mark: object) -> None:
-    """Note who has raised an exception.
-
-    Args:
-        mark: A bare `object()` of the claimant: an exception can be pickled, and keeps nothing alive.
-    """
+    """`mark` is a bare `object()` of the claimant: an exception can be pickled, and keeps nothing alive."""
     setattr(error, MARK, mark)
 
 
 def is_claimed(error: BaseException, mark: object) -> bool:
-    """Whether an exception has been claimed with a mark."""
     return getattr(error, MARK, None) is mark
 
 
@@ -36,7 +31,7 @@ def at_hand(error: BaseException) -> Iterator[object]:
 
 
 def attributes(value: object) -> list[object]:
-    """The values of an object's own attributes. Nothing of a value that stands for another one, as a proxy does."""
+    """A value that stands for another one, as a proxy does, has none."""
     try:
         return list(object.__getattribute__(value, "__dict__").values())
     except AttributeError:
@@ -55,5 +50,4 @@ def raising(error: BaseException) -> list[FrameType]:
 
 
 def is_asyncio(frame: FrameType) -> bool:
-    """Whether a frame runs code of asyncio."""
     return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "asyncio"

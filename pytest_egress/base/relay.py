@@ -26,7 +26,6 @@ MOST_SECONDS: Final = 86400.0  # of one poll(): it takes milliseconds up to 2**3
 
 
 def always() -> bool:
-    """Take the place of a condition that always holds."""
     return True
 
 
@@ -34,14 +33,10 @@ class Direction:
     """One direction of a relay: the bytes read from its source and not yet written to its sink.
 
     Args:
-        source: Where it reads.
-        sink: Where it writes.
-        pacer: When it may write.
         passes_end: Asked at the end of the source: whether that is the sink's as well.
 
     Attributes:
         count: How many bytes have been written.
-        first: The first bytes that were read.
         done: Whether the source has ended, and all that it sent has been passed on.
         failure: The error by which the source broke off, or None.
         refusal: The error of a write: the sink takes nothing more. Bytes for it are read and dropped from then on, so
@@ -67,7 +62,7 @@ class Direction:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the limit ends the connection now: the bytes before it have gone."""
+        """The limit ends the connection once the bytes before it have gone."""
         return self.pacer.is_cut and self.pacer.is_empty
 
     @property
@@ -107,7 +102,6 @@ class Direction:
         return False
 
     def _write(self) -> bool:
-        """Write what is due; pass the source's end on when it is due."""
         if (data := self.pacer.due()) is not None:
             try:
                 sent = self.sink.send(data)
@@ -134,11 +128,10 @@ class Direction:
 
     @property
     def seconds(self) -> float | None:
-        """How long to wait at most; None for no limit."""
         return None if self.done else self.pacer.seconds
 
     def awaited(self) -> list[tuple[socket.socket, int]]:
-        """What to wait for: sockets, and events of poll()."""
+        """Sockets, and events of poll()."""
         wanted = [(self.source, select.POLLIN)] if self._may_read else []
         if not (self.pacer.is_empty and (self.done or self._is_gone)):
             wanted.append((self.sink, select.POLLOUT if self.pacer.due() is not None else 0))
@@ -174,7 +167,6 @@ def relay(
         watch: Called with both directions after each round of copying, that from `one` to `other` first; a true result
             ends the relay.
         shape: How the bytes from `other` reach `one`.
-        clock: The time of the shape.
         passes_end: Asked at the end of `other`: whether it is passed on to `one`.
 
     Returns:
@@ -233,11 +225,9 @@ def play(
     seconds: float | None,
     clock: Clock,
 ) -> bool:
-    """Send what a pacer holds, and read all that comes meanwhile.
+    """Send what a pacer holds, and read all that comes meanwhile. The socket does not block.
 
     Args:
-        sock: Connected; it does not block.
-        heard: Takes the bytes that come.
         seconds: How long to go on after all has been sent; None is until the other side has ended.
 
     Returns:
@@ -262,7 +252,7 @@ def play(
 
 
 def hear(sock: socket.socket, heard: Callable[[bytes], object]) -> bool:
-    """Read what has come; return whether the other side has ended."""
+    """True: the other side has ended."""
     try:
         while data := sock.recv(COPY_BYTES):
             heard(data)
@@ -274,7 +264,7 @@ def hear(sock: socket.socket, heard: Callable[[bytes], object]) -> bool:
 
 
 def send_due(sock: socket.socket, pacer: Pacer) -> bool:
-    """Send what is due; return whether the other side takes no more."""
+    """True: the other side takes no more."""
     try:
         while (data := pacer.due()) is not None:
             pacer.took(sock.send(data))
@@ -286,10 +276,7 @@ def send_due(sock: socket.socket, pacer: Pacer) -> bool:
 
 
 def poll(wanted: list[tuple[socket.socket, int]], seconds: float | None) -> dict[int, int]:
-    """Wait until an event has come, by descriptor, or for so many seconds at most; None for no limit.
-
-    It may return earlier: a delay may be longer than poll() can wait.
-    """
+    """The events by descriptor; none after `seconds`, or earlier: a delay may be longer than the kernel can wait."""
     events: dict[int, int] = {}
     for sock, more in wanted:
         events[sock.fileno()] = events.get(sock.fileno(), 0) | more

@@ -32,17 +32,16 @@ class Socket(Real):
     """The original `socket.socket`, for where a plugin has replaced that."""
 
     def accept(self) -> tuple[Socket, Any]:
-        """Accept the next connection; return its socket, which is blocking, and the peer's address."""
+        """The socket of the connection is blocking."""
         descriptor, peer = self._accept()  # type: ignore[attr-defined]  # typeshed has none
         return Socket(self.family, self.type, self.proto, fileno=descriptor), peer  # not asked for
 
     def connect(self, address: Any) -> None:
-        """Connect as the C class does: the `connect` of Python's class may be a plugin's."""
+        """The `connect` of Python's class may be a plugin's."""
         _socket.socket.connect(self, address)
 
 
 def pair(kind: int = socket.SOCK_STREAM) -> tuple[Socket, Socket]:
-    """Two connected unix sockets."""
     one, other = _socket.socketpair(socket.AF_UNIX, kind)
     return Socket(fileno=one.detach()), Socket(fileno=other.detach())
 
@@ -60,11 +59,7 @@ def listener(backlog: int) -> Socket:
 
 
 def receive_timeout(sock: socket.socket, seconds: float) -> None:
-    """Limit blocking reads in the kernel (SO_RCVTIMEO, socket(7)). MSG_WAITALL works with it, not with `settimeout`.
-
-    Args:
-        seconds: 0 for no bound.
-    """
+    """Blocking reads end by SO_RCVTIMEO (socket(7)), 0 for no bound; MSG_WAITALL does not work with `settimeout`."""
     whole = int(seconds)
     value = struct.pack("@ll", whole, int((seconds - whole) * 1_000_000))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
@@ -88,7 +83,7 @@ def send_all(sock: socket.socket, data: bytes) -> None:
 
 
 def wanted(blocked: Exception, otherwise: int) -> int:
-    """What a socket waits for, as an event of poll(2): TLS may have to write before it can read, and conversely."""
+    """An event of poll(2): TLS may have to write before it can read, and conversely."""
     if isinstance(blocked, ssl.SSLWantReadError):
         return int(select.POLLIN)
     if isinstance(blocked, ssl.SSLWantWriteError):
@@ -97,12 +92,9 @@ def wanted(blocked: Exception, otherwise: int) -> int:
 
 
 def await_ready(sock: socket.socket, events: int, seconds: float = inf) -> int:
-    """Wait for events of poll(2), or the end, of a socket; return those that have happened, 0 for none.
+    """Return the events of poll(2) that have happened, 0 for none.
 
     Of a closed socket it is POLLNVAL: the next call of it says that.
-
-    Args:
-        seconds: How long.
     """
     poller = select.poll()
     try:
@@ -131,10 +123,7 @@ def has_closed_both_ways(sock: socket.socket) -> bool:
 
 
 def shut(sock: socket.socket) -> None:
-    """Shut a socket down both ways, which wakes a thread that blocks on it.
-
-    `SSLSocket.shutdown` is avoided: it drops the TLS layer first.
-    """
+    """The shutdown wakes a thread that blocks on the socket. `SSLSocket.shutdown` would drop the TLS layer first."""
     with contextlib.suppress(OSError):  # ENOTCONN of a listener, whose thread wakes all the same
         Real.shutdown(sock, socket.SHUT_RDWR)
 
@@ -146,7 +135,6 @@ def reset_at_close(sock: socket.socket) -> None:
 
 
 def reset(sock: socket.socket) -> None:
-    """Close a TCP socket so that its other end sees RST."""
     reset_at_close(sock)
     sock.close()
 
@@ -154,13 +142,11 @@ def reset(sock: socket.socket) -> None:
 def unguessed_loopback() -> str:
     """A random one of the 16 million loopback addresses of this machine.
 
-    Connections of ours are recognised by their source address and port. No other process can guess this one, so none
-    can be waiting at the listener with the same.
+    Connections of ours are recognised by their source. No other process can guess this address, and connect from it.
     """
     return f"127.{'.'.join(str(secrets.randbelow(254) + 1) for _ in range(3))}"
 
 
 def descriptor_limit() -> int:
-    """How many descriptors this process may have (getrlimit(2))."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft

@@ -14,13 +14,7 @@ from typing import Any
 
 
 class Unawaited:
-    """What is raised on a loop that nobody awaits.
-
-    Args:
-        loop: The loop, on which nothing has run yet.
-        told: Called where something has been raised.
-        of_transports: Whether that counts too which a transport tells of: what a protocol's own callbacks raise.
-    """
+    """Nothing has run yet on `loop`. With `of_transports`, what a protocol's own callbacks raise counts too."""
 
     def __init__(
         self,
@@ -56,11 +50,7 @@ class Unawaited:
         return task
 
     def check(self, *lesser: type[BaseException]) -> None:
-        """Raise the first error, if there is one. A task that still runs has none.
-
-        Args:
-            lesser: Types of errors that are raised only where there is no other.
-        """
+        """Raise the first error; one of the types `lesser` where there is no other. A task that still runs has none."""
         # A task whose error nobody has asked for: asyncio logs it when the task is dropped, which may be later.
         failed = (task.exception() for task in [*self._tasks] if is_lost(task))
         error = first_of((*self._raised, *failed), lesser)
@@ -77,7 +67,6 @@ def is_lost(task: asyncio.Task[Any]) -> bool:
 def first_of(
     errors: Iterable[BaseException | None], lesser: tuple[type[BaseException], ...]
 ) -> BaseException | None:
-    """The first error that is of no lesser type, else the first; None where there is none."""
     there = [error for error in errors if error is not None]
     return min(there, key=lambda error: isinstance(error, lesser), default=None)
 

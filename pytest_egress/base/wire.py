@@ -25,13 +25,11 @@ class Wire:
     """A socket that does not block. Every method but `close` and `shut` is called while `lock` is held.
 
     Args:
-        sock: Connected; TLS or plain.
         lock: Guards a protocol's state too; a new one by default.
 
     Attributes:
-        changed: What threads wait on for a change that another thread makes under the lock.
+        changed: Notified of a change that another thread makes under the lock.
         error: Why nothing can be sent any more; None while that is not so.
-        is_closed: Whether `stop` or `close` has been called.
     """
 
     def __init__(
@@ -50,7 +48,6 @@ class Wire:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits to be sent that nothing may be read."""
         return len(self._unsent) > MAX_UNSENT
 
     def receive(self, timeout: float | None = None, is_over: IsOver | None = None) -> bytes | None:
@@ -77,18 +74,14 @@ class Wire:
         return b""
 
     def queue(self, data: bytes) -> None:
-        """Send as much as goes out without waiting; `receive` and `drain` send the rest."""
+        """`receive` and `drain` send what does not go out without waiting."""
         if self.error is None:
             self._unsent += data
             self._queued += len(data)
             self.flush()
 
     def drain(self, is_over: IsOver | None = None, place: int | None = None) -> bool:
-        """Wait until all bytes are sent that are queued now.
-
-        Args:
-            is_over: As that of `receive`.
-            place: The number of bytes that had been queued, from the beginning, for those that were so earlier.
+        """Wait until all bytes are sent that are queued now, or up to `place`, their number from the beginning.
 
         Returns:
             Whether they are. What a peer that takes no more has sent can still be read.
@@ -101,7 +94,6 @@ class Wire:
         return self.error is None
 
     def flush(self) -> None:
-        """Send as much of what waits as goes out without waiting."""
         self._blocked_by = 0
         try:
             while self._unsent:  # OpenSSL wants the same bytes again where it could not send them
@@ -116,7 +108,7 @@ class Wire:
         self._unsent.clear()
 
     def _poll(self, events: int, seconds: float) -> int:
-        """Wait for an event while the lock is released, and send what could not be sent; return the events."""
+        """The lock is released meanwhile, and what could not be sent is sent. The events are returned."""
         events |= self._blocked_by
         self._polling += 1
         self.lock.release()
@@ -132,11 +124,11 @@ class Wire:
         return came
 
     def shut(self) -> None:
-        """Shut the socket down both ways: the thread that receives comes to the end."""
+        """The thread that receives comes to the end."""
         shut(self._sock)
 
     def stop(self) -> None:
-        """Send and receive nothing any more. At an end that it does not expect, OpenSSL would send an alert."""
+        """Nothing is sent any more: at an end that it does not expect, OpenSSL would send an alert."""
         self.is_closed = True
         self._refuse(ConnectionAbortedError("the connection is closed"))
 

@@ -30,7 +30,7 @@ class Seat:
         self.job: Job | None = job
 
     def run(self) -> None:
-        """Run the job, and keep no reference to it: it may hold a connection, and its thread may long wait."""
+        """No reference to the job is kept: it may hold a connection, and its thread may long wait."""
         job, self.job = self.job, None
         assert job is not None
         job()
@@ -62,7 +62,7 @@ class Workers:
         self._is_stopped = False
 
     def run(self, job: Job) -> None:
-        """Run a job on a thread; it must not raise.
+        """A job must not raise.
 
         Raises:
             RuntimeError: No thread can be started, and none runs that would take the job later.
@@ -86,7 +86,6 @@ class Workers:
             self._not_started(thread, job)
 
     def _not_started(self, thread: threading.Thread, job: Job) -> None:
-        """Leave a job to the threads that there are."""
         with self._lock:
             self._threads.discard(thread)
             if not self._threads:
@@ -94,7 +93,7 @@ class Workers:
             self._waiting.append(job)
 
     def stop(self) -> None:
-        """Keep no thread any longer. Jobs that run go on, and those that wait are run."""
+        """Jobs that run go on, and those that wait are run."""
         with self._lock:
             self._is_stopped = True
             idle, self._idle = self._idle, []
@@ -102,11 +101,7 @@ class Workers:
             seat.wake.release()
 
     def join(self, deadline: float) -> bool:
-        """Wait until no thread is left, after `stop`; return whether that is so. The calling one is not waited for.
-
-        Args:
-            deadline: When to give up, by `time.monotonic`.
-        """
+        """Wait until no thread but the calling one is left, after `stop`. `deadline` is by `time.monotonic`."""
         with self._lock:
             threads = list(self._threads - {threading.current_thread()})
         for thread in threads:
@@ -114,7 +109,6 @@ class Workers:
         return not any(thread.is_alive() for thread in threads)
 
     def __len__(self) -> int:
-        """How many threads there are."""
         with self._lock:
             return len(self._threads)
 
@@ -132,7 +126,7 @@ class Workers:
     def _await_job(self, seat: Seat, thread: threading.Thread) -> None:
         """Wait for the next job of a worker; it gets none where none comes for a while, or enough others wait.
 
-        A thread that gets none is none of the workers' from that moment on: a job would wait for it in vain.
+        The thread is then counted no more: a job would wait for it in vain.
         """
         with self._lock:
             if self._waiting:
