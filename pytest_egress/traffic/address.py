@@ -70,12 +70,10 @@ _OWN = "stays in the container and is never captured; have the container connect
 
 
 class _Refusal(ValueError):
-    """A text is no address or no host name, for this reason; the public functions add the text itself."""
+    """The public functions add the text to this reason why it is no address or no host name."""
 
 
 class _Exact:
-    """Matches one name or one address."""
-
     def __init__(self, host: str) -> None:
         self.host = host
         self.rank = (3, 0)
@@ -85,7 +83,7 @@ class _Exact:
 
 
 class _Network:
-    """Matches every address of a network, and no name."""
+    """Matches no name."""
 
     def __init__(self, network: _IPNetwork) -> None:
         self.host = str(network)
@@ -102,7 +100,7 @@ class _Network:
 
 
 class _Glob:
-    """Matches names, with each `*` as any run of characters, and no address."""
+    """Matches no address."""
 
     def __init__(self, glob: str) -> None:
         self.host = glob
@@ -114,8 +112,6 @@ class _Glob:
 
 
 class _Any:
-    """Matches every name and every address."""
-
     host = "*"
     rank = (0, 0)
 
@@ -128,13 +124,11 @@ _Pattern = _Exact | _Network | _Glob | _Any
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """The hosts and ports that a route is declared for.
+    """The hosts and ports that a route is declared for, made by `parse_address`.
 
-    `parse_address` makes it; there is no public constructor.
-    Two addresses are equal when their normal forms are: `text` does not count.
+    Two addresses are equal when their normal forms are: `text`, as it was declared, does not count.
 
     Attributes:
-        text: The address as it was declared.
         host: The host in normal form: a name, an address, a network, a glob or `*`.
         port: The port, or None for any.
     """
@@ -145,12 +139,11 @@ class Address:
     _pattern: _Pattern = field(compare=False, repr=False)
 
     def matches(self, host: str, port: int) -> bool:
-        """Whether this address covers `host`, which `normalise_host` has normalised, and `port`."""
+        """`normalise_host` has normalised `host`."""
         return (self.port is None or self.port == port) and self._pattern.matches(host)
 
     @property
     def is_exact(self) -> bool:
-        """Whether this is a single name or IP address, and not a pattern."""
         return isinstance(self._pattern, _Exact)
 
     @property
@@ -186,21 +179,16 @@ class Address:
         return (*self._pattern.rank, self.port is not None)
 
     def __str__(self) -> str:
-        """The normal form, `host:port` or `host:*`, which `parse_address` reads back."""
+        """`parse_address` reads it back."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{'*' if self.port is None else self.port}"
 
 
 def parse_address(text: object, *, default_port: int | None) -> Address:
-    """Read an address in the one format, `host[:port]`.
-
-    Args:
-        text: The address as a user wrote it. Anything but a `str` is refused.
-        default_port: The port where none is written; None is any port.
+    """Read an address in the one format, `host[:port]`. A `default_port` of None is any port.
 
     Raises:
-        AddressError: `text` is no address, or could never match. The message quotes it, says what
-            is wrong with it, and lists the accepted forms.
+        AddressError: `text` is no `str` or no address, or could never match. The message lists the accepted forms.
     """
     try:
         if not isinstance(text, str):
@@ -221,13 +209,11 @@ def parse_address(text: object, *, default_port: int | None) -> Address:
 def normalise_host(name: str) -> str:
     """The normal form of a host, in which declared hosts are compared with those on the wire.
 
-    Names: IDNA by UTS 46, label by label (ASCII labels pass, underscores included), lower case, no
-    trailing dot.
+    Names: IDNA by UTS 46, label by label (ASCII labels pass, underscores included), lower case, no trailing dot.
     Addresses: as `ipaddress` writes them (RFC 5952), without brackets, an IPv4-mapped one as IPv4.
 
     Raises:
-        AddressError: `name` is neither. An IPv6 zone counts as an error, since it means nothing
-            elsewhere.
+        AddressError: `name` is neither, or has an IPv6 zone, which means nothing elsewhere.
     """
     try:
         return _normalise(name)
@@ -309,7 +295,6 @@ def _parse_port(text: str) -> int | None:
 
 
 def _is_number(text: str) -> bool:
-    """Whether `text` is a short decimal number, without a sign or leading zeros."""
     return text.isascii() and text.isdigit() and len(text) <= 5 and text == str(int(text))
 
 
@@ -357,7 +342,7 @@ def _parse_network(text: str) -> _Network:
 
 
 def _unmapped_network(network: _IPNetwork) -> _IPNetwork:
-    """A network of IPv4-mapped addresses as IPv4: `::ffff:192.0.2.0/120` is `192.0.2.0/24`."""
+    """`::ffff:192.0.2.0/120` is `192.0.2.0/24`."""
     if network.version == 6 and network.prefixlen >= 96:
         mapped = network.network_address.ipv4_mapped
         if mapped is not None:
@@ -475,5 +460,5 @@ def _ends_in_number(name: str) -> bool:
 
 
 def is_ip_address(host: str) -> bool:
-    """Whether a normalised host is an address: no name has a colon or ends in a number."""
+    """No name has a colon or ends in a number."""
     return ":" in host or host.rpartition(".")[2].isdigit()

@@ -52,19 +52,16 @@ _SIGNALS = frozenset({0x00FF, 0x5600})
 
 @dataclass(frozen=True, kw_only=True)
 class ClientHello:
-    """What a client offers at the start of TLS (RFC 8446, section 4.1.2).
+    """What a client offers at the start of TLS (RFC 8446, section 4.1.2), by preference, and its extensions, in order.
 
     Attributes:
         sni: The name on the wire, not normalised (RFC 6066, section 3); bytes beyond ASCII are
             backslash-escaped. None where the client sent none.
-        alpn: The protocols it speaks, by preference (RFC 7301, section 3.1), escaped like `sni`.
-        versions: The TLS versions it offers, by preference (0x0304 is TLS 1.3): its
-            supported_versions (RFC 8446, section 4.2.1), or the one legacy version.
-        cipher_suites: Their numbers, by preference.
-        extensions: The types of its extensions, in order.
-        groups: The groups of its key exchange, by preference (RFC 8446, section 4.2.7).
-        signatures: The signature algorithms it accepts, by preference (RFC 8446, section 4.2.3).
-        key_shares: The groups for which it sends a key share, by preference (RFC 8446, section 4.2.8).
+        alpn: Protocols (RFC 7301, section 3.1), escaped like `sni`.
+        versions: 0x0304 is TLS 1.3: its supported_versions (RFC 8446, section 4.2.1), or the one legacy version.
+        groups: Those of its key exchange (RFC 8446, section 4.2.7).
+        signatures: The signature algorithms it accepts (RFC 8446, section 4.2.3).
+        key_shares: The groups for which it sends a key share (RFC 8446, section 4.2.8).
     """
 
     sni: str | None
@@ -95,7 +92,7 @@ def bytes_needed(data: bytes) -> int:
 
 
 def _begun(data: bytes) -> tuple[bytes, int]:
-    """The handshake message so far, and how many bytes more to wait for; none of them where that is not positive."""
+    """The handshake message so far, and how many more bytes to wait for: none where that is 0 or less."""
     message, end = _read_records(data)
     missing = max(_message_length(message) - len(message), end - len(data))
     _check_length(max(end, len(data) + missing))
@@ -122,11 +119,9 @@ def parse_client_hello(data: bytes) -> ClientHello | None:
 def client_of(hello: ClientHello, *, alpn: bool = True) -> str:
     """A digest of a ClientHello that tells one TLS client of a container from another; retries of a client share it.
 
-    It leaves out what differs between attempts: GREASE (RFC 8701), the order of extensions, session tickets, key
-    shares and padding. Two programs that use a library in the same way count as one client.
-
-    Args:
-        alpn: Whether the protocols that it offers count. They must not where the client may retry with others.
+    It leaves out what differs between attempts: GREASE (RFC 8701), the order of extensions, session tickets, key shares
+    and padding. Two programs that use a library in the same way count as one client. ALPN must not count where the
+    client may retry with other protocols.
     """
     lists = hello.versions, hello.cipher_suites, hello.groups, hello.signatures
     return _digest(lists, hello.extensions, hello.alpn if alpn else None)
@@ -136,7 +131,7 @@ def client_of(hello: ClientHello, *, alpn: bool = True) -> str:
 def _digest(
     lists: tuple[tuple[int, ...], ...], extensions: tuple[int, ...], alpn: tuple[str, ...] | None
 ) -> str:
-    """The digest for `client_of`, cached, since a client opens many connections."""
+    """Cached, since a client opens many connections."""
     left_out = _VARYING if alpn is not None else {*_VARYING, _ALPN}
     traits = [
         *([n for n in numbers if not is_grease(n) and n not in _SIGNALS] for numbers in lists),
@@ -147,7 +142,7 @@ def _digest(
 
 
 def is_grease(number: int) -> bool:
-    """Whether a number is a GREASE value, which has no meaning (RFC 8701)."""
+    """A GREASE value has no meaning (RFC 8701)."""
     return number & 0x0F0F == 0x0A0A and number >> 8 == number & 0xFF
 
 
@@ -282,7 +277,7 @@ def _parse_key_shares(extension: bytes | None) -> tuple[int, ...]:
 
 @lru_cache(maxsize=_KEPT_LISTS)
 def _pairs(extension: bytes | None) -> tuple[int, ...]:
-    """The numbers of a list, unchecked: here they only tell clients apart, and OpenSSL checks them."""
+    """The numbers are unchecked: here they only tell clients apart, and OpenSSL checks them."""
     body = (extension or b"")[2:]
     return struct.unpack(f">{len(body) // 2}H", body[: len(body) & ~1])
 
@@ -318,7 +313,7 @@ def _vector_at(data: bytes, offset: int, width: int) -> tuple[bytes, int]:
 
 
 def _last_vector(data: bytes, offset: int, width: int) -> bytes:
-    """The last vector of a structure; anything after it is an error."""
+    """Anything after it is an error."""
     vector, end = _vector_at(data, offset, width)
     if end < len(data):
         raise ClientHelloError("malformed ClientHello: bytes after the end of a structure")

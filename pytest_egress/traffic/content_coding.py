@@ -40,7 +40,7 @@ class MismatchError(ContentError):
 
 
 class BreaksOffError(MismatchError):
-    """They begin as it, and have no end."""
+    """The bytes of a body begin as those of its content coding, and have no end."""
 
 
 def codings(content_encoding: str) -> list[str]:
@@ -62,10 +62,9 @@ def decode(content: bytes, content_encoding: str, limit: int, hold: Hold | None 
 
     Args:
         limit: The most bytes that the body, or what is between two codings, may have.
-        hold: The place for what becomes of it.
 
     Raises:
-        OverLimitError: There is no room for it.
+        OverLimitError: `hold` has no room for it.
         ContentError: The body is not what the field says, or has more bytes, or needs a library.
     """
     if not codings(content_encoding):
@@ -100,7 +99,6 @@ def decoded(pieces: Iterable[bytes], content_encoding: str, limit: int) -> Itera
 
 
 def layer(pieces: Pieces, name: str, limit: int) -> Pieces:
-    """Decode one coding of a body, and check its errors and its length."""
     source = Source(pieces)
     if not source.more():
         return
@@ -131,10 +129,7 @@ def layer(pieces: Pieces, name: str, limit: int) -> Pieces:
 def mismatch(content: bytes, content_encoding: str, *, begins: bool = False) -> str:
     """Why a body is not in the codings of a Content-Encoding field; "" where it is, or that cannot be told.
 
-    The beginning of a long body tells.
-
-    Args:
-        begins: Whether more of the body follows.
+    Only its first bytes are decoded. With `begins`, more of it follows.
     """
     names = codings(content_encoding)
     if not content or not ENCODERS.keys() >= {*names}:
@@ -153,11 +148,7 @@ def mismatch(content: bytes, content_encoding: str, *, begins: bool = False) -> 
 
 
 class Source:
-    """The bytes that a decoder reads.
-
-    Attributes:
-        taken: How many bytes the pieces had so far.
-    """
+    """The bytes that a decoder reads. `taken` counts those of all pieces so far."""
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
@@ -165,11 +156,10 @@ class Source:
         self.taken = 0
 
     def more(self) -> bool:
-        """Whether there are more bytes."""
         return bool(self.peek(1))
 
     def peek(self, size: int) -> bytes:
-        """The next bytes, as many as this where there are so many; they are still to be taken."""
+        """As many bytes as this where there are so many; they are still to be taken."""
         while len(self._piece) - self._at < size and self._fetch():
             pass
         return self._piece[self._at : self._at + size]
@@ -197,24 +187,19 @@ class Source:
         return line
 
     def take(self, size: int = PIECE_BYTES) -> bytes:
-        """The next bytes, at most as many as this; b"" at the end."""
+        """At most as many bytes as this; b"" at the end."""
         self.more()
         data = self._piece[self._at : self._at + size]
         self._at += len(data)
         return data
 
     def read(self, size: int = PIECE_BYTES) -> bytes:
-        """As `take`, where an end is too early.
-
-        Raises:
-            EOFError: There are no more bytes.
-        """
+        """As `take`, but an early end raises EOFError."""
         if data := self.take(size):
             return data
         raise EOFError
 
     def give_back(self, size: int) -> None:
-        """Have the last bytes that were taken taken again."""
         self._at -= size
 
 
@@ -291,7 +276,6 @@ def aws_chunked(source: Source) -> Pieces:
 
 
 def chunk_size(line: bytes) -> int:
-    """The size of a chunk, in hexadecimal before the first ";"."""
     digits = line.partition(b";")[0]
     if not CHUNK_SIZE.fullmatch(digits):
         raise ValueError(f"{digits[:20]!r} is no size of a chunk")
@@ -310,10 +294,7 @@ DECODERS: Final[dict[str, Callable[[Source], Pieces]]] = {
 
 
 def br_library(need: str) -> Any:
-    """The library for br.
-
-    Args:
-        need: A clause that says what needs it.
+    """`need` is a clause that says what needs it.
 
     Raises:
         ContentError: It is not installed, or cannot bound what it gives.
@@ -332,7 +313,6 @@ def br_library(need: str) -> Any:
 
 
 def zstd_library(need: str) -> Any:
-    """The library for zstd; otherwise as `br_library`."""
     try:
         from compression import zstd
     except ImportError:
@@ -347,31 +327,24 @@ def zstd_library(need: str) -> Any:
 
 
 class Encoder(NamedTuple):
-    """Compresses a body piece by piece; the client can decode each piece as soon as it has it.
-
-    Attributes:
-        piece: Compresses a piece and flushes it.
-        end: Makes the last bytes.
-    """
+    """The client can decode each piece as soon as it has it: `piece` flushes what it compresses."""
 
     piece: Callable[[bytes], bytes]
     end: Callable[[], bytes]
 
 
 def zlib_encoder(wbits: int) -> Encoder:
-    """gzip, or deflate in zlib's format."""
     made = zlib.compressobj(wbits=wbits)
     return Encoder(lambda data: made.compress(data) + made.flush(zlib.Z_SYNC_FLUSH), made.flush)
 
 
 def br_encoder() -> Encoder:
-    """Brotli."""
     made = br_library(NEEDED.format("br")).Compressor(quality=BR_QUALITY)
     return Encoder(lambda data: made.process(data) + made.flush(), made.finish)
 
 
 def zstd_encoder() -> Encoder:
-    """Zstandard, at the library's own level, whose window is below `WINDOW_LOG`."""
+    """The library's own level has a window below `WINDOW_LOG`."""
     made = zstd_library(NEEDED.format("zstd")).ZstdCompressor()
     return Encoder(lambda data: made.compress(data, made.FLUSH_BLOCK), made.flush)
 
@@ -387,18 +360,13 @@ ENCODERS: Final[dict[str, Callable[[], Encoder]]] = {
 
 
 def encoder(name: str) -> Encoder:
-    """An encoder for one body.
-
-    Raises:
-        ValueError: The name is unknown, or its library is not installed.
-    """
+    """A ValueError says that the name is unknown, or that its library is not installed."""
     if name not in ENCODERS:
         raise ValueError(f"compress={name!r} is unknown: it takes {', '.join(map(repr, ENCODERS))}")
     return ENCODERS[name]()
 
 
 def encode(content: bytes, name: str) -> bytes:
-    """A whole body, compressed; otherwise as `encoder`."""
     whole = encoder(name)
     return whole.piece(content) + whole.end()
 
@@ -406,9 +374,7 @@ def encode(content: bytes, name: str) -> bytes:
 class EncodedStream(Iterator[bytes]):
     """The pieces of a body, each compressed when it is asked for, and a last one that ends them.
 
-    Args:
-        pieces: The pieces. If they have a method `close`, they are closed with this.
-        name: The coding; otherwise as `encoder`.
+    If `pieces` has a method `close`, it is closed with this.
     """
 
     def __init__(self, pieces: Iterable[bytes], name: str) -> None:
@@ -424,6 +390,5 @@ class EncodedStream(Iterator[bytes]):
         return end
 
     def close(self) -> None:
-        """Close the pieces."""
         close: Callable[[], object] = getattr(self._source, "close", lambda: None)
         close()

@@ -116,14 +116,13 @@ class SyntheticNames:
         self._names: dict[str, str] = {}
 
     def addresses(self, name: str) -> tuple[str, str]:
-        """The IPv4 and the IPv6 address of a name, in the form that `normalise_host` gives."""
+        """IPv4 first, in the form that `normalise_host` gives."""
         if name not in self._addresses:
             self._assign(name, self._free_addresses())
         self._addresses.move_to_end(name)
         return self._addresses[name]
 
     def name(self, address: str) -> str | None:
-        """The name that has this address, or None where no name has it (any more)."""
         name = self._names.get(address)
         if name is not None:
             self._addresses.move_to_end(name)
@@ -182,12 +181,9 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """The question of a query.
+    """The question of a query; `name` and `type` as in `Answer`.
 
     Attributes:
-        id: The ID of its message.
-        name: The name asked for, as `Answer.question` has it.
-        type: The type asked for, such as `A`.
         has_rules: Whether the rules for names are asked: not for `localhost`, nor for what is an error in any case.
     """
 
@@ -200,11 +196,7 @@ class Question:
 
 
 class _NoQueryError(Exception):
-    """A message is no query; the text says why.
-
-    Attributes:
-        rcode: The response code to refuse it with; None where no response is to be sent.
-    """
+    """The text says why a message is no query; it is refused with `rcode`, or not answered where that is None."""
 
     def __init__(self, why: str, rcode: dns.rcode.Rcode | None) -> None:
         super().__init__(f"it is no DNS query: {why}")
@@ -212,7 +204,7 @@ class _NoQueryError(Exception):
 
 
 def why_no_query(message: bytes) -> str:
-    """A sentence that says why a message is no query; "" for a query."""
+    """A sentence; "" for a query."""
     try:
         _read(message)
     except _NoQueryError as error:
@@ -243,9 +235,6 @@ class Resolver:
     """Answers the queries of one target. A repeated query gets its kept answer without being parsed again.
 
     There is no lock: threads that share an instance hold one of their own around each call.
-
-    Attributes:
-        names: The names that have been asked for, with their addresses.
     """
 
     def __init__(self, *, ipv6: bool = True) -> None:
@@ -255,7 +244,6 @@ class Resolver:
         self._known: dict[bytes, Answer] = {}  # by the query without its ID
 
     def name(self, address: str) -> str | None:
-        """The name that has this synthetic address, or None where no name has it."""
         return self.names.name(address)
 
     def alias(self, address: str) -> str | None:
@@ -267,7 +255,7 @@ class Resolver:
         return self.names.given(), self._aliases.copy()
 
     def question(self, query: bytes) -> Question | Answer:
-        """What `read_question` returns, of a query whose answer is kept without parsing it."""
+        """As `read_question`, but a query whose answer is kept is not parsed."""
         known = self._known.get(query[2:])
         if known is None:
             return read_question(query)
@@ -291,9 +279,8 @@ class Resolver:
 
         Args:
             query: A message without its TCP length.
-            resolution: What the rules for names say to it.
             question: What the method `question` has returned of it, where that was called.
-            over_tcp: Whether it came over TCP. Over UDP, addresses that do not fit are left out, and TC is set.
+            over_tcp: Over UDP, addresses that do not fit are left out, and TC is set.
 
         Returns:
             The answer. It is empty for a message that must not be answered: a response, or less than a header.
@@ -324,7 +311,7 @@ class Resolver:
         self._known[query[2:]] = found
 
     def _remember_aliases(self, found: Answer) -> None:
-        """Remember the name of each address that a rule gave out; a later name replaces an earlier one."""
+        """A later name replaces an earlier one."""
         for address in set(found.addresses).difference(_LOOPBACK):
             self._aliases.pop(address, None)
             self._aliases[address] = found.question
@@ -332,7 +319,7 @@ class Resolver:
                 del self._aliases[next(iter(self._aliases))]
 
     def _forget_aliases(self, found: Answer) -> None:
-        """Give synthetic addresses back to their own name, which is answered with them: a rule may have used them."""
+        """Synthetic addresses go back to their own name, which is answered with them: a rule may have used them."""
         if self._aliases:
             for address in found.addresses:
                 self._aliases.pop(address, None)
@@ -343,10 +330,7 @@ class Resolver:
 
 
 def tcp_frames(buffer: bytes) -> tuple[tuple[bytes, ...], bytes]:
-    """Split what a TCP client has sent into whole messages and the rest.
-
-    RFC 1035, section 4.2.2: each message comes after its length in two bytes.
-    """
+    """Split what a TCP client has sent into whole messages and the rest; see `tcp_frame`."""
     messages = []
     offset = 0
     while len(buffer) >= offset + 2:
@@ -364,11 +348,7 @@ def tcp_frame(wire: bytes) -> bytes:
 
 
 def _read(query: bytes) -> dns.message.Message:
-    """Parse a query.
-
-    Raises:
-        _NoQueryError: It is a response, has another opcode, or contains records that no query has.
-    """
+    """A _NoQueryError is raised for a response, another opcode, and records that no query has."""
     if len(query) < _HEADER_BYTES:
         raise _NoQueryError("it is shorter than the header of one", None)
     if query[2] & _IS_RESPONSE:
@@ -393,7 +373,7 @@ def _read(query: bytes) -> dns.message.Message:
 
 
 def _refuse(query: bytes, error: _NoQueryError) -> Answer:
-    """The refusal of a message that is no query, made from its header alone."""
+    """The refusal is made from the header alone."""
     if error.rcode is None:
         return Answer(wire=b"", question="", type="", rcode="", addresses=(), no_query=str(error))
     response = dns.message.Message(id=int.from_bytes(query[:2], "big"))
@@ -499,7 +479,6 @@ def _held(
 
 
 def _wanted(type: str, addresses: tuple[str, ...], ipv6: bool) -> tuple[str, ...]:
-    """The addresses of the families that a question is about."""
     families = _ANSWERED_TYPES.get(type, ())
     return tuple(
         each for each in addresses if (":" in each) in families and (ipv6 or ":" not in each)
@@ -550,7 +529,6 @@ def _append_records(
 
 
 def _size(response: dns.message.Message) -> int:
-    """How many bytes a message has; more than any may have where it has too many."""
     try:
         return len(response.to_wire(max_size=MAX_TCP_BYTES))
     except dns.exception.TooBig:
@@ -558,7 +536,6 @@ def _size(response: dns.message.Message) -> int:
 
 
 def _fitting(addresses: tuple[str, ...], room: int) -> tuple[str, ...]:
-    """The first of the addresses, as many as fit into so many bytes."""
     for number, address in enumerate(addresses):
         room -= _RECORD_BYTES[":" in address]
         if room < 0:

@@ -45,13 +45,7 @@ TARGETS: Final = ("target", "exchange")
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A record without its name and TTL.
-
-    Attributes:
-        type: Its type, such as "SRV".
-        text: Its text as it was declared.
-        rdata: The record as dnspython has it.
-    """
+    """A record without its name and TTL: its text as it was declared, and its rdata as dnspython has it."""
 
     type: str
     text: str
@@ -65,12 +59,12 @@ class Record:
 
     @property
     def host(self) -> str:
-        """The normal form of `target`, as routes are declared for it; "" where there is none."""
+        """As routes are declared for it; "" where there is none."""
         return "" if self.target is None else host_of(self.target)
 
 
 def host_of(name: Any) -> str:
-    """The normal form of a name of dnspython's. One that is no host name is in a zone file's notation."""
+    """A name of dnspython's that is no host name is in a zone file's notation."""
     text = name.to_text(omit_final_dot=True)
     try:
         return normalise_host(text)
@@ -79,7 +73,6 @@ def host_of(name: Any) -> str:
 
 
 def texts_of(records: Sequence[Record]) -> tuple[str, ...]:
-    """The texts of records, as they were declared."""
     return tuple(record.text for record in records)
 
 
@@ -119,11 +112,9 @@ class NameAnswer:
 
     @property
     def cname(self) -> Record | None:
-        """The record that leads to another name, or None."""
         return next(iter(self.records.get("CNAME", ())), None)
 
     def of_type(self, type: str) -> tuple[Record, ...]:
-        """The records that answer a question of a type, apart from the addresses."""
         if type == ANY_TYPE:
             return tuple(record for records in self.records.values() for record in records)
         return tuple(self.records.get(type, ()))
@@ -137,7 +128,6 @@ class NameAnswer:
         return not self.is_synthetic and type in ADDRESS_TYPES
 
     def __repr__(self) -> str:
-        """The answer as it is declared."""
         if self.is_truncated or self.is_synthetic:
             return repr(TRUNCATED if self.is_truncated else SYNTHETIC)
         if self.is_error:
@@ -164,10 +154,6 @@ class Resolution:
 
 def check_name_answer(answer: object, records: Records = NO_RECORDS) -> NameAnswer:
     """Make a `NameAnswer` of an address, a list of them, one of `RCODES`, or another of the words that it takes.
-
-    Args:
-        answer: That.
-        records: The records that the route declares besides.
 
     Raises:
         TypeError, ValueError: It is none of these; the text lists them.
@@ -199,7 +185,7 @@ NAME_ANSWERS: Final = (
 
 
 def text_of(address: object) -> str:
-    """An address as text. Other types are refused: `ip_address` would read a number as one."""
+    """Other types are refused: `ip_address` would read a number as an address."""
     if not isinstance(address, (str, IPv4Address, IPv6Address)):
         raise TypeError(f"{shown(address)} is no answer of DNS: {NAME_ANSWERS}")
     return str(address)

@@ -27,10 +27,7 @@ ALONE: Final = ("CNAME", "SOA")
 
 
 def parse_records(given: Mapping[str, Any]) -> dict[str, tuple[Record, ...]]:
-    """Parse the records that a DNS route declares.
-
-    Args:
-        given: The texts by type: a str, or a list of them. An empty list says that there is no record of the type.
+    """The texts of a type are a str, or a list of them. An empty list says that there is no record of the type.
 
     Raises:
         TypeError, ValueError: A text is no record of its type; the error quotes it, and has an example of one that is.
@@ -39,7 +36,6 @@ def parse_records(given: Mapping[str, Any]) -> dict[str, tuple[Record, ...]]:
 
 
 def parse_type(type: str, texts: object) -> tuple[Record, ...]:
-    """Parse the records of one type; see `parse_records`."""
     listed: Sequence[Any] = texts if isinstance(texts, (list, tuple)) else [texts]
     for text in listed:
         if not isinstance(text, str):
@@ -59,7 +55,6 @@ def parse_type(type: str, texts: object) -> tuple[Record, ...]:
 
 
 def parse_record(type: str, text: str) -> Record:
-    """Parse one record."""
     try:
         rdata = plain_text(text) if is_plain(type, text) else zone_text(type, text)
     except Exception as error:  # dnspython raises many kinds
@@ -76,16 +71,12 @@ def parse_record(type: str, text: str) -> Record:
 
 
 def is_plain(type: str, text: str) -> bool:
-    """Whether a text is that of a TXT record itself, and not the form of a zone file, which has it in quotes."""
+    """The form of a zone file has the text of a TXT record in quotes."""
     return type == "TXT" and not text.startswith('"')
 
 
 def zone_text(type: str, text: str) -> dns.rdata.Rdata:
-    """The record of a text in the form of a zone file.
-
-    Raises:
-        Exception: It has none; dnspython raises many kinds.
-    """
+    """Many kinds of exceptions are raised by dnspython for a text that is not in the form of a zone file."""
     if "\n" in text:
         raise ValueError("it has several lines: several records are a list")
     rdata = dns.rdata.from_text("IN", type, text, origin=dns.name.root, relativize=False)
@@ -94,12 +85,11 @@ def zone_text(type: str, text: str) -> dns.rdata.Rdata:
 
 
 def plain_text(text: str) -> dns.rdata.Rdata:
-    """A TXT record of a text that is not in a zone file's quotes. A long one is split into several strings."""
+    """The text is not in a zone file's quotes. A long one is split into several strings."""
     data = text.encode()
     strings = [data[at : at + MAX_STRING_BYTES] for at in range(0, len(data), MAX_STRING_BYTES)]
     return TXT(dns.rdataclass.IN, dns.rdatatype.TXT, strings or [b""])
 
 
 def example(type: str) -> str:
-    """A right declaration of a record, as code."""
     return f"{type}={RECORD_EXAMPLES[type]!r}"

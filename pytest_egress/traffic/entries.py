@@ -205,9 +205,7 @@ BEGAN_HTTP2: Final = "began HTTP/2"
 def server_of(protocol: str, host: str | None) -> str:
     """Advice for a client that speaks a protocol which is not answered where it came: which server could answer it.
 
-    Args:
-        protocol: The protocol's ALPN name.
-        host: The host of its TLS handshake; None for plain TCP.
+    `protocol` is its ALPN name; `host` is that of its TLS handshake, None for plain TCP.
     """
     certificate = f" that has a certificate of egress_ca.issue_cert({host!r})" if host else ""
     if protocol == "h2":
@@ -314,7 +312,7 @@ class Mail(Entry):
 
 
 def printable(address: str) -> str:
-    """A mail address as it is shown: what is not printable is escaped, and a long one is cut."""
+    """What is not printable is escaped, and a long address is cut."""
     return cut(repr(address)[1:-1], SHOWN_VALUE)
 
 
@@ -323,12 +321,7 @@ TlsPeers = tuple[str, str, "int | None", str]
 
 
 class Handshake(NamedTuple):
-    """A successful TLS handshake.
-
-    Attributes:
-        started: When its connection began, in the time of entries.
-        address: The IP address that was dialled.
-    """
+    """A successful TLS handshake; `started` is when its connection began, `address` the IP address dialled."""
 
     started: float
     address: str

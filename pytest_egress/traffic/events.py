@@ -62,12 +62,12 @@ class Event:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text as clients split them: at CRLF, LF and CR alone. `str.splitlines` splits at U+2028 too."""
+    """Clients split lines at CRLF, LF and CR alone; `str.splitlines` splits at U+2028 too."""
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def event_bytes(item: object) -> bytes:
-    """The bytes of an event: an `Event`, or its data as a str, or as a dict or list that is sent as JSON.
+    """The bytes of an `Event`, or of its data: a str, or a dict or list that is sent as JSON.
 
     Raises:
         TypeError: It is none of these, or its data cannot be sent as JSON.

@@ -43,12 +43,12 @@ class Head(NamedTuple):
 
     @property
     def has_body(self) -> bool:
-        """Whether a body follows in HTTP/1.1, by the fields that frame it (RFC 9112 section 6.3)."""
+        """By the fields that frame a body in HTTP/1.1 (RFC 9112 section 6.3)."""
         return bool(self.expected) or "transfer-encoding" in self.headers
 
     @property
     def is_http2_preface(self) -> bool:
-        """Whether this is how HTTP/2 begins (RFC 9113 section 3.4)."""
+        """HTTP/2 begins so (RFC 9113 section 3.4)."""
         return (self.method, self.path, self.http_version) == ("PRI", "*", "2.0")
 
 
@@ -57,22 +57,21 @@ class RequestTooLargeError(OverLimitError):
 
 
 def fields(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Header fields as text; latin-1 keeps every byte (RFC 9110 section 5.5)."""
+    """Text in latin-1 keeps every byte (RFC 9110 section 5.5)."""
     return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw])
 
 
 def size_of(headers: Headers) -> int:
-    """What fields take in memory, as an `Account` counts it."""
+    """As an `Account` counts memory."""
     return sum(len(name) + len(value) + OBJECT_BYTES for name, value in headers.raw)
 
 
 def raw_fields(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Header fields as bytes."""
     return [(name.encode("ascii"), raw_value(value)) for name, value in headers.raw]
 
 
 def raw_value(text: str) -> bytes:
-    """A field's value as bytes: text that `fields` decoded gives its original bytes, other text UTF-8."""
+    """Text that `fields` decoded gives its original bytes, other text UTF-8."""
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
@@ -101,7 +100,7 @@ def end_to_end(headers: Headers) -> Headers:
 
 
 def without(headers: Headers, *names: str) -> Headers:
-    """The fields without those of these names, which are in lower case."""
+    """The names are in lower case."""
     return Headers([pair for pair in headers.raw if pair[0].lower() not in names])
 
 

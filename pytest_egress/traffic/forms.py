@@ -72,19 +72,14 @@ class FormFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """The parts of a form.
-
-    Attributes:
-        fields: Those that have no filename.
-        files: Those that have one.
-    """
+    """Parts without a filename are `fields`, the others `files`."""
 
     fields: MultiDict[str]
     files: MultiDict[FormFile]
 
 
 def parse_query(text: str) -> MultiDict[str]:
-    """The pairs of a query or of a urlencoded form, decoded; a pair without "=" has the value ""."""
+    """A pair without "=" has the value ""."""
     return MultiDict(parse_qsl(text, keep_blank_values=True))
 
 
@@ -127,7 +122,7 @@ def parse_form(content: bytes, content_type: str) -> Form:
 
 
 def room_for(content: bytes, content_type: str) -> int:
-    """What the form in a body takes in memory, as an `Account` counts it."""
+    """As an `Account` counts memory."""
     if is_multipart(content_type):  # of which `MAX_PARTS` bounds the number
         return len(content)
     return (
@@ -138,22 +133,19 @@ def room_for(content: bytes, content_type: str) -> int:
 
 
 def is_urlencoded(content_type: str) -> bool:
-    """Whether a Content-Type is that of pairs, or there is none."""
     return media_type(content_type) in ("", "application/x-www-form-urlencoded")
 
 
 def media_type(content_type: str) -> str:
-    """The type in a Content-Type, without its parameters, in lower case."""
     return content_type.partition(";")[0].strip().lower()
 
 
 def is_multipart(content_type: str) -> bool:
-    """Whether a Content-Type is that of a form in parts."""
     return media_type(content_type) == "multipart/form-data"
 
 
 def parse_multipart(content: bytes, content_type: str) -> Form:
-    """The parts of a `multipart/form-data` body, as `parse_form`. No bytes are no parts."""
+    """No bytes are no parts; otherwise as `parse_form`."""
     from python_multipart.multipart import MultipartParser, parse_options_header
 
     try:
@@ -177,7 +169,7 @@ def parse_multipart(content: bytes, content_type: str) -> Form:
 
 
 def without_preamble(content: bytes, boundary: bytes) -> bytes:
-    """The body from its first boundary on: what comes before is to be ignored (RFC 2046 section 5.1.1)."""
+    """What comes before the first boundary is to be ignored (RFC 2046 section 5.1.1)."""
     delimiter = rb"--%b(?:--|[ \t]*\r\n)" % re.escape(boundary)
     if re.match(delimiter, content):  # as a rule
         return content
@@ -186,20 +178,13 @@ def without_preamble(content: bytes, boundary: bytes) -> bytes:
 
 
 class Part:
-    """A part that is being read: its header fields, and its content in pieces."""
-
     def __init__(self) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
         self.pieces: list[bytes] = []
 
 
 class PartReader:
-    """Collects the parts that the parser finds.
-
-    Attributes:
-        parts: The parts so far.
-        is_whole: Whether the last boundary was read.
-    """
+    """Collects the parts that the parser finds; `is_whole` once the last boundary was read."""
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
@@ -207,7 +192,6 @@ class PartReader:
         self._name, self._value = b"", b""
 
     def callbacks(self) -> MultipartCallbacks:
-        """The methods that the parser calls."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._add_name,
@@ -240,11 +224,7 @@ class PartReader:
 
 
 def part_of(part: Part) -> tuple[FormFile, bool]:
-    """A part as a file, and whether it is one.
-
-    Raises:
-        ValueError: It has no name (RFC 7578 section 4.2).
-    """
+    """A part as a file, and whether it is one. One without a name raises ValueError (RFC 7578 section 4.2)."""
     from python_multipart.multipart import parse_options_header
 
     headers = tuple((wire_text(name), wire_text(value)) for name, value in part.headers)
@@ -282,12 +262,11 @@ ESCAPES: Final = re.compile("%(?:22|0D|0A)")
 
 
 def unescaped(name: bytes) -> str:
-    """A name of a part, as it was before the client escaped it."""
     return ESCAPES.sub(lambda found: unquote(found[0]), wire_text(name))
 
 
 def wire_text(data: bytes) -> str:
-    """Text that a client has written into a field: UTF-8, else latin-1."""
+    """Clients write UTF-8 into a field, else latin-1."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -295,7 +274,6 @@ def wire_text(data: bytes) -> str:
 
 
 def field_text(part: FormFile) -> str:
-    """The value of a field, in its own charset, else UTF-8."""
     return decode_text(part.content, part.content_type)
 
 
@@ -303,10 +281,7 @@ def parse_cookies(fields: Iterable[str]) -> MultiDict[str]:
     """The cookies of a request, by the rules of servers, which are wider than RFC 6265 section 4.2.1.
 
     Pairs are separated by ";" and nothing else. A value in quotes is without them. A pair without "=" is a value whose
-    name is empty, as for browsers.
-
-    Args:
-        fields: The values of all Cookie fields; HTTP/2 clients send several (RFC 9113 section 8.2.3).
+    name is empty, as for browsers. HTTP/2 clients send several Cookie fields (RFC 9113 section 8.2.3).
     """
     pairs = []
     for pair in ";".join(fields).split(";"):
@@ -322,14 +297,13 @@ QUOTED: Final = re.compile(r"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)
 
 
 def unquoted(value: str) -> str:
-    """The value of a cookie without its quotes."""
     if len(value) < 2 or not value[0] == value[-1] == '"':
         return value
     return QUOTED.sub(lambda found: found[2] or chr(int(found[1], 8)), value[1:-1])
 
 
 def cookie_text(text: str) -> str:
-    """A cookie's text: header fields are decoded as latin-1, and clients write UTF-8."""
+    """Header fields are decoded as latin-1, and clients write UTF-8."""
     try:
         return wire_text(text.encode("latin-1"))
     except UnicodeEncodeError:  # of a request that a test has made

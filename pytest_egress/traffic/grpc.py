@@ -139,7 +139,7 @@ class GrpcCall:
 
 
 def is_grpc(request: Request) -> bool:
-    """Whether a request is a call of gRPC, by its Content-Type; `application/grpc-web` is another protocol."""
+    """The Content-Type tells; `application/grpc-web` is another protocol."""
     essence = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return essence == CONTENT_TYPE or essence.startswith(f"{CONTENT_TYPE}+")
 
@@ -174,7 +174,7 @@ TEXT: Final = re.compile(r"[\x20-\x7e]*")
 
 
 def metadata_of(headers: Headers) -> Metadata:
-    """The metadata in header fields. Of a key in "-bin" the values are decoded; one that is no base64 stays as sent."""
+    """Values of a key in "-bin" are decoded; one that is no base64 stays as sent."""
     pairs: list[tuple[str, str | bytes]] = []
     for key, value in headers.raw:
         name = key.lower()
@@ -188,7 +188,7 @@ def metadata_of(headers: Headers) -> Metadata:
 
 
 def unpadded(text: str) -> bytes:
-    """The bytes of a value in base64, which comes with padding or without."""
+    """A value in base64 comes with padding or without."""
     data = raw_value(text)
     try:
         return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
@@ -197,7 +197,7 @@ def unpadded(text: str) -> bytes:
 
 
 def checked_metadata(metadata: Iterable[Any] | None) -> Metadata:
-    """Check the metadata that a servicer sends, as grpc's own server does.
+    """The checks are those of grpc's own server.
 
     Raises:
         TypeError, ValueError: It cannot be sent; the text quotes the pair.
@@ -206,11 +206,6 @@ def checked_metadata(metadata: Iterable[Any] | None) -> Metadata:
 
 
 def checked_pair(pair: Any) -> tuple[str, str | bytes]:
-    """One key and its value, checked.
-
-    Raises:
-        TypeError, ValueError: They cannot be sent; the text quotes them.
-    """
     if isinstance(pair, str) or len(pair) != 2:
         raise TypeError(f"metadata is pairs of key and value, and this is none: {pair!r}")
     key, value = pair
@@ -231,12 +226,11 @@ def checked_pair(pair: Any) -> tuple[str, str | bytes]:
 
 
 def metadata_fields(metadata: Metadata) -> list[tuple[str, str]]:
-    """Metadata as header fields; bytes go in base64, without padding."""
+    """Bytes go in base64, without padding."""
     return [(key, field_value(value)) for key, value in metadata]
 
 
 def field_value(value: str | bytes) -> str:
-    """A value of metadata as that of a header field."""
     if isinstance(value, str):
         return value
     return base64.b64encode(value).rstrip(b"=").decode("ascii")
@@ -249,11 +243,7 @@ UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-
 
 
 def parse_timeout(text: str | None) -> float | None:
-    """The seconds of a `grpc-timeout` field; None where there is none.
-
-    Raises:
-        StatusError: It is malformed.
-    """
+    """The seconds of a `grpc-timeout` field; None where there is none. A malformed one raises StatusError."""
     if text is None:
         return None
     found = TIMEOUT.fullmatch(text)
@@ -269,7 +259,7 @@ UNENCODED: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
 def encode_details(details: str) -> str:
-    """The text of a status as the value of `grpc-message`: UTF-8, percent-encoded."""
+    """The value of `grpc-message` is UTF-8, percent-encoded."""
     text = quote(details, safe=UNENCODED, errors="replace")
     inner = text.strip(" ")  # no field may begin or end with a space
     before = len(text) - len(text.lstrip(" "))
@@ -277,12 +267,10 @@ def encode_details(details: str) -> str:
 
 
 def decode_details(value: str) -> str:
-    """The text of a status in a `grpc-message` field; what is malformed in it stays."""
     return unquote(value, errors="replace")
 
 
 def status_fields(code: int, details: str, metadata: Metadata = ()) -> list[tuple[str, str]]:
-    """The fields that end a call."""
     fields = [("grpc-status", str(int(code)))]
     if details:
         fields.append(("grpc-message", encode_details(details)))
@@ -290,11 +278,7 @@ def status_fields(code: int, details: str, metadata: Metadata = ()) -> list[tupl
 
 
 def status_in(*several: Headers) -> tuple[Code | None, str]:
-    """The status in the trailers or the head of a response; without one (None, "").
-
-    Args:
-        several: The fields of each, first those that count first.
-    """
+    """The status of the first fields that have one, trailers or head; without one (None, "")."""
     for headers in several:
         number = headers.get("grpc-status", "")
         if number.isascii() and number.isdigit() and len(number) < 4:
@@ -313,11 +297,7 @@ def status_head(code: int, details: str) -> Headers:
 
 
 class MessageBuffer:
-    """Cuts the bytes of a request into messages.
-
-    Args:
-        encoding: The value of `grpc-encoding`, by which a message is compressed where its prefix says so.
-    """
+    """Cuts the bytes of a request into messages; `encoding` is that of each whose prefix says that it is compressed."""
 
     def __init__(self, encoding: str = "identity") -> None:
         self._encoding = encoding
@@ -325,11 +305,9 @@ class MessageBuffer:
 
     @property
     def size(self) -> int:
-        """How many bytes have come that no message has been made of."""
         return len(self._bytes)
 
     def receive(self, data: bytes) -> None:
-        """Take bytes as they come."""
         self._bytes += data
 
     def next_message(self) -> bytes | None:
@@ -353,24 +331,17 @@ class MessageBuffer:
         return inflate(data, self._encoding) if flag else data
 
     def check_end(self) -> None:
-        """Check that the request does not end within a message.
-
-        Raises:
-            StatusError: It does.
-        """
         if self._bytes:
             text = f"the request ended within a message, after {len(self._bytes)} bytes of it"
             raise StatusError(Code.INTERNAL, text)
 
 
 def too_large(what: str) -> StatusError:
-    """The error for a message that is too large."""
     text = f"{what}, which is over the limit of {MAX_MESSAGE_BYTES}"
     return StatusError(Code.RESOURCE_EXHAUSTED, text)
 
 
 def frame(data: bytes, *, compressed: bool = False) -> bytes:
-    """A message with its prefix."""
     return b"".join((bytes((compressed,)), len(data).to_bytes(4, "big"), data))
 
 
@@ -379,17 +350,12 @@ ENCODINGS: Final = ("identity", *WINDOWS)
 
 
 def accepted_encodings(headers: Headers) -> frozenset[str]:
-    """The encodings in which a client takes messages."""
     listed = headers.get("grpc-accept-encoding", "").lower().split(",")
     return frozenset(name.strip() for name in listed)
 
 
 def inflate(data: bytes, encoding: str) -> bytes:
-    """Inflate a message; no more than `MAX_MESSAGE_BYTES` are made of it.
-
-    Raises:
-        StatusError: It cannot be inflated, or is larger than that.
-    """
+    """A StatusError is raised for a message that cannot be inflated, or is over `MAX_MESSAGE_BYTES` then."""
     if encoding == "identity":
         raise StatusError(Code.INTERNAL, "a message is compressed, and no grpc-encoding says how")
     if encoding not in WINDOWS:
@@ -408,6 +374,5 @@ def inflate(data: bytes, encoding: str) -> bytes:
 
 
 def deflate(data: bytes, encoding: str) -> bytes:
-    """Compress a message: by "gzip" or "deflate"."""
     deflater = zlib.compressobj(wbits=WINDOWS[encoding])
     return deflater.compress(data) + deflater.flush()

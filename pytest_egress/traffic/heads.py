@@ -34,29 +34,20 @@ LENGTH: Final = re.compile(rb"(?i)\ncontent-length:([^\n]*)")
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a head or a trailer section is refused.
-
-    Attributes:
-        text: The shape in words, with the section of the RFC that rules.
-        status_code: The status of the answer.
-    """
+    """Why a head or a trailer section is refused, with the RFC section that rules, and the status of the answer."""
 
     text: str
     status_code: int = 400
 
 
 def end_of_head(data: bytes) -> int | None:
-    """Where the head at the start of some bytes ends, behind its empty line; None where more is needed."""
+    """The end is behind the empty line; None where more bytes are needed."""
     found = END_OF_HEAD.search(data)
     return found.end() if found else None
 
 
 def head_fault(head: bytes) -> Fault | None:
-    """Why the head of a request is refused, though h11 might read it; None where it is not.
-
-    Args:
-        head: The request line and the fields with their line ends, and the empty line.
-    """
+    """Why a head, with its empty line, is refused, though h11 might read it; None where it is not."""
     if len(head) > MAX_HEADER_BYTES:
         return Fault(f"its head is over MAX_HEADER_BYTES, {MAX_HEADER_BYTES} bytes", 431)
     line, _, fields = head.partition(b"\n")
@@ -68,11 +59,7 @@ def head_fault(head: bytes) -> Fault | None:
 
 
 def line_fault(lines: bytes, part: str) -> Fault | None:
-    """Why lines are refused: for how one ends or begins, or for a control character.
-
-    Args:
-        part: What the lines are, in words.
-    """
+    """Why lines are refused: for how one ends or begins, or for a control character. `part` names them."""
     breaks = lines.count(b"\r\n")
     if lines.count(b"\n") != breaks:
         what = f"a line of its {part} ends in LF alone: lines end in CR LF"
@@ -108,12 +95,8 @@ def request_line_fault(line: bytes) -> Fault | None:
 def length_fault(fields: bytes, *, is_of_1_0: bool) -> Fault | None:
     """Why fields are refused that say where the body ends: they have to say one thing, to every server.
 
-    A Content-Length that is repeated or listed may be refused even where all are equal (RFC 9110 section 8.6), as
-    nginx and Node.js do.
-
-    Args:
-        fields: Their lines, after a line end.
-        is_of_1_0: Whether the request is of HTTP/1.0.
+    A Content-Length that is repeated or listed may be refused even where all are equal (RFC 9110 section 8.6), as nginx
+    and Node.js do. The fields are lines, after a line end.
     """
     names = fields.lower()
     is_coded = b"\ntransfer-encoding:" in names
@@ -135,8 +118,8 @@ def fault_in_http2(
     """Why the head of a request of HTTP/2 is refused, though h2 has read it; None where it is not.
 
     Args:
-        path: The value of :path; None where CONNECT has none.
-        fields: Its fields, without those that begin with a colon.
+        path: None where CONNECT has none.
+        fields: Without those that begin with a colon.
         ends: Whether neither a body nor trailers follow.
     """
     if path is not None and not path.startswith(b"/") and (method, path) != (b"OPTIONS", b"*"):
@@ -160,9 +143,7 @@ def fault_in_http2(
 def trailer_fault(section: bytes, count: int) -> Fault | None:
     """Why the trailer section of a chunked body is refused, though h11 has read it; None where it is not.
 
-    Args:
-        section: The bytes up to its end. What comes before it, as the last chunk, does not matter.
-        count: How many fields h11 has found in it.
+    The bytes before the section, such as the last chunk, do not matter. `count` is how many fields h11 has found in it.
     """
     lines = section.rsplit(b"\n", count + 2)[-count - 2 :]
     return line_fault(b"\r\n" + b"\n".join(lines), "trailer section")
@@ -180,5 +161,4 @@ def in_words(before: str, pattern: re.Pattern[bytes], lines: bytes) -> str:
 
 
 def quoted(data: bytes) -> str:
-    """Bytes of a client's for a message: shortened, and with control characters escaped."""
     return shown(data.decode("latin-1"))

@@ -122,14 +122,14 @@ class Http1:
 
     @property
     def waiting(self) -> bytes:
-        """The bytes that have come and belong to nothing that was read."""
+        """Bytes that have come and belong to nothing that was read."""
         if self._is_untouched:
             return b"" if self._plain is None else self._plain.waiting
         return bytes(self._h11.trailing_data[0])
 
     @property
     def closed(self) -> bool:
-        """Whether the client has closed, or the connection cannot be used again."""
+        """True also where the connection cannot be used again."""
         if self._is_untouched:
             return self._has_closed
         return (
@@ -138,7 +138,7 @@ class Http1:
         )
 
     def read_head(self) -> Head | None:
-        """The head of the next request; None where more data is needed, or the client has closed."""
+        """None where more data is needed, or the client has closed."""
         if self._plain is not None and not self._plain.is_taken:
             self._plain.is_taken = True
             return self._plain.head
@@ -167,7 +167,7 @@ class Http1:
         return self.interim(100, NO_FIELDS)
 
     def interim(self, status_code: int, headers: Headers) -> bytes:
-        """The bytes of an interim response; b"" for a client of HTTP/1.0, which knows none (RFC 9110 section 15.2)."""
+        """A client of HTTP/1.0 knows no interim response, and gets b"" (RFC 9110 section 15.2)."""
         if self._h11.their_http_version == b"1.0":
             return b""
         # The phrase is needed: botocore does not recognise a status line without one.
@@ -196,7 +196,7 @@ class Http1:
         return None
 
     def read_whole(self) -> bytes | None:
-        """The whole body, where it has come with the head of a plain request; None for any other.
+        """None where the body has not come with the head of a plain request.
 
         No other thread uses this object yet.
         """
@@ -207,7 +207,6 @@ class Http1:
 
     @property
     def is_read(self) -> bool:
-        """Whether the body of the current request has been read to its end."""
         if self._plain is not None:
             return self._plain.has_ended
         return self._h11.their_state not in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
@@ -222,11 +221,8 @@ class Http1:
     def send(self, response: Response, method: str, date: str) -> Iterator[bytes]:
         """Yield the bytes of a response, piece by piece; those of its head only where that has not been sent alone.
 
-        An exception of its stream is not caught.
-
-        Args:
-            method: The method of the request: the response to a HEAD has no body.
-            date: The value of the Date field (RFC 9110 section 6.6.1).
+        An exception of its stream is not caught. The response to a HEAD has no body. `date` is the Date field (RFC 9110
+        section 6.6.1).
         """
         if (plain := self.plain_answer(response, date)) is not None:
             yield plain
@@ -240,7 +236,7 @@ class Http1:
             yield from self._send_stream(stream, response)
 
     def plain_answer(self, response: Response, date: str) -> bytes | None:
-        """The bytes of a plain response to a plain request; None where h11 has to make them, by `send`."""
+        """None where the request or the response is not plain: h11 has to make the bytes, by `send`."""
         with self._lock:
             plain = self._plain
             if plain is None or not plain.has_ended or plain.is_answered:
@@ -253,11 +249,7 @@ class Http1:
         return None if head is None else head + response.content
 
     def head(self, response: Response, date: str, *, framed: bool = False) -> bytes:
-        """The bytes of the head of a response. They say whether the connection stays open after it.
-
-        Args:
-            framed: Whether the body is `response.content`.
-        """
+        """The head says whether the connection stays open. With `framed`, the body is `response.content`."""
         headers = response_fields(response, date, framed=framed)
         said = {"connection", "keep-alive"} & {*response.headers}
         if not said and not self.is_read:  # the next request is not known to follow
@@ -270,18 +262,17 @@ class Http1:
         )
 
     def switch(self, headers: Headers) -> bytes:
-        """The bytes of `101 Switching Protocols`, after which no HTTP follows (RFC 9110 section 15.2.2)."""
+        """No HTTP follows `101 Switching Protocols` (RFC 9110 section 15.2.2)."""
         event = h11.InformationalResponse(
             status_code=101, headers=raw_fields(headers), reason=b"Switching Protocols"
         )
         return self._encoded(event)
 
     def piece(self, data: bytes) -> bytes:
-        """The bytes of a piece of a streamed body."""
         return self._encoded(h11.Data(data=data))
 
     def end(self, trailers: Headers = NO_FIELDS) -> bytes:
-        """The bytes that end a streamed body. HTTP/1.0 has no chunks, and so no place for trailers."""
+        """HTTP/1.0 has no chunks, and so no place for trailers."""
         chunked = self._h11.their_http_version != b"1.0"
         return self._encoded(h11.EndOfMessage(headers=raw_fields(trailers) if chunked else []))
 
@@ -306,7 +297,7 @@ class Http1:
             yield end
 
     def next_request(self) -> bool:
-        """Get ready for the next request; return False where the connection cannot have another."""
+        """False where the connection cannot have another request."""
         if self._plain is not None and self._plain.is_answered:
             self._plain = None
             return True
@@ -331,29 +322,23 @@ class Http1:
         return self._h11.trailing_data[0].lstrip(b"\r\n")
 
     def refusal(self, response: Response, date: str) -> bytes:
-        """The bytes of a response that closes the connection, or b"" where none can be sent any more."""
+        """The response closes the connection; b"" where none can be sent any more."""
         if self.has_answered:
             return b""
         return b"".join(self.send(response, "GET", date))
 
 
 def refuse(fault: Fault | None) -> None:
-    """Raise what is wrong with a head or a trailer section as h11 raises what it finds itself.
-
-    Raises:
-        h11.RemoteProtocolError: Something is wrong.
-    """
+    """The fault is raised as h11 raises those that it finds itself, by a h11.RemoteProtocolError."""
     if fault is not None:
         raise h11.RemoteProtocolError(fault.text, error_status_hint=fault.status_code)
 
 
 def server_side() -> h11.Connection:
-    """h11's state of a connection before its first request."""
     return h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
 
 
 def head_of(event: h11.Request) -> Head:
-    """The `Head` of a request that h11 has parsed."""
     raw = event.headers.raw_items()
     known = {name.lower(): value for name, value in raw}  # h11 lets neither of the two repeat
     target, authority = event.target.decode("latin-1"), known.get(b"host", b"").decode("latin-1")
@@ -380,7 +365,6 @@ def head_of(event: h11.Request) -> Head:
 
 
 def with_host(raw: list[tuple[bytes, bytes]], host: str) -> list[tuple[bytes, bytes]]:
-    """The fields with this Host in place of theirs; unchanged where it is the same."""
     value = host.encode("latin-1")
     if (b"host", value) in [(name.lower(), each) for name, each in raw]:
         return raw

@@ -38,13 +38,7 @@ REASON: Final = re.compile(rb"[ -~]*")
 
 
 class PlainFields(NamedTuple):
-    """The fields of a plain request, and what two of them say.
-
-    Attributes:
-        authority: Host; None where it is empty.
-        length: Content-Length; None where there is none.
-        size: What they take in memory.
-    """
+    """`authority` is Host, None where that is empty; `length` is Content-Length; `size` is in memory."""
 
     headers: Headers
     authority: str | None
@@ -53,7 +47,7 @@ class PlainFields(NamedTuple):
 
 
 def plain_fields(lines: bytes) -> PlainFields | None:
-    """The fields in these lines; None where they are not those of a plain request."""
+    """None where these are not the lines of a plain request."""
     if FEW_FIELDS.fullmatch(lines) is None:
         return None
     pairs = NAME_AND_VALUE.findall(lines.decode())
@@ -80,11 +74,7 @@ known_fields: Final = lru_cache(maxsize=64)(plain_fields)
 
 
 class PlainRequest:
-    """A plain request that has come whole.
-
-    Args:
-        data: All its bytes.
-        body: The last of them, which are its body.
+    """A plain request that has come whole. `body` is the end of `data`.
 
     Attributes:
         is_taken: Whether its head has been read.
@@ -98,11 +88,9 @@ class PlainRequest:
 
     @property
     def waiting(self) -> bytes:
-        """The bytes that have not been read."""
         return self._unread if self.is_taken else self._data
 
     def read_whole(self) -> bytes:
-        """The whole body."""
         body, self._unread = self._unread, b""
         self.has_ended = True
         return body
@@ -162,12 +150,8 @@ def plain_head(
 ) -> bytes | None:
     """The head of a plain answer, which leaves the connection open; None where it is not plain.
 
-    It is cached for the answers that do not change.
-
-    Args:
-        length: How many bytes its content has.
-        date: The value of the Date field, where the answer has none.
-        last: The lines that are added to its fields.
+    It is cached for the answers that do not change. `date` is used where the answer has no Date; `last` are lines that
+    follow its fields.
     """
     fields, phrase = raw_fields(Headers(headers)), raw_value(reason)
     names = {name.lower() for name, _ in fields}

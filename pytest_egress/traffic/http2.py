@@ -69,58 +69,38 @@ class Http2Error(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """An event of a stream.
-
-    Attributes:
-        stream: The stream's number.
-    """
-
     stream: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked(Event):
-    """The head of a request has come. Where it has neither body nor trailers, `Ended` comes next."""
+    """The head of a request has come. Where neither body nor trailers follow, `Ended` comes next."""
 
     head: Head
 
 
 @dataclass(frozen=True, kw_only=True)
 class BodyCame(Event):
-    """A piece of a request's body has come. Its bytes are given back by `Http2.give_back` when they have been read."""
+    """`Http2.give_back` gives the bytes of this piece back when they have been read."""
 
     data: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended(Event):
-    """A request has come to its end.
-
-    Attributes:
-        trailers: The fields after its body.
-    """
-
     trailers: Headers
 
 
 @dataclass(frozen=True, kw_only=True)
 class WasReset(Event):
-    """A stream was reset: by its client, or by h2 since its client broke a rule of streams.
-
-    Attributes:
-        why: A sentence's part about it.
-    """
+    """A stream was reset: by its client, or by h2 since its client broke a rule. `why` is part of a sentence."""
 
     why: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unreadable(Event):
-    """A request is malformed, or came on a stream that its client had ended; the stream has been reset.
-
-    Attributes:
-        why: What is wrong with it.
-    """
+    """The request is malformed, or came on a stream that its client had ended; the stream has been reset."""
 
     why: str
 
@@ -134,14 +114,9 @@ Came: TypeAlias = "Asked | BodyCame | Ended | WasReset | Unreadable | WindowGrew
 
 
 class Http2:
-    """The server side of one HTTP/2 connection.
+    """The server side of one HTTP/2 connection. `clock` is in seconds, for the limit on resets.
 
-    Args:
-        clock: Seconds, for the limit on resets.
-
-    Attributes:
-        is_leaving: Whether the client has sent GOAWAY: it makes no request any more, and reads the answers to others.
-        has_asked: Whether a request has come.
+    After a GOAWAY of the client, `is_leaving` is true: it makes no request any more, and reads the answers to others.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -178,23 +153,20 @@ class Http2:
 
     @property
     def is_within_head(self) -> bool:
-        """Whether a request's head has begun to come, and is not whole yet."""
         return self._cutter.is_within_head
 
     @property
     def has_part_of_head(self) -> bool:
-        """Whether bytes have come that are certainly those of a head which is not whole yet."""
         return self._cutter.has_part_of_head
 
     @property
     def has_begun(self) -> bool:
-        """Whether the client's preface has come."""
         return not self._preface_left
 
     # From the client.
 
     def receive(self, data: bytes) -> Iterator[Came]:
-        """Take the bytes that were read, and yield what they bring.
+        """The events are yielded as the bytes bring them.
 
         Raises:
             Http2Error: The connection cannot go on. `outgoing` then has the GOAWAY, and every event before was yielded.
@@ -209,7 +181,6 @@ class Http2:
             raise self._refuse(h2.errors.ErrorCodes.FRAME_SIZE_ERROR, str(error)) from error
 
     def _without_preface(self, data: bytes) -> bytes:
-        """The bytes behind the client's preface."""
         if not (left := self._preface_left):
             return data
         begun = data[:left]
@@ -300,13 +271,13 @@ class Http2:
         return BodyCame(stream=event.stream_id, data=event.data) if event.data else None
 
     def _count_reset(self) -> None:
-        """Count a stream that was reset, whoever did: a client can make us reset one as well (CVE-2025-8671)."""
+        """Whoever reset the stream: a client can make us reset one as well (CVE-2025-8671)."""
         if not self._resets.take():
             text = f"more than {RESET_BURST} streams were reset within seconds"
             raise self._refuse(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, text)
 
     def _refuse(self, code: h2.errors.ErrorCodes, text: str) -> Http2Error:
-        """End the connection with a GOAWAY; return the error to raise."""
+        """A GOAWAY ends the connection; the error is to be raised."""
         with suppress(h2.exceptions.ProtocolError):  # h2 has ended it already
             self._h2.close_connection(code, text.encode())
         return Http2Error(text)
@@ -323,7 +294,6 @@ class Http2:
     # To the client.
 
     def outgoing(self) -> bytes:
-        """The bytes to send."""
         return self._h2.data_to_send()
 
     def start(self, stream: int, status_code: int, headers: Headers, *, ends: bool) -> None:
@@ -338,7 +308,7 @@ class Http2:
         self._send(lambda: self._h2.send_headers(stream, head, end_stream=ends))
 
     def room(self, stream: int) -> int:
-        """How many bytes of a body may be sent in the next frame of a stream.
+        """How many bytes of a body the next frame of a stream may have.
 
         Raises:
             ConnectionError: The connection or the stream has ended.
@@ -350,21 +320,12 @@ class Http2:
         return max(min(window, self._h2.max_outbound_frame_size), 0)
 
     def send(self, stream: int, data: bytes, *, ends: bool = False) -> None:
-        """Send a piece of a body, no more than there is room for.
-
-        Raises:
-            ConnectionError: The connection or the stream has ended.
-        """
+        """No more than there is `room` for, which raises likewise."""
         self._idle_frames = 0
         self._send(lambda: self._h2.send_data(stream, data, end_stream=ends))
 
     def finish(self, stream: int, trailers: Headers = NO_FIELDS) -> None:
-        """End a response.
-
-        Raises:
-            ValueError: HTTP/2 cannot carry a trailer.
-            ConnectionError: The connection or the stream has ended.
-        """
+        """Raises as `start` does."""
         if trailing := sendable(trailers):
             self._send(lambda: self._h2.send_headers(stream, trailing, end_stream=True))
         else:
@@ -377,24 +338,18 @@ class Http2:
             raise ConnectionError(ended_text(error)) from error
 
     def reset(self, stream: int, code: int) -> None:
-        """Break a stream off; nothing happens where it has ended."""
         with suppress(h2.exceptions.ProtocolError):
             self._h2.reset_stream(stream, code)
 
     def forget(self, stream: int) -> None:
-        """Forget a stream that has been served."""
         self._unpaid_of.pop(stream, None)
 
     def goaway(self) -> bytes:
-        """A GOAWAY without an error: no request is taken any more, and those that came are answered.
-
-        h2 would close every stream with it.
-        """
+        """No request is taken after it, and those that came are answered; the GOAWAY of h2 would close every stream."""
         return goaway_frame(self.last_stream)
 
     @property
     def last_stream(self) -> int:
-        """The number of the last request that has come."""
         last: int = self._h2.highest_inbound_stream_id
         return last
 
@@ -406,7 +361,6 @@ class Bucket:
         self._clock, self._left, self._at = clock, float(RESET_BURST), clock()
 
     def take(self) -> bool:
-        """Take one; False where none is left."""
         now = self._clock()
         self._left = min(RESET_BURST, self._left + (now - self._at) * RESET_RATE) - 1
         self._at = now
@@ -417,7 +371,6 @@ RawFields: TypeAlias = "list[tuple[bytes, bytes]]"
 
 
 def plain(headers: object) -> RawFields:
-    """The fields of an event of h2, as pairs of bytes."""
     return [(bytes(name), bytes(value)) for name, value in headers or ()]  # type: ignore[attr-defined]
 
 
@@ -425,12 +378,8 @@ def plain(headers: object) -> RawFields:
 def head_of(raw: tuple[tuple[bytes, bytes], ...], *, ends: bool) -> Head:
     """The `Head` of a request that h2 has decoded and checked (RFC 9113 section 8.3.1).
 
-    It is cached, since clients ask the same again: calls of one method of gRPC have equal heads.
-
-    Host is the first field, from :authority. h2 has joined the fields Cookie.
-
-    Args:
-        ends: Whether neither a body nor trailers follow.
+    It is cached, since clients ask the same again: calls of one method of gRPC have equal heads. Host is the first
+    field, from :authority. h2 has joined the fields Cookie. `ends` says that neither a body nor trailers follow.
 
     Raises:
         ValueError: The method is no token, or the head is refused by `heads`.
@@ -481,7 +430,7 @@ def sendable(headers: Headers) -> RawFields:
 
 @lru_cache(maxsize=64)
 def sendable_pairs(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[bytes, bytes], ...]:
-    """What `sendable` gives for fields; cached, since a head is checked before it is sent, and most are sent again."""
+    """Cached, since a head is checked before it is sent, and most are sent again."""
     raw = []
     for name, value in raw_fields(end_to_end(Headers(pairs))):
         if not TOKEN.fullmatch(name.decode("latin-1")) or UNSENDABLE.search(value):
@@ -491,7 +440,6 @@ def sendable_pairs(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[bytes, byt
 
 
 def reset_text(event: h2.events.StreamReset) -> str:
-    """A text about a stream that was reset."""
     code = event.error_code
     name = getattr(code, "name", code)
     return (
@@ -502,12 +450,10 @@ def reset_text(event: h2.events.StreamReset) -> str:
 
 
 def ended_text(error: h2.exceptions.ProtocolError) -> str:
-    """A text about a stream or a connection that h2 says has ended."""
     return f"the stream has ended: {told(error)}"
 
 
 def response_headers(response: Response, date: str, *, framed: bool) -> Headers:
-    """The fields to send with a response: its own, Date, and Content-Length where the body's length is known."""
     from pytest_egress.traffic.http1 import response_fields
 
     return fields(response_fields(response, date, framed=framed))

@@ -32,16 +32,14 @@ Fields: TypeAlias = "Sequence[tuple[bytes, bytes]]"
 
 
 class KeepingDecoder(h2.connection.Decoder):  # type: ignore[misc,name-defined]  # hpack's, by way of h2
-    """A decoder that keeps the fields of the last block: those that h2 does not pass on can be read by no other one.
+    """Keeps the fields of the last block, as another decoder could not read those that h2 does not pass on.
 
-    Attributes:
-        fields: The fields; whoever has read them sets them to ().
+    Whoever has read `fields` sets them to ().
     """
 
     fields: Fields = ()
 
     def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
-        """The fields of a block."""
         decoded = list(super().decode(data, raw))
         self.fields = decoded
         return decoded
@@ -57,11 +55,7 @@ class ClientEnds:
         self._block_is_late = self._block_ends = self._block_is_first = False
 
     def take(self, frame: bytes, fields: Fields) -> str:
-        """Take the next frame.
-
-        Args:
-            frame: A whole frame, with its head.
-            fields: The fields of the block that ends with it; empty where none does.
+        """Take a whole frame, with its head, and the fields of the block that ends with it, if one does.
 
         Returns:
             What its client should not have sent, as a text; "" for a frame that is none of that.
@@ -110,7 +104,6 @@ class ClientEnds:
 
 
 def late_text(number: int) -> str:
-    """A text about what came too late."""
     return f"came for stream {number}, whose request had come whole or was reset (RFC 9113 section 5.1)"
 
 

@@ -28,11 +28,7 @@ class FrameTooLongError(Exception):
 
 
 class FrameCutter:
-    """The frames of one direction of a connection, as its bytes come.
-
-    Args:
-        longest: The most bytes of a frame behind its head.
-    """
+    """The frames of one direction of a connection, each with at most `longest` bytes behind its head."""
 
     def __init__(self, longest: int) -> None:
         self._longest = longest
@@ -46,16 +42,15 @@ class FrameCutter:
 
     @property
     def has_part_of_head(self) -> bool:
-        """Whether a part of a request's head has arrived. The kind of a frame is its fourth byte."""
+        """The kind of a frame is its fourth byte."""
         return self._in_block or self._waiting[3:4] == b"\x01"
 
     @property
     def is_in_block(self) -> bool:
-        """Whether the next frame has to continue a field block (RFC 9113 section 4.3)."""
+        """The next frame has to continue a field block (RFC 9113 section 4.3)."""
         return self._in_block
 
     def receive(self, data: bytes) -> None:
-        """Take the bytes that were read."""
         self._waiting += data
 
     def next_frame(self) -> bytes | None:
@@ -83,14 +78,10 @@ class FrameCutter:
 
 
 def goaway_frame(last_stream: int) -> bytes:
-    """A GOAWAY without an error (RFC 9113 section 6.8).
-
-    Args:
-        last_stream: The number of the last stream that is answered.
-    """
+    """A GOAWAY without an error (RFC 9113 section 6.8); `last_stream` is the last one that is answered."""
     return struct.pack(">LBLLL", 8 << 8 | GOAWAY, 0, 0, last_stream, 0)
 
 
 def stream_of(frame: bytes) -> int:
-    """The stream that a frame is for; 0 for the connection."""
+    """0 is the connection."""
     return int.from_bytes(frame[5:9], "big") & 0x7FFFFFFF

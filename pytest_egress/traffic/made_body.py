@@ -29,9 +29,6 @@ class MadeBody:
         limit: The most bytes that are kept.
         fits: Tells whether so many bytes of it may be kept from now on, in place of those before: `Hold.fits`.
         why: Why nothing is kept, as a clause; "" where the limit allows something.
-
-    Attributes:
-        size: How many bytes have been made.
     """
 
     __slots__ = ("_fits", "_kept", "_limit", "_why", "size")
@@ -41,7 +38,7 @@ class MadeBody:
         self._why, self.size = why, 0
 
     def add(self, piece: bytes) -> None:
-        """Add a piece. Where they become too many, none is kept any more."""
+        """Where the pieces become too many, none is kept any more."""
         self.size += len(piece)
         if self._why:
             return
@@ -57,16 +54,12 @@ class MadeBody:
         self._fits(0)
 
     def end(self) -> None:
-        """Note that no piece follows: it may be kept for longer than what counts it."""
+        """No piece follows. The body may be kept for longer than what counts it."""
         self._fits = never
 
     @property
     def content(self) -> bytes:
-        """All that has been made so far.
-
-        Raises:
-            RuntimeError: It is not kept.
-        """
+        """What has been made so far; a RuntimeError where it is not kept."""
         if self._why and self.size:
             raise RuntimeError(NOT_KEPT.format(self.size, self._why))
         return self._kept.getvalue()
@@ -75,12 +68,7 @@ class MadeBody:
 class KeptStream(Iterator[bytes]):
     """The pieces of a streamed body, each kept before it is given.
 
-    Args:
-        source: The pieces. If they have a method `close`, they are closed with this.
-        made: Keeps them.
-
-    Attributes:
-        source: The pieces.
+    If the source has a method `close`, it is closed with this.
     """
 
     def __init__(self, source: Iterable[bytes], made: MadeBody) -> None:
@@ -93,12 +81,11 @@ class KeptStream(Iterator[bytes]):
         return piece
 
     def close(self) -> None:
-        """Close the pieces: no further one follows."""
         self._made.end()
         close: Callable[[], object] = getattr(self.source, "close", lambda: None)
         close()
 
 
 def never(size: int) -> bool:
-    """Take the place of `fits` where no piece follows: it would keep the window alive."""
+    """In the place of `fits` where no piece follows: that would keep the window alive."""
     return False

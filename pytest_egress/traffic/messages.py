@@ -74,7 +74,6 @@ def shown(value: object) -> str:
 
 
 def cut(text: str, size: int, gap: str = "...") -> str:
-    """The text, with `gap` for its middle where it has more than `size` characters."""
     if len(text) <= size:
         return text
     half = (size - len(gap)) // 2
@@ -82,7 +81,6 @@ def cut(text: str, size: int, gap: str = "...") -> str:
 
 
 def host_port(host: str, port: int | None) -> str:
-    """`host:port`, an IPv6 address in brackets."""
     host = f"[{host}]" if ":" in host else host
     return host if port is None else f"{host}:{port}"
 
@@ -142,7 +140,7 @@ NO_FIELDS: Final = Headers()
 
 @lru_cache(maxsize=16)
 def only_field(name: str, value: str) -> Headers:
-    """The fields of a response that has but one, by default: one value for all of them."""
+    """One value for all responses that have only the default field."""
     return Headers([(name, value)])
 
 
@@ -173,7 +171,7 @@ class Incomplete(Protocol):
 
     @property
     def trailers(self) -> Headers:
-        """The fields after the body, once that has been read."""
+        """They are there once the body has been read."""
         ...
 
     @property
@@ -187,26 +185,19 @@ class Incomplete(Protocol):
         ...
 
     @property
-    def disconnected(self) -> bool:
-        """Whether the client has left."""
-        ...
+    def disconnected(self) -> bool: ...
 
     def stream(self) -> Iterator[bytes]:
-        """The body in pieces, as they come; none is kept."""
+        """None of the pieces is kept."""
         ...
 
-    def send_interim(self, status_code: int, headers: Headers) -> None:
-        """Send an interim response."""
-        ...
+    def send_interim(self, status_code: int, headers: Headers) -> None: ...
 
 
 class GivenBody:
-    """A body of which a part was given to the constructor of `Request`. The rest is another body's.
+    """A body of which a part was given to the constructor of `Request`. What is `UNSET` is the other body's.
 
-    Args:
-        content: The content, or `UNSET` for the other body's.
-        trailers: The trailers, or `UNSET` likewise.
-        other: The other body; None for a request of no connection.
+    `other` is None for a request of no connection.
     """
 
     def __init__(self, content: Any, trailers: Any, other: Incomplete | None) -> None:
@@ -216,54 +207,43 @@ class GivenBody:
 
     @property
     def content(self) -> bytes:
-        """The content that was given, else the other body's."""
         content: bytes = self._given_or(self._content, "content")
         return content
 
     @property
     def trailers(self) -> Headers:
-        """The trailers that were given, else the other body's."""
         trailers: Headers = self._given_or(self._trailers, "trailers")
         return trailers
 
     @property
     def streamed(self) -> int | None:
-        """How much of the other body was streamed; None where the content was given."""
         return None if self._content is not UNSET or self._other is None else self._other.streamed
 
     @property
     def disconnected(self) -> bool:
-        """Whether the client of the other body has left; False where there is none."""
         return self._other is not None and self._other.disconnected
 
     @property
     def is_whole(self) -> bool:
-        """Whether the content was given, or is the other body's and there."""
         return self._content is not UNSET or self._other is None or self._other.is_whole
 
     def _given_or(self, given: Any, name: str) -> Any:
         return getattr(self._other, name) if given is UNSET else given
 
     def stream(self) -> Iterator[bytes]:
-        """The content that was given as one piece, else the other body."""
         if self._content is UNSET and self._other is not None:
             yield from self._other.stream()
         elif self._content:
             yield self._content
 
     def send_interim(self, status_code: int, headers: Headers) -> None:
-        """Send an interim response to the client of the other body."""
         if self._other is None:
             raise TypeError("the request came from no container: there is nobody to send it to")
         self._other.send_interim(status_code, headers)
 
 
 class OfBody:
-    """A parameter of `Request` for a part of its body, and the attribute that reads it from there.
-
-    Args:
-        read: Reads it.
-    """
+    """A parameter of `Request` for a part of its body, and the attribute, which `read` reads from there."""
 
     def __init__(self, read: Callable[[Request], object]) -> None:
         self._read = read
@@ -576,8 +556,7 @@ class Request:
 def lent_json(request: Request, *, times: int) -> Iterator[Any]:
     """As `request.json()`, with room for it within the `with` block: whoever keeps it longer is code of the test's.
 
-    Args:
-        times: How many values as large as this one there may be.
+    The room is for as many values of this size as `times` says.
     """
     hold = (request._account or Account()).hold("parsed JSON")
     try:
@@ -908,11 +887,7 @@ def check_compress(name: object, headers: Headers) -> None:
 
 
 def check_stream(name: str, stream: object, of: str) -> None:
-    """Refuse a stream that is no iterable, or a str or bytes, whose items are no pieces of a body.
-
-    Args:
-        of: What it yields, in words.
-    """
+    """A str or bytes is no stream: its items are no pieces of a body. `of` is what a stream yields, in words."""
     is_iterable = isinstance(stream, (Iterable, AsyncIterable))
     if isinstance(stream, (str, bytes, bytearray, Mapping)) or not is_iterable:
         raise TypeError(
@@ -921,7 +896,7 @@ def check_stream(name: str, stream: object, of: str) -> None:
 
 
 def stated_length(headers: Headers) -> int | None:
-    """The Content-Length of a message; None where it is absent, or overridden (RFC 9112 section 6.3)."""
+    """None where there is no length, or it is overridden (RFC 9112 section 6.3)."""
     lengths = headers.get_all("content-length")
     return int(lengths[0]) if lengths and "transfer-encoding" not in headers else None
 
@@ -933,11 +908,7 @@ BROKEN_ON_PURPOSE: Final = (
 
 
 def check_length(headers: Headers, size: int) -> None:
-    """Refuse a Content-Length that differs from the body's length (RFC 9110 section 8.6).
-
-    Args:
-        size: The length of the body in bytes.
-    """
+    """Content-Length is the body's length in bytes (RFC 9110 section 8.6)."""
     if (length := stated_length(headers)) not in (None, size):
         raise ValueError(
             f"Content-Length is {length}, and the body has {size} bytes: leave the field out, it is "
@@ -946,11 +917,7 @@ def check_length(headers: Headers, size: int) -> None:
 
 
 def check_coding(headers: Headers, content: bytes, *, begins: bool = False) -> None:
-    """Refuse a Content-Encoding that is not the body's (RFC 9110 section 8.4).
-
-    Args:
-        begins: Whether more of the body follows.
-    """
+    """Content-Encoding is that of the body (RFC 9110 section 8.4). With `begins`, more of the body follows."""
     coding = headers.get("content-encoding")
     if coding and (why := mismatch(content, coding, begins=begins)):
         raise ValueError(
@@ -960,7 +927,7 @@ def check_coding(headers: Headers, content: bytes, *, begins: bool = False) -> N
 
 
 def check_bodiless(status_code: int, body: object) -> None:
-    """Refuse a body where the status allows none, unless it is empty."""
+    """An empty body counts as none."""
     if body:
         raise ValueError(
             f"a response of status {status_code} has no body (RFC 9110 section 6.4.1), and one is given: leave it out, "
@@ -977,7 +944,6 @@ REASON: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")  # RFC 9112 section 4
 
 
 def check_reason(reason: object) -> str:
-    """Return the reason phrase, or raise where it would break the status line."""
     text: str = check_type("reason", reason, str)
     if not REASON.fullmatch(text):
         raise ValueError(f"{text!r} is no reason phrase: it has a control character")
@@ -995,7 +961,7 @@ def checked_fields(source: HeaderSource | None) -> Headers:
 
 
 def as_fields(source: HeaderSource) -> Headers:
-    """Header fields that were given in place of received ones. Only those that are no `Headers` are checked."""
+    """Only fields that are no `Headers` are checked. They were given in place of received ones."""
     return source if isinstance(source, Headers) else checked_fields(source)
 
 
@@ -1027,7 +993,6 @@ def check_field(name: object, value: object) -> None:
 
 @lru_cache(maxsize=64)
 def reason_phrase(status_code: int) -> str:
-    """The registered reason phrase of a status, or "" where there is none."""
     try:
         return HTTPStatus(status_code).phrase
     except ValueError:

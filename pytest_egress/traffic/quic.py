@@ -22,12 +22,7 @@ FLAGS_TO_IDS: Final = 7  # bytes of flags, version, and the lengths of both IDs
 
 
 def begins_quic(data: bytes, size: int) -> bool:
-    """Whether a datagram begins a connection of QUIC.
-
-    Args:
-        data: Its first bytes, of which an Initial packet needs some fifty.
-        size: How many bytes it has in all.
-    """
+    """An Initial packet needs some fifty of the first bytes, `data`; `size` is that of the whole datagram."""
     if size < LEAST_BYTES or len(data) < FLAGS_TO_IDS or data[0] & FORM_AND_FIXED != FORM_AND_FIXED:
         return False
     if not is_initial(data[0] >> 4 & 3, int.from_bytes(data[1:5], "big")):
@@ -49,11 +44,7 @@ def is_initial(kind: int, version: int) -> bool:
 
 
 def fits(data: bytes, at: int, size: int) -> bool:
-    """Whether the token and the rest of the packet, each behind its length, are within the datagram.
-
-    Args:
-        at: Where the length of the token is.
-    """
+    """Whether the token, whose length is at `at`, and the rest of the packet after its own are within the datagram."""
     if (token := varint(data, at)) is None:
         return False
     at = token[1] + token[0]

@@ -57,7 +57,6 @@ SCHEME: Final = re.compile(r"[A-Za-z0-9_-]{1,32} ")
 
 @lru_cache(maxsize=1024)
 def is_secret(name: str) -> bool:
-    """Whether a name says that its value is a secret."""
     lower = name.lower()
     if any(part in lower for part in WITHIN_NAMES):
         return True
@@ -66,27 +65,23 @@ def is_secret(name: str) -> bool:
 
 
 def mask(secret: str) -> str:
-    """A secret as it is shown: `sk_l... (32 characters)`."""
     return f"{beginning(secret)}... ({len(secret)} character{'s' * (len(secret) != 1)})"
 
 
 def mask_in_url(secret: str) -> str:
-    """A secret as it is shown in a URL, without spaces: `sk_l...(32)`."""
     return f"{beginning(secret)}...({len(secret)})"
 
 
 def beginning(secret: str) -> str:
-    """The first characters of a secret, as many as may be shown."""
     return secret[: min(SHOWN, len(secret) // 4)]
 
 
 def masked(name: str, value: Any) -> Any:
-    """The value of a query parameter or a key, masked where the name says that it is a secret."""
     return mask(value) if isinstance(value, str) and is_secret(name) else value
 
 
 def masked_field(name: str, value: Any) -> Any:
-    """The value of a header field, masked: the scheme of credentials stays, and so do the names of cookies."""
+    """The scheme of credentials stays, and so do the names of cookies."""
     if not isinstance(value, str):  # a test's own object, which compares as it likes
         return value
     lower = name.lower()
@@ -101,17 +96,12 @@ def masked_field(name: str, value: Any) -> Any:
 
 
 def masked_cookie(pair: str) -> str:
-    """A cookie, `name=value`, with its value masked."""
     name, equals, value = pair.partition("=")
     return f"{name}={mask(value)}" if equals else mask(pair)
 
 
 def masked_json(value: Any, *, secret: bool = False) -> Any:
-    """A JSON value, with every string masked that is at any depth under the name of a secret; numbers stay.
-
-    Args:
-        secret: Whether this value is under such a name.
-    """
+    """Every string is masked that is at any depth under the name of a secret; numbers stay."""
     if isinstance(value, Mapping):
         return {k: masked_json(v, secret=secret or is_secret(str(k))) for k, v in value.items()}
     if isinstance(value, list):
@@ -120,12 +110,11 @@ def masked_json(value: Any, *, secret: bool = False) -> Any:
 
 
 def masked_query(query_string: str) -> str:
-    """A query string, with its secrets masked; it stays percent-encoded."""
+    """The query stays percent-encoded."""
     return "&".join(map(masked_parameter, query_string.split("&"))) if query_string else ""
 
 
 def masked_parameter(pair: str) -> str:
-    """A parameter of a query, `name=value`, masked where it is or contains a secret."""
     name, equals, value = pair.partition("=")
     if equals and is_secret(unquote_plus(name)):
         return f"{name}={mask_in_url(value)}"
@@ -133,13 +122,12 @@ def masked_parameter(pair: str) -> str:
 
 
 def masked_within(found: re.Match[str]) -> str:
-    """A parameter within a parameter's value, masked where it is a secret."""
     before, name, equals, value = found.groups()
     return f"{before}{name}{equals}{mask_in_url(value)}" if is_secret(name) else found[0]
 
 
 def masked_authority(authority: str) -> str:
-    """An authority, `user@host:port`, with its user information masked (RFC 3986 section 3.2.1)."""
+    """User information is masked (RFC 3986 section 3.2.1)."""
     user, at, host = authority.rpartition("@")
     return f"{mask_in_url(user)}@{host}" if at else authority
 
@@ -164,17 +152,12 @@ def masked_text(text: str) -> str:
 
 
 def masked_part(found: re.Match[str]) -> str:
-    """A part of a form, with its value masked where its name is that of a secret."""
     head, name, value = found.groups()
     return f"{head}{mask(value)}" if value and is_secret(name) else found[0]
 
 
 def end_of_value(text: str, start: int, sign: str) -> int:
-    """The position at which a value ends.
-
-    Args:
-        sign: The character before the value: an opening quote or bracket, "=" or ":".
-    """
+    """`sign` is the character before the value: an opening quote or bracket, "=" or ":"."""
     if sign in ("[", "{"):
         return end_of_brackets(text, start)
     in_quotes = sign.endswith('"')
@@ -195,5 +178,4 @@ def end_of_brackets(text: str, start: int) -> int:
 
 
 def masked_bytes(data: bytes) -> bytes:
-    """As `masked_text`, for bytes."""
     return masked_text(data[: READ + 1].decode("latin-1")).encode("latin-1")

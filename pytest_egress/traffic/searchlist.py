@@ -29,7 +29,7 @@ def suffixes_in(resolv_conf: str) -> list[str] | None:
 
 
 def normal_suffixes(names: Iterable[str]) -> list[str]:
-    """Suffixes in the normal form of names, without the root and what is no name."""
+    """The root is left out, and what is no name."""
     suffixes = []
     for name in names:
         try:
@@ -42,10 +42,7 @@ def normal_suffixes(names: Iterable[str]) -> list[str]:
 def mark_searches(entries: Sequence[Entry], query: DnsQuery, searched: Collection[str]) -> None:
     """Mark queries that a search list made as recorded, and so no attempts: this query, or those before it.
 
-    Args:
-        entries: The entries of the query's window so far.
-        query: A query that is not among them yet.
-        searched: The suffixes of the target's search lists.
+    `entries` are those of its window before it; `searched` are the suffixes of the target's search lists.
     """
     if not searched:
         return
@@ -66,7 +63,7 @@ def mark_searches(entries: Sequence[Entry], query: DnsQuery, searched: Collectio
 
 
 def is_searched_for(name: str, suffixes: tuple[str, ...], asked: set[str]) -> bool:
-    """Whether a name is of another search with one of these suffixes: it ends in one, or was asked for with one."""
+    """A name of another search ends in one of the suffixes, or was asked for with one."""
     return name.endswith(suffixes) or any(name + suffix in asked for suffix in suffixes)
 
 
@@ -90,6 +87,5 @@ def queries_before(entries: Sequence[Entry], query: DnsQuery) -> Iterator[DnsQue
 
 
 def is_longer(query: DnsQuery, other: DnsQuery, searched: Collection[str]) -> bool:
-    """Whether a query's name is the other's with a suffix appended."""
     beginning = f"{other.host}."
     return query.host.startswith(beginning) and query.host[len(beginning) :] in searched

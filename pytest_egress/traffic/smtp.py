@@ -39,12 +39,7 @@ END_OF_MAIL: Final = b"\r\n.\r\n"
 
 
 class SmtpError(ValueError):
-    """A command that cannot be obeyed. Its text is the reply, with its code.
-
-    Args:
-        code: The reply's code (RFC 5321 section 4.2).
-        text: The enhanced status code (RFC 3463) and a sentence.
-    """
+    """The refusal of a command: the code of a reply (RFC 5321 section 4.2), an enhanced one (RFC 3463), a sentence."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{code} {text}")
@@ -52,7 +47,7 @@ class SmtpError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A command: its verb in capitals, and what follows it, without spaces around."""
+    """The verb is in capitals, and what follows it has no spaces around."""
 
     verb: str
     argument: str = ""
@@ -60,7 +55,7 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Path:
-    """The address and the parameters of MAIL or RCPT. The address "" is that of a bounce."""
+    """The address "" is that of a bounce."""
 
     address: str
     parameters: tuple[tuple[str, str | None], ...] = ()
@@ -84,12 +79,11 @@ class Envelope:
 
     @property
     def size(self) -> int:
-        """What it takes in memory, as an `Account` counts it."""
         return len(self.content) + size_of(self.recipients)
 
 
 def size_of(recipients: Sequence[str]) -> int:
-    """What addresses take in memory, as an `Account` counts it."""
+    """As an `Account` counts memory."""
     return sum(map(len, recipients)) + OBJECT_BYTES * len(recipients)
 
 
@@ -121,12 +115,7 @@ CLOSING: Final = b"421 4.3.2 The next mail is for another connection\r\n"
 
 
 class TooLargeError(SmtpError):
-    """A mail is larger than what is taken, as its client announces it.
-
-    Args:
-        sender: The address in MAIL FROM.
-        most: The largest that is taken.
-    """
+    """A client announces a mail that is larger than `most`; `sender` is the address in MAIL FROM."""
 
     def __init__(self, sender: str, most: int) -> None:
         super().__init__(552, too_large(most))
@@ -134,16 +123,11 @@ class TooLargeError(SmtpError):
 
 
 def too_large(most: int) -> str:
-    """The text of the reply to a mail that is too large."""
     return f"5.3.4 A mail has at most {most} bytes"
 
 
 def parse_command(line: bytes) -> Command:
-    """The command of a line without its end.
-
-    Raises:
-        SmtpError: It is none.
-    """
+    """The line is without its end. One that is no command raises SmtpError."""
     try:
         text = line.decode()
     except UnicodeDecodeError:
@@ -155,11 +139,7 @@ def parse_command(line: bytes) -> Command:
 
 
 def parse_path(argument: str, keyword: str) -> Path:
-    """The path and the parameters of MAIL or RCPT.
-
-    Args:
-        argument: What follows the verb.
-        keyword: "FROM" or "TO".
+    """`argument` follows the verb; `keyword` is "FROM" or "TO".
 
     Raises:
         SmtpError: There is no path, or a parameter is malformed.
@@ -176,11 +156,7 @@ def parse_path(argument: str, keyword: str) -> Path:
 
 
 def parse_base64(text: str) -> bytes:
-    """What a client sends for AUTH; "=" is the empty one (RFC 4954 section 4).
-
-    Raises:
-        SmtpError: It is no base64, or "*", by which a client gives up.
-    """
+    """The text for AUTH; "=" is the empty one (RFC 4954 section 4). By "*" a client gives up: an SmtpError."""
     if text == "*":
         raise SmtpError(501, "5.7.0 Authentication cancelled")
     try:
@@ -190,11 +166,7 @@ def parse_base64(text: str) -> bytes:
 
 
 def parse_plain(text: str) -> str:
-    """The user of AUTH PLAIN: authorisation identity, user, password, with NUL between them (RFC 4616).
-
-    Raises:
-        SmtpError: It is not of that form.
-    """
+    """The user of AUTH PLAIN: authorisation identity, user, password, with NUL between them (RFC 4616)."""
     parts = parse_base64(text).split(b"\0")
     if len(parts) != 3 or not parts[1]:
         raise SmtpError(501, "5.5.2 Expected [identity] NUL user NUL password, in base64")
@@ -205,9 +177,6 @@ def parse_xoauth2(text: str) -> str:
     """The user of AUTH XOAUTH2: `user=ann@x.test`, `auth=Bearer token` and an empty one, with ^A after each.
 
     Google's and Microsoft's servers have it. Any token will do.
-
-    Raises:
-        SmtpError: It is not of that form.
     """
     fields = parse_base64(text).decode("utf-8", "replace").split("\1")
     user = fields[0].removeprefix("user=")
@@ -217,11 +186,7 @@ def parse_xoauth2(text: str) -> str:
 
 
 def parse_oauthbearer(text: str) -> str:
-    """The user of AUTH OAUTHBEARER (RFC 7628); "" where only the token would tell. Any token will do.
-
-    Raises:
-        SmtpError: It is not of that form.
-    """
+    """The user of AUTH OAUTHBEARER (RFC 7628); "" where only the token would tell. Any token will do."""
     header, *fields = parse_base64(text).decode("utf-8", "replace").split("\1")
     found = GS2_HEADER.fullmatch(header)
     if found is None or not has_bearer(fields):
@@ -251,13 +216,7 @@ def reply(code: int, *lines: str) -> bytes:
 
 
 class Session:
-    """The server's side of one connection.
-
-    Args:
-        name: The host that the server says it is.
-        is_secure: Whether the connection is TLS already.
-        max_bytes: The largest mail that is taken.
-    """
+    """The server's side of one connection. `name` is the host that it says it is; mails have at most `max_bytes`."""
 
     def __init__(
         self, name: str, *, is_secure: bool = False, max_bytes: int = MAX_MAIL_BYTES
@@ -268,7 +227,7 @@ class Session:
         self._begin()
 
     def _begin(self) -> None:
-        """Know nothing of the client: at the begin, and again after STARTTLS (RFC 3207 section 4.2)."""
+        """At the begin, and again after STARTTLS (RFC 3207 section 4.2), the server knows nothing of the client."""
         self._is_greeted = False
         self._user: str | None = None
         self._asks = ""  # the mechanism whose next line is awaited, or "PASSWORD"
@@ -284,26 +243,24 @@ class Session:
 
     @property
     def greeting(self) -> bytes:
-        """What the server says first."""
         return reply(220, f"{self.name} ESMTP pytest-egress")
 
     @property
     def size(self) -> int:
-        """What the mail that has not come whole takes in memory, as an `Account` counts it."""
+        """The mail that has not come whole, as an `Account` counts memory."""
         return len(self._unread) + size_of(self._recipients)
 
     def feed(self, data: bytes) -> None:
-        """Add bytes that the client has sent."""
         self._unread += data
 
     def start_tls(self) -> None:
-        """Begin again, as TLS. What the client sent in the clear after STARTTLS is dropped (CVE-2011-0411)."""
+        """What the client sent in the clear after STARTTLS is dropped (CVE-2011-0411)."""
         self.is_secure = True
         self._unread.clear()
         self._begin()
 
     def step(self) -> Step | None:
-        """The next step; None where more bytes are needed."""
+        """None where more bytes are needed."""
         if self._is_data:
             return self._read_mail()
         try:
@@ -327,7 +284,7 @@ class Session:
         return f"a mail from {quoted((self._sender or '').encode())} broke off within DATA, after {size} bytes"
 
     def _refusal(self, reply: bytes, sender: str) -> Step:
-        """The step of a mail that is too large."""
+        """The mail is too large."""
         mail = Envelope(
             sender=sender, recipients=tuple(self._recipients), content=b"", user=self._user
         )
@@ -408,7 +365,7 @@ class Session:
         return ok("2.1.0 Sender ok")
 
     def _check_parameters(self, path: Path) -> bool:
-        """Check the parameters of MAIL, and return whether addresses may be UTF-8 (RFC 6531)."""
+        """Return whether addresses may be UTF-8 (RFC 6531)."""
         for name, value in path.parameters:
             match name, (value or "").upper():
                 case "SIZE", size if size.isascii() and size.isdigit():
@@ -539,15 +496,10 @@ EXTENSIONS: Final = (
 
 
 def ok(text: str) -> Step:
-    """The step of a command that was obeyed."""
     return Step(reply=reply(250, text))
 
 
 def check_charset(address: str, takes_utf8: bool) -> None:
-    """Refuse an address beyond ASCII in a mail that was not announced as such (RFC 6531 section 3.5).
-
-    Raises:
-        SmtpError: The reply.
-    """
+    """An address beyond ASCII needs a mail announced as such (RFC 6531 section 3.5)."""
     if not takes_utf8 and not address.isascii():
         raise SmtpError(553, "5.6.7 An address beyond ASCII needs SMTPUTF8 in MAIL")

@@ -66,13 +66,9 @@ class WebSocketMessage:
 
 @dataclass(frozen=True, kw_only=True)
 class Handshake:
-    """What was agreed on for a WebSocket.
+    """What was agreed on for a WebSocket. The status is 101, or 200 over HTTP/2.
 
-    Attributes:
-        status_code: The status of the response: 101, or 200 over HTTP/2.
-        headers: The fields of the response.
-        subprotocol: The subprotocol, or None.
-        deflate: The parameters of `permessage-deflate` as the response has them; None without compression.
+    The parameters of `permessage-deflate` are in `deflate` as the response has them; None without compression.
     """
 
     status_code: int
@@ -84,9 +80,7 @@ class Handshake:
 class HandshakeError(ValueError):
     """A request is no handshake of a WebSocket, or not one by RFC 6455 section 4.2.1.
 
-    Attributes:
-        status_code: The status of the response.
-        headers: The fields of the response that tell the client what is accepted.
+    The fields of the response tell the client what is accepted.
     """
 
     def __init__(self, text: str, status_code: int = 400, headers: Headers | None = None) -> None:
@@ -103,7 +97,6 @@ def asks_for_websocket(request: Request) -> bool:
 
 
 def is_handshake(request: Request) -> bool:
-    """Whether `accept` agrees to a request."""
     try:
         accept(request)
     except HandshakeError:
@@ -116,9 +109,7 @@ def accept(
 ) -> Handshake:
     """Agree to the handshake of a request (RFC 6455 section 4.2.2, RFC 8441 section 5).
 
-    Args:
-        subprotocols: Those that the server speaks, the best one first.
-        compressed: Whether messages may be compressed.
+    The subprotocols are those that the server speaks, the best one first.
 
     Raises:
         HandshakeError: The request is no handshake; the text says what is wrong with it.
@@ -170,7 +161,7 @@ def checked_key(request: Request) -> str:
 
 
 def check_version(request: Request) -> None:
-    """Refuse another version than 13, and name that one to the client (RFC 6455 section 4.4)."""
+    """Only version 13 is accepted, and named to the client (RFC 6455 section 4.4)."""
     versions = request.headers.get_all("sec-websocket-version")
     if versions != [VERSION]:
         got = shown(", ".join(versions)) if versions else "absent"
@@ -182,7 +173,7 @@ def check_version(request: Request) -> None:
 
 
 def no_handshake(request: Request) -> HandshakeError:
-    """The error about an ordinary request: 426 (RFC 9110 section 15.5.22)."""
+    """An ordinary request gets 426 (RFC 9110 section 15.5.22)."""
     return HandshakeError(
         f"{request.method} {request.shown_url} is an ordinary request, and the route answers WebSockets alone. "
         f"A WebSocket begins with GET, Connection: Upgrade and Upgrade: websocket",
@@ -206,10 +197,9 @@ def items(value: str, separator: str = ",") -> list[str]:
 
 
 def agreed_deflate(extensions: str) -> str | None:
-    """The parameters of `permessage-deflate` for the first offer of a client that can be met; None where none can.
+    """The parameters of `permessage-deflate` for the first offer that can be met; None where none can.
 
-    Args:
-        extensions: The value of the request's Sec-WebSocket-Extensions.
+    The offers are those of Sec-WebSocket-Extensions.
     """
     for offer in items(extensions):
         name, *parameters = items(offer, ";") or [""]
@@ -219,7 +209,7 @@ def agreed_deflate(extensions: str) -> str | None:
 
 
 def met_parameters(parameters: Sequence[str]) -> str | None:
-    """What the response says to the parameters of an offer; None where the offer has to be declined (RFC 7692 7.1)."""
+    """The response's parameters for those of an offer; None where it has to be declined (RFC 7692 section 7.1)."""
     seen: dict[str, str | None] = {}
     for parameter in parameters:
         name, equals, value = parameter.partition("=")
@@ -250,7 +240,7 @@ CUT_REASON: Final = "the test keeps as much as it may"
 
 
 def size_of(content: str | bytes | bytearray) -> int:
-    """What a message, or a part of one, takes in memory, as an `Account` counts it."""
+    """As an `Account` counts memory."""
     return sys.getsizeof(content) + OBJECT_BYTES
 
 
@@ -296,7 +286,6 @@ class Frames:
         deflate: The parameters of `permessage-deflate`, as the response has them; None without compression.
         of_client: Whether these are the frames of a client, which masks what it sends.
         most: The most bytes of a message.
-        account: Counts the message that has not come whole.
     """
 
     def __init__(
@@ -358,30 +347,24 @@ class Frames:
             yield Closing(code=TOO_BIG, reason=CUT_REASON, reply=self.can_close)
 
     def discard(self) -> None:
-        """Forget a message that has not come whole: nothing more comes of it."""
+        """Nothing more comes of a message that has not come whole."""
         self._parts.clear()
         self._unfinished.release()
 
     @property
     def _has_ended(self) -> bool:
-        """Whether a close frame has come."""
         from wsproto.connection import ConnectionState
 
         return self._incoming.state in (ConnectionState.CLOSED, ConnectionState.REMOTE_CLOSING)
 
     @property
     def can_close(self) -> bool:
-        """Whether a close frame may still be sent."""
         from wsproto.connection import ConnectionState
 
         return self._outgoing.state is ConnectionState.OPEN
 
     def message(self, content: str | bytes) -> bytes:
-        """A message in one frame.
-
-        Raises:
-            ClosedError: A close frame was sent.
-        """
+        """Raises ClosedError once a close frame was sent."""
         from wsproto.events import BytesMessage, TextMessage
 
         if isinstance(content, str):
@@ -389,19 +372,17 @@ class Frames:
         return self._sent(BytesMessage(data=content))
 
     def ping(self, payload: bytes = b"") -> bytes:
-        """A ping. Raises ClosedError as `message` does."""
         from wsproto.events import Ping
 
         return self._sent(Ping(payload=payload))
 
     def pong(self, payload: bytes) -> bytes:
-        """A pong. Raises ClosedError as `message` does."""
         from wsproto.events import Pong
 
         return self._sent(Pong(payload=payload))
 
     def close(self, code: int, reason: str = "") -> bytes:
-        """A close frame; the codes that are never sent become a frame without a code."""
+        """Codes that are never sent become a frame without a code."""
         from wsproto.events import CloseConnection
 
         return self._sent(CloseConnection(code=code, reason=reason or None))
@@ -416,7 +397,6 @@ class Frames:
 
 
 def connection_of(deflate: str | None, of_client: bool) -> Connection:
-    """The state machine of wsproto for one side of a WebSocket."""
     from wsproto.connection import Connection, ConnectionType
     from wsproto.extensions import Extension, PerMessageDeflate
 
@@ -450,7 +430,7 @@ def check_close(code: object, reason: object) -> None:
 
 
 def can_be_sent(code: Any) -> bool:
-    """Whether a close frame may have a code (RFC 6455 section 7.4, and the registry of IANA)."""
+    """RFC 6455 section 7.4, and the registry of IANA, tell."""
     return code in (1000, 1001, 1002, 1003) or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
