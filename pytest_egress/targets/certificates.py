@@ -55,7 +55,6 @@ ENCODINGS: Final = {  # of texts in names: Printable, T61, IA5, Universal, BMP, 
 
 
 def append(bundle: bytes, pem: bytes) -> bytes:
-    """A PEM bundle with one more certificate at its end, on a line of its own."""
     return bundle + (b"\n" if bundle and not bundle.endswith(b"\n") else b"") + pem
 
 
@@ -69,7 +68,7 @@ def merge(bundles: Iterable[bytes]) -> bytes:
 
 
 def to_pem(der: bytes) -> bytes:
-    """A certificate in PEM (RFC 7468 section 5)."""
+    """PEM is RFC 7468 section 5."""
     text = base64.b64encode(der)
     lines = [text[start : start + 64] for start in range(0, len(text), 64)]
     marks = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
@@ -105,11 +104,7 @@ def java_keystore(certificates: Sequence[bytes]) -> bytes:
 
 
 def extend_java_keystore(data: bytes, certificate: bytes) -> bytes:
-    """A keystore with one more trusted certificate, given in DER. PKCS #12 becomes JKS, which every JDK reads.
-
-    Raises:
-        ValueError: The keystore cannot be read.
-    """
+    """The certificate is in DER. PKCS #12 becomes JKS, which every JDK reads; ValueError where it cannot be read."""
     if not data.startswith(JKS_MAGIC):
         return java_keystore([*from_java_keystore(data), certificate])
     count = len(list(_java_entries(data))) + 1
@@ -119,21 +114,13 @@ def extend_java_keystore(data: bytes, certificate: bytes) -> bytes:
 
 
 def check_seal(data: bytes) -> None:
-    """Refuse a JKS whose password is not `PASSWORD`: it could not be sealed again after a change.
-
-    Raises:
-        ValueError: Its password is another one.
-    """
+    """Raise ValueError for a JKS with another password than `PASSWORD`: it could not be sealed again after a change."""
     if data.startswith(JKS_MAGIC) and data[-SEAL_BYTES:] != _java_seal(data[:-SEAL_BYTES]):
         raise ValueError(f"a Java keystore whose password is not {PASSWORD!r}")
 
 
 def from_java_keystore(data: bytes) -> list[bytes]:
-    """The certificates in DER that a keystore trusts: a JKS, or PKCS #12 as newer JDKs use it.
-
-    Raises:
-        ValueError: The data is neither, or has another password.
-    """
+    """The certificates in DER of a JKS, or of PKCS #12 as newer JDKs use it; ValueError for any other data."""
     if data.startswith(JKS_MAGIC):
         return list(_java_entries(data))
     return _from_pkcs12(data)
@@ -195,11 +182,7 @@ def _from_pkcs12(data: bytes) -> list[bytes]:
 
 
 def _is_quick(data: bytes) -> bool:
-    """Whether nothing in a PKCS #12 is encrypted, and its seal is of few rounds, as in those that a JDK makes.
-
-    Raises:
-        ValueError: The data is no PKCS #12.
-    """
+    """Whether nothing in a PKCS #12 is encrypted, and its seal is of few rounds; ValueError where it is no PKCS #12."""
     if data.startswith(INDEFINITE):
         return False  # BER, in which little can be told by reading on
     tag, content, _ = _read_element(data, 0)
@@ -216,11 +199,7 @@ def _is_quick(data: bytes) -> bool:
 
 
 def _rounds(seal: bytes) -> int:
-    """How often the password is hashed for the seal (MacData, RFC 7292 section 4).
-
-    Raises:
-        ValueError: The seal is of a kind that says it otherwise (RFC 9579).
-    """
+    """How often the password is hashed (MacData, RFC 7292 section 4); ValueError for a seal of RFC 9579."""
     (_, digest), _salt, *counts = _elements(seal)
     _, *parameters = _elements(_elements(digest)[0][1])
     if parameters not in ([], [(NULL, b"")]):
@@ -229,11 +208,7 @@ def _rounds(seal: bytes) -> int:
 
 
 def _plain_data(info: bytes) -> bytes:
-    """The content of a ContentInfo that is neither encrypted nor signed.
-
-    Raises:
-        ValueError: It is.
-    """
+    """The content of a ContentInfo; ValueError where it is encrypted or signed."""
     (_, kind), (_, explicit) = _elements(info)
     ((tag, octets),) = _elements(explicit)
     if kind != DATA or tag != OCTET_STRING:
@@ -242,7 +217,7 @@ def _plain_data(info: bytes) -> bytes:
 
 
 def _is_certificate(bag: bytes) -> bool:
-    """Whether a SafeBag holds a certificate: any other may be encrypted."""
+    """A SafeBag of any other kind may be encrypted."""
     return _elements(bag)[0] == (OBJECT_IDENTIFIER, CERTIFICATE_BAG)
 
 
@@ -272,11 +247,7 @@ def _in_own_process(data: bytes) -> list[bytes]:
 
 
 def hashed_name(subject: bytes) -> str:
-    """The file name, without the number after it, of a CA with this subject.
-
-    Args:
-        subject: The Name (RFC 5280 section 4.1.2.4) in DER.
-    """
+    """The file name of a CA, without the number after it, by its subject in DER (a Name, RFC 5280 section 4.1.2.4)."""
     canonical = b"".join(_canonical(der) for _, der in _elements(_elements(subject)[0][1]))
     return f"{int.from_bytes(hashlib.sha1(canonical).digest()[:4], 'little'):08x}"
 
@@ -303,11 +274,7 @@ def _elements(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def _read_element(data: bytes, offset: int) -> tuple[int, bytes, int]:
-    """Read the DER element at an offset: its tag, its content and the offset of its end.
-
-    Raises:
-        ValueError: The element is cut off.
-    """
+    """Return an element's tag, its content and the offset of its end; raise ValueError where it is cut off."""
     head = data[offset : offset + 2]
     start, size = offset + 2, head[-1] if head else 0
     if size & 0x80:

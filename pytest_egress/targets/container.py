@@ -129,12 +129,10 @@ SCRATCH_OPTIONS: Final = (*MOUNT_OPTIONS, "entrypoint")
 
 
 class Owner(Protocol):
-    """What a container needs of the egress that declares its routes."""
+    """The part of an egress that a container uses."""
 
     @property
-    def scope(self) -> Scope:
-        """How long the egress lasts."""
-        ...
+    def scope(self) -> Scope: ...
 
     @property
     def between(self) -> Window:
@@ -147,15 +145,11 @@ class Owner(Protocol):
 
 
 class RunServices(Protocol):
-    """What a container needs of the run that starts it.
+    """The part of a session that a container uses.
 
     Attributes:
-        engine: The engine that it runs on.
-        provisioner: Starts its sidecar.
         sidecars: Those that are ahead of their targets.
-        keep: Whether it stays until it is known whether its test has failed.
-        ledger: The ledger into which its attempts are recorded.
-        roots: The roots that images trust, by image.
+        keep: Whether containers stay until it is known whether their test has failed.
         packaged: The roots of SDKs and browsers in images, by image and the other inputs of that search.
         trust: Paths of files that get the CA in every image that has them.
         roots_lock: Guards `roots` and `packaged`; held while an image is searched.
@@ -172,13 +166,9 @@ class RunServices(Protocol):
     roots_lock: threading.Lock
 
     @property
-    def authority(self) -> Authority:
-        """Issues the leaf certificates."""
-        ...
+    def authority(self) -> Authority: ...
 
-    def attempt_context(self, container: Container, /) -> AttemptContext:
-        """The window and the route tables for an attempt that a container makes now."""
-        ...
+    def attempt_context(self, container: Container, /) -> AttemptContext: ...
 
 
 class Container:
@@ -186,8 +176,6 @@ class Container:
 
     Attributes:
         name: Its name in the ledger: the image's name, numbered where there are several.
-        id: The engine's identifier.
-        gateway: The gateway that answers its connections.
         hints: Reasons why its clients may not trust the CA, as sentences.
         origin: Where it was started, as `file.py:12`.
         fixture: The wider fixture that was being set up when it was started; "" for none.
@@ -292,7 +280,6 @@ class Container:
         self.hosts = hosts_of({**self._plan.options, "hostname": hostname})
 
     def _open_own(self, image: Image, setup: SidecarSetup) -> Link:
-        """Start a sidecar, and create the target meanwhile."""
         options = dict(self._plan.options)
         sidecar = self._create_sidecar(options, setup, reusable=True)
         with ThreadPoolExecutor(1) as pool:
@@ -308,7 +295,7 @@ class Container:
     def _create_sidecar(
         self, options: dict[str, Any], setup: SidecarSetup, *, reusable: bool = False
     ) -> Sidecar:
-        """Create the sidecar. The options that apply to it are removed from `options`."""
+        """The options that apply to the sidecar are removed from `options`."""
         mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
         reusable = reusable and not mine  # another target would get its names
         mine["hostname"] = self._hostname
@@ -324,7 +311,6 @@ class Container:
         self.gateway.start()
 
     def _end_gateway(self) -> None:
-        """Record what the target attempted until its end, then stop the gateway."""
         if self._serves:
             try:
                 self._gather()
@@ -410,12 +396,11 @@ class Container:
             self._services.sidecars.stop_reuse()
 
     def _engine_options(self) -> dict[str, Any]:
-        """The engine's options of every target."""
         log = PODMAN_LOG if self._services.engine.is_podman else LOG
         return {"log_config": log, **self._names()}
 
     def _names(self) -> dict[str, Any]:
-        """The options for host and domain name, of Podman alone: with Docker a target has its sidecar's names."""
+        """Only Podman takes a host and a domain name: with Docker a target has its sidecar's."""
         if not self._services.engine.is_podman:
             return {}
         return {"hostname": self._hostname, "domainname": self._plan.options.get("domainname")}
@@ -516,11 +501,7 @@ class Container:
             self._feed(standard_input, self._plan.input or b"")
 
     def _check_joined(self) -> None:
-        """Check that the target is in the namespace to which its sidecar has moved, if it has.
-
-        Raises:
-            LinkError: It is not.
-        """
+        """Raise LinkError where the sidecar has moved, and the target is not in its new namespace."""
         if not self._sidecar.has_served:
             return
         try:
@@ -530,7 +511,7 @@ class Container:
             raise
 
     def _attach_input(self) -> socket.socket:
-        """Open a stream into the container's standard input (`POST /containers/{id}/attach`)."""
+        """The endpoint is `POST /containers/{id}/attach`."""
         with engine_errors(f"attach to the standard input of {self.name}"):
             stream = self._docker.attach_socket(params={"stdin": 1, "stream": 1})
         sock: socket.socket = getattr(stream, "_sock", stream)  # type: ignore[arg-type]  # docker-py hides it in a reader
@@ -539,7 +520,7 @@ class Container:
         return sock
 
     def _feed(self, sock: socket.socket, content: bytes) -> None:
-        """Write the container's standard input and its end, on a thread, since the container may read late or never."""
+        """The content is written on a thread, since the container may read late or never."""
 
         def write() -> None:
             with contextlib.suppress(OSError):  # the container has ended, or is being removed
@@ -554,15 +535,10 @@ class Container:
     # The gateway's view.
 
     def attempt_context(self) -> AttemptContext:
-        """The window and the route tables for an attempt that it makes now."""
         return self._services.attempt_context(self)
 
     def lost(self, text: str) -> None:
-        """Note that attempts may be unseen from now on: the test that runs now fails, and those after it.
-
-        Args:
-            text: A sentence that says why.
-        """
+        """Fail this test and those after it, since attempts may be unseen; `text` is a sentence that says why."""
         text = f"{self.name}: {text}"
         self.loss = self.loss or text  # first: a window that opens meanwhile has one of both
         self._services.ledger.complain(self.attempt_context().window, text)
@@ -571,15 +547,12 @@ class Container:
 
     @property
     def id(self) -> str:
-        """The engine's identifier."""
         return str(self._docker.id)
 
     def connect(self, port: int, timeout: float = CONNECT_SECONDS) -> socket.socket:
-        """As `handle.Container.connect`."""
         return self.gateway.link.connect(check_port(port), timeout)
 
     def address(self, port: int) -> tuple[str, int]:
-        """Host and port, in the test process, that lead to a port of the container."""
         check_port(port)
         with self._lock:
             if port not in self._ingresses:
@@ -588,31 +561,23 @@ class Container:
             return self._ingresses[port].address
 
     def url(self, port: int, path: str = "/") -> str:
-        """An `http://` URL that leads to a port of the container."""
         host, local = self.address(port)
         return urljoin(f"http://{host}:{local}/", path)
 
     def logs(self) -> str:
-        """The container's output, of both streams, as UTF-8 text; bytes that cannot be decoded are replaced."""
         return self._output(joined=True).stdout.decode("utf-8", "replace")
 
     def _output(self, *, joined: bool = False, whole: bool = True, **parameters: float) -> Output:
-        """What it has written until now."""
         terminal = bool(self._docker.attrs["Config"].get("Tty"))
         output = Output(terminal=terminal, joined=joined, whole=whole)
         return self._services.engine.output(self._docker, self.name, output, **parameters)
 
     def _last_lines(self, **parameters: float) -> str:
-        """The last lines of what it has written."""
         output = self._output(joined=False, whole=False, tail=TAIL_LINES, **parameters)
         return tail_of(output.tail.decode("utf-8", "replace"))
 
     def log_since(self, moment: float) -> str:
-        """The last lines of its log since a time; "" where there are none.
-
-        Args:
-            moment: Seconds since the epoch, by this machine's clock.
-        """
+        """The last lines since a moment, in seconds since the epoch by this machine's clock; "" for none."""
         with contextlib.suppress(EngineError, *NO_LOG):
             self._services.engine.check_owner()
             self._docker.reload()
@@ -630,14 +595,13 @@ class Container:
         return ahead if abs(ahead) > SAME_CLOCK_SECONDS else 0.0
 
     def log_tail(self) -> str:
-        """The last lines of its log, also after it has been removed; "" where there are none."""
+        """The last lines are known after the removal too; "" where there are none."""
         with contextlib.suppress(EngineError, *NO_LOG):
             self._services.engine.check_owner()
             self._log_tail = self._last_lines()
         return self._log_tail
 
     def is_running(self) -> bool:
-        """Whether its program runs, according to the engine."""
         with contextlib.suppress(EngineError, *NO_LOG), engine_errors(f"look at {self.name}"):
             if not self.is_ending:
                 self._docker.reload()
@@ -654,7 +618,6 @@ class Container:
         privileged: bool = False,
         timeout: float = 60,
     ) -> CompletedContainer:
-        """As `handle.Container.exec`."""
         check_seconds(timeout)
         began, clock = monotonic(), self._services.ledger.clock
         deadline = clock() + timeout
@@ -685,7 +648,6 @@ class Container:
         )
 
     def wait(self, timeout: float = 60) -> CompletedContainer:
-        """As `handle.Container.wait`."""
         check_seconds(timeout)
         with self._services.engine.progress.step(f"waiting for the end of {self.name}"):
             code = self._wait_for_exit(timeout)
@@ -742,7 +704,6 @@ class Container:
         return None
 
     def _paused(self) -> str:
-        """A sentence about a container that is paused, for an error's text; "" for any other."""
         with contextlib.suppress(*NO_LOG):
             self._docker.reload()
         return PAUSED if self._docker.status == "paused" else ""
@@ -752,7 +713,7 @@ class Container:
         return awaited_text(self._services.ledger.pauses_of(self.name))
 
     def _check_engine(self) -> None:
-        """Check that the engine answers: only then a connection error means that the time is over."""
+        """A connection error means that the time is over only where the engine still answers."""
         with engine_errors(f"wait for {self.name}"):
             self._services.engine.client.ping()
 
@@ -767,7 +728,8 @@ class Container:
     def _settle_all(self) -> None:
         """Return when all that the container sent until its end has been handled.
 
-        A handler that asks does not wait for itself. What waits for a real server, and whose client has left, is cut.
+        A handler that asks does not wait for itself. A connection that waits for a real server, and whose client has
+        left, is cut.
         """
         self.settle()
         seconds, me = self.attempt_context().window.drain_seconds, threading.get_ident()
@@ -786,7 +748,7 @@ class Container:
         wait_for(lambda: not any(each.is_cut for each in open_ones()), CUT_SECONDS)
 
     def become_ready(self, strategies: Sequence[Strategy], timeout: float) -> None:
-        """Wait until every strategy is satisfied.
+        """Wait for every strategy.
 
         Raises:
             CommandError: The container ended before.
@@ -819,7 +781,6 @@ class Container:
             raise ContainerTimeoutError(with_logs(text, logs), logs=logs, container=self.name)
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
-        """As `handle.Container.stop`."""
         check_seconds(timeout)
         if self.is_ending:
             return
@@ -832,14 +793,13 @@ class Container:
             self._settle_all()
 
     def _kill(self, why: str) -> None:
-        """Kill a container that a signal did not end, and note the likely reason."""
         self.is_ending = True
         if self._send("SIGKILL"):
             self.killed = f"{why}; {UNHEARD}"
             self._exit_code(KILL_SECONDS)
 
     def _send(self, name: str) -> bool:
-        """Send the container's first process a signal (`POST /containers/{id}/kill`); False where it does not run."""
+        """The endpoint is `POST /containers/{id}/kill`; False where the container does not run."""
         try:
             with engine_errors(f"signal {self.name}", passing=(docker.errors.APIError,)):
                 self._docker.kill(name)
@@ -877,10 +837,9 @@ class Container:
         return logs
 
     def close(self, keep: bool = False) -> None:
-        """Undo every step of the start, the last one first. A forked child leaves its parent's containers alone.
+        """Undo every step of the start, the last one first; with `keep` (`--egress-keep`) the target itself is left.
 
-        Args:
-            keep: Leave the target itself (`--egress-keep`), without its sidecar.
+        A forked child leaves its parent's containers alone.
         """
         if self._services.engine.inherited:
             return
@@ -918,7 +877,6 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the container and its sidecar. What it attempted until then is in the ledger."""
         self.finish()
 
     def __repr__(self) -> str:
@@ -926,11 +884,7 @@ class Container:
 
 
 def check_processes(engine: Engine, container: DockerContainer) -> None:
-    """Refuse a container that shares the processes of a container with another network: it could enter that (setns(2)).
-
-    Raises:
-        ValueError: The text names the option.
-    """
+    """Raise ValueError for processes shared with a container of another network, which could be entered (setns(2))."""
     mode = container.attrs["HostConfig"].get("PidMode") or ""
     name = mode.partition(":")[2]
     if is_shared(mode) and not is_captured(engine, other := engine.container(name)):
@@ -945,7 +899,7 @@ def check_processes(engine: Engine, container: DockerContainer) -> None:
 
 
 def is_shared(mode: str | None) -> bool:
-    """Whether a namespace is another container's, by its mode in `GET /containers/{id}/json`."""
+    """The mode is that in `GET /containers/{id}/json`."""
     return (mode or "").startswith("container:")
 
 
@@ -965,13 +919,12 @@ def is_captured(engine: Engine, container: DockerContainer) -> bool:
 
 
 def is_sidecar(container: DockerContainer) -> bool:
-    """Whether a container is a sidecar of a run."""
     listed = {"Names": [container.attrs["Name"]], "Labels": container.attrs["Config"]["Labels"]}
     return is_ours(listed) and str(container.name).startswith(SIDECAR)
 
 
 def signal_name(value: object) -> str:
-    """The name of a signal, which an image, and Podman, may give as a number."""
+    """An image, and Podman, may give the signal's number."""
     with contextlib.suppress(ValueError):
         return signal.Signals(int(str(value))).name
     return str(value)
@@ -999,14 +952,14 @@ def hosts_of(options: Mapping[str, Any]) -> dict[str, NameAnswer]:
 
 
 def host_answer(address: str) -> NameAnswer:
-    """The answer of DNS to a name of /etc/hosts; no address where only the engine knows it ("host-gateway")."""
+    """The answer has no address where only the engine knows it ("host-gateway")."""
     with contextlib.suppress(ValueError):
         return NameAnswer(addresses=(str(ipaddress.ip_address(address)),))
     return NO_ADDRESS
 
 
 def text_of(files: Files, path: str) -> str:
-    """The text of a file in a container; "" where there is none, or one that is too large."""
+    """A file that does not exist, or is too large, has the text ""."""
     real, kind = files.resolve(path)
     found = files.read_small([real] if kind is FileKind.REGULAR else ())
     return b"".join(file.content for file in found.values()).decode("utf-8", "replace")

@@ -90,11 +90,7 @@ class ExternalContainer(Container):
         return folder
 
     def adopt(self, container: DockerContainer) -> None:
-        """Put the CA into the target's own bundles, before its first instruction.
-
-        Raises:
-            ValueError: The target runs already, or was created with options that `start` refuses.
-        """
+        """Put the CA into the target's bundles; ValueError if it runs already, or has options that `start` refuses."""
         if container.status != "created":
             raise ValueError(
                 f"{container.name} is {container.status}: trust() takes a container that is created and not yet started"
@@ -110,12 +106,9 @@ class ExternalContainer(Container):
 
 
 def check_created(engine: Engine, container: DockerContainer) -> None:
-    """Refuse a container that was created with options by which it could leave its sidecar, as `start` does.
+    """Raise ValueError for options by which a container could leave its sidecar, as `start` does.
 
     The other options that `start` refuses are refused by the engine itself together with another container's network.
-
-    Raises:
-        ValueError: The text names the container and the option.
     """
     config = container.attrs["HostConfig"]
     try:

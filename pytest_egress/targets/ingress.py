@@ -43,7 +43,6 @@ class Ingress:
         self._spawn(self._accept)
 
     def close(self) -> None:
-        """End every connection and every thread."""
         with self._lock:
             self._stopping = True
             shut(self._listener)
@@ -89,7 +88,7 @@ class Ingress:
                 client.close()
 
     def _serve(self, client: socket.socket) -> None:
-        """Connect to the target's port, then copy both ways. If that port is closed, close the accepted connection."""
+        """If the target's port is closed, the accepted connection is closed."""
         with client:
             try:
                 inside = self._connect()

@@ -67,12 +67,10 @@ def is_own(mount: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
 
 
 def normal(path: str) -> str:
-    """An absolute path without `.`, `..` and repeated slashes."""
     return posixpath.normpath(f"/{path.lstrip('/')}")
 
 
 def is_within(path: str, folders: Iterable[str]) -> bool:
-    """Whether a path is one of these folders, or in one."""
     return any(is_under(path, folder) for folder in folders)
 
 

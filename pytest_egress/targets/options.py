@@ -55,11 +55,7 @@ SIDECAR_OPTIONS: Final = ("hostname", "domainname", "extra_hosts")
 
 
 def check_container_options(options: Mapping[str, Any]) -> None:
-    """Refuse options by which a target could leave its sidecar, and those that egress sets itself.
-
-    Raises:
-        ValueError: The text names the option, and what to do instead.
-    """
+    """Raise ValueError for options by which a target could leave its sidecar, and for those that egress sets itself."""
     for name, instead in REFUSED_OPTIONS.items():
         if options.get(name):
             raise ValueError(f"{name}={shown(options[name])} is refused: {instead}")
@@ -80,11 +76,7 @@ ACCEPTED_TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
 
 
 def container(image: object, command: object = None, **options: Any) -> None:
-    """Check the arguments of `start` and `run`.
-
-    Raises:
-        TypeError, ValueError: With the value, and what is accepted.
-    """
+    """Raise TypeError or ValueError, with the value and what is accepted, for bad arguments of `start` and `run`."""
     if not isinstance(image, str) or not image.strip():
         raise TypeError(f"the image is a name like 'shop:latest', not {shown(image)}")
     check_command(command)
@@ -100,11 +92,7 @@ def container(image: object, command: object = None, **options: Any) -> None:
 
 
 def check_text(name: str, value: object) -> None:
-    """Refuse a text that is none in UTF-8, wherever it is in a value: an engine would put another in its place.
-
-    Raises:
-        ValueError: With the name of the option, and the text.
-    """
+    """Raise ValueError for a text that UTF-8 cannot encode, wherever in the value: an engine would replace it."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -121,7 +109,7 @@ def check_text(name: str, value: object) -> None:
 
 
 def check_command(command: object) -> None:
-    """Refuse a value that is no command: neither None (the image's own), nor a string, nor a list of arguments."""
+    """None is the image's own command."""
     if not isinstance(command, (str, list, tuple, type(None))):
         raise TypeError(f"the command is a list of arguments, or a string, not {shown(command)}")
     for argument in command if isinstance(command, (list, tuple)) else ():
@@ -132,7 +120,6 @@ def check_command(command: object) -> None:
 
 
 def check_env(env: Mapping[str, object]) -> None:
-    """Refuse values of variables that have no obvious text: None and bytes."""
     for name, value in env.items():
         if value is None:
             raise TypeError(
@@ -143,7 +130,6 @@ def check_env(env: Mapping[str, object]) -> None:
 
 
 def check_files(files: Mapping[object, object]) -> None:
-    """Refuse values that cannot be the content of a file."""
     for path, content in files.items():
         if not isinstance(content, (str, bytes, Path)):
             raise TypeError(
@@ -152,11 +138,6 @@ def check_files(files: Mapping[object, object]) -> None:
 
 
 def check_trust(paths: object) -> None:
-    """Refuse a value that is no list of absolute paths.
-
-    Raises:
-        TypeError, ValueError: With the value, and what is accepted.
-    """
     form = 'it takes the absolute paths of files in the container, trust=["/app/roots.pem"]'
     if not isinstance(paths, (list, tuple, type(None))):
         raise TypeError(f"trust={shown(paths)}: {form}")

@@ -101,10 +101,8 @@ class Places:
     Attributes:
         bins: Folders of programs; a Python may be in any of them.
         applications: Folders that may have packages below, the likeliest first.
-        sites: Folders of Python's packages.
         modules: Folders of Node.js's packages.
         gems: Folders of Ruby's packages, Bundler's among them.
-        home: The home of the image's user.
         python: The version of its Python, if a variable tells it.
         ruby: The version of its Ruby, if a variable tells it.
     """
@@ -128,7 +126,6 @@ class Packaged:
         mounted: The paths of bundles in a mount that is not the container's own.
         large: The paths of bundles that were left, since no roots are so large.
         chromium: The folders that the Chromiums of the image read policies from.
-        firefox: The policies of its Firefox; None where it has none.
     """
 
     bundles: Mapping[str, File] = field(default_factory=dict)
@@ -143,8 +140,6 @@ def places(env: Mapping[str, str], workdir: str, user: str, history: Iterable[st
 
     Args:
         env: The image's variables, and the test's.
-        workdir: The folder in which its command starts.
-        user: The user as which it starts.
         history: The instructions by which the image was built, the last one first.
     """
     bins = [path for path in listed(env.get("PATH", DEFAULT_PATH)) if not path.endswith("/sbin")]
@@ -166,12 +161,11 @@ def places(env: Mapping[str, str], workdir: str, user: str, history: Iterable[st
 
 
 def home_of(user: str) -> str:
-    """The usual home of a user; root's where the user is a number, of which no name is known."""
+    """The name of a user that is a number is not known, so its home is root's."""
     return f"/home/{user}" if user and user != "root" and not user.isdigit() else "/root"
 
 
 def minor(version: str) -> str:
-    """The first two numbers of a version; "" where it has none."""
     found = re.match(r"\d+\.\d+", version)
     return found[0] if found else ""
 
@@ -182,7 +176,6 @@ def listed(text: str) -> list[str]:
 
 
 def find_packaged(files: Files, where: Places) -> Packaged:
-    """Find the roots of SDKs and the browsers of a created container."""
     look = Look(files, where)
     paths = dict.fromkeys(look.bundles())
     mounted = [path for path in paths if is_within(path, files.mounts)]
@@ -197,11 +190,7 @@ def find_packaged(files: Files, where: Places) -> Packaged:
 
 
 class Look:
-    """One search in a created container.
-
-    Args:
-        where: The folders in which packages may be.
-    """
+    """One search in a created container."""
 
     def __init__(self, files: Files, where: Places) -> None:
         self.files, self._where = files, where
@@ -215,14 +204,13 @@ class Look:
         return self.files.look(path)
 
     def folder(self, path: str) -> str | None:
-        """The real path of a folder; None where there is none."""
+        """The real path; None where there is no folder."""
         if self._mounted:
             path, _ = self.files.resolve(path)
         real, kind = self.files.peek(path, PEEK_BYTES)
         return real if kind is FileKind.DIRECTORY else None
 
     def has(self, path: str) -> bool:
-        """Whether a path exists."""
         return self.real(path)[1] is not FileKind.MISSING
 
     def among(self, folder: str, names: Iterable[str]) -> Iterator[str]:
@@ -303,7 +291,7 @@ class Look:
         return self.among(folder, names[:MAX_LISTED])
 
     def _gems(self, home: str) -> Iterator[str]:
-        """The bundles of Ruby's packages, whose folders have versions in their names."""
+        """The folders of Ruby's packages have versions in their names."""
         found = self.files.names(f"{home}/specifications", INDEX_BYTES)
         specifications = filter(None, map(SPECIFICATION.fullmatch, found))
         names = [
@@ -314,7 +302,7 @@ class Look:
         return self.among(f"{home}/gems", names[:MAX_LISTED]) if names else iter(())
 
     def firefox(self) -> Mapping[str, Any] | None:
-        """The policies that the container's Firefox reads now; None where there is no Firefox."""
+        """The policies that are read now; None where there is no Firefox."""
         for program in FIREFOX:
             real, kind = self.real(program)
             if kind is not FileKind.MISSING:

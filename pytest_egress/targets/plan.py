@@ -28,9 +28,7 @@ class Plan:
 
     Attributes:
         files: An archive to extract at `/`, or None.
-        file_paths: The paths of the files in it.
         trust: Paths of files that get the CA, in addition to those that egress finds itself.
-        options: docker-py's options.
     """
 
     image: str
@@ -55,14 +53,10 @@ def plan(
     trust: Sequence[str] | None = None,
     **docker_options: Any,
 ) -> Plan:
-    """Check the arguments of `start` and `run`, and make a plan of them.
+    """Make a plan of the checked arguments; TypeError or ValueError, with the value and what is accepted.
 
     Args:
         own: The options of docker-py's for which `start` has a parameter.
-        docker_options: All other options of docker-py's.
-
-    Raises:
-        TypeError, ValueError: With the value, and what is accepted.
     """
     check_container(
         image, command, env=env, files=files, input=input, trust=trust, **docker_options
@@ -85,11 +79,7 @@ def plan(
 
 
 def check_command(image: Image, plan: Plan) -> None:
-    """Refuse to start an image without a command if the test gives none: Podman's own error hardly explains it.
-
-    Raises:
-        EngineError: The text says what to type.
-    """
+    """Raise EngineError where neither the image nor the test has a command: Podman's own error hardly explains it."""
     config = image.attrs["Config"]
     given = plan.command or plan.options.get("entrypoint")
     if not (given or config.get("Cmd") or config.get("Entrypoint")):
@@ -99,11 +89,7 @@ def check_command(image: Image, plan: Plan) -> None:
 
 
 def check_docker_options(names: Iterable[str]) -> None:
-    """Refuse options that neither docker-py nor we have.
-
-    Raises:
-        TypeError: Names the option.
-    """
+    """Raise TypeError for an option that neither docker-py nor we have."""
     for name in names:
         if name not in DOCKER_OPTIONS:
             raise TypeError(
@@ -113,7 +99,7 @@ def check_docker_options(names: Iterable[str]) -> None:
 
 
 def file_of(content: str | bytes | Path) -> File:
-    """Make a file for the archive. A file from disk stays executable if it is."""
+    """A file from disk stays executable if it is."""
     if isinstance(content, str):
         return File(content=content.encode())
     if isinstance(content, bytes):

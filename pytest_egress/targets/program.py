@@ -93,7 +93,7 @@ def _bytecode(source: bytes, name: str, folder: str) -> bytes:
 
 
 def python_mounts() -> list[Mount]:
-    """The mounts of the folders that this process's interpreter needs, at the same paths; none is inside another."""
+    """The folders that this process's interpreter needs, at the same paths; none is inside another."""
     interpreter = os.path.dirname(executable())
     folders = [*_SYSTEM_FOLDERS, os.path.realpath(sys.base_prefix), interpreter]
     kept: list[str] = []
@@ -105,5 +105,4 @@ def python_mounts() -> list[Mount]:
 
 
 def bind_mount(source: str, target: str) -> Mount:
-    """A read-only bind mount of a folder of this machine."""
     return Mount(target, source, type="bind", read_only=True)

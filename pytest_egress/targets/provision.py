@@ -48,8 +48,7 @@ class SidecarSetup(NamedTuple):
     """The link and the interpreter of a sidecar.
 
     Attributes:
-        link: The kind of link that brings its sockets.
-        image: The image whose Python runs its agent; None for this process's own Python.
+        image: The image whose Python runs the agent; None for this process's own Python.
     """
 
     link: LinkKind = "descriptor"
@@ -69,11 +68,7 @@ DESCRIPTOR: Final = SidecarSetup()
 
 
 def reuse_of_environment() -> bool:
-    """Whether a sidecar may serve several targets, by the environment's setting.
-
-    Raises:
-        EngineError: `PYTEST_EGRESS_SIDECAR_REUSE` has another value than those of `SWITCH`.
-    """
+    """Whether a sidecar may serve several targets; EngineError for a bad `PYTEST_EGRESS_SIDECAR_REUSE`."""
     wanted = os.environ.get(REUSE_VARIABLE) or "on"
     if wanted not in SWITCH:
         raise EngineError(f"{REUSE_VARIABLE}={wanted}: it takes {alternatives(SWITCH)}")
@@ -90,7 +85,6 @@ class Provisioner:
     Safe to call from any thread.
 
     Args:
-        engine: The engine that sidecars run on.
         link: One of `choices.LINKS`; None for the environment's setting.
         image: The image whose Python runs the agent, instead of this process's own; None for the environment's setting.
     """
@@ -102,11 +96,7 @@ class Provisioner:
 
     @once_property
     def setups(self) -> list[SidecarSetup]:
-        """The setups of a sidecar, in the order in which they are tried.
-
-        Raises:
-            EngineError: `PYTEST_EGRESS_LINK` has another value than those of `LINKS`.
-        """
+        """The setups in the order in which they are tried; EngineError for a bad `PYTEST_EGRESS_LINK`."""
         wanted = self._link or os.environ.get(LINK_VARIABLE) or "auto"
         if wanted not in LINKS:
             raise EngineError(f"{LINK_VARIABLE}={wanted}: it takes {', '.join(LINKS)}")
@@ -117,19 +107,10 @@ class Provisioner:
 
     @property
     def summary(self) -> str:
-        """The engine that was contacted, and the setup of its sidecars, as text; "" where none was contacted."""
         return f"{self._engine.name}, {self.setups[0]}" if self._engine.name else ""
 
     def sidecar(self, attempt: Callable[[SidecarSetup], T], undo: Callable[[], object]) -> T:
-        """Start a sidecar with the first setup that works.
-
-        Args:
-            attempt: Starts the sidecar with a setup.
-            undo: Removes what a failed attempt has left.
-
-        Raises:
-            LinkError, ImageError: No setup works.
-        """
+        """Start a sidecar with the first setup that works; LinkError or ImageError where none does."""
         reasons: list[str] = []
         for setup in self.setups.copy():
             try:
@@ -179,5 +160,4 @@ def sidecar_errors() -> Iterator[None]:
 
 
 def not_shared(reason: str) -> str:
-    """The sentence about an engine that does not see this process's files."""
     return f"The engine does not share this machine's files ({reason})."

@@ -26,13 +26,9 @@ PATH = re.compile(r"/[!-~]*")  # what may stand in a request line (RFC 9112 sect
 class Probed(Protocol):
     """The part of a container that a strategy uses."""
 
-    def connect(self, port: int, timeout: float) -> socket.socket:
-        """A connection to a port of the container."""
-        ...
+    def connect(self, port: int, timeout: float) -> socket.socket: ...
 
-    def logs(self) -> str:
-        """The container's log."""
-        ...
+    def logs(self) -> str: ...
 
 
 class Strategy(Protocol):
@@ -45,12 +41,9 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True)
 class PortOpen:
-    """The condition that a port accepts connections; see `port_open`."""
-
     port: int
 
     def missing(self, container: Probed) -> str | None:
-        """Why a connection fails, or None."""
         try:
             container.connect(self.port, PROBE_SECONDS).close()
         except OSError as error:
@@ -60,13 +53,10 @@ class PortOpen:
 
 @dataclass(frozen=True)
 class HttpOk:
-    """The condition that an HTTP request succeeds; see `http_ok`."""
-
     port: int
     path: str
 
     def missing(self, container: Probed) -> str | None:
-        """Why the request does not succeed, or None."""
         what = f"GET :{self.port}{self.path}"
         deadline = monotonic() + PROBE_SECONDS
         connection = http.client.HTTPConnection("localhost", self.port)
@@ -89,10 +79,7 @@ class HttpOk:
 class Probe:
     """The connection of one probe, as `http.client` uses a socket: all that it sends and reads has one deadline.
 
-    A timeout of the socket itself would begin anew with each byte.
-
-    Attributes:
-        deadline: When it is over, by `monotonic`.
+    A timeout of the socket itself would begin anew with each byte. The deadline is by `monotonic`.
     """
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
@@ -100,20 +87,16 @@ class Probe:
         self._reader = io.BufferedReader(_Reader(self))
 
     def sendall(self, data: bytes) -> None:
-        """Send all of the data."""
         self._bounded().sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedIOBase:
-        """The reader of what the server sends; `mode` is "rb"."""
         assert mode == "rb", "http.client reads bytes"
         return self._reader
 
     def read_into(self, buffer: memoryview) -> int:
-        """Read what has come; return how many bytes, and 0 at the end."""
         return self._bounded().recv_into(buffer)
 
     def close(self) -> None:
-        """Close the connection."""
         self._sock.close()
 
     def _bounded(self) -> socket.socket:
@@ -125,7 +108,7 @@ class Probe:
 
 
 def final_response(probe: Probe) -> http.client.HTTPResponse:
-    """Read the response, behind all interim ones (RFC 9110 section 15.2)."""
+    """Interim responses may come before it (RFC 9110 section 15.2)."""
     while True:
         response = http.client.HTTPResponse(probe, method="GET")  # type: ignore[arg-type]  # it calls makefile alone
         response.begin()
@@ -149,12 +132,9 @@ class _Reader(io.RawIOBase):
 
 @dataclass(frozen=True)
 class LogLine:
-    """The condition that the log has a line; see `log_line`."""
-
     pattern: re.Pattern[str]
 
     def missing(self, container: Probed) -> str | None:
-        """That the line is not there, or None."""
         if self.pattern.search(container.logs()):
             return None
         return f"no line of the log matches {shown(self.pattern.pattern)}"
@@ -186,22 +166,12 @@ def log_line(pattern: str | re.Pattern[str]) -> Strategy:
 
 
 def check_port(port: object) -> int:
-    """Return a port number.
-
-    Raises:
-        ValueError: The value is none.
-    """
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
         raise ValueError(f"{shown(port)} is no port; it takes an int from 1 to 65535")
     return port
 
 
 def check_path(path: object) -> str:
-    """Return a path for a request line.
-
-    Raises:
-        TypeError, ValueError: The value is none; the text has one that is.
-    """
     if not isinstance(path, str):
         raise TypeError(f"http_ok(path={shown(path)}): it takes a str such as '/health'")
     if not path.startswith("/"):
@@ -216,11 +186,7 @@ def check_path(path: object) -> str:
 
 
 def strategies(wait: object) -> list[Strategy]:
-    """`wait=` as a list.
-
-    Raises:
-        TypeError: A value is no strategy; the text lists them.
-    """
+    """`wait=` as a list; TypeError where a value is no strategy."""
     listed: list[Any]
     listed = list(wait) if isinstance(wait, (list, tuple)) else [] if wait is None else [wait]
     for strategy in listed:

@@ -40,12 +40,7 @@ class NotReadyError(Exception):
 
 
 class ReadySidecar:
-    """One sidecar that is created and started on a thread of its own.
-
-    Args:
-        create: Creates the sidecar.
-        start: Starts it.
-    """
+    """One sidecar that is created and started on a thread of its own."""
 
     def __init__(
         self,
@@ -69,14 +64,7 @@ class ReadySidecar:
                     step.set_exception(error)
 
     def created(self, setup: SidecarSetup) -> Sidecar:
-        """Wait until the sidecar has been created; it may still be starting.
-
-        Args:
-            setup: The setup that it must have.
-
-        Raises:
-            NotReadyError: Another one has to be started instead.
-        """
+        """Wait until the sidecar has been created; NotReadyError where another one has to be started instead."""
         sidecar = result_of(self._created)
         if sidecar.setup != setup:
             raise NotReadyError(f"it has the setup {sidecar.setup}, not {setup}")
@@ -85,19 +73,14 @@ class ReadySidecar:
         return sidecar
 
     def link(self) -> AnyLink:
-        """Wait until the sidecar has started, and return its link.
-
-        Raises:
-            NotReadyError: It has not started.
-        """
+        """Wait until the sidecar has started; NotReadyError where it has not."""
         return result_of(self._link)
 
     def wait(self, seconds: float) -> None:
-        """Wait for the end of the thread."""
         self._thread.join(seconds)
 
     def join(self) -> Sidecar | None:
-        """Wait for the end of the thread, and return the sidecar; None where none was created."""
+        """The result is None where no sidecar was created."""
         self._thread.join()
         return None if self._created.exception() else self._created.result()
 
@@ -107,11 +90,6 @@ class ReadySidecars:
 
     A sidecar whose target has been removed moves to a new network namespace for its next one. Where a sidecar cannot,
     or must not, each target has a new one.
-
-    Args:
-        engine: The engine that they run on.
-        provisioner: Tells which setup works there.
-        reuse: Whether sidecars may serve several targets.
 
     Attributes:
         expects_more: Whether a container is likely to be started after the present one, which the session cannot know.
@@ -134,11 +112,7 @@ class ReadySidecars:
                     self._waiting = ReadySidecar(self._create)
 
     def prepare_next(self, present: Sidecar) -> None:
-        """Start a sidecar in the background, if it will be needed: not where the present one can serve the next target.
-
-        Args:
-            present: The sidecar of the target that has just started.
-        """
+        """Start a sidecar in the background, unless that of the target that has just started can serve the next one."""
         if not (self._reuse and present.is_reusable) and self.expects_more():
             self.prepare()
 
@@ -150,13 +124,7 @@ class ReadySidecars:
         return self.create(setup, reusable=True)
 
     def create(self, setup: SidecarSetup, *, reusable: bool, **options: Any) -> Sidecar:
-        """Create a sidecar of this session.
-
-        Args:
-            setup: Its link and its Python.
-            reusable: Whether it may serve several targets, if any sidecar of this session may.
-            options: More arguments of `Sidecar.create`.
-        """
+        """A reusable sidecar may serve several targets, if any sidecar of this session may."""
         engine = self._engine
         return Sidecar.create(
             engine.client,
@@ -176,7 +144,7 @@ class ReadySidecars:
             waiting.wait(SETTLE_SECONDS)
 
     def take(self) -> ReadySidecar | None:
-        """The sidecar that waits, which may still be starting; the caller releases it."""
+        """The sidecar may still be starting; the caller releases it."""
         with self._lock:
             taken, self._waiting = self._waiting, None
             if taken is not None or not self._retired:
@@ -193,7 +161,7 @@ class ReadySidecars:
             raise
 
     def stop_reuse(self) -> None:
-        """Keep no sidecar for another target from now on; those that wait already serve one more."""
+        """Sidecars that wait already serve one more target."""
         self._reuse = False
 
     def give_up_reuse(self, error: LinkError) -> bool:
@@ -230,7 +198,6 @@ class ReadySidecars:
         sidecar.remove()
 
     def close(self) -> None:
-        """Release the sidecars that wait."""
         with self._lock:
             waiting, self._waiting = self._waiting, None
             left, self._retired = self._retired, []
@@ -243,11 +210,6 @@ class ReadySidecars:
 
 
 def result_of(step: Future[T]) -> T:
-    """The result of a step of a sidecar's start, waited for.
-
-    Raises:
-        NotReadyError: It has failed.
-    """
     try:
         return step.result()
     except Exception as error:

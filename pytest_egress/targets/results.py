@@ -47,19 +47,16 @@ class CompletedContainer:
 
 
 def with_logs(text: str, logs: str) -> str:
-    """A sentence, and the tail of a log under it."""
     tail = "\n".join(f"  | {line}" for line in tail_of(logs).splitlines())
     return f"{text}\nThe end of its log:\n{tail}" if tail else f"{text}\nIt wrote nothing."
 
 
 def tail_of(log: str) -> str:
-    """The last lines of a log, each cut in its middle where it is long."""
     lines = log[-TAIL_LINES * LINE_CHARACTERS :].rstrip().splitlines()
     return "\n".join(cut(line, LINE_CHARACTERS) for line in lines[-TAIL_LINES:])
 
 
 def check_result(name: str, result: CompletedContainer) -> None:
-    """Raise `CommandError` where a command failed, with both of its streams."""
     if result.exit_code:
         logs = f"{result.stdout}{result.stderr}"[-LOGS_CHARACTERS:]
         text = exit_text(name, result.exit_code, result.note)
@@ -69,5 +66,4 @@ def check_result(name: str, result: CompletedContainer) -> None:
 
 
 def exit_text(name: str, code: int, note: str) -> str:
-    """That a container has ended, and why, where the engine knows."""
     return f"{name} exited with code {code}" + (f" ({note})" if note else "")

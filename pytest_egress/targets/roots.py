@@ -64,7 +64,6 @@ class Roots:
 
     Attributes:
         bundles: Its PEM bundles, each once, at its real path.
-        merged: All bundles merged into one.
         names: The paths that lead to bundles, each with the real path.
         default_bundle: The real path at which `DEFAULT_BUNDLE` can be created; None where something else is there.
         keystores: Its Java keystore, at its real path; empty where it has none that can be read.
@@ -90,8 +89,6 @@ class Roots:
 
 
 class FileKind(Enum):
-    """The kind of file at a path."""
-
     MISSING = auto()
     DIRECTORY = auto()
     REGULAR = auto()
@@ -187,7 +184,6 @@ class Files:
 
     @once_property
     def mounts(self) -> Sequence[str]:
-        """The real paths of the mounts that are not the container's own."""
         return [self.resolve(point)[0] for point in self.foreign]
 
     def place(self, path: str) -> str | None:
@@ -225,11 +221,7 @@ class Files:
         return self._seen[path]
 
     def read(self, path: str) -> File:
-        """Read the regular file at a real path.
-
-        Raises:
-            LargeFileError: It has more than `MAX_FILE_BYTES`.
-        """
+        """Read the regular file at a real path; LargeFileError where it has more than `MAX_FILE_BYTES`."""
         member = (self._folder(path) or {}).get(path)
         file = member.file if member is not None and member.file is not None else self._read(path)
         if not self._engine.is_podman:
@@ -248,11 +240,7 @@ class Files:
         return found
 
     def peek(self, folder: str, limit: int) -> tuple[str, FileKind]:
-        """Do the same as `look` for a folder, and read it whole if it is small: nothing in it is asked for again.
-
-        Args:
-            limit: How many bytes of its archive to read at most.
-        """
+        """As `look`; a folder with an archive of at most `limit` bytes is read whole, and not asked for again."""
         if folder not in self._folders and folder not in self._seen:
             self._stats[folder], members = self._engine.members(self._container, folder, limit)
             if members is not None:
@@ -327,14 +315,13 @@ class Files:
 
 
 def by_path(folder: str, members: Mapping[str, Member] | None) -> Mapping[str, Member] | None:
-    """A folder's members by their whole paths."""
     if members is None:
         return None
     return {posixpath.join(folder, name).rstrip("/"): each for name, each in members.items()}
 
 
 def kind_of(stat: Mapping[str, Any] | None) -> FileKind:
-    """The kind of a file from the engine's description (Go's `os.FileMode`)."""
+    """The engine describes a file by Go's `os.FileMode`."""
     if stat is None:
         return FileKind.MISSING
     if stat["mode"] & GO_DIRECTORY:
@@ -343,7 +330,6 @@ def kind_of(stat: Mapping[str, Any] | None) -> FileKind:
 
 
 def kind_of_member(member: Member) -> FileKind:
-    """The kind of a file from an archive's member."""
     if member.directory:
         return FileKind.DIRECTORY
     return FileKind.REGULAR if member.file is not None else FileKind.OTHER

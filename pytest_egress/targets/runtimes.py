@@ -31,7 +31,6 @@ class Variable:
 
     Attributes:
         flag: The option before the path, for a variable that holds options, to which ours is added.
-        runtimes: The runtimes that read the variable.
     """
 
     name: str
@@ -40,7 +39,6 @@ class Variable:
     flag: str = ""
 
     def value(self, directory: str) -> str:
-        """The value to set it to."""
         return f"{self.flag}{directory}/{FILE_NAMES[self.form]}"
 
 
@@ -76,7 +74,7 @@ LEADING: Final = frozenset({"JAVA_HOME", *(variable.name for variable in VARIABL
 
 
 def variables(entries: Iterable[str]) -> dict[str, str]:
-    """The mapping of an image's variables, which it has as `NAME=value`."""
+    """An image has its variables as `NAME=value`."""
     return dict(entry.partition("=")[::2] for entry in entries)
 
 
@@ -101,11 +99,7 @@ def environment(
 def defeated(
     image_env: Mapping[str, str], user_env: Mapping[str, str], extended: Iterable[str]
 ) -> list[str]:
-    """A sentence for each variable of the image or the user that makes a runtime ignore the CA.
-
-    Args:
-        extended: The paths of the bundles that hold the CA.
-    """
+    """A sentence for each variable that makes a runtime ignore the CA, which the bundles at `extended` hold."""
     sentences, safe = [], {*extended, *OUR_FILES}
     for variable in VARIABLES:
         for source, values in (("the test", user_env), ("the image", image_env)):

@@ -103,9 +103,7 @@ class Sidecar:
 
     Attributes:
         id: The container's id; targets join its namespace with network mode `container:<id>`.
-        name: The container's name.
         hostname: The host name, which is the target's too.
-        setup: Its link and its Python.
         is_reusable: Whether it can serve another target when its own has been removed.
         has_served: Whether it has served a target, so that it moves for the next one.
         link: The link that `start` returned; None before.
@@ -144,12 +142,8 @@ class Sidecar:
         Args:
             client: The engine; a start uses it from two threads, here and in `start`.
             hostname: The target's host name, which resolves to its own address; random by default.
-            domainname: The target's domain name.
-            extra_hosts: More lines of the target's /etc/hosts, from name to address.
-            labels: The container's labels.
-            folder: The folder for temporary files.
             after_create: Called with the container's id as soon as it exists.
-            setup: Its link and its Python. The engine must have the image that it names.
+            setup: The engine must have the image that it names.
             reusable: Whether it is to serve several targets, which needs capabilities and this process's own Python.
             removes_itself: Whether the engine removes it when it has ended (`AutoRemove`).
 
@@ -222,11 +216,7 @@ class Sidecar:
         return self.link
 
     def check_joined(self, target: str) -> None:
-        """Check that the engine has started a target in the namespace of `renew`, by what it has set there.
-
-        Raises:
-            LinkError: It has not, or the sidecar has ended.
-        """
+        """Raise LinkError where the engine has not started a target in the namespace of `renew`."""
         assert isinstance(self.link, DescriptorLink), "renew() has made it"
         try:
             joined = self.link.is_joined()
@@ -236,7 +226,7 @@ class Sidecar:
             raise LinkError(ELSEWHERE.format(target))
 
     def end(self) -> None:
-        """Close the link, with which the sidecar ends."""
+        """The sidecar ends with its link."""
         if isinstance(self.link, DescriptorLink):
             self.link.keeps_sidecar = False
         if self.link is not None:
@@ -308,7 +298,6 @@ class Sidecar:
         return created
 
     def _program(self) -> dict[str, Any]:
-        """Image, program and environment."""
         boot = KEEPER_BOOT if self.is_reusable else BOOT
         program = [*self.setup.python(), "-c", boot, *self._arguments()]
         if self.setup.image is not None:
@@ -323,16 +312,12 @@ class Sidecar:
         }
 
     def _arguments(self) -> list[str]:
-        """The arguments of the agent."""
         if self._rendezvous is None:
             return [STREAM_MODE, f"{stream.GONE_SECONDS:g}", str(stream.most_streams())]
         return [LINK_FOLDER, self._rendezvous.nonce]
 
     def _attach(self) -> Attachment:
-        """Attach to the standard streams, over a connection of our own to the engine.
-
-        Auto-remove leaves no log to read later.
-        """
+        """The standard streams are attached to, since auto-remove leaves no log to read later."""
         stdin = int(self._rendezvous is None)
         query = f"attach?stream=1&stdin={stdin}&stdout=1&stderr=1"
         path = f"/v{self._api.api_version}/containers/{self.id}/{query}"
@@ -341,7 +326,6 @@ class Sidecar:
     # ---------------------------------------------------------------- starting
 
     def _open_stream(self, attachment: Attachment) -> StreamLink:
-        """Wait for the agent's greeting, and return the link; raise an error if the agent ends or the time is up."""
         link = StreamLink(attachment)
         try:
             link.start(START_SECONDS)
@@ -352,7 +336,6 @@ class Sidecar:
         return link
 
     def _receive(self, rendezvous: Rendezvous, attachment: Attachment) -> DescriptorLink:
-        """Wait for the agent to connect, and return the link; raise an error if the agent ends or the time is up."""
         deadline = monotonic() + START_SECONDS
         poller = select.poll()
         poller.register(rendezvous.socket, select.POLLIN)
@@ -374,7 +357,7 @@ class Sidecar:
         raise LinkError(_silent(wrote))
 
     def _ended(self, wrote: str) -> LinkError:
-        """The error about a sidecar that has ended. One that was killed would be killed with another setup too."""
+        """A sidecar that was killed would be killed with another setup too."""
         python = f"this process's Python, {executable()}"
         if self.setup.image is not None:
             python = f"python3 of the image {self.setup.image!r}"
@@ -386,14 +369,14 @@ class Sidecar:
         )
 
     def _exit_code(self) -> int | None:
-        """The exit code, unless the engine has removed the container already."""
+        """None where the engine has removed the container already."""
         try:
             return int(self._api.wait(self.id, timeout=EXIT_SECONDS)["StatusCode"])
         except (DockerException, OSError):
             return None
 
     def _release(self) -> None:
-        """Close what is needed only until the link is there."""
+        """Rendezvous and attachment are needed only until the link is there."""
         for opened in (self._rendezvous, self._attachment):
             if opened is not None:
                 opened.close()
@@ -405,7 +388,6 @@ def tells_of_joining(options: Mapping[str, Any]) -> bool:
 
 
 def quoted(text: str) -> str:
-    """A sentence that quotes a sidecar's output."""
     return f"It wrote:\n{text}" if text else "It wrote nothing."
 
 
@@ -414,5 +396,5 @@ def _silent(wrote: str) -> str:
 
 
 def _ipv6_settings() -> dict[str, str]:
-    """The settings that turn IPv6 on in the namespace; none where the kernel, which the engine shares, lacks IPv6."""
+    """The engine shares this machine's kernel, which may lack IPv6."""
     return dict(_ENABLE_IPV6) if os.path.isdir(_IPV6_SETTINGS) else {}

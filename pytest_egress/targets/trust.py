@@ -42,12 +42,7 @@ LOOK_FOR_ROOTS: Final = (
 
 
 def trusting(ca_pem: bytes, subject: bytes, roots: Roots, directory: str) -> dict[str, File]:
-    """The files to write: those of our directory, and the image's bundles and keystores with the CA.
-
-    Args:
-        ca_pem: The CA's certificate.
-        subject: The CA's subject in DER.
-    """
+    """The files of our directory, and the image's bundles and keystores with the CA; `subject` is the CA's, in DER."""
     files = {
         path: replace(file, content=append(file.content, ca_pem))
         for path, file in roots.bundles.items()
@@ -88,11 +83,7 @@ def placed(files: Files, wanted: Mapping[str, File]) -> tuple[dict[str, File], l
 
 
 def check_places(files: Files, paths: Iterable[str]) -> None:
-    """Refuse paths (`files=`) at which nothing is written, since they are in a mount.
-
-    Raises:
-        EngineError: Names the path.
-    """
+    """Raise EngineError for paths (`files=`) in a mount, where nothing is written."""
     for path in paths:
         if files.place(normal(path)) is None:
             raise EngineError(
@@ -129,7 +120,7 @@ def extended(packaged: Packaged, ca_pem: bytes, directory: str) -> dict[str, Fil
 
 
 def policies_text(policies: Mapping[str, Any], path: str) -> str:
-    """The file of a Firefox's policies with one more certificate to install; without those that JSON cannot nest."""
+    """Policies that JSON cannot nest are left out."""
     try:
         return json.dumps(with_certificate(policies, path))
     except RecursionError:
@@ -137,7 +128,6 @@ def policies_text(policies: Mapping[str, Any], path: str) -> str:
 
 
 def with_certificate(policies: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The policies of a Firefox with one more certificate to install."""
     inner = mapping(policies.get("policies"))
     certificates = mapping(inner.get("Certificates"))
     installed = certificates.get("Install")
@@ -146,7 +136,7 @@ def with_certificate(policies: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def mapping(value: object) -> dict[str, Any]:
-    """A copy of a mapping; an empty one for any other value, which a file may have in its place."""
+    """A file may have any other value in a mapping's place."""
     return dict(value) if isinstance(value, Mapping) else {}
 
 
@@ -190,11 +180,7 @@ def named_files(
 
 
 def with_root(content: bytes, ca_pem: bytes) -> bytes:
-    """A PEM bundle or Java keystore with the CA added.
-
-    Raises:
-        ValueError: The content is neither.
-    """
+    """The content is a PEM bundle or a Java keystore; ValueError where it is neither."""
     if from_pem(content):
         return append(content, ca_pem)
     check_seal(content)
@@ -203,10 +189,6 @@ def with_root(content: bytes, ca_pem: bytes) -> bytes:
 
 
 def put(container: DockerContainer, archive: bytes, what: str) -> None:
-    """Extract an archive at `/` of a created container (`PUT /containers/{id}/archive`).
-
-    Raises:
-        EngineError: The engine refuses.
-    """
+    """The endpoint is `PUT /containers/{id}/archive`; EngineError where the engine refuses."""
     with engine_errors(f"take {what}"):
         again(lambda: container.put_archive("/", archive))
