@@ -23,10 +23,7 @@ class File:
     """A regular file in an archive.
 
     Attributes:
-        content: All of it.
-        mode: Its permission bits.
-        uid: Its owner's number; the engine maps it into the container's user namespace.
-        gid: Its group's number; the engine maps it too.
+        uid: Its owner's number; the engine maps it and the group's into the container's user namespace.
         mtime: When it was changed, in seconds since 1970. With zero, equal files make equal archives.
     """
 
@@ -39,13 +36,7 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """The member of a folder's archive at a path. A device or the like has none of these attributes.
-
-    Attributes:
-        directory: Whether it is a directory.
-        target: The target of a symbolic link.
-        file: The regular file.
-    """
+    """A member of a folder's archive. A device or the like has none of these attributes."""
 
     directory: bool = False
     target: str | None = None
@@ -81,8 +72,6 @@ def build_tar(files: Mapping[str, File | bytes], directories: Iterable[str] = ()
 
 
 class LargeFileError(ValueError):
-    """A file has more bytes than are read."""
-
     def __init__(self, limit: int) -> None:
         super().__init__(f"it has more than {limit >> 20} MiB")
 
@@ -92,11 +81,7 @@ class CutArchiveError(tarfile.ReadError):
 
 
 def read_file(chunks: Iterable[bytes], limit: int) -> File:
-    """Read the regular file of an archive.
-
-    Args:
-        chunks: The archive, as `GET /containers/{id}/archive` returns it.
-        limit: How many bytes the file may have.
+    """Read the regular file of an archive (`GET /containers/{id}/archive`).
 
     Raises:
         LargeFileError: It has more. No more than that has been read.
@@ -125,7 +110,6 @@ def read_folder(chunks: Iterable[bytes], limit: int) -> dict[str, Member] | None
     archive with its end mark counts.
 
     Args:
-        chunks: The archive, as `GET /containers/{id}/archive` returns it.
         limit: How many bytes of it to read at most.
 
     Returns:
@@ -160,14 +144,7 @@ class _Stream(io.RawIOBase):
         self.size = 0
 
     def check_end(self, *, within: bool = False) -> None:
-        """Check that it has not ended before an archive's end mark.
-
-        Args:
-            within: Whether it is known that what has been read is not whole.
-
-        Raises:
-            CutArchiveError: It has.
-        """
+        """Raise CutArchiveError where it ended without an end mark, or `within` what is known not to be whole."""
         if self._has_ended and (within or self._tail != _END):
             raise CutArchiveError(
                 f"the archive ends after {self.size} bytes, without its end mark"
@@ -185,7 +162,7 @@ class _Stream(io.RawIOBase):
 
 
 def _inside(name: str) -> str:
-    """The path inside a folder, from a member's name, which begins with the folder's own."""
+    """A member's name begins with the folder's own."""
     return posixpath.normpath(name).partition("/")[2]
 
 

@@ -30,9 +30,6 @@ One of "error in copier subprocess" is what that process has said itself, and wo
 def again(copy: Callable[[], Copied]) -> Copied:
     """Copy, and copy again where the engine has broken it off, at most `TRIES` times in all.
 
-    Args:
-        copy: Makes one call of the engine's archive.
-
     Raises:
         APIError: The engine has refused, or has broken off each time.
         CutArchiveError: The archive had no end each time.

@@ -62,12 +62,6 @@ class Client(docker.DockerClient):
 class SshClient(Client):
     """A client of an engine that ssh leads to; `close` ends its connections.
 
-    Args:
-        address: The engine's address, as `Bridge` takes it.
-
-    Attributes:
-        address: The engine's address.
-
     Raises:
         DockerException: Nothing answers; the text is that of ssh.
     """
@@ -89,16 +83,12 @@ class SshClient(Client):
         return None
 
     def close(self) -> None:
-        """End the connections and their ssh programs."""
         super().close()
         self._bridge.close()
 
 
 def make_client(address: str | None = None) -> docker.DockerClient:
-    """Make a client of the engine at an address, or of the one that the environment names.
-
-    Args:
-        address: An address as in DOCKER_HOST: `unix://`, `tcp://` or `ssh://`.
+    """Make a client for an address as in DOCKER_HOST, or for the environment's.
 
     Raises:
         EngineError: The chosen context is unknown, or the address is malformed.
@@ -109,7 +99,6 @@ def make_client(address: str | None = None) -> docker.DockerClient:
 
 
 def client_of(base_url: str = DEFAULT, tls: TLSConfig | None = None) -> docker.DockerClient:
-    """Make the client for an address: by ssh, by TLS, or plain."""
     if base_url.startswith("ssh://"):
         return SshClient(base_url)
     is_direct = tls is not None or base_url.startswith("unix://")
@@ -117,11 +106,7 @@ def client_of(base_url: str = DEFAULT, tls: TLSConfig | None = None) -> docker.D
 
 
 def engine_parameters(environ: Mapping[str, str], address: str | None = None) -> dict[str, Any]:
-    """The arguments of docker-py's client that lead to an engine. DOCKER_HOST overrides the context.
-
-    Raises:
-        EngineError: There is no such context.
-    """
+    """The arguments of docker-py's client. DOCKER_HOST overrides the context; EngineError where that does not exist."""
     if address is not None:
         return dict(kwargs_from_env({**environ, "DOCKER_HOST": address}))
     name = environ.get("DOCKER_CONTEXT") or current_context(environ)
@@ -131,7 +116,6 @@ def engine_parameters(environ: Mapping[str, str], address: str | None = None) ->
 
 
 def docker_folder(environ: Mapping[str, str]) -> Path:
-    """The folder of the Docker CLI's settings."""
     chosen = environ.get("DOCKER_CONFIG")
     return Path(chosen) if chosen else Path.home() / ".docker"
 
@@ -146,11 +130,7 @@ def current_context(environ: Mapping[str, str]) -> str:
 
 
 def context_parameters(folder: Path, name: str) -> dict[str, Any]:
-    """The arguments of docker-py's client that a context gives (`docker context export`).
-
-    Raises:
-        EngineError: There is no such context, or it names no engine.
-    """
+    """The arguments that a context gives (`docker context export`); EngineError where it, or its engine, is missing."""
     identifier = hashlib.sha256(name.encode()).hexdigest()
     file = folder / "contexts" / "meta" / identifier / "meta.json"
     try:
@@ -171,7 +151,6 @@ def context_parameters(folder: Path, name: str) -> dict[str, Any]:
 
 
 def tls_of(material: Path, verify: bool) -> TLSConfig:
-    """The TLS settings of a context: its CA, and its client certificate with key, each if it has one."""
     ca, *pair = (material / name for name in ("ca.pem", "cert.pem", "key.pem"))
     return TLSConfig(
         client_cert=(str(pair[0]), str(pair[1])) if pair[0].exists() else None,
@@ -181,7 +160,7 @@ def tls_of(material: Path, verify: bool) -> TLSConfig:
 
 
 def identify(client: docker.DockerClient) -> tuple[str, str, str]:
-    """Ask an engine what it is: "Docker" or `PODMAN`, its version, and the system whose containers it runs.
+    """The engine is "Docker" or `PODMAN`, with its version and the system whose containers it runs.
 
     Raises:
         DockerException, RequestException: Nothing answers.
@@ -198,11 +177,7 @@ def identify(client: docker.DockerClient) -> tuple[str, str, str]:
 
 
 def said_by(api: docker.APIClient) -> Mapping[str, str]:
-    """The headers of an engine's response to `GET /_ping`, which describe it.
-
-    Raises:
-        RequestException: Nothing answers.
-    """
+    """The headers of the response to `GET /_ping` describe the engine; RequestException where nothing answers."""
     answer = api.get(f"{api.base_url}/_ping", timeout=api.timeout)
     answer.raise_for_status()
     headers: Mapping[str, str] = answer.headers
@@ -228,7 +203,6 @@ def socket_of(api: docker.APIClient) -> str:
 
 
 def connection_of(api: docker.APIClient) -> socket.socket:
-    """Open a connection of our own to a client's engine."""
     return connect(socket_of(api), api.cert, api.verify)  # type: ignore[arg-type]  # of requests.Session
 
 
@@ -238,7 +212,6 @@ def describe(client: docker.DockerClient) -> str:
 
 
 def another_client(description: str) -> docker.DockerClient:
-    """Make a client of the engine that `describe` has described."""
     address, certificate, verify = json.loads(description)
     if address.startswith("http+docker://"):  # the user's own client, by an SSH library
         return make_client()

@@ -111,11 +111,7 @@ class Engine:
         return os.getpid() != self._owner
 
     def check_owner(self) -> None:
-        """Check that this process is not a forked child, which must not start containers.
-
-        Raises:
-            EngineError: It is one.
-        """
+        """Raise EngineError in a forked child, which must not start containers."""
         if self.inherited:
             raise EngineError(
                 f"process {os.getpid()} is a fork of {self._owner}, to which this run's containers belong: "
@@ -133,12 +129,12 @@ class Engine:
 
     @property
     def folder(self) -> str:
-        """The path of this run's temporary folder. It is removed however the run ends."""
+        """The folder is removed however the run ends."""
         return self._folder.path
 
     @once_property
     def client(self) -> DockerClient:
-        """The client, after a first answer from its engine, with the watchdog started and orphans removed.
+        """The client, with the watchdog started and orphans removed.
 
         Raises:
             EngineError: No engine answers; or this process may have too few descriptors.
@@ -156,21 +152,15 @@ class Engine:
         return client
 
     def _tell(self, text: str) -> None:
-        """Note, and log, a problem that fails no test."""
         self.notes.append(text)
         log.warning(text)
 
     @property
     def is_podman(self) -> bool:
-        """Whether the engine that was contacted is Podman."""
         return self.name.startswith(PODMAN)
 
     def image(self, name: str) -> Image:
-        """Find an image by name. Pull it if the engine does not have it.
-
-        Raises:
-            ImageError: The engine does not have it and cannot pull it.
-        """
+        """An image that is missing is pulled; ImageError where it cannot be."""
         return find_image(self.client, name, self.progress)
 
     def history(self, image: Image) -> list[str]:
@@ -179,13 +169,7 @@ class Engine:
             return [str(step.get("CreatedBy") or "") for step in image.history()]
 
     def create(self, image: Image, name: str, **options: Any) -> DockerContainer:
-        """Create a container, named and labelled as ours (`POST /containers/create`).
-
-        Args:
-            image: The image that it runs.
-            name: The image's name, as the test has it.
-            options: docker-py's options.
-        """
+        """The container is labelled as ours (`POST /containers/create`); `name` is the image's, as the test has it."""
         labels = options.pop("labels", None) or {}
         named = labels if isinstance(labels, Mapping) else dict.fromkeys(labels, "")
         own_name = f"{TARGET}{secrets.token_hex(6)}"
@@ -201,11 +185,7 @@ class Engine:
         return container
 
     def container(self, name: str) -> DockerContainer:
-        """A container by its name or id (`GET /containers/{id}/json`).
-
-        Raises:
-            EngineError: There is no such container.
-        """
+        """The endpoint is `GET /containers/{id}/json`, for a name or id; EngineError where there is none such."""
         with engine_errors(f"find the container {name!r}"):
             return self.client.containers.get(name)
 
@@ -242,12 +222,12 @@ class Engine:
             raise EngineError(f"the engine did not {action}: {error}") from None
 
     def commit(self, container: DockerContainer) -> Image:
-        """Make an image of a created container, with the container's labels and a name of ours (`POST /commit`)."""
+        """The image has the container's labels and a name of ours (`POST /commit`)."""
         with engine_errors("make an image of a container"):
             return container.commit(repository=FILLED, tag=secrets.token_hex(6))
 
     def remove_image(self, image: Image) -> None:
-        """Remove an image of ours. One that a kept container uses stays, for a later run to remove."""
+        """An image that a kept container uses stays, for a later run to remove."""
         remove_image(self.client.api, image.attrs)
 
     def stat(self, container: DockerContainer, path: str) -> dict[str, Any] | None:
@@ -264,11 +244,9 @@ class Engine:
     def members(
         self, container: DockerContainer, path: str, limit: int
     ) -> tuple[dict[str, Any] | None, dict[str, Member] | None]:
-        """The result of `stat` for a path, and the members of the folder at it (`GET /containers/{id}/archive`).
+        """The result of `stat`, and the members of the folder at a path (`GET /containers/{id}/archive`).
 
-        Args:
-            limit: How many bytes of the archive to read at most. A larger folder has None for its members, as has what
-                is no folder.
+        Members are None where the path is no folder, or its archive has more than `limit` bytes.
         """
         stat: dict[str, Any] | None = None
 
@@ -289,11 +267,8 @@ class Engine:
     def read(self, container: DockerContainer, path: str, limit: int) -> File:
         """Read the regular file at a path of a container (`GET /containers/{id}/archive`).
 
-        Args:
-            limit: How many bytes it may have.
-
         Raises:
-            LargeFileError: It has more.
+            LargeFileError: It has more than `limit` bytes.
             EngineError: There is none.
         """
 
@@ -317,7 +292,6 @@ class Engine:
 
         Args:
             name: The container's name in an error's text.
-            parameters: More of the call's, such as `tail`.
 
         Raises:
             EngineError: The engine refused; or the log is too long to be kept whole.
@@ -340,7 +314,7 @@ class Engine:
     def _get(
         self, url: str, params: Mapping[str, str | float], **options: Any
     ) -> requests.Response:
-        """Ask for something that is read in pieces, each of which may take as long as any call of docker-py's."""
+        """Each piece of the response may take as long as any call of docker-py's."""
         api = self.client.api
         return api.get(url, params=params, stream=True, timeout=api.timeout, **options)
 
@@ -349,11 +323,7 @@ class Engine:
         return f"{api.base_url}/v{api.api_version}/containers/{container.id}/{what}"
 
     def start(self, container: DockerContainer) -> None:
-        """Start a container (`POST /containers/{id}/start`), once more where nothing has run yet (`RUNC_WAS_LOST`).
-
-        Raises:
-            APIError: The engine does not start it.
-        """
+        """Start a container (`POST /containers/{id}/start`), once more where nothing has run yet (`RUNC_WAS_LOST`)."""
         try:
             container.start()
         except APIError as error:
@@ -378,7 +348,7 @@ class Engine:
         return True
 
     def keep(self, container: DockerContainer) -> None:
-        """Stop a container and leave it for the user to inspect, under another name. Its sidecar is removed."""
+        """The container stays for the user to inspect, under another name; its sidecar is removed."""
         self._kept.add(str(container.id))
         try:
             container.rename(kept_name(str(container.name)))
@@ -409,11 +379,7 @@ class Engine:
 
 
 def check_descriptors() -> None:
-    """Refuse a process that may have fewer descriptors than a container takes: what fails then may be anything.
-
-    Raises:
-        EngineError: The text says what to type.
-    """
+    """Raise EngineError where this process may have too few descriptors for a container: anything might fail later."""
     if (most := descriptor_limit()) < MIN_DESCRIPTORS:
         raise EngineError(
             f"this process may have {most} descriptors, and a container takes up to {MIN_DESCRIPTORS} at its start: "
@@ -434,7 +400,7 @@ def contact(
     """Make the client of an engine, wait for its answer, and return the client and the engine's name.
 
     Args:
-        address: The engine's address, if a setting gives one; for an error's text.
+        address: For an error's text; None where no setting gives one.
 
     Raises:
         EngineError: No engine answers.
@@ -479,7 +445,6 @@ def run_command(
 
     Args:
         left: The seconds that it may still take.
-        options: The options of docker-py's `exec_create`.
     """
     made = api.exec_create(container, command, **options)["Id"]
     with connection_of(api) as sock:
@@ -488,11 +453,7 @@ def run_command(
 
 
 def check_runtime(container: DockerContainer) -> None:
-    """Refuse a container whose runtime gives it a network stack of its own, which no sidecar can share.
-
-    Raises:
-        EngineError: The runtime is gVisor's or Kata's (google/gvisor#7168).
-    """
+    """Raise EngineError for a runtime with a network stack of its own, which no sidecar shares (google/gvisor#7168)."""
     runtime = container.attrs.get("HostConfig", {}).get("Runtime") or ""
     if any(word in runtime.lower() for word in SEPARATE_RUNTIMES):
         raise EngineError(
@@ -502,10 +463,9 @@ def check_runtime(container: DockerContainer) -> None:
 
 
 def check_missing(answer: requests.Response) -> None:
-    """Check that an error response about a path means that nothing can be there, and read it to its end.
+    """Raise APIError unless nothing can be at the path: a file must not be taken for missing.
 
-    Raises:
-        APIError: The engine has failed otherwise: the file must not be taken for missing.
+    The response is read to its end.
     """
     said = answer.text  # a connection can be used again once its response has been read
     if answer.status_code != HTTPStatus.NOT_FOUND and not any(each in said for each in UNREACHABLE):
@@ -513,7 +473,6 @@ def check_missing(answer: requests.Response) -> None:
 
 
 def check_answer(answer: requests.Response) -> None:
-    """Raise the APIError of an error response."""
     try:
         answer.raise_for_status()
     except requests.exceptions.HTTPError as error:
@@ -521,7 +480,7 @@ def check_answer(answer: requests.Response) -> None:
 
 
 def stat_of(answer: requests.Response, path: str) -> dict[str, Any] | None:
-    """The description of a file in a response about its path; None where nothing is there."""
+    """None where nothing is at the path."""
     header = answer.headers.get("X-Docker-Container-Path-Stat")
     stat = docker.utils.decode_json_header(header) if header else None
     if stat and stat.get("linkTarget") == path:  # Podman's linkTarget of a file that is no link

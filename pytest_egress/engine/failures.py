@@ -27,7 +27,6 @@ class engine_errors:  # used as a statement; a generator's frames would show in 
 
     Args:
         action: What the engine was asked to do: "start it".
-        passing: Exceptions to leave as they are.
     """
 
     def __init__(self, action: str, *, passing: tuple[type[Exception], ...] = ()) -> None:
@@ -51,11 +50,7 @@ class engine_errors:  # used as a statement; a generator's frames would show in 
 
 
 def check_allowed(error: BaseException, address: str) -> None:
-    """Check that pytest-socket has not kept a test from the engine.
-
-    Raises:
-        EngineError: It has; the text says what to type.
-    """
+    """Raise EngineError where pytest-socket has kept a test from the engine."""
     if FORBIDDEN not in str(root_cause(error)):
         return
     unix = address.startswith("unix://")
@@ -68,17 +63,11 @@ def check_allowed(error: BaseException, address: str) -> None:
 
 
 def explanation(error: Exception) -> str:
-    """The engine's own message in an error."""
     return str(getattr(error, "explanation", None) or error)
 
 
 def start_failure(image: str, command: Sequence[str] | str | None, error: Exception) -> str:
-    """The text of an error about a container that did not start. It begins with the program if that cannot be executed.
-
-    Args:
-        image: The image's name, as the test has it.
-        command: The command, as the test has it; None for the image's own.
-    """
+    """The text about a container that did not start begins with the program if that cannot be executed."""
     said = explanation(error)
     with_command = f"with {command!r}" if command else "with its own command"
     text = f"the engine did not start {image!r} {with_command}: {said}\n"
@@ -91,7 +80,7 @@ def start_failure(image: str, command: Sequence[str] | str | None, error: Except
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The first of a chain of exceptions: docker-py and requests wrap the one with the reason."""
+    """docker-py and requests wrap the exception that has the reason."""
     while (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
     return error

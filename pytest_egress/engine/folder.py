@@ -24,11 +24,7 @@ KINDS: Final = (stat.S_IFREG, stat.S_IFDIR)
 
 
 class RunFolder:
-    """A temporary folder of this run. If the run is killed, the next run removes the folder.
-
-    Attributes:
-        path: Its absolute path. Only its owner can enter it.
-    """
+    """A temporary folder of this run, which only its owner can enter. If the run is killed, the next one removes it."""
 
     def __init__(self) -> None:
         self.path: Final = tempfile.mkdtemp(prefix=PREFIX)
@@ -38,13 +34,11 @@ class RunFolder:
         close_in_forked_children(self, RunFolder.unlock)
 
     def remove(self) -> None:
-        """Remove the folder with its content; calling it again does nothing."""
         if self._lock is not None:
             shutil.rmtree(self.path, ignore_errors=True)
             self.unlock()
 
     def unlock(self) -> None:
-        """Release the lock; calling it again does nothing."""
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
@@ -66,7 +60,7 @@ def remove_folders() -> list[str]:
 
 
 def run_lives(folder: str | Path) -> bool | None:
-    """Whether the run with this temporary folder goes on: it then holds the lock in the folder (flock(2)).
+    """Whether the run with this folder goes on: it then holds the lock in it (flock(2)).
 
     Returns:
         None where that cannot be seen: the folder is another machine's or user's, or has been removed.
@@ -85,12 +79,9 @@ def run_lives(folder: str | Path) -> bool | None:
 
 
 def open_lock(folder: str | Path) -> int:
-    """Open the lock file in a run's folder. Follow no link, and open only what belongs to this user.
+    """Open the lock file in a run's folder, if it is this user's, and follow no link; else raise OSError.
 
     The path comes from a container's label and may name any folder, and any user may make one among temporary folders.
-
-    Raises:
-        OSError: There is no such file, or it is another user's.
     """
     inside = open_own(folder, os.O_DIRECTORY)
     try:
@@ -101,9 +92,6 @@ def open_lock(folder: str | Path) -> int:
 
 def open_own(path: str | Path, flags: int, folder: int | None = None) -> int:
     """Open a file or folder of this user's, as a descriptor that child processes do not inherit (PEP 446).
-
-    Args:
-        folder: The descriptor of the folder that it is in.
 
     Raises:
         OSError: It does not exist, is another user's, is a link, or is neither file nor folder.

@@ -25,11 +25,7 @@ PROGRESS_SECONDS: Final = 2.0  # between two lines of a pull
 
 
 def find_image(client: DockerClient, name: str, progress: Progress) -> Image:
-    """Find an image by name. Pull it if the engine does not have it (`POST /images/create`).
-
-    Raises:
-        ImageError: The engine does not have it and cannot pull it.
-    """
+    """Find an image by name, or pull it (`POST /images/create`); ImageError where the engine cannot."""
     with suppress(ImageNotFound), engine_errors(f"look up the image {name!r}"):
         return client.images.get(name)
     try:
@@ -46,11 +42,7 @@ def find_image(client: DockerClient, name: str, progress: Progress) -> Image:
 
 
 def pull(client: DockerClient, name: str, told: Step) -> None:
-    """Pull an image, and report the progress to the log and in a step's text.
-
-    Raises:
-        APIError: The engine cannot pull it.
-    """
+    """Report the pull's progress to the log and in a step's text; APIError where the engine cannot pull."""
     repository, tag = split_image(name)
     progress = PullProgress(name)
     for step in client.api.pull(repository, tag=tag, stream=True, decode=True):
@@ -70,7 +62,6 @@ class PullProgress:
         log.info("%s", self._text)
 
     def take(self, step: Mapping[str, Any]) -> str:
-        """Take the engine's next event, and return the progress as text."""
         detail = step.get("progressDetail") or {}
         if step.get("status") == "Downloading" and "total" in detail:
             self._layers[step["id"]] = detail["current"], detail["total"]
@@ -88,7 +79,6 @@ class PullProgress:
 
 
 def login(image: str) -> str:
-    """The command that logs in to an image's registry."""
     registry = image.partition("/")[0]
     named = "/" in image and ("." in registry or ":" in registry)
     return f"docker login {registry}" if named else "docker login"

@@ -56,7 +56,6 @@ def is_sidecar(container: Mapping[str, Any]) -> bool:
 
 
 def kept_name(name: str) -> str:
-    """The name under which --egress-keep leaves a container of ours."""
     return f"{KEPT}{name.removeprefix(TARGET)}"
 
 
@@ -100,7 +99,6 @@ def remove_remains(api: APIClient, container: str) -> None:
 
 
 def is_known_as_ours(api: APIClient, container: str) -> bool:
-    """Whether a container, of which only the identifier is known, was made by a run."""
     with suppress(*FAILURES):  # the container has been removed
         found = api.inspect_container(container)
         return is_ours({"Names": [found["Name"]], "Labels": found["Config"]["Labels"]})
@@ -169,11 +167,7 @@ def remove_image(api: APIClient, image: Mapping[str, Any]) -> None:
 def remove_labelled(
     api: APIClient, label: str, kept: Collection[str] = (), *, sidecars: bool = True
 ) -> None:
-    """Remove a run's containers and images by their label, `name=value`, except containers that are kept.
-
-    Args:
-        sidecars: Whether to remove sidecars too.
-    """
+    """Remove a run's containers and images by their label, `name=value`, except containers that are kept."""
     listed = [each for each in labelled(api, label) if sidecars or not is_sidecar(each)]
     remove_containers(api, [each["Id"] for each in listed if each["Id"] not in kept])
     for image in api.images(filters={"label": label}):
@@ -181,13 +175,10 @@ def remove_labelled(
 
 
 def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
-    """Remove the containers that runs have left which were killed together with their watchdogs.
+    """Remove what runs have left which were killed together with their watchdogs; return the containers' identifiers.
 
     Args:
         kept: Whether to remove also those that --egress-keep has left.
-
-    Returns:
-        The identifiers of the removed containers.
     """
     # Images are listed before containers: an image that a run makes in between is not taken for unused.
     images = client.api.images(filters={"label": SESSION_LABEL})
@@ -220,7 +211,6 @@ def is_orphan(api: APIClient, container: Mapping[str, Any], there: set[str], kep
 
     Args:
         there: The identifiers of all containers with our label that have not ended.
-        kept: Whether a container that --egress-keep has left counts.
     """
     if any(KEPT in name for name in container.get("Names") or []):
         return kept
@@ -236,7 +226,7 @@ def is_orphan(api: APIClient, container: Mapping[str, Any], there: set[str], kep
 
 
 def network_mode(api: APIClient, container: Mapping[str, Any]) -> str | None:
-    """The network mode of a listed container, for which Podman has to be asked again; None where it does not tell."""
+    """Podman lists no network mode and is asked again; None where it does not tell."""
     told: Mapping[str, Any] = container.get("HostConfig") or {}
     if "NetworkMode" not in told:
         with suppress(*FAILURES):  # another process has removed it

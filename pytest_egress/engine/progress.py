@@ -20,18 +20,13 @@ class Screen(Protocol):
     """Shows one text at a time."""
 
     def show(self, text: str, seconds: float) -> None:
-        """Show a step's text and for how many seconds it has lasted, in place of what was shown before."""
+        """Replace what is shown by a step's text, and the seconds that it has lasted."""
 
-    def clear(self) -> None:
-        """Remove what is shown: no step goes on any more."""
+    def clear(self) -> None: ...
 
 
 class Step:
-    """An operation that may take long; used as a context manager.
-
-    Attributes:
-        text: The operation in words; it may be changed while the step lasts.
-    """
+    """An operation that may take long, as a context manager; its text may be changed meanwhile."""
 
     def __init__(self, progress: Progress, text: str) -> None:
         self.text = text
@@ -47,11 +42,7 @@ class Step:
 
 
 class Progress:
-    """The steps that go on. Every second the latest of them that has lasted long enough is shown.
-
-    Attributes:
-        screen: The screen that shows it; None for none.
-    """
+    """The steps that go on. Every second the latest of them that has lasted long enough is shown."""
 
     def __init__(self) -> None:
         self.screen: Screen | None = None
@@ -60,11 +51,11 @@ class Progress:
         self._thread: threading.Thread | None = None
 
     def step(self, text: str) -> Step:
-        """Make a step, which begins when its `with` block is entered."""
+        """The step begins when its `with` block is entered."""
         return Step(self, text)
 
     def begin(self, step: Step) -> None:
-        """Begin a step. The first one starts the thread that shows steps."""
+        """The first step starts the thread that shows steps."""
         if self.screen is None:
             return
         with self._changed:
@@ -75,7 +66,7 @@ class Progress:
                 self._thread.start()
 
     def end(self, step: Step) -> None:
-        """End a step. With the last one the thread ends, and the screen is cleared."""
+        """The thread ends with the last step, and the screen is cleared."""
         thread = None
         with self._changed:
             if step in self._steps:
@@ -87,7 +78,6 @@ class Progress:
             thread.join()
 
     def _tell(self) -> None:
-        """Show steps until none goes on."""
         thread, screen, shown = threading.current_thread(), self.screen, False
         assert screen is not None
         while True:

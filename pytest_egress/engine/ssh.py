@@ -31,16 +31,10 @@ RETRY_SECONDS: Final = 0.1  # until the next accept, after one that failed
 
 
 class Bridge:
-    """A unix socket, and the ssh programs that serve its connections.
+    """A unix socket at `path`, and the ssh programs that serve its connections; EngineError for a malformed address.
 
     Args:
         address: `ssh://[user@]host[:port][/path of the engine's socket]`.
-
-    Attributes:
-        path: The socket's path.
-
-    Raises:
-        EngineError: The address is malformed.
     """
 
     def __init__(self, address: str) -> None:
@@ -71,7 +65,7 @@ class Bridge:
         return ""
 
     def close(self) -> None:
-        """End every connection and program; calling it again does nothing."""
+        """Calling it again does nothing."""
         self._closing = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -114,11 +108,7 @@ class Bridge:
 
 
 def dial_command(address: str) -> list[str]:
-    """The command whose standard streams are a connection to the engine at an address.
-
-    Raises:
-        EngineError: The address is malformed.
-    """
+    """The command whose standard streams are a connection to the engine; EngineError where the address is malformed."""
     try:
         parts = urlsplit(address)
         port = parts.port
@@ -138,7 +128,6 @@ def dial_command(address: str) -> list[str]:
 
 
 def end(program: subprocess.Popen[bytes]) -> None:
-    """Wait for a program that was told to end; kill it if it does not."""
     try:
         program.wait(END_SECONDS)
     except subprocess.TimeoutExpired:

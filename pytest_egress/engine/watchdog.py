@@ -53,9 +53,8 @@ class Watchdog:
     """The watchdog's process, from a run's first contact with the engine to the run's end.
 
     Args:
-        label: The label of the run's containers and images, `name=value`.
-        engine: The engine, as `endpoint.describe` describes it.
-        folder: The run's temporary folder.
+        label: `name=value`, as the run's containers and images have it.
+        engine: As `endpoint.describe` describes it.
     """
 
     def __init__(self, label: str, engine: str, folder: str) -> None:
@@ -72,11 +71,7 @@ class Watchdog:
         close_in_forked_children(self._process.stdin, lambda stdin: stdin.close())
 
     def dismiss(self) -> str:
-        """End the process without a removal; calling it again does nothing.
-
-        Returns:
-            A sentence about a watchdog that had ended too early; usually "".
-        """
+        """End the process without a removal; return a sentence if it had ended too early, and "" otherwise."""
         assert self._process.stdin is not None
         if self._process.stdin.closed:
             return ""
