@@ -82,11 +82,7 @@ class CaptureError(Exception):
 
 
 class Refusal(CaptureError):
-    """The kernel refused a request.
-
-    Attributes:
-        number: Its errno.
-    """
+    """The kernel refused a request; `number` is the errno."""
 
     def __init__(self, request: Request, number: int) -> None:
         super().__init__(refusal_text(request, number))
@@ -101,7 +97,6 @@ class Capture:
         dns: UDP sockets for DNS, one of each family.
         packets: The NFLOG socket with every packet that is neither DNS nor of a TCP connection.
         monitors: Sockets that report changes: one of nftables, one of interfaces and routes.
-        ipv6: Whether IPv6 is on.
         frames: Whether the kernel can record the frames that packet sockets send.
     """
 
@@ -122,11 +117,10 @@ class Capture:
         self.monitors = [_rules_monitor(), _network_monitor()]  # last: they must not report ours
 
     def sockets(self) -> list[Socket]:
-        """All sockets, in the order of `named`."""
         return [sock for sockets in self.named().values() for sock in sockets]
 
     def named(self) -> dict[str, list[Socket]]:
-        """All sockets, by the names that the agent's first message gives them."""
+        """The names are those in the agent's first message."""
         found: dict[str, list[Socket]] = {}
         for name, sockets in (("tcp", self.tcp), ("dns", self.dns)):
             for sock in sockets:
@@ -136,7 +130,6 @@ class Capture:
 
 
 def refusal_text(request: Request, number: int) -> str:
-    """The sentence for a refused request: what was refused, why, and what would help."""
     name = errno.errorcode.get(number, str(number))
     said = f"The kernel refused {request.what} ({name})."
     if number == errno.EPERM:
@@ -159,8 +152,6 @@ def ask(
 
     Args:
         sock: A netlink socket; it gets a time-out.
-        requests: The requests, in order.
-        wrap: Whether to send them as one nftables transaction.
         acknowledged: The number, from 1, of the first request that is acknowledged, as all after it are. A refusal
             is told in any case. Several hundred answers would not fit into a socket's buffer.
 
@@ -212,12 +203,9 @@ def _ask_once(family: int, requests: Sequence[Request], wrap: bool = False) -> N
 
 
 def refuse_namespace_in_use() -> None:
-    """Refuse a namespace with an interface that is up, other than loopback.
+    """Raise CaptureError where an interface is up, other than loopback.
 
     Interfaces that are down are accepted: modules for tunnels create some in each namespace.
-
-    Raises:
-        CaptureError: This is not the namespace of a container with network "none".
     """
     up = [name for name, flags in _interfaces() if flags & _IFF_UP and not flags & _IFF_LOOPBACK]
     if up:
@@ -242,7 +230,7 @@ def _interfaces() -> list[tuple[str, int]]:
 
 
 def start_loopback() -> None:
-    """Start the loopback interface, as engines do in a namespace that they make."""
+    """Engines do the same in a namespace that they make."""
     _ask_once(ROUTE, [_link("starting loopback", 1, _IFF_UP, _IFF_UP)])
 
 
@@ -251,9 +239,6 @@ def make_network(ipv6: bool) -> bool:
 
     The kernel sends nothing on it by itself: there is no address resolution, no link-local address and
     no solicitation.
-
-    Args:
-        ipv6: Whether to try IPv6 too.
     """
     peer = nest(1, _interface() + attribute(_IFNAME, text(PEER)))
     pair = nest(18, attribute(1, text("veth")), nest(2, peer))
@@ -372,7 +357,7 @@ def load_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> bool:
 
 
 def _bound(family: int, kind: int, port: int = 0) -> Socket | None:
-    """A socket bound to the loopback address of a family; None where IPv6 is disabled."""
+    """None where IPv6 is disabled."""
     try:
         sock = _socket.socket(family, kind)
         sock.bind(("127.0.0.1" if family == _socket.AF_INET else "::1", port))

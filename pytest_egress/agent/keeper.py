@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def start_agent(link: Socket, files: SharedFiles | None) -> tuple[int, int]:
-    """Start the agent; return its process, and a descriptor that is at end of file when that has ended."""
+    """The descriptor is at end of file when the agent has ended."""
     alive, held = posix.pipe()
     agent = posix.fork()
     if agent == 0:
@@ -64,7 +64,6 @@ def start_agent(link: Socket, files: SharedFiles | None) -> tuple[int, int]:
 
 
 def be_agent(link: Socket, files: SharedFiles | None) -> NoReturn:
-    """Give up all capabilities but one, then do what an agent does."""
     try:
         drop_capabilities()
         start_loopback()
@@ -90,7 +89,7 @@ def shared_files() -> SharedFiles | None:
 
 
 def is_ordered(link: Socket, alive: int) -> bool:
-    """Wait for an order; False where the test process or the agent has ended."""
+    """False where the test process or the agent has ended."""
     poller = select.poll()
     poller.register(link, select.POLLIN)
     poller.register(alive, select.POLLIN)
@@ -109,7 +108,6 @@ def drop_capabilities() -> None:
 
 
 def check(result: int) -> None:
-    """Raise the error of a call of the C library."""
     if result:
         number = get_errno()
         raise OSError(number, posix.strerror(number))

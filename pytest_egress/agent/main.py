@@ -85,7 +85,6 @@ def serve(link: Socket, files: SharedFiles | None = None) -> None:
     """Make the namespace capture, pass its sockets over the link, and serve requests until the test process ends.
 
     Args:
-        link: The connection to the test process.
         files: The files that `PUT_BACK` asks for; None where the sidecar serves one target alone.
     """
     try:
@@ -111,7 +110,6 @@ def check_nonce(folder: str, nonce: str) -> None:
 
 
 def connect(folder: str) -> Socket:
-    """Connect to the test process and return the socket, or exit with `NO_UNIX_SOCKET`."""
     link = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
         link.connect(f"{folder}/{SOCKET_NAME}")
@@ -173,13 +171,12 @@ def hand_out(control: Socket, dials: Dials, before: str, files: SharedFiles | No
 
 
 def joined_setting() -> str:
-    """The value of `JOINED_SETTING` in this network namespace."""
     with open(f"/proc/sys/{JOINED_SETTING.replace('.', '/')}", encoding="ascii") as file:
         return file.read()
 
 
 def send(link: Socket, data: bytes, sockets: Iterable[Socket]) -> None:
-    """Send data with the descriptors of sockets, then close them here: a copy would keep the port in use."""
+    """Sockets are closed here once they are sent: a copy would keep the port in use."""
     sockets = list(sockets)
     descriptors = pack(f"={len(sockets)}i", *(sock.fileno() for sock in sockets))
     link.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)])
@@ -188,7 +185,6 @@ def send(link: Socket, data: bytes, sockets: Iterable[Socket]) -> None:
 
 
 def fail(link: Socket, text: str) -> NoReturn:
-    """Send the reason why there will be no sockets over the link, and exit."""
     try:
         link.send(FAILED + b" " + text.encode())
     except OSError as error:
@@ -197,6 +193,6 @@ def fail(link: Socket, text: str) -> NoReturn:
 
 
 def give_up(code: int, reason: str) -> NoReturn:
-    """Exit with a code, and write it in a line with the reason, since an engine may lose exit codes."""
+    """The code is written with the reason too, since an engine may lose exit codes."""
     print(f"{SIGNATURE} {code}: {reason}", file=sys.stderr, flush=True)
     sys.exit(code)

@@ -97,7 +97,6 @@ class _Stream:
     """The state of a stream that has not ended.
 
     Attributes:
-        number: The id of the stream.
         theirs: Whether the peer opened it.
         answered: Whether the side that did not open it has accepted it.
         queue: The bytes that wait for credit or for the wire.
@@ -105,10 +104,6 @@ class _Stream:
         allowed: How many bytes the peer may still send.
         consumed: How many bytes were read and not returned to the peer as credit yet.
         crowded: Whether `queue` was more than half full and `drained` has not reported it since.
-        scheduled: Whether it waits for its turn to send.
-        ending: Whether a FIN follows the queue.
-        resetting: Whether an RST follows the queue.
-        fin_sent, fin_received: Whether a direction has ended.
         unheard: Whether the FIN or RST tells the peer that none of its bytes arrived; see `mux_frames.Fin`.
     """
 
@@ -146,12 +141,10 @@ class _Stream:
 
     @property
     def readable(self) -> bool:
-        """Whether the peer may send data."""
         return (self.answered or self.theirs) and not self.fin_received
 
     @property
     def sendable(self) -> bool:
-        """Whether the stream has bytes or a FIN that may be sent now."""
         if self.queue:
             return self.credit > 0
         return self.ending and not self.fin_sent
@@ -167,7 +160,6 @@ class Mux:
     has answered with RST; until then frames of the peer on it are dropped.
 
     Args:
-        side: `AGENT` or `HOST`.
         most: How many streams this side may have open at once, `MAX_STREAMS` at most.
     """
 
@@ -200,7 +192,7 @@ class Mux:
     # The connection
 
     def hello(self, ipv6: bool = False, text: str = "") -> None:
-        """Queue HELLO, the first frame. Call it once; until then `take` returns nothing."""
+        """HELLO is the first frame, and comes once; until then `take` returns nothing."""
         if self._greeting:
             raise ValueError("HELLO comes once.")
         self._greeting = True
@@ -209,10 +201,9 @@ class Mux:
         )
 
     def ping(self) -> int:
-        """Queue a heartbeat. If several wait for the wire, only the latest is sent.
+        """Queue a heartbeat, and return its number, which is 1 for the first.
 
-        Returns:
-            The number of the heartbeat, from 1. The `Pong` with this number answers it and all earlier ones.
+        If several wait for the wire, only the latest is sent. The `Pong` with its number answers all earlier ones too.
         """
         self._pings += 1
         return self._pings
@@ -240,14 +231,7 @@ class Mux:
         return 0 if self._closing else self._most - self._known[self._side]
 
     def open(self, purpose: bytes) -> int:
-        """Open a stream. Data may be written at once, before the peer has accepted it.
-
-        Args:
-            purpose: The purpose of the stream, at most `MAX_TEXT` bytes.
-
-        Returns:
-            The id of the stream.
-        """
+        """Open a stream and return its id. Data may be written at once, before the peer has accepted it."""
         if not self.openable or len(purpose) > MAX_TEXT:
             raise ValueError("No stream can be opened: closing, too many, or too long a purpose.")
         number = self._add(self._side).number
@@ -255,17 +239,17 @@ class Mux:
         return number
 
     def accept(self, stream: int) -> None:
-        """Accept a stream that the peer opened. It may be written to only after that."""
+        """A stream that the peer opened may be written to only after that."""
         self._unanswered(stream).answered = True
         self._put(OPENED, stream)
 
     def refuse(self, stream: int, number: int, text: str = "") -> None:
-        """Refuse a stream that the peer opened, with an errno and a sentence."""
+        """The number is an errno, the text a sentence."""
         self._unanswered(stream)
         self._end(stream, pack_frame(REFUSED, stream, ERRNO.pack(number) + pack_text(text)))
 
     def write(self, stream: int, data: bytes | bytearray | memoryview) -> None:
-        """Queue data on a stream, at most as many bytes as `room` returns."""
+        """Queue at most as many bytes as `room` returns."""
         state = self._writable(stream)
         if len(state.queue) + len(data) > WINDOW:
             raise ValueError(f"Stream {stream} has room for {self.room(stream)} bytes.")
@@ -274,7 +258,6 @@ class Mux:
         self._schedule(state)
 
     def pending(self, stream: int) -> int:
-        """How many bytes of a stream wait for credit or for the wire; 0 once it has ended."""
         state = self._streams.get(stream)
         return len(state.queue) if state else 0
 
@@ -290,10 +273,7 @@ class Mux:
         return drained
 
     def consumed(self, stream: int, count: int) -> None:
-        """Note that bytes of a stream have been read, so that the peer may send as many more.
-
-        It has no effect on a stream that has ended meanwhile.
-        """
+        """Note that bytes were read, so that the peer may send as many more; no effect on a stream that has ended."""
         state = self._streams.get(stream)
         if state is None:
             return
@@ -306,12 +286,7 @@ class Mux:
             state.consumed = 0
 
     def fin(self, stream: int, unheard: bool = False) -> None:
-        """End our direction of a stream, after the bytes that are queued.
-
-        Args:
-            stream: The id of the stream.
-            unheard: Whether to tell the peer that none of its bytes has arrived yet.
-        """
+        """End our direction after the queued bytes; `unheard` tells the peer that none of its bytes has arrived yet."""
         state = self._writable(stream)
         state.ending, state.unheard = True, unheard
         self._schedule(state)
@@ -325,14 +300,9 @@ class Mux:
             self._end(stream, pack_frame(RST, stream, UNHEARD if unheard else b""))
 
     def break_off(self, stream: int, unheard: bool = False) -> None:
-        """End a stream both ways, after the bytes that are queued.
+        """End a stream both ways, after the bytes that are queued; no effect on one that has ended.
 
-        If the peer reads nothing more, that happens only at `close`. It has no effect on a stream that has
-        ended.
-
-        Args:
-            stream: The id of the stream.
-            unheard: Whether to tell the peer that none of its bytes arrived.
+        If the peer reads nothing more, that happens only at `close`. `unheard` is as for `fin`.
         """
         state = self._streams.get(stream)
         if state is not None and state.queue and not self._closing:
@@ -382,7 +352,6 @@ class Mux:
         return bytes(out)
 
     def send(self) -> bytes:
-        """All bytes that can be written now."""
         out = bytearray()
         while data := self.take(1 << 20):
             out += data
@@ -425,7 +394,7 @@ class Mux:
                 out += self._pop_datagram(channel)
 
     def _take_slice(self, out: bytearray) -> None:
-        """Append frames of the stream whose turn it is; skip streams that have ended while they waited."""
+        """Streams that have ended while they waited are skipped."""
         while self._turns:
             state = self._turns.popleft()
             state.scheduled = False
@@ -453,7 +422,7 @@ class Mux:
             self._schedule(state)
 
     def _all_sent(self) -> bool:
-        """Whether no bytes wait for credit. Called when nothing is left that can be sent without credit."""
+        """It is called when nothing is left that can be sent without credit."""
         return not any(state.queue for state in self._streams.values())
 
     # From the wire
@@ -633,7 +602,7 @@ class Mux:
         return state
 
     def _live(self, number: int) -> _Stream | None:
-        """The state of a stream; None for one that we have reset, whose frames are dropped."""
+        """None for a stream that we have reset, whose frames are dropped."""
         state = self._streams.get(number)
         if state is None and number not in self._resets:
             raise self._violation(f"sent a frame on stream {number}, which is not open")

@@ -155,8 +155,6 @@ class Reset(Event):
 
 
 class Datagram(Event):
-    """A datagram of a channel."""
-
     __slots__ = __match_args__ = ("channel", "data")
 
     def __init__(self, channel: int, data: bytes) -> None:
@@ -205,15 +203,13 @@ class ByeAcknowledged(Event):
 
 
 def pack_frame(kind: int, number: int, payload: bytes = b"") -> bytes:
-    """A frame of one type, on a stream or channel, or for the connection itself (0)."""
+    """The number is that of a stream or channel, or 0 for the connection itself."""
     return HEADER.pack(kind, number, len(payload)) + payload
 
 
 def pack_text(text: str) -> bytes:
-    """A sentence as bytes, cut where it is too long."""
     return text.encode("utf-8", "replace")[: MAX_TEXT - GREETING.size]
 
 
 def unpack_text(data: bytes) -> str:
-    """A sentence from bytes; undecodable ones are replaced."""
     return data.decode("utf-8", "replace")

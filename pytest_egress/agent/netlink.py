@@ -48,28 +48,21 @@ class Request:
 
 
 def attribute(kind: int, data: bytes = b"") -> bytes:
-    """An attribute, padded to a multiple of four bytes."""
+    """The data is padded to a multiple of four bytes."""
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(data), kind) + data + bytes(-len(data) % 4)
 
 
 def nest(kind: int, *parts: bytes) -> bytes:
-    """An attribute that contains attributes."""
     return attribute(kind | NESTED, b"".join(parts))
 
 
 def message(kind: int, flags: int, body: bytes, sequence: int = 0) -> bytes:
-    """A message to the kernel; `NLM_F_REQUEST` is always set."""
     length = _HEADER.size + len(body)
     return _HEADER.pack(length, kind, flags | REQUEST, sequence, 0) + body
 
 
 def numbered(requests: Sequence[Request], acknowledged: int = 1) -> bytes:
-    """Requests as one datagram. Their sequence numbers begin at 1.
-
-    Args:
-        requests: The requests.
-        acknowledged: The first number whose request asks for an acknowledgement, as all after it do.
-    """
+    """One datagram of requests, numbered from 1; those from `acknowledged` on ask for an acknowledgement."""
     return b"".join(
         message(
             request.kind,
@@ -82,12 +75,7 @@ def numbered(requests: Sequence[Request], acknowledged: int = 1) -> bytes:
 
 
 def messages(data: bytes, but: int = 0) -> Iterator[tuple[int, int, bytes]]:
-    """The type, sequence number and body of each message in a datagram.
-
-    Args:
-        data: The datagram.
-        but: A port id, whose messages are left out; 0 is the kernel's own, of which none is left out.
-    """
+    """The type, sequence number and body of each message in a datagram; those of the port id `but` are left out."""
     offset = 0
     while offset + _HEADER.size <= len(data):
         length, kind, _flags, sequence, port = _HEADER.unpack_from(data, offset)
@@ -99,7 +87,7 @@ def messages(data: bytes, but: int = 0) -> Iterator[tuple[int, int, bytes]]:
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes in a body, by type; where a type repeats, the last one."""
+    """Where a type repeats, its last attribute counts."""
     found, offset = {}, 0
     while offset + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
@@ -118,5 +106,4 @@ def answers(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def text(value: str) -> bytes:
-    """A string in netlink's format, which ends with a zero byte."""
     return value.encode() + b"\0"

@@ -70,7 +70,7 @@ _JUMP, _GOTO, _RETURN = -3, -4, -5  # NFT_JUMP, NFT_GOTO, NFT_RETURN
 
 
 def batch(requests: Sequence[bytes]) -> bytes:
-    """Messages as one transaction, of which the kernel applies all or none."""
+    """The kernel applies all messages of a transaction, or none."""
     edge = pack("!BBH", NFPROTO_UNSPEC, 0, _SUBSYSTEM)
     return b"".join((message(_BATCH_BEGIN, 0, edge), *requests, message(_BATCH_END, 0, edge)))
 
@@ -143,7 +143,7 @@ def _redirect_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> 
 
 
 def _dial_rules() -> list[Request]:
-    """What becomes of a dial that a rule of the chain `dials` is for.
+    """Log a dial that a rule of the chain `dials` is for, and reset or drop it.
 
     Connection tracking does not keep either packet, so that the chain sees each repetition of it too.
     """
@@ -156,7 +156,7 @@ def _dial_rules() -> list[Request]:
 
 
 def dial_verdict(chain: str) -> bytes:
-    """The end of a rule of the chain `dials`: which chain a dial goes to. "" lets it be captured as any other."""
+    """The chain "" lets a dial be captured as any other."""
     return _goto(chain) if chain else _verdict(_RETURN)
 
 
@@ -167,10 +167,9 @@ def dial_rule(
 
     Args:
         address: The packed address of a host or network, of 4 or 16 bytes.
-        prefix: How many bits of it count.
         port: The port that is dialled; 0 for any.
         begins: The bytes that the TCP header begins with; b"" for any.
-        end: What becomes of the packet, as `dial_verdict` gives it.
+        end: As `dial_verdict` gives it.
         first: Whether it comes before the rules that are there, or after them.
     """
     condition = _to_network(address, prefix)
@@ -184,7 +183,6 @@ def dial_rule(
 
 
 def no_dial_rules() -> Request:
-    """Delete all rules of the chain `dials`."""
     body = attribute(1, text(TABLE)) + attribute(2, text("dials"))
     return _request("to delete nftables rules", "NF_TABLES", _DELRULE, 0, body)
 
@@ -308,7 +306,7 @@ def _rule(
 
 
 def _redirect(what: str, condition: bytes, port: int, ports: int = 1) -> Request:
-    """A rule that redirects to one of `ports` consecutive ports, which the kernel chooses."""
+    """The kernel chooses one of `ports` consecutive ports."""
     to_ports = (
         _load(_REGISTER, pack("!H", port))
         + _load(_REGISTER_2, pack("!H", port + ports - 1))
@@ -402,18 +400,18 @@ def _to_ipv6(address: bytes) -> bytes:
 
 
 def _is_ipv4_fragment() -> bytes:
-    """Match an IPv4 fragment, by its offset and the flag for more fragments (RFC 791)."""
+    """A fragment has an offset, or the flag for more fragments (RFC 791)."""
     fields = _payload(_NETWORK, 6, 2) + _masked(b"\x3f\xff")
     return _family(NFPROTO_IPV4) + fields + _compare(bytes(2), _DIFFERENT)
 
 
 def _is_ipv6_fragment() -> bytes:
-    """Match an IPv6 fragment, by the first extension header (RFC 8200)."""
+    """A fragment's first extension header says so (RFC 8200)."""
     return _family(NFPROTO_IPV6) + _payload(_NETWORK, 6, 1) + _compare(bytes([FRAGMENT]))
 
 
 def _has_ipv4_options() -> bytes:
-    """Match IPv4 options, by the length of the header (RFC 791): source routes are options."""
+    """Options, source routes among them, make the header longer (RFC 791)."""
     length = _payload(_NETWORK, 0, 1) + _masked(b"\x0f")
     return _family(NFPROTO_IPV4) + length + _compare(b"\5", _DIFFERENT)
 
@@ -432,7 +430,7 @@ def _has_routing_header() -> bytes:
 
 
 def _by_way_of(interface: str, operator: int = _EQUAL) -> bytes:
-    """Match the outgoing interface. Before a redirect, "lo" is that of raw sockets, by `capture`'s policy rules."""
+    """Before a redirect, "lo" is the interface of raw sockets, by `capture`'s policy rules."""
     return _meta(_OIFNAME) + _compare(interface.encode().ljust(16, b"\0"), operator)
 
 

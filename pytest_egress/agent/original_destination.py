@@ -10,11 +10,7 @@ _SOL_IP, _SOL_IPV6 = 0, 41
 
 
 def original_destination(sock: _socket.socket) -> tuple[str, int]:
-    """The address and port that the client of an accepted connection dialled.
-
-    Raises:
-        OSError: ENOENT where the kernel no longer tracks the connection.
-    """
+    """The address that the client dialled; OSError with ENOENT where the kernel no longer tracks the connection."""
     if sock.family == _socket.AF_INET:
         name = sock.getsockopt(_SOL_IP, _SO_ORIGINAL_DST, 16)  # sockaddr_in
         packed = name[4:8]

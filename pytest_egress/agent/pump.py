@@ -41,7 +41,7 @@ class Interests:
         self._wanted: dict[int, int] = {}
 
     def want(self, descriptor: int, events: int) -> None:
-        """Set the events to wait for on a descriptor; with 0 not even errors are reported."""
+        """With 0 not even errors are reported."""
         before = self._wanted.get(descriptor, 0)
         if events == before:
             return
@@ -53,7 +53,7 @@ class Interests:
         (self._poller.modify if before else self._poller.register)(descriptor, events)
 
     def wait(self, seconds: float | None) -> list[tuple[int, int]]:
-        """Wait for events; return descriptors and their events, none when the time is up. None waits without limit.
+        """Return descriptors and their events, none when the time is up. None waits without limit.
 
         A second look follows: after SIGSTOP and SIGCONT the time may be up when Python resumes an interrupted
         epoll_wait(2), and it then reports no events although some are there.
@@ -61,7 +61,6 @@ class Interests:
         return self._poller.poll(seconds) or self._poller.poll(0)
 
     def close(self) -> None:
-        """Close the epoll instance."""
         self._poller.close()
 
 
@@ -70,7 +69,6 @@ class Outlet:
 
     Attributes:
         waiting: The bytes that the peer has sent and the socket has not taken yet.
-        ended: Whether the peer has sent FIN.
         shut: Whether the peer's FIN has been passed on to the socket.
         done: Whether the socket's end of file has been passed on to the peer.
         cut: Whether the peer has sent RST. The socket is reset when its kernel has sent the bytes that wait: RST
@@ -87,12 +85,7 @@ class Outlet:
 
 
 class Pump:
-    """The sockets of all streams of a mux.
-
-    Args:
-        mux: The mux.
-        interests: The poller that waits for the sockets; call `ready` with its events.
-    """
+    """The sockets of all streams of a mux; call `ready` with their events of `interests`."""
 
     def __init__(self, mux: Mux, interests: Interests) -> None:
         self._mux, self._interests = mux, interests
@@ -103,19 +96,18 @@ class Pump:
         return len(self._by_stream)
 
     def add(self, stream: int, sock: Socket) -> None:
-        """Begin to copy between a stream and a socket; the socket is closed with the stream."""
+        """The socket is closed with the stream."""
         sock.setblocking(False)
         outlet = Outlet(stream, sock)
         self._by_stream[stream] = self._by_descriptor[sock.fileno()] = outlet
         self._want(outlet)
 
     def sock(self, stream: int) -> Socket | None:
-        """The socket of a stream, or None."""
         outlet = self._by_stream.get(stream)
         return None if outlet is None else outlet.sock
 
     def take(self, event: Event) -> bool:
-        """Pass an event of the peer on to the stream's socket; return False where the pump has no such stream."""
+        """False where the pump has no stream of this event."""
         if not isinstance(event, (Data, Fin, Reset, Refused)):
             return False
         outlet = self._by_stream.get(event.stream)
@@ -133,7 +125,7 @@ class Pump:
         return True
 
     def ready(self, descriptor: int, events: int) -> bool:
-        """Read and write a socket that is ready; return False where the descriptor is not of the pump."""
+        """False where the descriptor is not of the pump."""
         outlet = self._by_descriptor.get(descriptor)
         if outlet is None:
             return False
@@ -161,13 +153,12 @@ class Pump:
                 self._want(outlet)
 
     def close(self) -> None:
-        """Reset every stream and close every socket."""
         for outlet in list(self._by_stream.values()):
             self._mux.reset(outlet.stream)
             self._break(outlet)
 
     def abandon(self) -> None:
-        """Close the copies of the sockets in a forked child, without a word to the peer."""
+        """A forked child closes its copies of the sockets, without a word to the peer."""
         for outlet in list(self._by_stream.values()):
             outlet.sock.close()
 
@@ -225,11 +216,7 @@ class Pump:
         self._want(outlet)
 
     def _send(self, outlet: Outlet) -> int:
-        """Write to the socket, or drop the bytes where that has failed; return how many bytes are done with.
-
-        Raises:
-            OSError: Writing failed, and there is nothing more to be read either.
-        """
+        """Return how many bytes were written, or dropped where writing failed; OSError if reading would fail too."""
         waiting = outlet.waiting
         try:
             sent = outlet.sock.send(waiting) if waiting and not outlet.deaf else 0
@@ -245,7 +232,6 @@ class Pump:
         return sent
 
     def _settle(self, outlet: Outlet) -> None:
-        """Close a socket that has ended both ways; else set the events to wait for."""
         if outlet.done and outlet.shut:
             self._forget(outlet)
             outlet.sock.close()
@@ -260,12 +246,10 @@ class Pump:
         self._interests.want(outlet.sock.fileno(), events)
 
     def _give_up(self, outlet: Outlet) -> None:
-        """Reset a broken socket, and its stream after the bytes that were read."""
         self._mux.break_off(outlet.stream, unheard=not acknowledged(outlet.sock))
         self._break(outlet)
 
     def _break(self, outlet: Outlet) -> None:
-        """Close the socket so that its other end sees RST."""
         self._forget(outlet)
         reset(outlet.sock)
 

@@ -24,7 +24,7 @@ _HAS_NONE = (ENOTTY, EOPNOTSUPP, EINVAL)  # of a file system without such attrib
 
 
 class SharedFiles:
-    """The files, and what they were when this was made."""
+    """The states of the files when this was made."""
 
     __slots__ = ("_before",)
 
@@ -32,7 +32,7 @@ class SharedFiles:
         self._before = {path: State(path) for path in SHARED}
 
     def put_back(self) -> bool:
-        """Undo what a target has made of the files; return whether each is as it was."""
+        """Return whether each file is as it was before a target."""
         try:
             self._write_back()
             return all(State(path) == before for path, before in self._before.items())
@@ -40,7 +40,7 @@ class SharedFiles:
             return False
 
     def _write_back(self) -> None:
-        """Write each file, also one that seems to be as it was: chattr(1) may have forbidden that, which shows so."""
+        """Files that seem unchanged are written too: only this shows whether chattr(1) has forbidden it."""
         for path, before in self._before.items():
             if mode_of(path) != before.mode:  # before its content: this mode may keep us from that
                 posix.chmod(path, before.mode)
@@ -52,7 +52,6 @@ class SharedFiles:
 
 
 def number(direction: int, group: str, index: int, form: str) -> int:
-    """The number of an ioctl of the kernel's file systems."""
     return direction << 30 | calcsize(form) << 16 | ord(group) << 8 | index
 
 
@@ -66,7 +65,7 @@ def attributes_of(file: int) -> Attributes:
 
 
 def get(file: int, request: int, form: str) -> bytes:
-    """What an ioctl returns about a file; zeros where its file system has no such attributes."""
+    """Zeros where the file system has no such attributes."""
     try:
         return fcntl.ioctl(file, request, bytes(calcsize(form)))
     except OSError as error:
@@ -76,7 +75,6 @@ def get(file: int, request: int, form: str) -> bytes:
 
 
 def set_attributes(file: int, wanted: Attributes) -> None:
-    """Set the attributes of a file, if it has others."""
     if attributes_of(file) == wanted:
         return
     flags, more, size, project, copied_size = wanted
@@ -86,7 +84,6 @@ def set_attributes(file: int, wanted: Attributes) -> None:
 
 
 def mode_of(path: str) -> int:
-    """The permission bits of a file."""
     return posix.stat(path).st_mode & 0o7777
 
 

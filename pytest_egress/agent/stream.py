@@ -70,12 +70,7 @@ def run(silent_seconds: float, most: int) -> None:
 
 
 class Wire:
-    """The standard streams of the agent, which are pipes in a container.
-
-    Attributes:
-        input: The descriptor to read from.
-        output: The descriptor to write to.
-    """
+    """The standard streams of the agent, which are pipes in a container."""
 
     def __init__(self, mux: Mux, input: int = 0, output: int = 1) -> None:
         self._mux = mux
@@ -83,12 +78,11 @@ class Wire:
         self._unsent = b""
 
     def start(self) -> None:
-        """Make the streams non-blocking."""
         posix.set_blocking(self.input, False)
         posix.set_blocking(self.output, False)
 
     def read(self) -> bytes | None:
-        """Read without waiting; return None at the end of file."""
+        """Return b"" where nothing has come yet, and None at the end of file."""
         try:
             return posix.read(self.input, _CHUNK) or None
         except BlockingIOError:
@@ -127,15 +121,7 @@ class Dial:
 
 
 class Agent:
-    """Serves one namespace.
-
-    Args:
-        mux: The agent's end of the link.
-        wire: The standard streams, which carry the link's bytes.
-        capture: The sockets of the namespace.
-        dials: The rules for its dials.
-        silent_seconds: As `run` takes it.
-    """
+    """Serves one namespace; `silent_seconds` is as `run` takes it."""
 
     def __init__(
         self, mux: Mux, wire: Wire, capture: Capture, dials: Dials, silent_seconds: float
@@ -154,7 +140,6 @@ class Agent:
         self._ended = False
 
     def run(self) -> None:
-        """Handle events until the link ends."""
         self._wire.start()
         self._listen()
         frames = f" {FRAMES}" if self._capture.frames else ""
@@ -251,7 +236,7 @@ class Agent:
             self._mux.refuse(event.stream, errno.EINVAL, f"no such purpose: {event.purpose!r}")
 
     def _take_change(self, event: Data | Fin | Reset) -> None:
-        """Read on in a message of `dials`; at its end apply it and answer."""
+        """A message of `dials` may come in pieces; it is applied and answered at its end."""
         if isinstance(event, Data):
             self._changes[event.stream] += event.data
             self._mux.consumed(event.stream, len(event.data))
@@ -266,7 +251,7 @@ class Agent:
         self._mux.fin(event.stream)
 
     def _answer_flushes(self) -> None:
-        """Answer the flushes. Called when no socket has anything left to read, so that the answers follow it all."""
+        """No socket may have anything left to read, so that the answers follow it all."""
         if self._flushes:
             self._tell_dropped()
         for stream in self._flushes:
@@ -321,7 +306,7 @@ class Agent:
         return [*loopback, *((family, address) for family, _, address in usable)]
 
     def _dial(self, dial: Dial) -> None:
-        """Try the next address. Where none is left, refuse the stream with the first error."""
+        """Where no address is left, the stream is refused with the first error."""
         while dial.addresses:
             family, address = dial.addresses.pop(0)
             try:
@@ -340,7 +325,6 @@ class Agent:
         self._mux.refuse(dial.stream, dial.failure, "no port of the target's took it")
 
     def _finish_dial(self, dial: Dial) -> None:
-        """Take the result of a connection attempt: use the socket, or try the next address."""
         assert dial.sock is not None
         del self._dialling[dial.stream]
         self._interests.want(dial.sock.fileno(), 0)
@@ -360,7 +344,7 @@ class Agent:
         return True
 
     def _drop(self, dial: Dial) -> None:
-        """Give up a connection attempt whose stream the test process has reset."""
+        """The test process has reset the stream."""
         assert dial.sock is not None
         self._interests.want(dial.sock.fileno(), 0)
         del self._dials[dial.sock.fileno()]
@@ -402,7 +386,6 @@ class Agent:
             self._mux.datagram(channel, prefix + data)
 
     def _tell_dropped(self) -> None:
-        """Tell how many packets the kernel has dropped since this was told last."""
         now = dropped(self._capture.packets)
         self._mux.lose(PACKETS, now - self._dropped)
         self._dropped = now
