@@ -42,7 +42,7 @@ class StreamDemultiplexer:
         self._stream = self._left = 0
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Parse the next bytes, which may be cut anywhere; return pieces, each with the number of its stream."""
+        """The bytes may be cut anywhere; each piece comes with the number of its stream."""
         found: list[tuple[int, bytes]] = []
         offset = 0
         while offset < len(data):
@@ -69,7 +69,6 @@ class Attachment:
     """The standard streams of one container.
 
     Args:
-        sock: A connection to the engine, after the upgrade.
         rest: The bytes that were read after the head of the engine's answer.
     """
 
@@ -80,7 +79,6 @@ class Attachment:
         sock.setblocking(False)
 
     def fileno(self) -> int:
-        """The descriptor of the connection."""
         return self.sock.fileno()
 
     def read(self) -> bytes | None:
@@ -108,7 +106,6 @@ class Attachment:
         return bytes(output)
 
     def write(self, data: bytes) -> int:
-        """Write to the container's standard input, without waiting; return how many bytes were written."""
         try:
             return self.sock.send(data)
         except BLOCKED:
@@ -119,22 +116,14 @@ class Attachment:
         return bytes(self._text).decode("utf-8", "replace").strip()
 
     def close(self) -> None:
-        """Close the connection, which ends the container's standard input. Calling it again does nothing."""
+        """The container's standard input ends with the connection. Calling it again does nothing."""
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # close alone leaves a fork's open
         self.sock.close()
 
 
 def attach(sock: socket.socket, path: str) -> Attachment:
-    """Attach to a container.
-
-    Args:
-        sock: A connection to the engine; it is closed where attaching fails.
-        path: The path of the API, with version and query.
-
-    Raises:
-        LinkError: The engine refused to attach.
-    """
+    """Attach by an API path with version and query; LinkError, and a closed socket, where the engine refuses."""
     try:
         return Attachment(sock, upgrade(sock, path))
     except OSError as error:
@@ -167,11 +156,7 @@ class Output:
         self._tail = bytearray()
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes, which may be cut anywhere.
-
-        Raises:
-            OutputError: They are too many to be kept whole.
-        """
+        """Take the next bytes, which may be cut anywhere; OutputError where they are too many to be kept whole."""
         pieces = [(STDOUT, chunk)] if self._frames is None else self._frames.feed(chunk)
         text = b"".join(piece for _, piece in pieces)
         self._tail += text[-TAIL_BYTES:]
@@ -190,12 +175,10 @@ class Output:
 
     @property
     def stdout(self) -> bytes:
-        """Standard output."""
         return self._stdout.getvalue()  # which copies nothing
 
     @property
     def stderr(self) -> bytes:
-        """Standard error."""
         return self._stderr.getvalue()
 
     @property
@@ -205,10 +188,7 @@ class Output:
 
 
 def read_output(sock: socket.socket, path: str, output: Output, left: Callable[[], float]) -> None:
-    """Run an exec without a terminal to its end, and read its output (`POST /exec/{id}/start`).
-
-    Args:
-        left: The seconds that it may still take.
+    """Run an exec without a terminal to its end, and read its output (`POST /exec/{id}/start`); `left` is in seconds.
 
     Raises:
         OSError: The engine refused, or broke off.
@@ -233,11 +213,7 @@ def read_output(sock: socket.socket, path: str, output: Output, left: Callable[[
 
 
 def upgrade(sock: socket.socket, path: str, body: bytes = b"") -> bytes:
-    """Upgrade a connection to the engine to the streams of a container; return the bytes of these read so far.
-
-    Raises:
-        OSError: The engine refused.
-    """
+    """Return the bytes of the container's streams that were read so far; OSError where the engine refuses."""
     http = h11.Connection(h11.CLIENT)
     headers = [("Host", "docker"), ("Connection", "Upgrade"), ("Upgrade", "tcp")]
     headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
@@ -256,7 +232,6 @@ def upgrade(sock: socket.socket, path: str, body: bytes = b"") -> bytes:
 
 
 def _explanation(sock: socket.socket, http: h11.Connection, event: object) -> str:
-    """The reason why the engine did not upgrade: the status and body of its answer."""
     if not isinstance(event, h11.Response):
         return "it closed the connection."
     said = bytearray()
@@ -278,7 +253,6 @@ def connect(
 
     Args:
         address: `unix://` and a path, or the URL of a host.
-        certificate: The files of the client's certificate and its key.
         verify: The file of the CA that issued the engine's certificate, or whether to verify that at all.
 
     Raises:

@@ -35,12 +35,10 @@ class Verdict(IntEnum):
 
 
 class DialRule(NamedTuple):
-    """What becomes of some dials.
+    """The verdict on the dials of a network's addresses.
 
     Attributes:
-        verdict: That.
-        network: The addresses that are dialled.
-        port: The port that is dialled; None for every one.
+        port: None for every one.
         begins: The first eight bytes of the TCP header; b"" for any.
     """
 
@@ -51,21 +49,16 @@ class DialRule(NamedTuple):
 
 
 def replacement(rules: Sequence[DialRule]) -> bytes:
-    """The message by which these rules replace all that there are."""
     return dials.REPLACE + b"".join(map(packed, rules))
 
 
 def insertion(rules: Sequence[DialRule]) -> bytes:
-    """The message by which these rules, at least one, come before all that there are."""
+    """The rules, at least one, come before all that there are."""
     return dials.INSERT + b"".join(map(packed, rules))
 
 
 def change(present: Sequence[DialRule], wanted: Sequence[DialRule]) -> bytes:
-    """The message by which a namespace has other rules than it has at present.
-
-    Raises:
-        LinkError: There are more than a namespace may have.
-    """
+    """The message that changes the present rules to the wanted ones; LinkError where these are too many."""
     if len(wanted) > dials.MAX_RULES:
         reason = (
             f"that takes {len(wanted)} rules for names and addresses, and {dials.MAX_RULES} are the most. Declare "
@@ -78,7 +71,6 @@ def change(present: Sequence[DialRule], wanted: Sequence[DialRule]) -> bytes:
 
 
 def packed(rule: DialRule) -> bytes:
-    """One rule as bytes."""
     network, port = rule.network, rule.port or 0
     address = network.network_address.packed
     return dials.RULE.pack(
@@ -87,6 +79,6 @@ def packed(rule: DialRule) -> bytes:
 
 
 def own_port(features: Sequence[str]) -> int:
-    """The port id of the agent's netlink socket, from the features in its first message; 0 where it has none."""
+    """The port id of the agent's netlink socket; 0 where the features in its first message have none."""
     found = (word[len(dials.PORT) :] for word in features if word.startswith(dials.PORT))
     return int(next(found, 0))

@@ -58,13 +58,9 @@ class DescriptorLink:
             arrives on one of them.
         dns: UDP sockets on the same addresses, where every DNS query arrives. `sendto` answers it.
         packets: The NFLOG socket with all other packets, for `traffic.packets.parse_packets`.
-        monitors: The sockets for changes of the capture rules, for `tampering`.
         channel: The connection to the agent. Nothing is read from it but end of file, when the
             sidecar has ended; requests for more sockets have a connection of their own.
-        reason: What that end of file means.
-        ipv6: Whether the namespace has IPv6.
         frames: Whether `packets` also has the frames that packet sockets send.
-        own_port: The port id of the agent's netlink socket, for `tampering`.
         most: How many connections of the target it carries at once: only the kernel limits them.
         keeps_sidecar: Whether `close` leaves the sidecar, so that `renew` can be called.
     """
@@ -103,8 +99,7 @@ class DescriptorLink:
         """Make a link of the agent's first message on a connection, which the link then owns.
 
         Raises:
-            LinkError: The agent gave up, and the text is its own; or it ended, or sent nothing; or
-                this process has too few descriptors left.
+            LinkError: The agent gave up, with its own text, ended, or sent nothing; or no descriptors are left.
         """
         try:
             channel.settimeout(HAND_OVER_SECONDS)
@@ -129,24 +124,18 @@ class DescriptorLink:
             ) from None
 
     def destination(self, sock: socket.socket) -> tuple[str, int] | None:
-        """The address that the client of an accepted connection dialled; None where it dialled the listener itself.
-
-        Raises:
-            OSError: ENOENT where the kernel no longer tracks the connection.
-        """
+        """None where the client dialled the listener itself; OSError with ENOENT where the kernel has forgotten it."""
         dialled = original_destination(sock)
         return None if dialled == sock.getsockname()[:2] else dialled
 
     @property
     def lost_packets(self) -> int:
-        """How many packets the kernel dropped before they could be read from `packets`."""
         return dropped(self.packets)
 
     def flush(self, timeout: float) -> None:
         """Return at once: everything that the target has done is in these sockets already."""
 
     def change_dials(self, message: bytes) -> None:
-        """As `Link.change_dials`."""
         try:
             with self._lock:
                 answer = self._ask(message)[0]
@@ -156,7 +145,6 @@ class DescriptorLink:
             raise LinkError(NOT_CHANGED.format(reason_in(answer)))
 
     def connect(self, port: int, timeout: float) -> socket.socket:
-        """As `Link.connect`."""
         deadline = monotonic() + timeout
         failures: list[OSError] = []
         for family, address in self._addresses():
@@ -188,11 +176,7 @@ class DescriptorLink:
                 self._close_all()
 
     def is_joined(self) -> bool:
-        """Whether the engine has started a target in this namespace, by what it sets for one; see `agent.main.JOINED`.
-
-        Raises:
-            OSError: The sidecar has ended.
-        """
+        """Whether the engine has started a target here (`agent.main.JOINED`); OSError where the sidecar has ended."""
         with self._lock:
             return self._ask(JOINED)[0] == JOINED
 
@@ -222,7 +206,6 @@ class DescriptorLink:
         return both if self.ipv6 else both[::2]
 
     def _take(self, family: int) -> socket.socket:
-        """An unconnected socket of the namespace."""
         with self._lock:
             self._check_open()
             if not self._spare[family]:
@@ -233,7 +216,7 @@ class DescriptorLink:
             return self._spare[family].pop()
 
     def _ask(self, request: bytes) -> tuple[bytes, list[socket.socket]]:
-        """Send the agent a request, and receive its answer. The caller holds the lock."""
+        """The caller holds the lock."""
         self._check_open()
         self._control.send(request)
         try:
@@ -253,23 +236,18 @@ class DescriptorLink:
             sock.close()
 
     def _close_own(self) -> None:
-        """Close the sockets of the namespace."""
         spare = [sock for sockets in self._spare.values() for sock in sockets]
         for sock in (*self.tcp, *self.dns, self.packets, *self.monitors, *spare):
             sock.close()
 
 
 def reason_in(answer: bytes) -> str:
-    """The reason in an answer that is not the expected one; an empty one means that the agent has ended."""
+    """An empty answer means that the agent has ended."""
     return answer.partition(b" ")[2].decode("utf-8", "replace") or "it has ended"
 
 
 def by_name(names: str, sockets: Sequence[socket.socket]) -> dict[str, list[socket.socket]]:
-    """Assign the sockets of the agent's first message to the names in it, such as "tcp4*8 dns4 packets".
-
-    Raises:
-        ValueError: There are more or fewer sockets than names.
-    """
+    """Assign the sockets to the names, such as "tcp4*8 dns4 packets"; ValueError where their numbers differ."""
     words = (word.partition("*") for word in names.split())
     counts = {name: int(count or 1) for name, _, count in words}
     if sum(counts.values()) != len(sockets):
@@ -279,11 +257,7 @@ def by_name(names: str, sockets: Sequence[socket.socket]) -> dict[str, list[sock
 
 
 def receive_sockets(sock: socket.socket) -> tuple[bytes, list[socket.socket]]:
-    """Receive one message and the sockets that came with it, which are not inheritable.
-
-    Raises:
-        OSError: EMFILE where the kernel dropped descriptors for want of room (unix(7), MSG_CTRUNC).
-    """
+    """The sockets are not inheritable; OSError with EMFILE where the kernel dropped some (unix(7), MSG_CTRUNC)."""
     # Not socket.recv_fds: it drops its flags argument, so the descriptors would be inheritable.
     room = socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
     data, ancillary, flags, _ = sock.recvmsg(_TEXT_BYTES, room, socket.MSG_CMSG_CLOEXEC)

@@ -51,8 +51,7 @@ class Link(Protocol):
         """Why the sidecar has ended, as the end of a sentence: "it has ended"."""
 
     @property
-    def ipv6(self) -> bool:
-        """Whether the target has IPv6."""
+    def ipv6(self) -> bool: ...
 
     @property
     def most(self) -> int:
@@ -73,26 +72,20 @@ class Link(Protocol):
         """The port id of the sidecar's netlink socket for `change_dials`, which `tampering` disregards."""
 
     def change_dials(self, message: bytes, /) -> None:
-        """Have the target's kernel apply a message of `changes`, and wait until it has.
-
-        Any thread may call it.
+        """Have the target's kernel apply a message of `changes`, and wait until it has; any thread may call it.
 
         Raises:
             LinkError: The rules stay as they were; the text says why.
         """
 
     def connect(self, port: int, timeout: float, /) -> socket.socket:
-        """Connect to a port of the target, on any of the addresses that it may listen on.
-
-        Any thread may call it.
+        """Connect to a port of the target, on any of the addresses that it may listen on; any thread may call it.
 
         Args:
-            port: The port inside the namespace.
             timeout: Seconds for the whole attempt. The socket that is returned has none.
 
         Raises:
             OSError: As from any connection: refused, timed out; or the sidecar has ended.
         """
 
-    def close(self) -> None:
-        """Close every socket of the link."""
+    def close(self) -> None: ...

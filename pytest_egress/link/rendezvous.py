@@ -58,16 +58,12 @@ class Rendezvous:
         self.socket.listen(1)
 
     def accept(self) -> DescriptorLink:
-        """Accept the agent's connection, and make the link of the sockets that it passes.
-
-        Raises:
-            LinkError: The agent gave up, and the text is its own; or it ended, or sent nothing.
-        """
+        """LinkError where the agent gave up, with the agent's own text, or ended, or sent nothing."""
         channel, _ = self.socket.accept()
         return DescriptorLink.receive(channel)
 
     def close(self) -> None:
-        """Remove the folder and stop listening; a link that was accepted needs neither."""
+        """A link that was accepted needs neither the folder nor the listener."""
         self.socket.close()
         shutil.rmtree(self._outer, ignore_errors=True)
 

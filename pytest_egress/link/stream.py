@@ -95,18 +95,13 @@ def most_streams() -> int:
 
 
 class Flush:
-    """A flush that is under way: it is done after a number of steps.
-
-    Attributes:
-        done: Set when everything before the flush can be read.
-    """
+    """A flush that is under way. When `done` is set, everything before it can be read."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
         self.done = threading.Event()
 
     def step(self) -> None:
-        """Count a step; the last one sets `done`."""
         self._steps -= 1
         if self._steps <= 0:
             self.done.set()
@@ -123,14 +118,7 @@ class StreamLink:
     Attributes:
         tcp: One listener, on which every TCP connection of the target arrives.
         dns: One socket, on which every DNS query arrives.
-        packets: The socket with all other packets, in the format of NFLOG.
-        monitors: The sockets for changes of the capture rules; `proto` is their netlink family.
-        channel: A socket that is at end of file when the sidecar has ended.
-        reason: What that end of file means.
-        ipv6: Whether the namespace has IPv6.
         frames: Whether `packets` also has the frames that packet sockets send.
-        own_port: The port id of the agent's netlink socket, for `tampering`.
-        most: How many connections of the target it carries at once.
     """
 
     tcp: tuple[socket.socket, ...]
@@ -193,13 +181,10 @@ class StreamLink:
     def start(self, seconds: float) -> None:
         """Wait until the namespace captures. Call it once, after the sidecar has been started.
 
-        Args:
-            seconds: How long that may take.
-
         Raises:
             LinkError: The agent gave up; the text is its own.
             EOFError: The agent ended without giving a reason.
-            TimeoutError: The agent sent nothing in that time.
+            TimeoutError: The agent sent nothing in `seconds`.
         """
         self._mux.hello()
         self._thread.start()
@@ -215,15 +200,10 @@ class StreamLink:
         self.ipv6, self.frames, self.own_port = hello.ipv6, FRAMES in features, own_port(features)
 
     def words(self) -> str:
-        """The last part of what the sidecar has written to its standard error."""
         return self._wire.text()
 
     def destination(self, sock: socket.socket) -> tuple[str, int] | None:
-        """The address that the client of an accepted connection dialled; None where it dialled the listener itself.
-
-        Raises:
-            OSError: ENOENT where the sidecar's kernel could not tell.
-        """
+        """OSError with ENOENT where the sidecar's kernel could not tell."""
         dialled = sock.dialled if isinstance(sock, Accepted) else None
         if isinstance(dialled, str):
             raise OSError(errno.ENOENT, dialled)
@@ -231,11 +211,10 @@ class StreamLink:
 
     @property
     def lost_packets(self) -> int:
-        """How many packets were lost before they could be read from `packets`, as of the last `flush`."""
+        """The number is as of the last `flush`."""
         return self._lost_there + self._packets.lost_here
 
     def connect(self, port: int, timeout: float) -> socket.socket:
-        """As `Link.connect`."""
         ours, theirs = loopback_pair()
         opened: Future[None] = Future()
         try:
@@ -256,7 +235,6 @@ class StreamLink:
         return ours
 
     def change_dials(self, message: bytes) -> None:
-        """As `Link.change_dials`."""
         changed: Future[None] = Future()
         try:
             self._command(lambda: self._begin_change(message, changed))
@@ -268,11 +246,7 @@ class StreamLink:
             raise LinkError(NOT_CHANGED.format(error.strerror)) from error
 
     def flush(self, timeout: float) -> None:
-        """Wait until everything that the target has done so far can be read from the sockets, or the sidecar has ended.
-
-        Args:
-            timeout: Seconds.
-        """
+        """The end of the sidecar ends the wait too."""
         flush = Flush(1 + len(self._mailboxes))
         with contextlib.suppress(OSError):
             self._command(lambda: self._begin_flush(flush))
@@ -368,7 +342,7 @@ class StreamLink:
             self._handle(event)
 
     def _read_last_frames(self) -> None:
-        """Read on for the agent's reason, which may have arrived before the link broke off."""
+        """The agent's reason may have arrived before the link broke off."""
         with contextlib.suppress(OSError, ProtocolError):
             while data := self._wire.read():
                 for event in self._mux.receive(data):
@@ -385,7 +359,7 @@ class StreamLink:
             handler(self, event)
 
     def _learn_fate(self, event: Fin | Reset) -> None:
-        """Set the fate of the bytes sent to a client, before the gateway sees that its connection has ended."""
+        """The fate of bytes sent to a client is set before the gateway sees that the connection has ended."""
         sock = self._pump.sock(event.stream)
         if isinstance(sock, Dialled):
             unheard: Fate = "doubtful" if isinstance(event, Fin) else "unheard"
@@ -459,7 +433,6 @@ class StreamLink:
         self._count_datagrams(event.count)
 
     def _count_datagrams(self, count: int) -> None:
-        """Count what has come, and end the flushes that waited for it."""
         self._arrived += count
         while self._awaiting and self._awaiting[0][0] <= self._arrived:
             _, flush = self._awaiting.popleft()
@@ -484,11 +457,7 @@ class StreamLink:
     # Commands of other threads.
 
     def _command(self, action: Callable[[], None]) -> None:
-        """Call a function on the link's thread, soon.
-
-        Raises:
-            OSError: The link is closed, or the sidecar has ended.
-        """
+        """Call a function on the link's thread, soon; OSError where the link is closed, or the sidecar has ended."""
         with self._lock:
             if self._closed:
                 raise OSError(errno.ENOTCONN, CLOSED)
@@ -580,7 +549,7 @@ class StreamLink:
         self._interests.close()
 
     def _abandon(self) -> None:
-        """Close the copies of a forked child, in which the link's thread does not run."""
+        """A forked child closes its copies: the link's thread does not run in it."""
         self._closed = self._ended = True
         self._wire.sock.close()
         self._pump.abandon()
@@ -611,11 +580,7 @@ _HANDLERS: Final[dict[type[Event], Callable[[StreamLink, Any], None]]] = {
 
 
 def parse_purpose(purpose: bytes) -> tuple[tuple[str, int] | str | None, tuple[str, int]]:
-    """The address that a client of the target dialled, as in `Accepted.dialled`, and the client's own.
-
-    Raises:
-        ProtocolError: The purpose has another form.
-    """
+    """The address that a client dialled, as in `Accepted.dialled`, and its own; ProtocolError for another form."""
     text = purpose.decode("utf-8", "replace")
     if text.startswith(UNKNOWN.decode()):
         return text[len(UNKNOWN) + 1 :], ("", 0)

@@ -33,7 +33,6 @@ class Accepted(Socket):
     Attributes:
         dialled: Address and port that the client dialled; None for the sidecar's listener itself; or a text that says
             why they are not known.
-        other: The link's end of it.
     """
 
     dialled: tuple[str, int] | str | None = None
@@ -41,7 +40,7 @@ class Accepted(Socket):
 
     @property
     def fate(self) -> Fate:
-        """Whether bytes sent to the client arrived; read it when the client has ended the connection."""
+        """Read it when the client has ended the connection."""
         return "heard" if self.other is None else self.other.fate
 
 
@@ -62,12 +61,7 @@ class Listener(Socket):
         self.listen(BACKLOG)
 
     def dial(self, dialled: tuple[str, int] | str | None, client: tuple[str, int]) -> socket.socket:
-        """Connect to this listener for a client of the target; return the link's end. `accept` returns the other.
-
-        Args:
-            dialled: As `Accepted.dialled`.
-            client: The client's address inside the target.
-        """
+        """Connect for a client of the target, whose address is the one inside it; `accept` returns the other end."""
         sock = Dialled(socket.AF_INET, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
@@ -85,11 +79,7 @@ class Listener(Socket):
         return sock
 
     def accept(self) -> tuple[Accepted, tuple[str, int]]:
-        """Accept the next connection; return it with the address of the client inside the target.
-
-        Raises:
-            OSError: There is no connection, or it is not the target's.
-        """
+        """The address is that of the client inside the target; OSError where no connection of the target's is there."""
         descriptor, peer = self._accept()  # type: ignore[attr-defined]  # typeshed has none
         sock = Accepted(fileno=descriptor)
         with self._lock:
@@ -109,14 +99,12 @@ class Dialled(Socket):
     Attributes:
         forget: Called with its address where it is closed before it was connected: the next socket with that address
             is another process's. One that was connected is accepted before any such.
-        fate: Whether bytes sent to the client arrived.
     """
 
     fate: Fate = "heard"
     forget: Callable[[tuple[str, int], None], object] | None = None
 
     def close(self) -> None:
-        """Close the socket, and forget its address where it never was connected."""
         if self.forget is not None and self.fileno() >= 0:
             try:
                 self.getpeername()
@@ -129,12 +117,10 @@ class NameSocket(Socket):
     """The socket for the target's DNS queries. Each message begins with its client, an opaque value."""
 
     def recvfrom(self, size: int, flags: int = 0, /) -> tuple[bytes, Any]:
-        """Receive a query, and the client to pass to `sendto`."""
         data = self.recv(size + CLIENT.size, flags)
         return data[CLIENT.size :], data[: CLIENT.size]
 
     def sendto(self, data: Any, client: Any, /) -> int:  # type: ignore[override]  # only this form
-        """Send an answer to a client."""
         return self.send(client + data) - CLIENT.size
 
 
@@ -142,13 +128,7 @@ class Mailbox:
     """A socket pair for the datagrams of a channel, and a queue of those for which the socket has no room yet.
 
     Args:
-        reader: The end that the gateway reads from.
-        writer: The other end.
-        interests: The poller that waits for the writer.
         lost: Called for each datagram that the queue has no room for either; by default `tell_of_loss`.
-
-    Attributes:
-        lost_here: How many datagrams were lost so.
     """
 
     def __init__(
@@ -183,7 +163,6 @@ class Mailbox:
             self.put(b"")
 
     def drain(self) -> None:
-        """Send queued datagrams, as many as the socket has room for."""
         while self._queue:
             item = self._queue[0]
             if callable(item):
@@ -202,12 +181,10 @@ class Mailbox:
         self._interests.want(self.writer.fileno(), READABLE | (WRITABLE if self._queue else 0))
 
     def close(self) -> None:
-        """Close the writer's end."""
         self.writer.close()
 
 
 def loopback_pair() -> tuple[socket.socket, socket.socket]:
-    """The two ends of a TCP connection over loopback."""
     with sockets.listener(backlog=8) as listener:
         one = Socket(socket.AF_INET, socket.SOCK_STREAM)
         one.bind((sockets.unguessed_loopback(), 0))

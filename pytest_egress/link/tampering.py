@@ -44,7 +44,6 @@ def tampering(monitor: socket.socket, own_port: int = 0) -> str | None:
     precedence over them: a target may add others. This function never waits for an event.
 
     Args:
-        monitor: The monitor.
         own_port: The port id of the agent's own netlink socket for nftables, whose changes do not count. No other
             socket of the namespace can have it while that one is open. 0 where it has none.
     """
