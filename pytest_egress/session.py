@@ -62,18 +62,13 @@ if TYPE_CHECKING:
 
 
 def default_client(address: str | None = None) -> docker.DockerClient:
-    """Make the client of an engine, by default of the one that the environment names.
-
-    Args:
-        address: The engine's address, in the form of DOCKER_HOST, which it replaces; other variables still count.
-    """
+    """The address replaces DOCKER_HOST, and has its form; other variables still count."""
     from pytest_egress.engine.endpoint import make_client
 
     return make_client(address)
 
 
 def default_ca() -> trustme.CA:
-    """Make a CA for this run alone."""
     import trustme
 
     return trustme.CA()
@@ -85,13 +80,9 @@ class Scoped(Owner, Protocol):
     containers: list[Container]
 
     @property
-    def ledger(self) -> list[Entry]:
-        """The attempts of the egress, in order."""
-        ...
+    def ledger(self) -> list[Entry]: ...
 
-    def close(self, keep: bool = False) -> None:
-        """Remove the containers of the egress."""
-        ...
+    def close(self, keep: bool = False) -> None: ...
 
 
 class Session:
@@ -101,11 +92,8 @@ class Session:
         client: Makes the engine's client; called when the first container starts.
         ca: Makes the CA; called when the first container starts.
         defaults: The fields of windows that are not a test's.
-        link: How sidecars are reached, as `Provisioner` takes it.
-        sidecar_image: The image whose Python sidecars run, as `Provisioner` takes it.
         address: The engine's address, where a setting names one; for errors.
         keep: Whether containers stay until it is known whether their test has failed.
-        trust: The paths of files to which the CA is added in each container that has them.
         sidecar_reuse: Whether a sidecar may serve several targets, one after the other; None for the environment's
             setting.
 
@@ -146,7 +134,6 @@ class Session:
 
     @once_property
     def authority(self) -> Authority:
-        """The authority that issues leaf certificates."""
         load_cryptography_unfrozen()
         return Authority(self._make_ca())
 
@@ -155,7 +142,6 @@ class Session:
         check_tls_version(word)
 
     def attempt_context(self, container: Container) -> AttemptContext:
-        """The window and the route tables for an attempt that a container makes now."""
         with self.ledger.changed:
             if container.start_window is not None:
                 return AttemptContext(
@@ -168,11 +154,7 @@ class Session:
             return AttemptContext(window=container.owner.between, tables=container.owner.tables())
 
     def open_window(self, **fields: Any) -> Window:
-        """Open the window of a test: attempts that begin from now on belong to it.
-
-        Args:
-            fields: Fields of the `Window`, in place of the defaults.
-        """
+        """Attempts that begin from now on belong to the window; `fields` replace the defaults."""
         with self.ledger.changed:
             window = self._window(**{**self._defaults, "previous": self._latest_test, **fields})
             self.ledger.window, self._latest_test = window, window.name
@@ -184,10 +166,9 @@ class Session:
         return window
 
     def close_window(self, window: Window, timeout: float = DRAIN_SECONDS) -> None:
-        """Close the window of a test, after its activities have ended.
+        """Close the window of a test, after its activities have ended; nothing happens where another one is open.
 
         Args:
-            window: The window; nothing happens where another one is open.
             timeout: Seconds for handlers to end; one that still runs becomes part of the verdict.
         """
         if self.ledger.window is not window:
@@ -208,7 +189,7 @@ class Session:
             window.account.close()
 
     def end_start(self, container: Container, window: Window) -> None:
-        """Close the window of a shared container's start. Its raw connections stay open, such as those of a pool."""
+        """Raw connections of a shared container stay open after its start, such as those of a pool."""
         container.settle()
         container.gateway.turn_away()
         self.drain(window, window.drain_seconds, AFTER_START)
@@ -222,12 +203,11 @@ class Session:
     def drain(self, window: Window, timeout: float, after: str) -> None:
         """Wait until the activities of a window have ended, and cut those that have not.
 
-        What waits for a fault, such as `silence()`, is not waited for, and goes on. What waits for a real server, and
-        whose client has left, is cut at once. A streamed answer may have no end: it is left to `end_streams`, one of
-        events after a moment.
+        An activity that waits for a fault, such as `silence()`, is not waited for, and goes on. One that waits for a
+        real server, and whose client has left, is cut at once. A streamed answer may have no end: it is left to
+        `end_streams`, one of events after a moment.
 
         Args:
-            window: The window.
             timeout: Seconds for handlers to end; one that still runs becomes part of the verdict.
             after: The event after which the handlers ran on, in words.
         """
@@ -247,11 +227,7 @@ class Session:
             container.gateway.revise()
 
     def act_on_routes(self) -> None:
-        """Have each gateway act on a change of the routes.
-
-        Raises:
-            LinkError: A target's kernel cannot refuse or drop connections as the routes say now.
-        """
+        """Have each gateway act on a change of the routes; LinkError where a target's kernel cannot act on it."""
         live = self.live()
         for container in live:
             container.gateway.revise()
@@ -264,7 +240,6 @@ class Session:
             container.gateway.dials.apply()
 
     def _cut_abandoned(self, window: Window) -> None:
-        """Cut the activities of a window whose clients have left, and wait for their ends."""
         with self.ledger.changed:
             left = {activity for activity in at_work(window) if activity.is_abandoned()}
         for activity in left:
@@ -272,7 +247,7 @@ class Session:
         self.ledger.wait_for(lambda: left.isdisjoint(window.activities), CUT_SECONDS)
 
     def _cut_off(self, window: Window, timeout: float, after: str) -> None:
-        """Cut the activities of a window, wait for their last entries, and note each handler that still runs."""
+        """A handler that still runs after the cut is noted."""
         with self.ledger.changed:
             left = [activity for activity in at_work(window) if not activity.streams]
             running = [a for a in left if a.route is not None and not a.is_abandoned()]
@@ -291,7 +266,6 @@ class Session:
         A stream of a wider route's goes on, as its raw connections do.
 
         Args:
-            window: The window.
             timeout: Seconds for their bodies to be closed; one that still runs becomes part of the verdict.
             after: The event after which they ran on, in words.
         """
@@ -307,7 +281,7 @@ class Session:
                 window.stuck += stuck
 
     def _end_pauses(self, window: Window) -> None:
-        """End what waits for a fault, in a window that has been closed: what clients do then belongs to no test."""
+        """End the activities that wait for a fault in a closed window: what clients do then belongs to no test."""
         window.over.set()
         with self.ledger.changed:
             paused = {activity for activity in window.activities if activity.pause is not None}
@@ -328,20 +302,15 @@ class Session:
             return [container for egress in self.scopes for container in egress.containers]
 
     def open_scopes(self) -> list[Scoped]:
-        """The scopes that have not ended, the widest first."""
+        """The widest scope is the first."""
         with self.ledger.changed:
             return self.scopes.copy()
 
     def running(self) -> list[str]:
-        """The names of the containers whose programs still run, as the engine says."""
         return [container.name for container in self.live() if container.is_running()]
 
     def shared(self, window: Window) -> list[Shared]:
-        """The origins of the containers that several tests share.
-
-        Args:
-            window: The window of the test that is judged.
-        """
+        """The origins of the containers that several tests share; `window` is that of the judged test."""
         return [
             Shared(
                 container=each.name,
@@ -357,11 +326,7 @@ class Session:
         ]
 
     def wait_until_quiet(self, seconds: float, timeout: float) -> None:
-        """Return when nothing has been attempted for `seconds`, and no activity is under way.
-
-        Raises:
-            CallError: That did not happen within `timeout` seconds.
-        """
+        """Return when nothing has been attempted for `seconds`, and nothing is under way; CallError after `timeout`."""
         clock = self.ledger.clock
         deadline = clock() + timeout
         step = self.engine.progress.step(f"waiting for {seconds:g} s without an attempt")
@@ -380,7 +345,7 @@ class Session:
             raise error
 
     def _stays_quiet(self, seconds: float, seen: Sequence[Entry]) -> bool:
-        """Whether nothing is attempted for `seconds`, including attempts that have arrived and are not yet served."""
+        """Attempts that have arrived and are not yet served count too."""
 
         def stirs() -> bool:
             now = self.ledger.begun, len(seen)
@@ -396,19 +361,14 @@ class Session:
             return not stirs()
 
     def any_container(self, window: Window | None) -> bool:
-        """Whether a container runs, or ran while a window was open."""
         return bool(self.live() or (window and self.containers_of(window)))
 
     def containers_of(self, window: Window) -> list[Container]:
-        """The containers that were started in a window."""
         with self.ledger.changed:
             return [container for container in self.containers if container.born is window]
 
     def name(self, image: str) -> str:
-        """A name for a container in the ledger: the image's last part, numbered where that is taken.
-
-        The caller holds `Ledger.changed`.
-        """
+        """The caller holds `Ledger.changed`."""
         short = image.rpartition("/")[2]
         taken = sum(1 for container in self.containers if container.name.partition("#")[0] == short)
         return f"{short}#{taken + 1}" if taken else short
@@ -418,24 +378,22 @@ class Session:
         return [*self._outside, *lost_lines(self.ledger.accounts.lost_late)]
 
     def leave(self, scope: Scoped) -> None:
-        """Remove a scope that has ended, and keep the lines for `outside`."""
         with self.ledger.changed:
             if scope in self.scopes:
                 self.scopes.remove(scope)
                 self._outside += outside_lines(scope.between)
 
     def release(self, window: Window) -> None:
-        """Forget the entries of a window that has been judged and reported."""
+        """The window has been judged and reported."""
         with self.ledger.changed:
             window.entries = []
             self.containers = self.live()
 
     def log_sections(self, window: Window | None = None) -> list[tuple[str, str]]:
-        """The titles and tails of the logs of all containers, and of those that were started in a window."""
         return log_sections(self.live() + (self.containers_of(window) if window else []), window)
 
     def new_window(self) -> Window:
-        """A window with the settings of the running test's; outside of a test, with the defaults."""
+        """Outside of a test the window has the defaults."""
         running = self.ledger.window
         if running is None:
             return self._window(**self._defaults)
@@ -444,14 +402,13 @@ class Session:
         )
 
     def between(self) -> Window:
-        """A window with the defaults, for attempts outside of tests."""
         return self._window(**self._defaults)
 
     def _window(self, **fields: Any) -> Window:
         return Window(**fields, account=self.ledger.accounts.open())
 
     def close(self) -> None:
-        """Close every egress and the engine. Calling it again, or in a forked child, does nothing."""
+        """Calling it again, or in a forked child, does nothing."""
         if self.engine.inherited:
             return
         with contextlib.ExitStack() as ends:  # all are called, even if one raises
@@ -483,18 +440,12 @@ def outside_lines(window: Window) -> list[str]:
 def log_sections(
     containers: Sequence[Container], window: Window | None = None
 ) -> list[tuple[str, str]]:
-    """The title and tail of the log of each container that has written something.
-
-    Args:
-        containers: The containers.
-        window: The window of the failed test. Of shared containers only the output since it was opened is shown.
-    """
+    """Of shared containers only the output since `window`, that of the failed test, was opened is shown."""
     tails = {container.name: log_text(container, window) for container in containers}
     return [(f"container {name}", tail) for name, tail in tails.items() if tail]
 
 
 def log_text(container: Container, window: Window | None) -> str:
-    """The tail of a container's log, and a note on which part it is."""
     if window is None or container.owner.scope == "test" or container.born is window:
         lines = [container.log_tail()]
     else:
@@ -510,16 +461,12 @@ NO_PART: Final = f"(nothing since this test began; {ALL_OF_IT})"
 
 
 def at_work(window: Window) -> list[Activity]:
-    """The activities of a window that do not just wait for a fault."""
+    """Activities that just wait for a fault are left out."""
     return [activity for activity in window.activities if activity.pause is None]
 
 
 def awaited(window: Window, *, but: Streams = "") -> list[Activity]:
-    """The activities of a window that it waits for: those at work whose client waits too.
-
-    Args:
-        but: Streamed answers of this kind are left out; "" is for none.
-    """
+    """The activities at work whose client waits too; streamed answers of the kind `but` are left out."""
     return [
         activity
         for activity in at_work(window)
@@ -528,18 +475,12 @@ def awaited(window: Window, *, but: Streams = "") -> list[Activity]:
 
 
 def is_over(route: Any) -> bool:
-    """Whether what a route lets go on ends together with a window; None is a policy of the window's."""
+    """A route of None is a policy of the window's."""
     return route is None or route.scope == "test" or route.removed or route.ended
 
 
 def stuck_texts(activities: Iterable[Activity], timeout: float, after: str) -> Iterator[str]:
-    """Yield a text about each handler that still runs, with the line that it is at.
-
-    Args:
-        activities: What has not ended.
-        timeout: How many seconds it was waited for.
-        after: The event after which it ran on, in words.
-    """
+    """Yield a text about each handler that still runs; `after` is the event after which it ran on, in words."""
     for activity in activities:
         if (route := activity.route) is not None:  # read once: it may end meanwhile
             yield (
@@ -559,7 +500,6 @@ def delay_lines(
 
 
 def under_way_lines(activities: Iterable[Activity]) -> Iterator[str]:
-    """Lines about activities that have not ended, with the lines that their handlers are at."""
     for activity in activities:
         route = activity.route
         pause = activity.pause  # read once, too
