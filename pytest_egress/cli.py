@@ -25,11 +25,7 @@ PROBE_SECONDS: Final = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code.
-
-    Args:
-        arguments: The command line's arguments; None for those of this process.
-    """
+    """The arguments are the command line's; None for those of this process."""
     parser = argparse.ArgumentParser(
         prog="pytest-egress", description="Looks after what the tests of containers need."
     )
@@ -56,7 +52,7 @@ class Examination:
         self.setup: SidecarSetup
 
     def checks(self) -> dict[str, Callable[[], str]]:
-        """The checks in order, by name. Each returns its finding as text, or raises an `EngineError`."""
+        """Each check returns its finding as text, or raises an `EngineError`."""
         return {
             "engine": self.check_engine,
             "sidecar": self.check_sidecar,
@@ -64,7 +60,6 @@ class Examination:
         }
 
     def check_engine(self) -> str:
-        """Check that a Docker engine answers."""
         from pytest_egress.engine.endpoint import engine_address
 
         said = self.engine.client.version()
@@ -72,7 +67,6 @@ class Examination:
         return f"{about}, at {engine_address(self.engine.client)}"
 
     def check_sidecar(self) -> str:
-        """Check that a sidecar starts, and find with which setup."""
         from pytest_egress.targets.provision import Provisioner
 
         Provisioner(self.engine).sidecar(self._start_sidecar, self.stack.close)
@@ -117,7 +111,7 @@ class Examination:
 
 
 def doctor() -> int:
-    """Run the checks, up to the first that fails; return the exit code."""
+    """The checks run up to the first that fails; the result is the exit code."""
     from pytest_egress.errors import EngineError
 
     with own_engine() as engine, contextlib.ExitStack() as stack:
@@ -135,7 +129,7 @@ def doctor() -> int:
 
 @contextlib.contextmanager
 def own_engine() -> Iterator[Engine]:
-    """An `Engine` with a run id of its own; everything that it created is removed at the end."""
+    """Everything that the engine created is removed at the end."""
     from pytest_egress.engine.engine import Engine
     from pytest_egress.session import default_client
 
@@ -150,11 +144,7 @@ def own_engine() -> Iterator[Engine]:
 
 
 def remove_leftovers(*, kept: bool) -> int:
-    """Remove the containers and images of runs that have ended; return the exit code.
-
-    Args:
-        kept: Whether to remove also the containers that --egress-keep has left.
-    """
+    """Remove leftovers, with `kept` those of --egress-keep too; return the exit code."""
     from pytest_egress.engine.leftovers import remove_orphans
     from pytest_egress.errors import EngineError
 
