@@ -407,7 +407,6 @@ class Egress:
         raise LookupError(f"no route is called {shown(key)}; {there}")
 
     def _scopes(self) -> Iterator[Egress]:
-        """This egress and those of the wider scopes, the nearest first."""
         yield self
         if self.parent is not None:
             yield from self.parent._scopes()
@@ -481,7 +480,7 @@ class Egress:
         return container
 
     def _await(self, container: Container, wait: Callable[[], Result]) -> Result:
-        """Wait for a container that has been launched. Where that fails, remove it, and explain the error."""
+        """Where the wait fails, the container is removed, and the error explained."""
         try:
             result = wait()
             self._end_start(container)
@@ -831,5 +830,5 @@ def came_back(entry: Entry) -> bool:
 
 
 def port_of(entry: Entry, allowed: Address) -> int:
-    """The port of an entry. A DNS query has none, and so matches an address with any port."""
+    """A DNS query has no port, and so matches an address with any port."""
     return (allowed.port if isinstance(entry, DnsQuery) else entry.port) or 0
