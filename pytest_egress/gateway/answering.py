@@ -143,9 +143,7 @@ class Carrier(Owner, Protocol):
     """The transport of requests: a connection of HTTP/1.1, or one stream where a connection has several."""
 
     @property
-    def client(self) -> tuple[str, int]:
-        """Address and port of the client inside the target."""
-        ...
+    def client(self) -> tuple[str, int]: ...
 
     @property
     def is_cut(self) -> bool:
@@ -164,16 +162,13 @@ class Carrier(Owner, Protocol):
         """Keep the window of its request open no longer, though the request goes on."""
         ...
 
-    def read_again(self) -> None:
-        """Note that its bytes are read again."""
-        ...
+    def read_again(self) -> None: ...
 
 
 class Ruling(NamedTuple):
-    """The decision about a request.
+    """The decision about a request. All but `reply` and `is_shared` are fields of its entry.
 
     Attributes:
-        outcome: The outcome for its entry; `route`, `near`, `note`, `error` and `fault` are its fields as well.
         reply: Makes the response, after the request has been recorded; None where it has been sent, or nobody is left
             to get one, or a fault is used in its place.
         is_shared: Whether the response is one object for all calls of the route.
@@ -194,15 +189,8 @@ class Incoming:
     """A request whose head a server has read.
 
     Attributes:
-        attempt: The attempt that the request is.
-        head: Its head, as it was read.
-        duplex: Both directions of the request.
-        body: Its body, which may be still to come.
-        request: The request that handlers get.
-        forwarding: Sends the request to real servers.
         called: The name that the client has used for the host of the request, if that is another one; else "".
-        entry: Its entry, once it is recorded.
-        is_counted: Whether it has been counted as a call, as far as it is one.
+        entry: None until it is recorded.
     """
 
     attempt: Attempt
@@ -221,9 +209,6 @@ class Answering:
 
     Args:
         carrier: The transport of the requests. Its server keeps this object for as long as it serves the carrier.
-        recorder: Records the requests.
-        names: Tells which name has which address.
-        upstreams: Connects to real servers.
     """
 
     def __init__(
@@ -233,11 +218,7 @@ class Answering:
         self.recorder, self._names, self.ledger = recorder, names, recorder.ledger
 
     def take(self, attempt: Attempt, head: Head, duplex: Line) -> Incoming:
-        """Make a `Request` from the head that a server has read.
-
-        Args:
-            duplex: Both directions of the request. The server keeps it until it has sent the response: the request
-                refers to it weakly.
+        """The server keeps `duplex` until it has sent the response: the request refers to it weakly.
 
         Raises:
             OverLimitError: The window keeps too much already.
@@ -353,10 +334,7 @@ class Answering:
         return entry, response if response.compress is None else response.encoded()
 
     def _count(self, incoming: Incoming, entry: Exchange) -> None:
-        """Count a request as a call of its route, unless that was done before its head was sent alone.
-
-        No lock is needed: an alarm's thread sends that head, and `LateHead.end` waits for it.
-        """
+        """No lock is needed: the alarm's thread that sends a head alone counts too, but `LateHead.end` waits for it."""
         if not incoming.is_counted:
             incoming.is_counted = True
             self.recorder.count(incoming.attempt.context, entry)
@@ -380,7 +358,7 @@ class Answering:
         return record
 
     def _kept_whole(self, incoming: Incoming, response: Response) -> Response:
-        """A response as its entry has it: without its content, where the window has no room for that."""
+        """The response has no content in its entry where the window has no room for that."""
         content, account = response.own_content, incoming.attempt.context.window.account
         if len(content) <= FREE_BYTES or account.has_room_once(content, RESPONSES):
             return response
@@ -392,12 +370,7 @@ class Answering:
     def record_unanswered(
         self, incoming: Incoming, note: str, *, is_refused: bool = False
     ) -> Exchange:
-        """Record a request that gets no answer. It is unrouted unless a route would have answered it.
-
-        Args:
-            note: A sentence for the entry that says why.
-            is_refused: Whether no route would, whatever there are: it is too large.
-        """
+        """The request is unrouted unless a route would have answered it; one that is refused is too large for any."""
         forecast = None if is_refused else self._forecast(incoming)
         incoming.body.give_up()
         claim = self._outcome(incoming, authority_of_other(incoming))
@@ -433,7 +406,6 @@ class Answering:
         activity.what, activity.route, activity.part = incoming.entry, route, PREDICATE
 
     def _has_asked(self, incoming: Incoming) -> None:
-        """Note that no predicate is asked any more."""
         activity = incoming.attempt.activity
         if activity.part is PREDICATE:
             activity.route, activity.what, activity.part = None, "", HANDLER
@@ -521,7 +493,7 @@ class Answering:
         return Ruling("routed", route, reply=reply, fault=fault, is_shared=is_shared)
 
     def _upgraded(self, incoming: Incoming, answer: Any) -> Any:
-        """The answer to a request: for a WebSocket, an application and a server answer otherwise than usual."""
+        """Replace the answer where an application or another server is asked for a WebSocket."""
         if not isinstance(answer, (AsgiApplication, Forward)) or not is_handshake(incoming.request):
             return answer
         if isinstance(answer, AsgiApplication):
@@ -545,11 +517,7 @@ class Answering:
         reply: Callable[[Exchange], Response],
         authority: str = "",
     ) -> Ruling:
-        """Refuse a request that its connection rules out, whatever routes there are.
-
-        Args:
-            authority: The authority in the request, if it is for another host than the connection.
-        """
+        """Refuse a request that its connection rules out, whatever routes there are."""
         claim = self._outcome(incoming, authority)
         return Ruling(*claim, note=note, reply=reply)
 
@@ -560,12 +528,7 @@ class Answering:
         near: tuple[NearMiss, ...],
         note: str = "",
     ) -> Ruling:
-        """Refuse a request that is blocked or unrouted.
-
-        Args:
-            route: The route that matches it, if any.
-            near: The routes that nearly match.
-        """
+        """Refuse a request that is blocked or unrouted."""
         is_blocked = route is not None and route.kind.refuses
         claim = Claim("blocked", route) if is_blocked else self._outcome(incoming)
         if claim.route is None and not near:
@@ -573,7 +536,6 @@ class Answering:
         return Ruling(*claim, near=near, note=note, reply=rejected_reply)
 
     def _nearest(self, incoming: Incoming) -> tuple[NearMiss, ...]:
-        """The route whose address is most similar to that of a request, if one is."""
         request, tables = incoming.request, incoming.attempt.context.tables
         spent = spent_route(tables, request.host, request.port)
         miss = spent or nearest_by_address(tables, request.scheme, request.host, request.port)
@@ -607,10 +569,7 @@ class Answering:
         context: Context,
         entry: Exchange,
     ) -> Response | None:
-        """The response of a route: that of its handler, its static answer, or the server that it forwards to.
-
-        A route's fault, and one that its handler returns, is the entry's.
-        """
+        """A route's fault, and one that its handler returns, becomes the entry's."""
         activity = incoming.attempt.activity
         activity.what, activity.route = entry, route
         try:
@@ -630,7 +589,7 @@ class Answering:
     def _handle(
         self, incoming: Incoming, answer: Handler | Response, context: Context, entry: Exchange
     ) -> Response | None:
-        """The response of a handler or a static answer; 500 where the handler raises, and has not begun to answer."""
+        """The response is 500 where the handler raises before it has begun to answer."""
         begin = held if entry.fault is not None else partial(self._beginning, incoming, entry)
         try:
             response = answer_request(answer, entry.request, context, begin)
@@ -665,7 +624,7 @@ class Answering:
             head.end()
 
     def _send_head(self, incoming: Incoming, entry: Exchange, response: Response) -> bool:
-        """Send the head of a response alone; False where it is not to be. The call is counted before that."""
+        """The call is counted before the head is sent; False where the head is not to be sent."""
         if opens_no_websocket(incoming, response):
             return False
         entry.response = self._kept(incoming, response)
@@ -686,7 +645,7 @@ class Answering:
         return None if response is UNSET else response
 
     def _forward(self, incoming: Incoming, to: Forward, entry: Exchange) -> Response | None:
-        """The response of another server; 502 where that gives none (RFC 9110 section 15.6.3)."""
+        """The response is 502 where the other server gives none (RFC 9110 section 15.6.3)."""
         try:
             return incoming.forwarding.pass_on(incoming, to)
         except ClientLeftError as error:
@@ -705,10 +664,7 @@ class Answering:
         response: Response,
         encoded: Callable[[], Iterator[bytes]],
     ) -> Generator[bytes, None, None]:
-        """The pieces to send. An exception that a streamed body raises is recorded as its handler's.
-
-        Args:
-            encoded: Encodes the response, and iterates its body.
+        """An exception that a streamed body raises is recorded as its handler's.
 
         Raises:
             BodyError: The body raised, or HTTP cannot carry the response.
@@ -756,7 +712,6 @@ class Answering:
             entry.error = entry.error or error
 
     def client_left(self, entry: Exchange, error: OSError) -> None:
-        """Note in the entry that the client closed before the whole response of a handler was sent."""
         if entry.outcome == "routed" and not isinstance(error, StoppedError):
             why = f"the client closed before the whole response was sent ({error})"
             entry.note = entry.note if entry.note.startswith(STILL_STREAMED) else why
@@ -793,7 +748,7 @@ class Conversing:
     context: Context
 
     def __call__(self, entry: Exchange) -> Response | None:
-        """Have the answer serve the request; return the 500 to send where it raises before it has begun to answer."""
+        """Return the 500 to send where the answer raises before it has begun to answer."""
         incoming, ledger = self.incoming, self.answering.ledger
         if entry.fault is not None and not settle(entry, self.context):
             return failed_reply(entry)
@@ -848,12 +803,6 @@ class Forwarding:
 
     A request refers to this object weakly: it may be kept for longer, in the ledger or by a test, and must not keep its
     connection.
-
-    Args:
-        answering: What answers the request.
-        attempt: The attempt that the request is.
-        duplex: Both directions of the request.
-        called: The name that the client has used for its host, if that is another one; else "".
 
     Attributes:
         asked: The request as it came.
@@ -945,12 +894,9 @@ class Forwarding:
         return replace(request, headers=Headers([("Host", request.authority), *others]))
 
     def pass_on(self, incoming: Incoming, to: Forward) -> Response:
-        """Send the request to the server that a route forwards to. The body of its response streams.
+        """The body of the request goes on as it comes where it was not read, and is kept unless the route streams.
 
-        The body of the request goes on as it comes where it has not been read. It is kept, unless the route streams.
-
-        Raises:
-            UpstreamError: The server cannot be reached, or broke off.
+        The body of the response streams. Raises UpstreamError where the server cannot be reached, or broke off.
         """
         request, body = incoming.request, incoming.body
         streams = self.route is not None and self.route.stream
@@ -962,11 +908,7 @@ class Forwarding:
             )
 
     def connect(self, request: Request, to: Forward, by: str = "") -> Any:
-        """Connect to another server, with TLS where the scheme is https.
-
-        Args:
-            by: "request.forward" where a handler asks; "" for a route.
-        """
+        """TLS is used where the scheme is https; `by` is "request.forward" where a handler asks, "" for a route."""
         owner, upstreams = self._answering.carrier, self._answering.upstreams
         if to.container is not None:
             return upstreams.connect(owner, to, request.port)
@@ -988,7 +930,6 @@ class Forwarding:
 
 
 def left_note(error: ClientLeftError) -> str:
-    """The note of a request whose response nobody waits for."""
     return str(error) if isinstance(error, StoppedError) else LEFT_EARLY.format(error)
 
 
@@ -1002,12 +943,10 @@ def own_reply(
     code: Code = Code.UNIMPLEMENTED,
     headers: HeaderSource | None = None,
 ) -> Response:
-    """A response of ours, which its client shows. To a call of gRPC it is a status, since clients show no body.
+    """To a call of gRPC the response is a status, since clients show no body.
 
     Args:
-        text: What happened, and what to do.
         code: The status of gRPC. UNIMPLEMENTED keeps clients from trying again.
-        headers: Further fields.
     """
     call = entry.grpc
     if call is None or entry.request.http_version != "2":
@@ -1018,31 +957,25 @@ def own_reply(
 
 
 def misdirected_reply(entry: Exchange) -> Response:
-    """The reply to a request for another host than its connection is for: 421 (RFC 9110 section 15.5.20)."""
+    """The request is for another host than its connection is for: 421 (RFC 9110 section 15.5.20)."""
     return own_reply(entry, 421, refused_body(entry))
 
 
 def unproved_reply(entry: Exchange) -> Response:
-    """The reply to a request whose connection has had another handshake than its route wants: 421.
-
-    A client may make another connection.
-    """
+    """The handshake was another than the route wants: 421, after which a client may make another connection."""
     return own_reply(entry, 421, refused_body(entry), headers={"Connection": "close"})
 
 
 def failed_reply(entry: Exchange) -> Response:
-    """The reply to a request whose matcher or handler has raised: 500."""
     return own_reply(entry, 500, handler_error_body(entry), Code.UNKNOWN)
 
 
 def rejected_reply(entry: Exchange) -> Response:
-    """The reply to a request that is blocked or unrouted: 502."""
     blocked = entry.outcome == "blocked"
     return own_reply(entry, 502, blocked_body(entry) if blocked else unrouted_body(entry))
 
 
 def no_reply(entry: Exchange) -> Response | None:
-    """The `reply` of a ruling about a request that gets none here: it must not be called."""
     raise AssertionError(f"{entry} gets no answer here")
 
 
@@ -1081,7 +1014,7 @@ def is_misdirected(incoming: Incoming) -> bool:
 
 @lru_cache(maxsize=1024)
 def named_by(authority: str) -> tuple[str, int | None] | None:
-    """The normalised host of an authority and its port, or None where the authority is malformed."""
+    """The host is normalised; None where the authority is malformed."""
     parts = split_authority(authority)
     try:
         return None if parts is None else (normalise_host(parts[0]), parts[1])
@@ -1090,7 +1023,6 @@ def named_by(authority: str) -> tuple[str, int | None] | None:
 
 
 def named_as(request: Request) -> tuple[str, int, str | None]:
-    """The server that a request is for: its host, its port, and the value of its field Host."""
     return request.host, request.port, request.headers.get("host")
 
 

@@ -12,8 +12,6 @@ class Attempt(NamedTuple):
     """A connection that opens, or a request. An HTTP/1.1 connection has one attempt at a time.
 
     Attributes:
-        context: Its window and the routes that may answer it.
-        destination: What its connection is for.
         started: When it began, in the time of entries (`Entry.started`).
         activity: What keeps its window open until it has ended.
     """

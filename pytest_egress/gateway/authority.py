@@ -46,10 +46,8 @@ ANYTHING_GOES: Final = "DEFAULT:@SECLEVEL=0"
 def load_cryptography_unfrozen() -> None:
     """Load cryptography while `datetime.datetime` is the real class.
 
-    It keeps the class that it sees first; with freezegun's, no certificate can be made afterwards.
-
-    Raises:
-        RuntimeError: It has seen freezegun's.
+    It keeps the class that it sees first; with freezegun's, no certificate can be made afterwards. Raises RuntimeError
+    where it has seen that one.
     """
     import trustme
 
@@ -68,14 +66,7 @@ def load_cryptography_unfrozen() -> None:
 
 
 def check_tls_version(word: str) -> None:
-    """Refuse a version of TLS that this Python's OpenSSL is built without.
-
-    Args:
-        word: A value of `tls_version=`.
-
-    Raises:
-        ValueError: With the version, and those that there are.
-    """
+    """Raise ValueError for a version of TLS that this Python's OpenSSL is built without."""
     has = {each: getattr(ssl, f"HAS_{version.name}", True) for each, version in VERSIONS.items()}
     if not has[word]:
         known = alternatives([repr(each) for each in has if has[each]])
@@ -85,11 +76,7 @@ def check_tls_version(word: str) -> None:
 
 
 class Authority:
-    """Issues a leaf certificate for whatever host a target asks for.
-
-    Args:
-        ca: The CA that the targets trust.
-    """
+    """Issues a leaf certificate for whatever host a target asks for."""
 
     def __init__(self, ca: trustme.CA) -> None:
         self.ca: Final = ca
@@ -101,7 +88,6 @@ class Authority:
 
     @property
     def ca_pem(self) -> bytes:
-        """The CA's certificate in PEM."""
         return self.ca.cert_pem.bytes()
 
     @functools.cached_property
@@ -125,7 +111,6 @@ class Authority:
         Args:
             client_certificate: "request" or "require" a client certificate that this CA has issued; None for neither.
             alpn: The protocols that are offered, the preferred one first; none for a server without ALPN.
-            presented: The fault of the certificate, and the only version of TLS.
             x25519: Whether the client has sent a key share of X25519. Where that is cheaper, no other group is used.
         """
         x25519 = x25519 and presented == USUAL and x25519_is_cheaper()

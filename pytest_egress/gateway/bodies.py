@@ -33,8 +33,6 @@ class Body:
     """The body of one request, as `Request` asks for it.
 
     Args:
-        duplex: Gives the pieces.
-        account: Counts what is kept of it.
         expected: How many bytes are announced; None where that is not known.
 
     Attributes:
@@ -75,11 +73,7 @@ class Body:
         return self.so_far
 
     def take(self, content: bytes) -> None:
-        """Take the whole body, which has come with its head and has no trailers.
-
-        Raises:
-            OverLimitError: It is over `MAX_BODY_BYTES`, or the window would keep more than it may.
-        """
+        """Take a body that has come with its head and has no trailers. Raises OverLimitError as `content` does."""
         if content:
             check_size(len(content))
             self._account.keep(len(content), BODIES)
@@ -92,7 +86,6 @@ class Body:
 
     @property
     def so_far(self) -> bytes:
-        """The part of the content that has been read so far."""
         if self._content is not None:
             return self._content
         return b"" if self._kept is None else self._kept.getvalue()
@@ -107,13 +100,7 @@ class Body:
             pass
 
     def relay(self) -> Iterator[bytes]:
-        """The pieces as they come, each kept. A body that has been kept already is one piece.
-
-        Raises:
-            RuntimeError: It was streamed, or nobody has read it and its connection has gone on.
-            OverLimitError: It is over `MAX_BODY_BYTES`, or the window would keep more than it may.
-            ClientLeftError: The client has left before its end.
-        """
+        """The pieces as they come, each kept; a body that was kept already is one piece. Raises as `content` does."""
         if self._content is not None or self.streamed is not None:
             yield from self.stream()
             return
@@ -185,12 +172,7 @@ class Body:
         return duplex is None or duplex.disconnected
 
     def send_interim(self, status_code: int, headers: Headers) -> None:
-        """Send an interim response.
-
-        Raises:
-            RuntimeError: The response has begun.
-            ClientLeftError: The client has left.
-        """
+        """Raise RuntimeError where the response has begun, and ClientLeftError where the client has left."""
         if (duplex := self._duplex()) is None:
             raise RuntimeError(
                 "an interim response cannot follow the response, which has been sent"
@@ -199,6 +181,5 @@ class Body:
 
 
 def check_size(size: int) -> None:
-    """Refuse a body of so many bytes where it is over the limit of what is kept."""
     if size > MAX_BODY_BYTES:
         raise RequestTooLargeError(f"the body is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes")

@@ -38,15 +38,13 @@ AT_ONCE: Final = frozenset({dict, list, str, bytes, int, tuple, type(None)})
 def call(
     handler: Handler, argument: object, context: Context, has_left: Callable[[], bool] | None = None
 ) -> Any:
-    """Call a handler, await its result where it is async, and return that.
+    """Call a raw handler with its socket, and await its result where it is async.
 
     Args:
-        argument: What the handler gets: a raw handler's socket.
         context: A copy of the context of the route's declaration, for this call alone.
-        has_left: Tells whether to cancel what is awaited.
 
     Raises:
-        ClientLeftError: It was cancelled.
+        ClientLeftError: `has_left` returned True, so that what was awaited was cancelled.
     """
     result = context.run(handler, argument)
     if inspect.isawaitable(result):
@@ -57,11 +55,10 @@ def call(
 def answer_request(
     answer: Handler | Response, request: Request, context: Context, begin: Begin
 ) -> Response | Fault:
-    """The response of a handler or a static answer. The first piece of a streamed body has been made.
+    """The response of a handler or a static answer, or the fault that the handler has returned.
 
-    Where a handler has returned a fault, it is that; the response within it has been made likewise.
-
-    The event loop of an async answer is closed at once, or together with its streamed body.
+    The first piece of a streamed body has been made, also within a fault. The event loop of an async answer is closed
+    at once, or together with its streamed body.
 
     Args:
         begin: Has the head of a streamed response sent where its first piece takes long.
@@ -95,11 +92,7 @@ def answer_request(
 
 
 def checked(response: Response, request: Request) -> Response:
-    """A response whose body is what its status and its fields say.
-
-    Raises:
-        ValueError: It is not.
-    """
+    """Raise ValueError where the body is not what the status and the fields say."""
     response.check(request.method)
     return response
 
@@ -117,7 +110,6 @@ def failing(fault: Fault, handler: object, context: Context, loop: OwnLoop) -> F
 def awaited(
     answer: Handler | Response, returned: object, run: Callable[..., Any], loop: OwnLoop
 ) -> Response | Fault:
-    """The response, or fault, in what a handler has returned, which is awaited where it is async."""
     if inspect.isawaitable(returned):
         returned = run(loop.run, returned)
     return answered_by(answer, returned)
@@ -131,9 +123,6 @@ class AsyncPieces(Iterator[Any]):
     """The pieces of an async body, each made when it is asked for.
 
     One task makes them all, so that a generator may hold a timeout or a task group open from one piece to the next.
-
-    Attributes:
-        source: The async generator, or whatever iterates.
     """
 
     def __init__(self, source: AsyncIterable[Any], loop: OwnLoop) -> None:
@@ -185,14 +174,9 @@ class PrimedStream:
     """A streamed body whose first piece may have been made. All pieces are made in the same context.
 
     Args:
-        pieces: The pieces, each bytes or text, or what `encode` takes.
-        encode: Makes the bytes of a piece; None for those of bytes or text.
-        handler: The handler that returned them, for an error's text.
+        encode: Makes the bytes of a piece; None where pieces are bytes or text.
         run: Runs a function in that context.
         loop: The loop of an async body; it is closed with the body.
-
-    Attributes:
-        is_text: Whether its first piece is a text.
     """
 
     def __init__(
@@ -209,7 +193,7 @@ class PrimedStream:
         self.is_text = False
 
     def make_first(self) -> None:
-        """Make the first piece. Where that is none, the body is closed."""
+        """The body is closed where it has no piece."""
         first = []
         with contextlib.suppress(StopIteration):
             first.append(self._run(next, self._pieces))
@@ -252,7 +236,7 @@ class PrimedStream:
             raise kind(f"{self._where} yielded {error}") from None
 
     def close(self) -> None:
-        """Close the generator, so that its `finally` runs, and then the loop. What either raises comes through."""
+        """The loop is closed after the generator. An exception that either raises comes through."""
         try:
             self._run(getattr(self._pieces, "close", lambda: None))
         except BaseException as error:

@@ -59,13 +59,7 @@ TOO_LATE: Final = (
 
 @dataclass(eq=False)
 class Try:
-    """One try of a client to connect to a name: it may dial each of the name's addresses once.
-
-    Attributes:
-        fault: What answers it.
-        turn: The turn of the route that it has.
-        latest: When it dialled last, by `Ledger.clock`.
-    """
+    """One try of a client to connect to a name: it may dial each of the name's addresses once."""
 
     fault: ConnectFault
     turn: int
@@ -77,7 +71,6 @@ class Tries:
     """The tries of one name and port that a route has answered by a fault, in order.
 
     Attributes:
-        begun: The tries.
         reached: For each address, how many of the tries have dialled it, or never will.
     """
 
@@ -101,7 +94,6 @@ class Tries:
         self.reached[address] = index + 1
 
     def begin(self, fault: ConnectFault, turn: int, address: str, now: float) -> None:
-        """Begin another try by dialling an address."""
         if len(self.begun) >= MAX_TRIES:
             self.begun.clear()
             self.reached.clear()
@@ -110,14 +102,6 @@ class Tries:
 
 
 class ConnectFaults:
-    """The faults of connecting of one target.
-
-    Args:
-        link: The sidecar's sockets.
-        recorder: Where dials are recorded.
-        names: The names that addresses were given out for.
-    """
-
     def __init__(self, link: Link, recorder: Recorder, names: Names) -> None:
         self._link, self._recorder, self._names = link, recorder, names
         self._ledger, self._target = recorder.ledger, recorder.target
@@ -134,7 +118,7 @@ class ConnectFaults:
         self._failure: LinkError | None = None
 
     def check(self) -> None:
-        """Raise the error of the last `apply`, where the kernel did not do as it should."""
+        """Raise the error of the last `apply`."""
         if self._failure is not None:
             raise self._failure
 
@@ -178,12 +162,7 @@ class ConnectFaults:
     def _rules(
         self, context: AttemptContext, given: Mapping[str, tuple[str, ...]]
     ) -> Iterator[DialRule]:
-        """The rules that the kernel should have. The caller holds `Ledger.changed`.
-
-        Args:
-            context: Has the routes that decide now.
-            given: The names of each address that was given out.
-        """
+        """The rules that the kernel should have, by the names of each address. The caller holds `Ledger.changed`."""
         now = self._ledger.clock()
         deciding = Deciding(context.tables, self._tries, now)
         latest_first = [*given.items()][
@@ -201,7 +180,7 @@ class ConnectFaults:
         yield from rules
 
     def _enforce(self, wanted: tuple[DialRule, ...]) -> None:
-        """Replace the rules that are in force. The caller holds the lock."""
+        """The caller holds the lock."""
         if wanted == self._in_force:
             self._failure = None
             return
@@ -274,8 +253,6 @@ class Deciding:
     """What the routes decide about dials at one moment, as rules for the kernel.
 
     Args:
-        tables: The routes.
-        tries: The tries that were answered by faults; see `ConnectFaults`.
         now: The time, by `Ledger.clock`.
 
     Attributes:
@@ -310,9 +287,7 @@ class Deciding:
     def named(self, names: Sequence[str], address: str) -> list[DialRule]:
         """The rules for an address that names were given, as far as they differ from those of `literal`.
 
-        Args:
-            names: The names; the first that has a route at a port decides there.
-            address: The address.
+        The first of the names that has a route at a port decides there.
         """
         if not self.literal and not any(map(self._may_refuse, names)):
             return []
@@ -336,7 +311,6 @@ class Deciding:
         return as_far_as_needed(wanted, others)
 
     def _for_connections(self, name: str) -> list[InnerRoute]:
-        """The routes for connections to a name, at any port."""
         found = (route for route in in_order(self._tables, name) if route.names(name))
         return [route for route in found if not route.kind.answers_names]
 
@@ -346,12 +320,7 @@ class Deciding:
     def _verdict(
         self, covering: Sequence[InnerRoute], name: str, address: str, port: int | None
     ) -> Verdict:
-        """What becomes of a dial of a name's address.
-
-        Args:
-            covering: The routes that are for it, in order.
-            port: Its port; None stands for each that no route names.
-        """
+        """What becomes of a dial of a name's address; a port of None stands for each that no route names."""
         for route in covering:
             tries = self._tries.get((route, name, port)) if port is not None else None
             if tries is not None and (found := tries.open_for(route, address, self._now)):
@@ -363,17 +332,15 @@ class Deciding:
 
 @lru_cache(maxsize=1024)
 def network_of(address: str) -> IPv4Network | IPv6Network:
-    """The network of an address alone."""
     return ip_network(address)
 
 
 def covering(tables: Sequence[RouteTable], host: str, port: int) -> Iterator[InnerRoute]:
-    """The routes at an address, in the order in which they are tried."""
     return (route for route in in_order(tables, host) if route.covers(host, port))
 
 
 def verdict(fault: ConnectFault | None) -> Verdict:
-    """What the kernel does with a dial that is answered by a fault; None is any other answer."""
+    """None is any answer but a fault of connecting."""
     return Verdict.CAPTURED if fault is None else VERDICTS[fault]
 
 
@@ -397,9 +364,7 @@ def verdict_of(rules: Sequence[DialRule], dial: DialRule) -> Verdict:
 def as_far_as_needed(wanted: list[DialRule], others: Sequence[DialRule]) -> list[DialRule]:
     """The rules of an address without those that decide as others do, which come after them.
 
-    Args:
-        wanted: A rule for each port that some rule names, and the last for every other port.
-        others: The other rules for the address.
+    The last of the wanted rules is for every port that no other rule names.
     """
     if wanted[-1].verdict is not verdict_of(others, wanted[-1]):
         return wanted

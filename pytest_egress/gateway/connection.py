@@ -92,9 +92,7 @@ class Registry(Protocol):
         """Keep an idle connection without a thread until it can be read; False where it cannot be parked."""
         ...
 
-    def discard(self, connection: Connection) -> None:
-        """Remove a connection that has ended."""
-        ...
+    def discard(self, connection: Connection) -> None: ...
 
 
 class Carried(Protocol):
@@ -106,12 +104,10 @@ class Carried(Protocol):
     ended: bool
 
     @property
-    def destination(self) -> Destination:
-        """What it is for."""
-        ...
+    def destination(self) -> Destination: ...
 
     def cut(self) -> None:
-        """End it. Any thread may call this."""
+        """Any thread may call this."""
         ...
 
 
@@ -123,15 +119,11 @@ class Multiplexed(Protocol):
         ...
 
     def close(self) -> None:
-        """Send nothing any more."""
+        """Send nothing any more: the socket is about to be closed."""
         ...
 
     def abort(self, why: str) -> None:
-        """Reset the connection, and end all requests on it.
-
-        Args:
-            why: The reason, for the requests that end by it.
-        """
+        """Reset the connection, and end all requests on it, with `why` as their reason."""
         ...
 
     def hang_up(self, why: str) -> None:
@@ -139,31 +131,19 @@ class Multiplexed(Protocol):
         ...
 
     def threads(self) -> list[int | None]:
-        """The identifiers of the threads that serve its requests; None of one that has not begun."""
+        """The identifiers of the threads that serve requests; None of one that has not begun."""
         ...
 
-    def carriers(self) -> Sequence[Carried]:
-        """The requests that are being served."""
-        ...
+    def carriers(self) -> Sequence[Carried]: ...
 
 
 class Connection:
     """One connection of a target, from its first byte to its last.
 
-    Args:
-        sock: The accepted socket.
-        client: Address and port of the client inside the target.
-        serve: Serves the connection; called on its thread.
-        registry: The connections of its target.
-        recorder: Where its attempts are recorded.
-
     Attributes:
-        destination: What the connection is for, as far as it is known.
         ident: Identifier of its thread; None while it has none.
         idle_since: When its last attempt ended, by `time.monotonic`; None while an attempt goes on.
         awaits: Whether it waits for its client to send something. It then gives up its thread by itself.
-        idle_seconds: How many seconds it may wait until it is closed.
-        turn: The turn that a raw route has reserved for it.
         deadline: When a parked connection is closed, by `Ledger.clock`.
         is_ending: Whether a parked connection has sent its end, and waits for its client to close too.
         started: When its current attempt began, in the time of entries.
@@ -171,9 +151,7 @@ class Connection:
             since no attempt may vanish.
         is_reset: Whether it is closed by RST, so that its client sees an error.
         is_cut: Whether we ended it.
-        ended: Whether its thread has finished with it.
         allowed_by: What allows its bytes to pass unread; None where they are read.
-        lasting: The call that goes on though the window of its test is closed; None where there is none.
         is_relayed: Whether its bytes are copied to another server as they come, so that none stay unread for long.
         multiplexed: Its server, where it has several requests at once, each an attempt of its own. Then the connection
             itself has none, but before the first request and within a request's head.
@@ -222,7 +200,7 @@ class Connection:
     # Threads and windows.
 
     def begin(self) -> None:
-        """Begin an attempt. It belongs to the window that is open now."""
+        """The attempt belongs to the window that is open now."""
         self.started = self.ledger.now()
         self.activity.thread = self.ident
         with self.ledger.changed:  # else the window could close between these two calls
@@ -231,7 +209,6 @@ class Connection:
         self.idle_since, self.awaits = None, False
 
     def end(self) -> None:
-        """End the current attempt. The connection is idle now."""
         self.idle_since = monotonic()
         self.detach()
 
@@ -243,7 +220,6 @@ class Connection:
             self._context = None
 
     def outlive(self, lasting: Lasting) -> None:
-        """Keep the window open no longer, though the call on this connection goes on."""
         self.lasting = lasting
         self.detach()
         self.activity.route, self.activity.what = lasting.route, lasting.exchange
@@ -262,25 +238,23 @@ class Connection:
 
     @property
     def has_attempt(self) -> bool:
-        """Whether the connection itself has an attempt, other than those of several requests on it."""
+        """Whether the connection itself has an attempt: those of several requests on it do not count."""
         return self._context is not None
 
     @property
     def is_crowded(self) -> bool:
-        """Whether threads become scarce. An idle connection then gives up its own at once."""
         return self._registry.is_crowded
 
     def threads(self) -> list[int | None]:
-        """The identifiers of the threads that serve it; None where it has none, and is parked."""
+        """A None stands for no thread: the connection is parked."""
         others = [] if self.multiplexed is None else self.multiplexed.threads()
         return others or [self.ident]
 
     def carriers(self) -> Sequence[Carried]:
-        """What may pass unread: the connection, and each of several requests on it."""
         return [self, *([] if self.multiplexed is None else self.multiplexed.carriers())]
 
     def farewell(self) -> None:
-        """Tell the client that no request is wanted any more, where its protocol can say so. Any thread may call it."""
+        """Any thread may call this. Nothing is sent where the protocol has no farewell."""
         if self.multiplexed is not None:
             self.multiplexed.farewell()
 
@@ -289,9 +263,6 @@ class Connection:
 
         The byte is left unread until the attempt belongs to a window: a test's thread that closes its window looks for
         unread bytes (`Gateway.unread`), and would otherwise close it between the read and the attempt's beginning.
-
-        Args:
-            go_on: Continues on another thread, where the byte comes after this connection has been parked.
 
         Raises:
             Parked: No byte comes soon.
@@ -346,7 +317,6 @@ class Connection:
                 os.close(self.sock.detach())
 
     def adopt(self, other: socket.socket) -> socket.socket:
-        """Register a socket to a real server, so that it is shut and closed together with this connection."""
         with self._registry.lock:
             self._others = {sock for sock in self._others if sock.fileno() >= 0} | {other}
             if self.is_cut:
@@ -358,18 +328,13 @@ class Connection:
         return Socket(fileno=os.dup(self.sock.fileno()))
 
     def release(self, other: socket.socket) -> None:
-        """Close a socket that was adopted, and forget it."""
         with self._registry.lock:
             self._others.discard(other)
             shut(other)
             other.close()
 
     def replace_by(self, make: Callable[[socket.socket], socket.socket]) -> None:
-        """Replace the connection's socket object by another one of the same TCP connection.
-
-        Args:
-            make: Makes it of the present one. It is called under the lock, so that a cut reaches one of the two.
-        """
+        """Replace the socket object by one of the same TCP connection, under the lock: a cut reaches one of the two."""
         with self._registry.lock:
             self.sock = make(self.sock)
 
@@ -392,7 +357,7 @@ class Connection:
             self.sock = sock
 
     def reset_adopted(self, other: socket.socket) -> None:
-        """Close an adopted socket by RST. The thread that uses it calls this."""
+        """The thread that uses the adopted socket calls this."""
         with self._registry.lock:
             self._others.discard(other)
             reset_at_close(other)
@@ -403,11 +368,7 @@ class Connection:
         """Mark the connection's bytes as allowed to pass unread, and cut it if that is allowed no longer.
 
         The mark comes first: a route that goes after it makes `Gateway.revise` cut the connection, and one that went
-        before it, since it was looked up, is noticed here.
-
-        Args:
-            route: The route that allows it; None is `unrouted="passthrough"`.
-            host: The host that the route was found for.
+        before it, since it was looked up, is noticed here. A route of None is `unrouted="passthrough"`.
         """
         allowed_by = self.allowed_by = route, host
         between = self.ledger.window is None
@@ -423,7 +384,6 @@ class Connection:
         return route is not None and route.turns.is_outage(self.turn)
 
     def read_again(self) -> None:
-        """Note that the connection's bytes are read from here on."""
         self.allowed_by = None
 
     def has_left(self) -> bool:
@@ -443,18 +403,17 @@ class Connection:
         return has_closed_both_ways(self.sock)
 
     def sockets(self) -> list[socket.socket]:
-        """The connection's own socket, and those that it has adopted."""
         return [self.sock, *self._others]
 
     def cut(self) -> None:
-        """End the connection by shutting its sockets, which wakes its thread. Any thread may call it."""
+        """Shutting the sockets wakes the connection's thread. Any thread may call this."""
         with self._registry.lock:
             self.is_cut = True
             for sock in self.sockets():
                 shut(sock)
 
     def close(self) -> None:
-        """Close the sockets and note the end. Called by the owning thread, or before there is one."""
+        """The owning thread calls this, or another one before there is one."""
         if self.multiplexed is not None:
             self.multiplexed.close()
         with self._registry.lock:
@@ -481,7 +440,7 @@ class Connection:
                 self.close()
 
     def _serve(self) -> bool:
-        """Serve the connection, and return whether it has been parked. Another thread may own it by then."""
+        """Return whether the connection has been parked: another thread may own it by then."""
         try:
             if self.is_ending:
                 self.read_late()
@@ -503,7 +462,6 @@ class Connection:
 
     @property
     def context(self) -> AttemptContext:
-        """The window and the route tables of the current attempt; between attempts, those that apply now."""
         return self._context or self.target.attempt_context()
 
     def peek(self, size: int, flags: int = PEEK) -> bytes:
@@ -534,7 +492,6 @@ class Connection:
 
     @property
     def attempt(self) -> Attempt:
-        """The current attempt, as a value."""
         return Attempt(
             context=self._context or self.target.attempt_context(),
             destination=self.destination,
@@ -564,17 +521,13 @@ class Connection:
         self.recorder.record_tls(self.attempt, reason, note, is_cut=self.is_cut)
 
     def note_trust(self) -> None:
-        """Record, once in each window, that the connection's TLS client has shown that it trusts the CA.
-
-        One that accepts a bad certificate has shown nothing.
-        """
+        """Record once in each window that the TLS client trusts the CA; accepting a bad certificate shows nothing."""
         window = self.context.window
         if window is not self._trusted_in and not self.destination.presented.is_bad:
             self._trusted_in = window
             self.recorder.trust(self.attempt)
 
     def refuse(self, first_bytes: bytes, note: str = "") -> None:
-        """Record a connection that nothing can serve as unrouted, and reset it."""
         self.accounted = True
         self.recorder.record_tcp(self.attempt, first_bytes, note, "unrouted")
         self.reset()
@@ -588,11 +541,7 @@ class Connection:
     # Its end.
 
     def tell_end(self, why: str = "") -> None:
-        """Close our side of an idle connection. What the client sends at the same moment can still be read.
-
-        Args:
-            why: The reason, where that is not that it was idle for too long.
-        """
+        """Close our side of an idle connection; what crosses that can still be read. No `why`: it was idle too long."""
         self.is_ending, self._ended_by = True, why
         if self.multiplexed is not None:
             self.multiplexed.farewell()  # the client closes now: what it sends before is read by its protocol
@@ -611,16 +560,11 @@ class Connection:
                 self.linger(goodbye=False)
 
     def late_note(self, why: str = "") -> str:
-        """The note of a request that has crossed our end. It gets no answer: its client retries or fails.
-
-        Args:
-            why: The reason of the end; "" is that of `tell_end`.
-        """
+        """The note of a request that has crossed our end: its client retries or fails. No `why`: that of `tell_end`."""
         why = why or self._ended_by or f"it had been idle for {self.idle_seconds:g} s"
         return f"sent something in the moment in which it was closed: {why}"
 
     def _record_late(self) -> None:
-        """Record something that has crossed our end, and of which nothing is known."""
         self.begin()
         self.record_tcp(b"", self.late_note())
         self.end()
@@ -648,9 +592,6 @@ class Connection:
         """Close our side, and discard what the client still sends, until it closes (RFC 9112 section 9.6).
 
         Closing at once would reset the connection if bytes were unread, and the client could lose the answer.
-
-        Args:
-            goodbye: Whether a client of TLS is told that this is the end, and no cut.
         """
         deadline = monotonic() + LINGER_SECONDS
         if goodbye:

@@ -55,12 +55,9 @@ class Connections:
     """The open connections of one target. Iterating goes over a copy, in the order in which they came.
 
     Args:
-        recorder: Counts the connections that are cut to make room.
         link_most: How many connections of the target the link has room for.
         poller: The reader's poller, in which parked connections are registered.
         wake: Wakes the reader. Any thread may call it, also while it holds `lock`.
-        idle_seconds: How many seconds a connection that has been answered may wait until it is closed.
-        unused_seconds: How many seconds a connection may wait before its first request.
 
     Attributes:
         lock: Guards all of this; see the module's first lines.
@@ -122,13 +119,12 @@ class Connections:
             connection.close()
 
     def discard(self, connection: Connection) -> None:
-        """Remove a connection that has ended. Its own thread calls it."""
+        """The connection's own thread calls this."""
         with self.lock:
             self._open.pop(connection, None)
             self.room.notify_all()
 
     def _serve(self, connection: Connection) -> None:
-        """Serve a connection on a thread, or continue to."""
         try:
             self._workers.run(connection.run)
         except RuntimeError as error:  # no thread can be started
@@ -163,11 +159,7 @@ class Connections:
         ]
 
     def cut_waiting(self) -> int:
-        """Cut the connections whose client has sent something and that get no thread, since all threads are at work.
-
-        Returns:
-            How many were cut.
-        """
+        """Cut the connections whose client has sent something while all threads are at work; return how many."""
         with self.lock:
             parked = self.parked.values() if self.at_work >= self._cap else ()
             waiting = [c for c in parked if c.has_arrived() and not c.is_cut]
@@ -185,14 +177,7 @@ class Connections:
             self._workers.stop()
 
     def join(self, deadline: float) -> list[str]:
-        """Wait until every connection has ended, and every thread.
-
-        Args:
-            deadline: When to give up, by `time.monotonic`.
-
-        Returns:
-            For each connection that has not ended, where its thread stands.
-        """
+        """Wait for all to end, until `deadline` by `time.monotonic`; return where threads of open connections stand."""
         with self.lock:
             while self._open and (left := deadline - monotonic()) > 0:
                 self.room.wait(left)
@@ -220,17 +205,14 @@ class Connections:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether threads become scarce. An idle connection then gives up its own at once."""
         return self.at_work > self._cap // 2
 
     @property
     def has_room(self) -> bool:
-        """Whether another connection can be accepted."""
         return self.at_work < self._cap and len(self._open) < self._most_open
 
     @property
     def leaves_waiting(self) -> bool:
-        """Whether connections wait that cannot be accepted."""
         with self.lock:
             return not self.has_room or self.left_waiting
 
@@ -281,12 +263,7 @@ class Connections:
     # Connections that wait for their client, without a thread.
 
     def park(self, connection: Connection, seconds: float) -> bool:
-        """Keep an idle connection without a thread until it can be read; False where it cannot be parked.
-
-        Args:
-            connection: The calling thread's. If this returns True, that thread must not touch it any more.
-            seconds: How long it may wait until it is closed.
-        """
+        """If this returns True, the calling thread, which is the connection's, must not touch it any more."""
         connection.deadline = self._ledger.clock() + seconds
         with self.lock:
             if self.stopping or not self.reads:
@@ -324,7 +301,6 @@ class Connections:
             self._serve(connection)
 
     def _end(self, connection: Connection) -> None:
-        """Close a parked connection."""
         self._unpark(connection)
         connection.say_goodbye()
         connection.close()

@@ -29,19 +29,7 @@ from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, reason_
 
 
 class Call:
-    """The `Conversation` of one request.
-
-    Args:
-        exchange: The entry of the request, recorded as routed.
-        context: The window of the request, and its routes.
-        variables: The context variables of the route's declaration.
-        turn: The turn that its route has reserved for it.
-        line: Both directions of the request, which a fault can break.
-        outlive: Notes that it may outlive its test.
-
-    Attributes:
-        is_detached: Whether it keeps its window open no longer.
-    """
+    """The `Conversation` of one request."""
 
     def __init__(
         self,
@@ -61,14 +49,10 @@ class Call:
         self._is_settled, self._has_failed = False, False
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function of the test in the context variables of the route's declaration.
-
-        It runs in a copy of them: several threads, and `converse` itself, may be in them at the same time.
-        """
+        """A copy of the context variables is used: several threads, and `converse`, may be in them at the same time."""
         return self._variables.copy().run(function, *arguments)
 
     def count(self) -> None:
-        """Count the call, unless that was done or it was rejected."""
         ledger, entry = self._recorder.ledger, self.exchange
         with ledger.changed:
             if not self._is_settled:
@@ -78,26 +62,17 @@ class Call:
 
     @property
     def account(self) -> Account:
-        """The account of the window that the request belongs to."""
         return self._context.window.account
 
     def detach(self, end: Callable[[], None]) -> None:
-        """Keep the window open no longer, though the call goes on.
-
-        Args:
-            end: Ends the call; it must not block.
-        """
         self.is_detached = True
         self._outlive(Lasting(self.exchange, end))
 
     def fail(self, fault: End, is_over: Callable[[], bool]) -> NoReturn:
-        """End the call as a fault says. It keeps no window open meanwhile, and is over with its route.
-
-        Args:
-            is_over: Whether the call has been told to end.
+        """A call that is ended by a silence keeps no window open meanwhile, and is over with its route.
 
         Raises:
-            StoppedError: That has been done.
+            StoppedError: The call has been ended.
         """
         entry, line = self.exchange, self._line
         if isinstance(fault, Silence):
@@ -130,16 +105,11 @@ class Call:
             self._recorder.fail(self._context, self.exchange, error, self.exchange.note)
 
     def note_unreadable(self, why: str) -> None:
-        """Record what cannot be read of a WebSocket, as of a request: in the test that runs now."""
         note = f"{UNREADABLE_WEBSOCKET} {self.exchange.request.shown_url}: {why}"
         self._recorder.record_unreadable_message(self.exchange, note)
 
     def reject(self, note: str) -> None:
-        """Make the call unrouted, and give its turn back; nothing happens where it has been counted.
-
-        Args:
-            note: A sentence for the entry that says why.
-        """
+        """Nothing happens where the call has been counted; else its turn is given back."""
         with self._recorder.ledger.changed:
             if not self._is_settled:
                 self._is_settled = True
@@ -156,7 +126,7 @@ class Told(PassingDuplex):
         self.has_begun = self.has_ended = False
 
     def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
-        """As `Duplex.start`. The entry gets a response with this head."""
+        """The entry gets a response with this head."""
         self._note_head(status_code, headers)
         self.has_ended = ends
         self._activity.streams = "" if ends else "events"
@@ -170,7 +140,6 @@ class Told(PassingDuplex):
         self.has_begun = True
 
     def send(self, data: bytes) -> None:
-        """As `Duplex.send`."""
         self._note(data)
         self._duplex.send(data)
 
@@ -179,7 +148,7 @@ class Told(PassingDuplex):
             self._made.add(data)
 
     def finish(self, trailers: Headers = NO_FIELDS) -> None:
-        """As `Duplex.finish`. The entry's response gets the trailers, where it is the one that `start` has made."""
+        """The entry's response gets the trailers, where it is the one that `start` has made."""
         self._note_end(trailers)
         self._duplex.finish(trailers)
 
@@ -191,18 +160,16 @@ class Told(PassingDuplex):
     def respond(
         self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
     ) -> None:
-        """As `Duplex.respond`. The entry gets a response with this head and these trailers."""
+        """The entry gets a response with this head and these trailers."""
         self._note_head(status_code, headers)
         self._note(content)
         self._note_end(trailers)
         self._duplex.respond(status_code, headers, content, trailers)
 
     def reset(self) -> None:
-        """As `Duplex.reset`."""
         self.has_begun = self.has_ended = True
         self._duplex.reset()
 
     def check_ended(self, answer: object) -> None:
-        """Raise an error where an answer has returned and has not ended its response."""
         if not self.has_ended:
             raise RuntimeError(f"{answer!r} returned before it had ended its response")

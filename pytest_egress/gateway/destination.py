@@ -14,17 +14,13 @@ class Destination(NamedTuple):
     """What a client dialled, and what its TLS says about that. A connection replaces it when more becomes known.
 
     Attributes:
-        address: The IP address that was dialled.
-        port: The port that was dialled.
         name: The name that this address was given out for, or else the address.
         led: The names that the CNAMEs of this name lead to, and those of the server name.
         host: What routes are keyed on: the SNI where there is one, else `name`; where that has no route, a name that
             its CNAMEs lead to and that has one.
         sni: The server name on the wire, or None.
         server_name: The same in normal form, or "".
-        hello: The ClientHello, or None.
         greeted: When the attempt began that brought the ClientHello, in the time of entries.
-        tls: What the handshake agreed on, or None.
         presented_by: The route whose certificate or version of TLS the handshake presents; None where they are the
             usual ones.
     """
@@ -43,19 +39,15 @@ class Destination(NamedTuple):
 
     @property
     def presented(self) -> Presented:
-        """What the handshake presents."""
         return USUAL if self.presented_by is None else self.presented_by.presented
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Every host that the connection is known to be for: the name and the address that were dialled, and others."""
         return self.name, self.address, self.server_name or self.host, *self.led
 
     def tls_client(self, reason: str = "") -> str:
         """A text that identifies the TLS client among those of its container; "" where there is no ClientHello.
 
-        Args:
-            reason: Why a handshake failed. With "alpn" the text leaves ALPN out, since a client whose protocols were
-                all refused tries again with others.
+        For the reason "alpn" it leaves ALPN out: a client whose protocols were all refused tries again with others.
         """
         return "" if self.hello is None else client_of(self.hello, alpn=reason != "alpn")

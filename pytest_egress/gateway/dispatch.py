@@ -64,17 +64,7 @@ TLS_BEGINS: Final = b"\x16"  # a handshake record (RFC 8446 section 5.1)
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The parts of a gateway that serve its connections.
-
-    Attributes:
-        link: The sidecar's sockets.
-        authority: Issues the leaf certificates.
-        recorder: Records attempts.
-        connections: The open connections.
-        names: Answers DNS queries.
-        upstreams: Connects to real servers.
-        workers: Threads for requests, where a connection has several at once.
-    """
+    """The parts of a gateway that serve its connections."""
 
     link: Link
     authority: Authority
@@ -148,12 +138,10 @@ class Dispatcher:
         return any(route.parsed_address.port in (None, to.port) for route in routes)
 
     def opening(self) -> InnerRoute | None:
-        """The route that decides how the connection is served: raw, TLS, passthrough or HTTP; None where none does."""
         connection, to = self.connection, self.connection.destination
         return opening(connection.context.tables, to.host, to.port)
 
     def passes(self, route: InnerRoute | None) -> bool:
-        """Whether the connection goes to the real upstream, given the route that answers it."""
         connection, to = self.connection, self.connection.destination
         return passes(connection.context, route, to.hosts, to.port)
 
@@ -178,25 +166,18 @@ class Dispatcher:
         return False
 
     def serve_raw(self, route: InnerRoute, found_for: str) -> bool:
-        """Let a raw route answer; see `RawServer.serve`."""
         return self.raw_server().serve(route, found_for)
 
     def raw_server(self) -> RawServer:
-        """A server of the connection's bytes."""
         parts = self.parts
         return RawServer(self.connection, parts.upstreams, parts.authority, parts.connections)
 
     def listen(self) -> None:
-        """Wait for the client's first byte, and serve the connection by what it starts."""
         if first := self.first_byte():
             self.serve_first_bytes(first)
 
     def serve_first_bytes(self, first: bytes) -> None:
-        """Serve TLS, DNS or HTTP, whichever the client's first bytes start; reject a connection that starts none.
-
-        Args:
-            first: The first byte, left unread.
-        """
+        """Serve TLS, DNS or HTTP, whichever the unread first byte starts; reject a connection that starts none."""
         connection = self.connection
         if first == TLS_BEGINS:
             self.serve_tls()
@@ -209,10 +190,7 @@ class Dispatcher:
             self.reject()
 
     def reject(self) -> None:
-        """Handle a first byte that starts neither TLS nor HTTP.
-
-        Use a raw or passthrough route if one claims it, else record it as unrouted and reset.
-        """
+        """Use a raw or passthrough route if one claims bytes of neither TLS nor HTTP, else record and reset."""
         receive_timeout(self.connection.sock, 0)
         route = self.opening()
         if self.try_without_reading(route, named=True):
@@ -221,16 +199,11 @@ class Dispatcher:
         self.connection.refuse(self.connection.peek(FIRST_BYTES_KEPT), note)
 
     def is_for_tls(self) -> bool:
-        """Whether the route that claims the connection answers only within TLS (`intercept_tls`)."""
         route = self.opening()
         return route is not None and route.kind.needs_tls
 
     def first_byte(self) -> bytes:
-        """Wait for the client's first byte, and leave it unread.
-
-        Returns:
-            b"" where the client has sent none; then the connection has been served, or recorded and ended.
-        """
+        """Return the first byte, left unread; b"" where none came: the connection was served, or recorded and ended."""
         connection = self.connection
         receive_timeout(connection.sock, FIRST_BYTE_SECONDS)
         try:
@@ -251,13 +224,7 @@ class Dispatcher:
         return first
 
     def await_late_byte(self, go_on: Callable[[], None]) -> bool:
-        """Keep a silent connection open where a route for HTTP or TLS claims it; reset any other.
-
-        The first is a client's that connects before it has a request, as connection pools do.
-
-        Args:
-            go_on: See `Connection.await_begin`.
-        """
+        """Keep a silent connection, such as a pool's, open where a route for HTTP or TLS claims it; reset any other."""
         connection = self.connection
         if silent_outcome(connection.attempt) == "unrouted":
             connection.reset()
@@ -293,12 +260,6 @@ class Dispatcher:
             self.serve_http1(None if tls is not None and tls.alpn else self.serve_http2)
 
     def serve_http1(self, begin_http2: Callable[[bytes], None] | None) -> None:
-        """Serve HTTP/1.1, one request after the other.
-
-        Args:
-            begin_http2: Serves HTTP/2 where its preface comes first; gets the bytes read so far. None where the client
-                has agreed on HTTP/1.1.
-        """
         connection, idle_seconds = self.connection, self.parts.connections.idle_seconds
         Http1Server(
             connection,
@@ -308,11 +269,6 @@ class Dispatcher:
         ).serve()
 
     def serve_http2(self, first: bytes = b"") -> None:
-        """Serve HTTP/2, many requests at once.
-
-        Args:
-            first: The bytes that have been read.
-        """
         from pytest_egress.gateway.http2_server import Http2Server  # brings in h2: 38 ms
 
         parts = self.parts
@@ -322,7 +278,6 @@ class Dispatcher:
         ).serve(first)
 
     def answering(self, carrier: Carrier) -> Answering:
-        """What answers the requests of a connection, or of one stream of it."""
         parts = self.parts
         return Answering(carrier, parts.recorder, parts.names, parts.upstreams)
 
@@ -402,10 +357,9 @@ class Dispatcher:
         return self.connection.destination.host
 
     def stays(self) -> bool:
-        """Wait for a byte within the TLS of a raw route, which is left for its handler, or for the client to reject.
+        """Wait for a byte within the TLS of a raw route, left for its handler, or for the client to reject.
 
-        Returns:
-            False where the client has left without a byte; then that has been recorded.
+        False where the client has left without a byte, which has been recorded.
         """
         connection, to = self.connection, self.connection.destination
         sock = connection.sock
@@ -448,7 +402,6 @@ class Dispatcher:
 
 
 def protocols_for(route: InnerRoute | None) -> tuple[str, ...]:
-    """The protocols that a handshake agrees on: those that a raw route was declared with, else what requests need."""
     if route is None or not route.kind.needs_tls:
         return ALPN
     return route.alpn or HTTP1_ALONE

@@ -37,10 +37,8 @@ class Http1Duplex:
     """Both directions of one request.
 
     Args:
-        connection: The connection of the request.
         http: Its state of HTTP, which uses the same lock.
         lock: Guards `http` and the socket. It is re-entrant.
-        date: Gives the value of the Date field.
 
     Attributes:
         is_switched: Whether the bytes of another protocol follow, after 101.
@@ -74,7 +72,6 @@ class Http1Duplex:
 
     @property
     def is_shared(self) -> bool:
-        """Whether threads other than the connection's may send and receive."""
         return self._wire is not None
 
     def close(self) -> None:
@@ -90,17 +87,13 @@ class Http1Duplex:
 
     @property
     def trailers(self) -> Headers:
-        """The fields after the request's body, once `receive` has returned b""."""
         return self._http.trailers
 
     def receive(self, timeout: float | None = None) -> bytes:
         """The next piece of the body; b"" at its end. After 101 the next bytes; b"" at the end of the connection.
 
         `100 Continue` goes to a client that waits for it when the body is first asked for: a client whose body nobody
-        wants never sends it.
-
-        Args:
-            timeout: Seconds to wait; None is without end. It counts where the socket is shared.
+        wants never sends it. The timeout counts where the socket is shared.
 
         Raises:
             ClientLeftError: The client has left before the end, or its body cannot be read.
@@ -150,21 +143,14 @@ class Http1Duplex:
 
     @property
     def disconnected(self) -> bool:
-        """Whether the client has closed or reset the connection, whatever is unread.
-
-        One that has closed its sending side alone waits for the response (`Connection.has_left`).
-        """
+        """A client that has closed its sending side alone waits for the response (`Connection.has_left`)."""
         with self._lock:
             if not self._has_left and not self._is_over:
                 self._has_left = self._broken is not None or self._connection.has_left()
             return self._has_left or self._is_over
 
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have a function called once when the client leaves, on a thread that looks for that.
-
-        Returns:
-            A function that takes it back. The thread ends when it has none to call.
-        """
+        """A thread looks for the client's end, and calls the functions. It ends when it has none to call."""
         take_back = partial(self._take_back, callback)
         with self._lock:
             self._callbacks.append(callback)
@@ -208,23 +194,13 @@ class Http1Duplex:
     # What goes.
 
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
-        """Send an interim response; none to a client of HTTP/1.0.
-
-        Raises:
-            RuntimeError: The response has begun.
-            ClientLeftError: The client has left.
-        """
+        """Raise RuntimeError where the response has begun, and ClientLeftError where the client has left."""
         with self._sending():
             if self._http.has_answered:
                 raise RuntimeError(BEGUN)
             self._queue(self._http.interim(status_code, headers))
 
     def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
-        """Send the head of the response. After 101 the connection's bytes follow in both directions.
-
-        Raises:
-            ClientLeftError: The client has left.
-        """
         with self._sending():
             if status_code == SWITCHING:
                 data = self._http.switch(headers)
@@ -237,20 +213,12 @@ class Http1Duplex:
             self._queue(data)
 
     def send(self, data: bytes) -> None:
-        """Send a piece of the body, or bytes after 101, and return when the kernel has taken them.
-
-        Raises:
-            ClientLeftError: The client has left.
-        """
+        """Bytes after 101 are sent too. Return when the kernel has taken them."""
         with self._sending():
             self._queue(data if self.is_switched else self._http.piece(data))
 
     def finish(self, trailers: Headers = NO_FIELDS) -> None:
-        """End the response. After 101 the connection ends when the request is over.
-
-        Raises:
-            ClientLeftError: The client has left.
-        """
+        """After 101 the connection ends when the request is over."""
         if not self.is_switched:
             with self._sending():
                 self._queue(self._http.end(trailers))
@@ -258,17 +226,12 @@ class Http1Duplex:
     def respond(
         self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
     ) -> None:
-        """Send a whole response, in chunks.
-
-        Raises:
-            ClientLeftError: The client has left.
-        """
         self.start(status_code, headers)
         self.send(content)
         self.finish(trailers)
 
     def reset(self) -> None:
-        """Break the response off: the client sees "connection reset" when the request is over."""
+        """The client sees "connection reset" when the request is over."""
         if self.hangs_up:
             return
         self.is_reset = True
@@ -278,44 +241,33 @@ class Http1Duplex:
 
     @property
     def broken_by(self) -> str:
-        """As `Line.broken_by`. The connection carries one request at a time."""
+        """The connection carries one request at a time: no other one's fault ends it."""
         return ""
 
     @property
     def has_begun(self) -> bool:
-        """Whether the head of the response has been sent."""
         return self._http.has_answered
 
     def send_head(self, response: Response) -> None:
-        """Send the head of a response whose body streams.
-
-        Raises:
-            ClientLeftError: The client has left.
-        """
         with self._sending():
             self._queue(self._http.head(response, self._date()))
 
     def abort(self, why: str) -> None:
-        """Reset the connection when the request is over, and once the client has what was sent."""
+        """The connection is reset when the request is over."""
         await_acknowledged(self._connection.sock)
         self._break(why)
         self.reset()
 
     def hang_up(self, why: str) -> None:
-        """Close our side of the connection when the request is over."""
+        """Our side is closed when the request is over."""
         self._break(why)
         self.hangs_up = why
 
     def reset_stream(self, why: str) -> bool:
-        """There is none to reset in HTTP/1.1."""
+        """HTTP/1.1 has no stream to reset."""
         return False
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes in place of a response.
-
-        Raises:
-            ClientLeftError: The client has left.
-        """
         self.write(data)
 
     def _break(self, why: str) -> None:
@@ -325,11 +277,7 @@ class Http1Duplex:
         self._tell_if_left()
 
     def write(self, data: bytes) -> None:
-        """Send bytes that HTTP has made, and return when the kernel has taken them.
-
-        Raises:
-            ClientLeftError: The client has left.
-        """
+        """Return when the kernel has taken the bytes; raise ClientLeftError where the client has left."""
         with self._sending():
             self._queue(data)
 
@@ -348,7 +296,7 @@ class Http1Duplex:
                 self._raise_if_over()
 
     def _queue(self, data: bytes) -> None:
-        """Add bytes to those that are to be sent, and send what goes at once. The lock is held."""
+        """The caller holds the lock."""
         if self._wire is None:
             self._call(lambda: send_all(self._connection.sock, data))
         else:

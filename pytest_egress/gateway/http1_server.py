@@ -48,7 +48,6 @@ class Http1Server:
     """Serves the requests of one connection.
 
     Args:
-        answering: Answers the requests.
         idle_seconds: How many seconds the connection may wait for its next request until it is closed.
         begin_http2: Serves HTTP/2 where its preface comes first; gets the bytes read so far. None where that is
             refused.
@@ -72,11 +71,7 @@ class Http1Server:
         connection.read_late = self.read_late
 
     def serve(self) -> None:
-        """Serve one request after the other, to the end of the connection.
-
-        Raises:
-            Parked: The next request does not come soon.
-        """
+        """Serve one request after the other. Raises Parked where the next one does not come soon."""
         connection = self.connection
         connection.started = self.ledger.now()  # a request's time excludes its handshake
         try:
@@ -97,11 +92,7 @@ class Http1Server:
         connection.say_goodbye()
 
     def hang_up(self) -> None:
-        """Close our side of the connection, because of a fault; that holds no window open.
-
-        Raises:
-            Parked: The client may yet send something, which is recorded.
-        """
+        """Close our side for a fault, holding no window open. Raises Parked where the client may yet send something."""
         connection = self.connection
         if self.is_switched or not self.http.is_read or connection.is_cut:
             connection.linger()  # what comes yet is no request
@@ -111,7 +102,7 @@ class Http1Server:
         raise Parked(self.serve, LINGER_SECONDS)
 
     def read_head(self) -> Head | None:
-        """The next request's head, or None at the end of the connection."""
+        """None at the end of the connection."""
         http, connection = self.http, self.connection
         head = None if http.is_fresh else http.read_head()
         while head is None:
@@ -152,7 +143,6 @@ class Http1Server:
         return data
 
     def refuse(self, status_code: int, text: str) -> None:
-        """Record a connection that cannot be read as HTTP/1.1, answer with an error status, and close."""
         connection = self.connection
         connection.accounted = True
         connection.recorder.record_unreadable(connection.attempt, text)
@@ -170,7 +160,7 @@ class Http1Server:
         return response if refusal else None
 
     def answer(self, head: Head) -> bool:
-        """Read the body, have the request answered, send the response; False where the connection ends after it."""
+        """False where the connection ends after the request."""
         self.connection.idle_seconds = self.idle_seconds
         destination = self.connection.destination
         if destination.tls:  # for each request: trust is noted once in each window
@@ -190,19 +180,16 @@ class Http1Server:
             self.hangs_up, self.is_switched = duplex.hangs_up, duplex.is_switched
 
     def duplex(self, http: Http1, lock: threading.RLock) -> Http1Duplex:
-        """Both directions of a request that was read."""
         return Http1Duplex(self.connection, http, lock, self.date)
 
     def date(self) -> str:
-        """The value of a Date field, now."""
         return http_date(int(self.ledger.now()))
 
     def take(self, head: Head, duplex: Http1Duplex) -> Incoming:
-        """Make an `Incoming` from the head that was read, with the connection's current attempt."""
         return self.answering.take(self.connection.attempt, head, duplex)
 
     def exchange(self, duplex: Http1Duplex, incoming: Incoming) -> bool:
-        """Have a request answered; False where the connection ends after it."""
+        """False where the connection ends after the request."""
         try:
             if self.answering.begins_at_head(incoming):
                 self.share(duplex, incoming)
@@ -227,7 +214,7 @@ class Http1Server:
     def reply(
         self, duplex: Http1Duplex, incoming: Incoming, entry: Exchange, response: Response | None
     ) -> bool:
-        """Send a response, or carry out the fault of the request; False where the connection ends with it."""
+        """False where the connection ends with the response, or with the fault of the request."""
         if entry.fault is None:
             return self.respond(duplex, incoming, entry, response)
         send = partial(self.respond, duplex, incoming, entry)
@@ -272,7 +259,7 @@ class Http1Server:
             return None
 
     def send_plain(self, entry: Exchange, data: bytes) -> bool:
-        """Send the bytes of a whole response; False where the connection ends with it."""
+        """False where the connection ends with the response."""
         try:
             send_all(self.connection.sock, data)
         except OSError as error:
@@ -291,10 +278,7 @@ class Http1Server:
         self.record_all(left, LEFT_OVER)
 
     def read_late(self) -> None:
-        """Record the requests that have crossed our end of the connection.
-
-        The rest of a head is waited for, and a body is not.
-        """
+        """Record the requests that have crossed our end; the rest of a head is waited for, and a body is not."""
         connection, came, deadline = self.connection, b"", monotonic() + LINGER_SECONDS
         with contextlib.suppress(OSError):
             while END_OF_HEAD not in came and len(came) < MAX_HEADER_BYTES:
@@ -307,11 +291,7 @@ class Http1Server:
             connection.linger(goodbye=False)
 
     def record_all(self, left: bytes, note: str) -> None:
-        """Record the requests in bytes that nobody answers.
-
-        Args:
-            note: A sentence that says why.
-        """
+        """Record the requests in bytes that nobody answers."""
         while left:
             http, head = Http1(), None
             http.receive(left)
@@ -325,12 +305,7 @@ class Http1Server:
             left = http.left_over or b""
 
     def record_unanswered(self, http: Http1, head: Head, note: str) -> None:
-        """Record a request that gets no answer.
-
-        Args:
-            http: The parser that has read the head.
-            note: A sentence that says why.
-        """
+        """Record a request whose head was read by the parser `http`, and that gets no answer."""
         duplex = self.duplex(http, threading.RLock())
         incoming = self.take(head, duplex)
         with contextlib.suppress(ClientLeftError, OverLimitError):
@@ -341,7 +316,7 @@ class Http1Server:
     def refuse_body(
         self, incoming: Incoming, status_code: int, text: str, *, is_refused: bool = False
     ) -> bool:
-        """Record a request whose body was not read to its end, answer with an error status, and close; return False."""
+        """Record the request as unanswered, send an error status, and close; return False."""
         self.connection.accounted = True
         entry = self.answering.record_unanswered(incoming, text, is_refused=is_refused)
         entry.response = self.write_refusal(status_code, text)
@@ -350,7 +325,7 @@ class Http1Server:
     def send(
         self, duplex: Http1Duplex, incoming: Incoming, entry: Exchange, response: Response
     ) -> bool:
-        """Send a response; False where the connection ends with it."""
+        """False where the connection ends with the response."""
 
         def encoded() -> Iterator[bytes]:
             date = http_date(int(entry.started))

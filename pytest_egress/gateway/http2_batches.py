@@ -43,7 +43,6 @@ class Batch:
     """Streams that one worker serves, one after the other.
 
     Attributes:
-        waiting: Those that have not been served.
         served: Those that have been, and whose responses may not have been sent.
         moved: When the last one was begun, by `monotonic`.
     """
@@ -57,10 +56,7 @@ class Batches:
     """Gives the streams of one connection to workers.
 
     Args:
-        wire: The connection's socket.
-        workers: Threads for the streams.
         serve: Serves a stream on the calling thread. It raises nothing.
-        close: Closes a stream that has been served.
         serve_apart: Has a worker of its own serve a stream, and close it.
     """
 
@@ -156,14 +152,12 @@ class Batches:
         return True
 
     def _finish(self, served: deque[Http2Stream]) -> None:
-        """Send the responses that were gathered, and close their streams."""
         with self._wire.lock:
             place = self._wire.release()
         for stream in taken(served):
             self._close_sent(stream, place)
 
     def _close_sent(self, stream: Http2Stream, place: int) -> None:
-        """Close a stream once its response has been sent, or nobody waits for that any more."""
         with self._wire.lock:
             self._wire.drain(lambda: stream.disconnected, place)
         self._close(stream)

@@ -22,19 +22,13 @@ from pytest_egress.traffic.messages import Response
 
 
 class Http2Exchange:
-    """One request, and its response.
-
-    Args:
-        stream: The request's stream.
-        answering: Answers the request.
-    """
+    """One request, and its response."""
 
     def __init__(self, stream: Http2Stream, answering: Answering) -> None:
         self.stream, self.answering = stream, answering
         self.incoming = answering.take(stream.attempt, stream.head, stream)
 
     def serve(self) -> None:
-        """Have the request answered, and send the response."""
         answering, incoming = self.answering, self.incoming
         if note := self.stream.late_note:
             if self.stream.is_whole:
@@ -61,15 +55,13 @@ class Http2Exchange:
                 self._respond(entry, response)
 
     def _fail(self, entry: Exchange, response: Response | None) -> None:
-        """Carry out the fault of the request."""
-
         def send(spoiled: Response | None) -> bool:
             return spoiled is None or self._respond(entry, spoiled)
 
         RequestFault(self.answering, self.incoming, entry, response, send).carry_out()
 
     def _respond(self, entry: Exchange, response: Response) -> bool:
-        """Send a response; False where that was broken off."""
+        """False where the response was broken off."""
         said = response.headers.get("connection", "").lower()
         self.stream.ends_connection = "close" in said
         return self._send(self.incoming, entry, response)
@@ -90,7 +82,7 @@ class Http2Exchange:
         entry.response = response
 
     def _send(self, incoming: Incoming, entry: Exchange, response: Response) -> bool:
-        """Send a response; False where it was broken off. One whose body fails after its head ends with RST_STREAM."""
+        """False where the response was broken off: one whose body fails after its head ends with RST_STREAM."""
         streams = response.stream is not None and carries_body(entry.request.method, response)
         pieces = self.answering.pieces(
             incoming, entry, response, lambda: body_of(response, streams=streams)

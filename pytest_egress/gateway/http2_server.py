@@ -68,8 +68,6 @@ class Http2Server:
     """Serves the requests of one connection.
 
     Args:
-        answering: Makes what answers a stream's request.
-        workers: Threads for the streams.
         idle_seconds: How many seconds the connection may wait for its next request until it is closed.
     """
 
@@ -105,10 +103,7 @@ class Http2Server:
     # The connection's thread.
 
     def serve(self, first: bytes = b"") -> None:
-        """Read to the end of the connection.
-
-        Args:
-            first: The bytes that were read before it was known that they are HTTP/2.
+        """Read to the end of the connection; `first` was read before it was known to be HTTP/2.
 
         Raises:
             Parked: The next request does not come soon. Or a fault has closed our side, and the client may yet send it.
@@ -142,7 +137,6 @@ class Http2Server:
         return "the connection was idle for too long"
 
     def _is_over(self) -> bool:
-        """Whether one side has said that no request comes any more, and every answer has been sent."""
         with self._lock:
             return not self._streams and (self._http.is_leaving or self._has_said_farewell)
 
@@ -249,7 +243,6 @@ class Http2Server:
         return []
 
     def _begin_fresh(self) -> None:
-        """Begin the streams that were read, and record the requests that cannot be read."""
         connection = self.connection
         fresh, self._fresh = self._fresh, []
         malformed, self._malformed = self._malformed, []
@@ -271,10 +264,7 @@ class Http2Server:
             connection.recorder.record_unreadable(connection.attempt, unreadable_note(why))
 
     def _rest(self) -> None:
-        """Bring the connection's state in line with what has been read.
-
-        It has an attempt of its own before its first request, and while a request's head comes in parts.
-        """
+        """The connection has an attempt of its own before its first request, and while a head comes in parts."""
         connection = self.connection
         has_begun = self._awaits_first or self._http.is_within_head
         if has_begun and not connection.has_attempt:
@@ -413,14 +403,14 @@ class Http2Server:
     # What `Connection` asks: `Multiplexed`.
 
     def farewell(self) -> None:
-        """Send GOAWAY, once: no request is wanted any more, and those that came are answered."""
+        """Send GOAWAY, once. Requests that came before are answered."""
         with self._lock:
             if not self._has_said_farewell:
                 self._has_said_farewell, self._last = True, self._http.last_stream
                 self._wire.queue(self._http.outgoing() + self._http.goaway())
 
     def abort(self, why: str) -> None:
-        """Reset the connection once the client has what was sent, and end all requests on it."""
+        """The client has what was sent before the connection is reset."""
         with self._lock:
             self._wire.flush()
         await_acknowledged(self.connection.sock)
@@ -431,7 +421,6 @@ class Http2Server:
         run_all(callbacks)
 
     def hang_up(self, why: str) -> None:
-        """Close our side of the connection without GOAWAY, and end all requests on it."""
         with self._lock:
             self._hung_up = why
             self._wire.hang_up()
@@ -444,17 +433,14 @@ class Http2Server:
         return self._leave_all(why, by_fault=True)
 
     def close(self) -> None:
-        """Send nothing any more: the socket is about to be closed."""
         with self._lock:
             self._wire.stop()
 
     def threads(self) -> list[int | None]:
-        """The threads that serve its streams."""
         with self._lock:
             return [stream.activity.thread for stream in self._streams.values()]
 
     def carriers(self) -> Sequence[Http2Stream]:
-        """The streams that are open."""
         with self._lock:
             return list(self._streams.values())
 
@@ -472,9 +458,5 @@ class Http2Server:
 
 
 def unreadable_note(why: str) -> str:
-    """The note of a request that cannot be read.
-
-    Args:
-        why: What is wrong with it. It may quote what the client has sent.
-    """
+    """The reason may quote what the client has sent."""
     return f"{UNREADABLE}: {cut(masked_text(why), SHOWN_REASON)}"

@@ -51,18 +51,11 @@ class Http2Stream:
     """One request, and the way back to its client.
 
     Args:
-        connection: The connection that it came on.
-        wire: The connection's socket.
         http: The connection's state of HTTP/2, which the wire's lock guards.
-        number: The stream's number.
-        head: The head of the request.
 
     Attributes:
         started: When its head came, in the time of entries.
-        activity: What keeps its window open until it is closed.
         allowed_by: What allows the body of its response to pass unread; None where it is read.
-        lasting: The call that goes on though the window of its test is closed; None where there is none.
-        ended: Whether nothing happens on it any more.
         broken_by: The sentence that names the fault which has ended its connection; "" for none.
         is_kept_whole: Whether the request's body is being read to its end, before anything else is done about it.
         ends_connection: Whether its connection is to end after it: `Connection: close` says so in a response.
@@ -100,7 +93,7 @@ class Http2Stream:
     # The attempt.
 
     def begin(self) -> None:
-        """Begin the attempt. It belongs to the window that is open now."""
+        """The attempt belongs to the window that is open now."""
         ledger = self._connection.ledger
         with ledger.changed:  # else the window could close between these two calls
             self._context = self._connection.target.attempt_context()
@@ -110,7 +103,6 @@ class Http2Stream:
 
     @property
     def attempt(self) -> Attempt:
-        """The attempt, as a value."""
         assert self._context is not None
         return Attempt(
             context=self._context,
@@ -120,7 +112,7 @@ class Http2Stream:
         )
 
     def close(self) -> None:
-        """End the attempt. A response that has not ended is broken off."""
+        """A response that has not ended is broken off."""
         with self._wire.lock:
             if not self._is_answered and self._left is None and not self.late_note:
                 self._reset(INTERNAL_ERROR)
@@ -147,16 +139,14 @@ class Http2Stream:
 
     @property
     def client(self) -> tuple[str, int]:
-        """Address and port of the client inside the target."""
         return self._connection.client
 
     @property
     def destination(self) -> Any:
-        """What its connection is for."""
         return self._connection.destination
 
     def adopt(self, other: socket.socket) -> socket.socket:
-        """Register a socket to a real server, so that it ends with the connection, and is shut with this stream."""
+        """The socket ends with the connection, and is shut with this stream."""
         self._connection.adopt(other)
         with self._wire.lock:
             self._others = [sock for sock in self._others if sock.fileno() >= 0] + [other]
@@ -167,7 +157,6 @@ class Http2Stream:
 
     @property
     def is_cut(self) -> bool:
-        """Whether we have ended it, or its connection."""
         return self._left == CUT or self._connection.is_cut
 
     def has_left(self) -> bool:
@@ -175,13 +164,11 @@ class Http2Stream:
         return self._left is not None
 
     def release(self, other: socket.socket) -> None:
-        """Close a socket that was adopted, and forget it."""
         with self._wire.lock:
             self._others = [sock for sock in self._others if sock is not other]
         self._connection.release(other)
 
     def allow_unread(self, route: InnerRoute | None, host: str) -> None:
-        """Mark the response as allowed to pass unread, and cut the stream if that is allowed no longer."""
         allowed_by = self.allowed_by = route, host
         connection = self._connection
         between = connection.ledger.window is None
@@ -190,7 +177,6 @@ class Http2Stream:
             self.cut()
 
     def outlive(self, lasting: Lasting) -> None:
-        """Keep the window open no longer, though the call on this stream goes on."""
         self.lasting = lasting
         if self._context is not None:
             self._connection.ledger.end(self._context.window, self.activity)
@@ -198,13 +184,12 @@ class Http2Stream:
         lasting.tell_if_over()
 
     def read_again(self) -> None:
-        """Note that nothing passes unread from here on."""
         self.allowed_by = None
 
     # What the reader brings. It holds the lock, but for `run_all` of what `leave` returns.
 
     def feed(self, data: bytes) -> None:
-        """Take a piece of the request's body. What there is no room for is dropped, and `receive` says so."""
+        """A piece that there is no room for is dropped, and `receive` raises OverLimitError."""
         if self._is_over_limit or self._left is not None:
             return
         self._unread += data
@@ -222,20 +207,14 @@ class Http2Stream:
             self._waiting.release()
 
     def end_request(self, trailers: Headers) -> None:
-        """Take the end of the request."""
         self._is_whole, self._trailers = True, trailers
         self._wake()
 
     def window_grew(self) -> None:
-        """Take it that more may be sent."""
         self._wake()
 
     def leave(self, why: str, *, by_fault: bool = False) -> list[Callable[[], None]]:
-        """Note that the client has left; return what has to be called then, without the lock.
-
-        Args:
-            by_fault: Whether the fault of a request has ended the connection.
-        """
+        """Return what has to be called without the lock; `by_fault`: a request's fault has ended the connection."""
         if by_fault and self._left is None:
             self.broken_by = why
         return self._leave(why)
@@ -252,23 +231,18 @@ class Http2Stream:
 
     @property
     def trailers(self) -> Headers:
-        """The fields after the request's body, once `receive` has returned b""."""
         return self._trailers
 
     @property
     def is_whole(self) -> bool:
-        """Whether the request has come to its end."""
         return self._is_whole
 
     @property
     def disconnected(self) -> bool:
-        """Whether the client has reset the stream, or its connection has ended."""
         return self._left is not None
 
     def receive(self, timeout: float | None = None) -> bytes:
-        """The next piece of the request's body; b"" at its end.
-
-        `100 Continue` is sent when the body is first asked for, to a client that waits for it.
+        """`100 Continue` is sent when the body is first asked for, to a client that waits for it.
 
         Raises:
             ClientLeftError: The client has left before the end.
@@ -333,7 +307,6 @@ class Http2Stream:
                 self.send_interim(CONTINUE)
 
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have a function called once when the client leaves; at once where it has left. Return what takes it back."""
         with self._wire.lock:
             has_left = self._left is not None
             if not has_left:
@@ -350,26 +323,13 @@ class Http2Stream:
     # What goes: `Duplex`.
 
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
-        """Send an interim response, 102 to 199.
-
-        Raises:
-            RuntimeError: The response has begun.
-            ClientLeftError: The client has left.
-        """
+        """Raise RuntimeError where the response has begun, and ClientLeftError where the client has left."""
         if self._has_started:
             raise RuntimeError("an interim response cannot follow the response, which has begun")
         self._write(lambda: self._http.start(self.number, status_code, headers, ends=False))
 
     def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
-        """Send the head of the response, with Date where it has none.
-
-        Args:
-            ends: Whether there is no body and there are no trailers.
-
-        Raises:
-            ClientLeftError: The client has left.
-            ValueError: HTTP/2 cannot carry a field.
-        """
+        """Date is added where there is none. Raises ValueError where HTTP/2 cannot carry a field."""
         headers = self._dated(headers)
         self._write(lambda: self._start(status_code, headers, ends=ends))
 
@@ -388,12 +348,7 @@ class Http2Stream:
     def respond(
         self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
     ) -> None:
-        """Send a whole response, with Date where it has none: in one write, where the client's window has room for it.
-
-        Raises:
-            ClientLeftError: The client has left.
-            ValueError: HTTP/2 cannot carry a field.
-        """
+        """Date is added; one write is made where there is room. Raises ValueError where HTTP/2 cannot carry a field."""
         headers, ends, fits = self._dated(headers), not (content or trailers.raw), False
 
         def write() -> None:
@@ -409,7 +364,7 @@ class Http2Stream:
             self.finish(trailers)
 
     def _send_rest(self, content: bytes, trailers: Headers) -> None:
-        """Send a body that there is room for, and the end of the response."""
+        """The client's window has room for the body."""
         if content:
             self._http.send(self.number, content, ends=not trailers.raw)
         if trailers.raw:
@@ -417,11 +372,6 @@ class Http2Stream:
         self._answered()
 
     def send(self, data: bytes) -> None:
-        """Send a piece of the body; wait while the client takes none.
-
-        Raises:
-            ClientLeftError: The client has left.
-        """
         with self._sending:
             self._send(memoryview(data))
 
@@ -451,12 +401,7 @@ class Http2Stream:
         return size
 
     def finish(self, trailers: Headers = NO_FIELDS) -> None:
-        """End the response, with trailers where there are any.
-
-        Raises:
-            ClientLeftError: The client has left.
-            ValueError: HTTP/2 cannot carry a trailer.
-        """
+        """Raise ValueError where HTTP/2 cannot carry a trailer."""
 
         def write() -> None:
             self._http.finish(self.number, trailers)
@@ -472,7 +417,6 @@ class Http2Stream:
             self._http.reset(self.number, NO_ERROR)
 
     def reset(self) -> None:
-        """Break the response off: RST_STREAM(INTERNAL_ERROR)."""
         with self._wire.lock:
             if not self._is_answered and self._left is None:
                 self._reset(INTERNAL_ERROR)
@@ -481,26 +425,18 @@ class Http2Stream:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the head of the response has been sent."""
         return self._has_started
 
     def send_head(self, response: Response) -> None:
-        """Send the head of a response whose body streams.
-
-        Raises:
-            ClientLeftError: The client has left.
-            ValueError: HTTP/2 cannot carry a field.
-        """
+        """Raise ClientLeftError where the client has left, and ValueError where HTTP/2 cannot carry a field."""
         sendable(response.headers)
         date = http_date(int(self._connection.ledger.now()))
         self.start(response.status_code, response_headers(response, date, framed=False))
 
     def abort(self, why: str) -> None:
-        """Reset the connection, once the client has what was sent on this stream."""
         self._server.abort(why)
 
     def hang_up(self, why: str) -> None:
-        """Close our side of the connection without GOAWAY."""
         self._server.hang_up(why)
 
     @property
@@ -510,7 +446,6 @@ class Http2Stream:
         return server
 
     def reset_stream(self, why: str) -> bool:
-        """Break the response off by RST_STREAM(INTERNAL_ERROR), and have nothing come any more."""
         with self._wire.lock:
             if self._left is None:
                 self._reset(INTERNAL_ERROR)
@@ -519,11 +454,6 @@ class Http2Stream:
         return True
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes in place of frames.
-
-        Raises:
-            ClientLeftError: The client has left.
-        """
         with self._wire.lock:
             self._check()
             self._wire.queue(data)
@@ -536,11 +466,7 @@ class Http2Stream:
         self._wake()  # a thread may wait for the client's window
 
     def _write(self, write: Callable[[], None], *, gathers: bool = False) -> None:
-        """Have something sent, and wait until it is.
-
-        Args:
-            gathers: Whether it may be sent a little later, together with others: nothing is waited for then.
-        """
+        """Wait until the bytes are sent, unless `gathers`: then they may be sent a little later, with others."""
         with self._wire.lock:
             self._check()
             try:
@@ -556,11 +482,7 @@ class Http2Stream:
                 self._wire.drain(self.has_left)
 
     def _check(self) -> None:
-        """Check that somebody waits for the response.
-
-        Raises:
-            ClientLeftError: Nobody does.
-        """
+        """Raise ClientLeftError where nobody waits for the response."""
         if self._left is not None:
             raise ClientLeftError(self._left)
         if self._is_answered:
@@ -570,6 +492,6 @@ class Http2Stream:
 
 
 def run_all(callbacks: list[Callable[[], None]]) -> None:
-    """Call each function; the lock is not held."""
+    """The caller does not hold the lock."""
     for callback in callbacks:
         callback()

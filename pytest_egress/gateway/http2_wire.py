@@ -27,7 +27,6 @@ class Http2Wire(Wire):
 
     @property
     def has_unsent(self) -> bool:
-        """Whether bytes wait to be sent."""
         return bool(self._unsent)
 
     def begin_to_gather(self) -> None:
@@ -53,11 +52,7 @@ class Http2Wire(Wire):
         return self._queued
 
     def wait(self, seconds: float) -> bool:
-        """Wait until there is something to read, and send meanwhile; return whether there is.
-
-        Args:
-            seconds: How long to wait. It may return earlier.
-        """
+        """Wait until there is something to read, or less long, and send meanwhile; return whether there is."""
         with self.lock:
             came = self._poll(0 if self.is_full else select.POLLIN, seconds)
             # At the end of a connection POLLHUP and POLLERR come, whatever was asked for.

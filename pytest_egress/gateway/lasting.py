@@ -15,12 +15,7 @@ from pytest_egress.traffic.entries import Exchange
 
 
 class Lasting:
-    """A call that may outlive its test.
-
-    Args:
-        exchange: Its entry.
-        end: Ends it, without blocking; it is called once.
-    """
+    """A call that may outlive its test; `end` ends it without blocking, and is called once."""
 
     def __init__(self, exchange: Exchange, end: Callable[[], None]) -> None:
         self.exchange = exchange
@@ -28,23 +23,18 @@ class Lasting:
         self._end: Callable[[], None] | None = end
 
     def is_over(self, *, test_over: bool = False) -> bool:
-        """Whether it has to end.
-
-        Args:
-            test_over: Whether the test has ended, and with it what its own routes and options allowed.
-        """
+        """Whether the call has to end; `test_over` ends what the test's own routes and options allowed."""
         route = self.route
         if route is None:  # `unrouted="passthrough"`
             return test_over
         return route.removed or route.ended or (test_over and route.scope == "test")
 
     def tell_if_over(self) -> None:
-        """Have it end where its route was removed before `Gateway.revise` could see it."""
+        """A route that was removed before `Gateway.revise` could see the call ends it here."""
         if self.is_over():
             self.tell()
 
     def tell(self) -> None:
-        """Have it end."""
         end, self._end = self._end, None
         if end is not None:
             end()

@@ -38,10 +38,8 @@ class Asker:
     """Where a query came from.
 
     Attributes:
-        client: The socket of the client.
         send: Sends a message to it. `sending` is held.
         sending: Lets one thread at a time send. Who closes the socket holds it to drop the late answers.
-        over_tcp: Whether it came over TCP.
     """
 
     client: Hashable
@@ -52,13 +50,7 @@ class Asker:
 
 @dataclass(frozen=True, kw_only=True)
 class Lateness:
-    """Why an answer is late.
-
-    Attributes:
-        delays: The faults, the outermost first.
-        route: The route that has them.
-        context: The context variables at the place that declared it.
-    """
+    """Why an answer is late: the faults of one route, the outermost first."""
 
     delays: tuple[Delayed, ...]
     route: InnerRoute
@@ -74,9 +66,7 @@ class Late:
     """An answer that is sent later.
 
     Attributes:
-        entry: The question.
         lateness: Why it is late: a CNAME leads from one route to the next, and each has its own delay.
-        asker: Who has asked.
         over: Set when nobody waits for it any more: it is being sent, or its test, route, client or target has ended.
     """
 
@@ -88,19 +78,12 @@ class Late:
 
     @property
     def route(self) -> InnerRoute:
-        """The route that it ends with."""
+        """The answer is dropped when this route ends."""
         return self.lateness[0].route
 
 
 class LateAnswers:
-    """The late answers of one target.
-
-    Args:
-        recorder: Knows the ledger, and gets what a function of the test raises.
-
-    Attributes:
-        workers: The threads that wait.
-    """
+    """The late answers of one target."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder, self._ledger = recorder, recorder.ledger
@@ -109,12 +92,7 @@ class LateAnswers:
         self._late: set[Late] = set()
 
     def add(self, context: AttemptContext, late: Late, wire: bytes) -> None:
-        """Send an answer later. Beyond `MAX_LATE` it is not sent at all, and its entry says so.
-
-        Args:
-            context: The context of its question, which has been recorded.
-            wire: The answer.
-        """
+        """Send an answer later; beyond `MAX_LATE` not at all, and its entry says so. The question has been recorded."""
         pause = Pause(late.entry, late.lateness[0].delays[0])
         late.waiting.enter_context(self._ledger.pausing(pause, None, is_endless=False))
         with self._lock:
@@ -132,11 +110,7 @@ class LateAnswers:
         self._drop(lambda late: late.asker.client is client)
 
     def revise(self, *, test_over: bool) -> None:
-        """Drop the answers whose route has ended.
-
-        Args:
-            test_over: Whether the test has ended, and with it its own routes.
-        """
+        """Drop the answers whose route has ended; `test_over` ends a test's own routes."""
         self._drop(lambda late: late.route.ended or (test_over and late.route.scope == "test"))
 
     def stop(self) -> None:
@@ -152,7 +126,7 @@ class LateAnswers:
             self._take(late)
 
     def _take(self, late: Late) -> bool:
-        """Let nobody wait for an answer any more; return whether somebody did."""
+        """Remove an answer; return whether it was still to be sent."""
         with self._lock:
             if late not in self._late:
                 return False

@@ -49,7 +49,6 @@ class LateHead:
             self._is_over = True
 
     def check(self) -> None:
-        """Raise what has gone wrong when it was sent."""
         if isinstance(self.error, ClientLeftError):
             raise ClientLeftError(str(self.error)) from self.error
         if self.error is not None:

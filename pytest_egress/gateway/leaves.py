@@ -50,7 +50,6 @@ class Issuer:
 
     @classmethod
     def of(cls, ca: trustme.CA) -> Issuer:
-        """The issuer that a CA of trustme is."""
         from cryptography import x509
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -64,18 +63,13 @@ class Issuer:
 
 
 class Leaves:
-    """Makes leaf certificates: good ones, and those of `certificate=`.
-
-    Args:
-        ca: The CA of the run.
-    """
+    """Makes leaf certificates: good ones, and those of `certificate=`."""
 
     def __init__(self, ca: trustme.CA) -> None:
         self._ca: Final = ca
 
     @cached_property
     def _known(self) -> Issuer:
-        """The CA of the run."""
         return Issuer.of(self._ca)
 
     @cached_property
@@ -98,11 +92,10 @@ class Leaves:
         return None if fault == "self-signed" else self._known
 
     def good(self, host: str) -> trustme.LeafCert:
-        """A leaf certificate for a host, whose name may be one that trustme refuses (underscores, length)."""
+        """The host's name may be one that trustme refuses (underscores, length)."""
         return make_leaf(host, self._known)
 
     def bad(self, host: str, fault: BadCertificate) -> trustme.LeafCert:
-        """A leaf certificate for a host, with one fault."""
         return make_leaf(
             WRONG_HOST if fault == "wrong-host" else host,
             self._issuer(fault),
@@ -124,7 +117,6 @@ def make_leaf(
 
     Args:
         issuer: The CA that signs it; None for a self-signed one.
-        dates: From when to when it is valid.
         for_clients: Whether it is for TLS clients and not for servers (RFC 5280 section 4.2.1.12).
         weak_bits: The length of an RSA key; None for a key on P-256.
     """
@@ -166,11 +158,9 @@ def make_leaf(
 
 
 def key_usage(*, enciphers: bool) -> x509.KeyUsage:
-    """What a server's key is for: to sign in handshakes (RFC 5280 section 4.2.1.3).
+    """The key of a server signs in handshakes (RFC 5280 section 4.2.1.3).
 
-    Args:
-        enciphers: Whether it is RSA, by which TLS before 1.3 can encrypt keys too. A key on a curve cannot (RFC 5480
-            section 3).
+    By RSA, TLS before 1.3 can encrypt keys too. A key on a curve cannot (RFC 5480 section 3).
     """
     from cryptography import x509
 
@@ -198,7 +188,6 @@ def san(host: str) -> x509.DNSName | x509.IPAddress:
 
 
 def key_identifier(certificate: x509.Certificate) -> x509.SubjectKeyIdentifier:
-    """The identifier of a CA's key, in the CA's certificate."""
     from cryptography import x509
 
     return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value

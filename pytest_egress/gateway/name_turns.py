@@ -21,15 +21,7 @@ from pytest_egress.routes.inner_route import InnerRoute
 
 @dataclass(frozen=True, kw_only=True)
 class AskedName:
-    """A question, as far as turns depend on it.
-
-    Attributes:
-        name: The name, normalised.
-        type: The type, such as "A".
-        id: The ID of its message.
-        client: The socket that it came from.
-        over_tcp: Whether it came over TCP.
-    """
+    """A question, as far as turns depend on it; its name is normalised."""
 
     name: str
     type: str
@@ -44,8 +36,6 @@ class Turn:
 
     Attributes:
         number: The turn, as `Turns.reserve` has returned it.
-        answers: The sequence that it is of.
-        questions: The questions that have taken it.
         truncated: The types whose answer was truncated, and that have not been asked for over TCP since.
     """
 
@@ -60,18 +50,11 @@ class Turn:
         return is_known or (asked.over_tcp and asked.type in self.truncated)
 
     def takes(self, asked: AskedName) -> bool:
-        """Whether none of its questions is of that type yet."""
         return all(question.type != asked.type for question in self.questions)
 
 
 class Answered(NamedTuple):
-    """What a DNS route says to a question.
-
-    Attributes:
-        answer: Its answer, with the faults around it.
-        context: The context variables at the place that declared it.
-        turn: The turn of its sequence, or None.
-    """
+    """The answer of a DNS route to a question, with the faults around it, and its turn of a sequence, or None."""
 
     answer: Any
     context: Context
@@ -79,18 +62,14 @@ class Answered(NamedTuple):
 
 
 class NameTurns:
-    """The turns that the questions of one target have taken.
-
-    Args:
-        ledger: Whose lock guards the turns.
-    """
+    """The turns that the questions of one target have taken, guarded by the ledger's lock."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._taken: WeakKeyDictionary[InnerRoute, list[tuple[str, Turn]]] = WeakKeyDictionary()
 
     def answer(self, route: InnerRoute, asked: AskedName) -> Answered | None:
-        """The answer of a DNS route to a question; None where all answers of its sequence have been used."""
+        """None where all answers of the route's sequence have been used."""
         if route.turns.sequence is None:
             return Answered(*route.turns.answer())
         with self._ledger.changed:

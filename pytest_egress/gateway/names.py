@@ -61,14 +61,7 @@ NOT_FOLLOWED: Final = ("CNAME", ANY_TYPE)
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
-    """A DNS route that was asked about a name.
-
-    Attributes:
-        route: The route.
-        answer: Its answer, without the faults around it.
-        lateness: Why the answer is late, or None.
-        turn: The turn that was taken of its sequence, or None.
-    """
+    """A DNS route that was asked about a name, and its answer without the faults around it."""
 
     route: InnerRoute
     answer: NameAnswer
@@ -81,7 +74,6 @@ class Ruling:
     """What there is to say to a question about one name.
 
     Attributes:
-        visits: The DNS routes that were asked, in order.
         answer: The answer; None where the name has its synthetic addresses.
         is_undeclared: Whether no route names the name, where each has to be named.
     """
@@ -102,12 +94,7 @@ class Ruling:
 class Names:
     """The DNS server of one target.
 
-    Args:
-        recorder: Records the queries.
-        ipv6: Whether the target has IPv6.
-
     Attributes:
-        late: The answers that are sent later.
         learn: Called for each answer with addresses before it is sent, with their names and these.
     """
 
@@ -141,8 +128,7 @@ class Names:
     def leading(self, name: str, address: str) -> tuple[str, ...]:
         """The names by which one leads to an address: itself, and those of its CNAMEs, in order.
 
-        Returns:
-            No name where the name does not have the address, by any turn of a sequence.
+        There is none where the name does not have the address, by any turn of a sequence.
         """
         with self._lock:
             own = self._resolver.name(address)
@@ -190,7 +176,6 @@ class Names:
         reply: Answer,
         lateness: Sequence[Lateness],
     ) -> DnsQuery:
-        """The entry of a question that has been answered."""
         fault: object = None
         if not reply.wire:
             fault = SILENCE
@@ -265,9 +250,6 @@ class Names:
         A route that says nothing about the type asked for leaves that to the next one, whose errors count no more if
         the name has data by the first. With `dns="strict"` a name that no route names does not exist, but one that a
         declared CNAME leads to does.
-
-        Args:
-            is_led: Whether a CNAME led there.
         """
         visits: list[Visit] = []
         for visit in self._visits(context, asked):
@@ -288,7 +270,7 @@ class Names:
         return Ruling(visits=visits)
 
     def _visits(self, context: AttemptContext, asked: AskedName) -> Iterator[Visit]:
-        """Ask the DNS routes for a name, in order. A route whose sequence has been used up is passed over."""
+        """A route whose sequence has been used up is passed over."""
         for route in name_routes(context.tables, asked.name):
             if (given := self._turns.answer(route, asked)) is None:
                 continue
@@ -302,7 +284,6 @@ LOOP: Final = "its CNAMEs come to no end: {}"
 
 
 def followed(ruling: Ruling, type: str) -> Record | None:
-    """The CNAME that a resolver follows for a question of a type, or None."""
     if ruling.answer is None or type in NOT_FOLLOWED:
         return None
     return ruling.answer.cname
@@ -320,11 +301,7 @@ def declared(tables: Sequence[RouteTable], name: str) -> Iterator[NameAnswer]:
 
 
 def led(tables: Sequence[RouteTable], name: str, address: str, own: str | None) -> tuple[str, ...]:
-    """The names by which a name leads to an address; see `Names.leading`.
-
-    Args:
-        own: The name whose own address it is, or None.
-    """
+    """The names by which a name leads to an address (`Names.leading`); `own` is the one whose own address it is."""
     if name == own and not any(table.leads for table in tables):
         return (name,)
     names = [name]

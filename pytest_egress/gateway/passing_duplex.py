@@ -16,22 +16,17 @@ class PassingDuplex:
 
     @property
     def trailers(self) -> Headers:
-        """As `Duplex.trailers`."""
         return self._duplex.trailers
 
     @property
     def disconnected(self) -> bool:
-        """As `Duplex.disconnected`."""
         return self._duplex.disconnected
 
     def receive(self, timeout: float | None = None) -> bytes:
-        """As `Duplex.receive`."""
         return self._duplex.receive(timeout)
 
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """As `Duplex.on_disconnect`."""
         return self._duplex.on_disconnect(callback)
 
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
-        """As `Duplex.send_interim`."""
         self._duplex.send_interim(status_code, headers)

@@ -26,26 +26,20 @@ class StalledError(Exception):
 
 
 class Patience:
-    """Measures how long nothing has come. One thread uses it.
-
-    Args:
-        clock: `Ledger.clock`.
-    """
+    """Measures how long nothing has come, by `Ledger.clock`. One thread uses it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self.renew()
 
     def renew(self) -> None:
-        """Note that something has come."""
         self._deadline = self._clock() + STALL_SECONDS
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing has come for `STALL_SECONDS`."""
         return self._clock() >= self._deadline
 
     @property
     def seconds_left(self) -> float:
-        """How long to wait until `is_over` is asked, and never without a wait: the clock may stand still."""
+        """At least `LOOK_SECONDS`, so that there is a wait before `is_over` is asked: the clock may stand still."""
         return max(self._deadline - self._clock(), LOOK_SECONDS)

@@ -50,13 +50,11 @@ class Ends:
         self.failure: OSError | None = None
 
     def note(self, error: BaseException) -> None:
-        """Note an error that a socket of the connection, or a stream of it, has raised."""
         if not isinstance(error, (*BLOCKED, TimeoutError)):
             self._is_told = True
             claim(error, self._mark)
 
     def note_end(self) -> None:
-        """Note that the handler has read the end of what its client sends."""
         self._is_told = True
 
     def note_detached(self) -> None:
@@ -64,7 +62,6 @@ class Ends:
         self._is_detached = True
 
     def note_file(self, file: Any) -> Any:
-        """Note a file that `makefile` has made of a socket of the connection, and return it."""
         self._files.add(file)
         return file
 
@@ -84,7 +81,6 @@ class Ends:
         return self._is_detached and not any(map(socket_of, at_hand(error)))
 
     def _is_of_client(self, value: object) -> bool:
-        """Whether a value is a socket of the client's, or a file or a stream of one."""
         sock = socket_of(value)
         is_socket = sock is not None and getattr(sock, "ends", None) is self
         return is_socket or any(file is value for file in self._files)
@@ -132,11 +128,7 @@ def telling(kind: Sock) -> Sock:
 
 
 def told(method: Callable[..., Any], *, reads: bool) -> Callable[..., Any]:
-    """A method that notes what it raises.
-
-    Args:
-        reads: Whether it returns nothing, or 0, at the end of what the client sends.
-    """
+    """The method notes what it raises; one that `reads` returns nothing, or 0, where the client has ended."""
 
     @wraps(method)
     def telling_method(self: Any, *arguments: Any, **named: Any) -> Any:

@@ -27,7 +27,7 @@ RETURNABLE: Final = "reset(), disconnect() or silence()"
 
 
 def returned_plan(result: End) -> FaultPlan | None:
-    """What becomes of a connection whose handler has returned a fault; None where it may return no such fault."""
+    """None where a handler may not return the fault."""
     found = plan(result)
     is_returnable = isinstance(result, (Reset, Disconnect, Silence)) and found.answer is None
     return found if is_returnable else None
@@ -39,13 +39,7 @@ class Shaped:
     Within the `with` block it is the connection's socket. At its end all that the handler has sent has been passed on,
     and the client's connection is ended as the handler's was, or as the shape says.
 
-    Args:
-        connection: The client's connection.
-        shape: How what the handler sends comes.
-        clock: `Ledger.clock`.
-
     Attributes:
-        client: The client's socket.
         is_cut: Whether the shape's limit has ended the connection.
     """
 

@@ -146,11 +146,7 @@ class RawServer:
         self.tcp = connection.sock  # of which the kernel is asked what it has carried
 
     def serve(self, route: InnerRoute, found_for: str) -> bool:
-        """Answer the connection by a raw route; False if other connections have taken all of its `times` meanwhile.
-
-        Args:
-            found_for: The host that the route was found for.
-        """
+        """Answer the connection by a raw route; False if other connections have taken all of its `times` meanwhile."""
         with ExitStack() as taken:
             with self.ledger.changed:  # else the answer could be replaced between these calls
                 turn = taken.enter_context(route.turns.turn_of(self))
@@ -177,7 +173,6 @@ class RawServer:
         return True
 
     def carry_out(self, entry: TcpConnection, plan: FaultPlan, context: Context) -> None:
-        """Answer the connection as its route says."""
         answer = plan.answer
         if isinstance(answer, Forward):
             self.relay(entry, answer, plan.shape)
@@ -206,11 +201,7 @@ class RawServer:
         self.connection.reset()
 
     def pass_through(self, route: InnerRoute | None) -> None:
-        """Relay the connection to the real upstream.
-
-        Args:
-            route: The route that lets it through; None is `unrouted="passthrough"`.
-        """
+        """Relay the connection to the real upstream; a route of None is `unrouted="passthrough"`."""
         found_for = self.attempt.destination.host
         entry = self.begin(route, "passthrough", found_for)
         # `Recorder.record` counts it: even a silent connection reaches a real server.
@@ -218,7 +209,6 @@ class RawServer:
         self.relay(entry, Forward())
 
     def begin(self, route: InnerRoute | None, outcome: Outcome, found_for: str) -> TcpConnection:
-        """Record that the connection begins, and mark its bytes as allowed by the route from here on."""
         self.connection.accounted = True
         entry = self.recorder.begin_raw(self.attempt, route, outcome, self.not_agreed())
         self.connection.allow_unread(route, found_for)
@@ -234,13 +224,12 @@ class RawServer:
         return f"{note}. {server_of('h2', to.host)}" if "h2" in alpn else note
 
     def count(self, entry: TcpConnection) -> None:
-        """Count the connection as a call of its route, once; one of a service never is."""
+        """The connection of a service is never counted: its calls are."""
         if not self.is_counted and not self.has_calls_of_its_own:
             self.is_counted = True
             self.recorder.count(self.context, entry)
 
     def finish(self, entry: TcpConnection) -> None:
-        """Set the entry's duration: the connection has been served."""
         entry.duration = self.ledger.now() - entry.started
 
     # Port probes: a connection that its client ends, or the end of its test, with no byte either way is no call.
@@ -250,9 +239,6 @@ class RawServer:
 
         A port probe closes at once. What a handler that speaks first then sends comes after that end, and is never
         read.
-
-        Args:
-            seconds: How long to wait at most.
         """
         sock = self.connection.sock
         if isinstance(sock, ssl.SSLSocket):
@@ -261,14 +247,11 @@ class RawServer:
         return has_ended(sock) and not traffic(sock).came
 
     def carried(self, sock: socket.socket) -> Traffic:
-        """What the connection has carried so far, as its client sees it.
+        """What the connection has carried, as its client sees it; the socket may be a twin of the connection's.
 
         Behind a stream link the kernel's acknowledgements come from the link's own socket. The link reports at the
         client's end whether the client had received anything (`Accepted.fate`). Until that is known, the counters are
         final only once the connection is over: a client that has closed answers late bytes by a reset.
-
-        Args:
-            sock: The connection's socket, or a twin of it.
         """
         carried = traffic(sock)
         fate = self.accepted.fate if isinstance(self.accepted, Accepted) else "heard"
@@ -285,16 +268,12 @@ class RawServer:
         return not carried.came and (self.left_first or not is_heard)
 
     def has_left(self) -> bool:
-        """Whether the client has closed."""
         return has_ended(self.tcp)
 
     def is_no_call(self, sock: socket.socket) -> bool:
         """Whether the connection was no call: its client, or the end of its test, ended it with no byte either way.
 
         Bytes that we sent after the client had closed do not count, since it never got them.
-
-        Args:
-            sock: The connection's socket, or a twin of it.
         """
         # The end is looked for before the counters are read: the other way round, bytes and an end that came in between
         # would look like an end without bytes.
@@ -309,17 +288,13 @@ class RawServer:
         return self.left_first or self.connection.is_cut or not carried.heard
 
     def settled(self, sock: socket.socket) -> Traffic:
-        """What the connection has carried, once the client's kernel has acknowledged or refused what was sent.
-
-        The wait ends after a second in any case.
-        """
+        """Wait, for a second at most, until the client's kernel has acknowledged or refused what was sent."""
         deadline = monotonic() + SETTLE_SECONDS
         while not (carried := self.carried(sock)).settled and monotonic() < deadline:
             await_ready(sock, 0, SETTLE_LOOK_SECONDS)  # or until it is reset
         return carried
 
     def conclude(self, entry: TcpConnection) -> None:
-        """Count the connection as a call, or record that it was none."""
         if not self.is_counted and self.is_no_call(self.connection.sock):
             self.drop(entry, entry.note)
         else:
@@ -338,11 +313,7 @@ class RawServer:
     # A handler.
 
     def handle(self, entry: TcpConnection, handler: Any, context: Context, shape: Shape) -> None:
-        """Call a handler with the socket; the connection ends when it returns.
-
-        Args:
-            shape: How what it sends reaches the client.
-        """
+        """The connection ends when the handler returns."""
         self.connection.detach()
         if shape.is_plain:
             self.run_handler(entry, handler, context)
@@ -352,7 +323,6 @@ class RawServer:
             self.run_handler(entry, handler, context)
 
     def run_handler(self, entry: TcpConnection, handler: Any, context: Context) -> None:
-        """Call a handler with the connection's socket, and end that."""
         connection, route = self.connection, entry.route
         connection.activity.route, connection.activity.what = route, str(entry)
         # The handler may wrap its socket in TLS, or close it, and either detaches that object. The twin still refers to
@@ -396,11 +366,6 @@ class RawServer:
             connection.linger()
 
     def end_by(self, entry: TcpConnection, handler: Any, result: End, twin: socket.socket) -> None:
-        """End a connection by the fault that its handler has returned.
-
-        Args:
-            twin: A twin of the handler's socket.
-        """
         if (plan := returned_plan(result)) is None:
             raise TypeError(
                 f"{place_of(handler)} returned {result}: a raw handler sends by sock.sendall(...), and may return "
@@ -437,7 +402,7 @@ class RawServer:
         connection.sock.settimeout(None)
 
     def handed(self, handler: Any) -> AbstractContextManager[socket.socket]:
-        """The socket that a handler gets: the connection's, or within TLS, for asyncio, one of the decrypted bytes."""
+        """A handler of asyncio cannot read from a TLS socket: it gets one of the decrypted bytes."""
         sock = self.connection.sock
         if isinstance(handler, AsyncHandler) and isinstance(sock, RawTlsSocket):
             return decrypted(sock)
@@ -466,7 +431,6 @@ class RawServer:
         return is_of_connection(error) and self.ends.is_about(error)
 
     def fail(self, entry: TcpConnection, error: BaseException) -> None:
-        """Record what a handler raised."""
         note = CUT_NOTE if self.connection.is_cut else ""
         self.recorder.fail(self.context, entry, error, note)
 
@@ -490,7 +454,6 @@ class RawServer:
         connection.say_goodbye()
 
     def keep(self, entry: TcpConnection, data: bytes) -> None:
-        """Count the connection as a call, and keep what its client has sent."""
         self.count(entry)
         kept = data[: MAX_BODY_BYTES - len(entry.kept)]
         self.lost += len(data) - len(kept)
@@ -499,7 +462,6 @@ class RawServer:
         entry.first_bytes = bytes(entry.kept[:FIRST_BYTES_KEPT])
 
     def close_book(self, entry: TcpConnection) -> None:
-        """Conclude, of a connection whose bytes were kept."""
         self.conclude(entry)
         self.finish(entry)
         if self.lost:
@@ -550,8 +512,7 @@ class RawServer:
     ) -> bool:
         """Send what a fault lets through, and keep what comes; return whether the client has ended.
 
-        Args:
-            seconds: After how long it ends, once all has been sent; None where the client ends it.
+        The fault ends `seconds` after all has been sent; None where the client ends it.
         """
         assert isinstance(entry.fault, Fault)
         sock.settimeout(0)
@@ -563,11 +524,7 @@ class RawServer:
     # Another server.
 
     def relay(self, entry: TcpConnection, to: Forward, shape: Shape = PLAIN) -> None:
-        """Copy between the client and another server until both have ended.
-
-        Args:
-            shape: How what the server sends reaches the client.
-        """
+        """Copy between the client and another server until both have ended."""
         connection = self.connection
         if traffic(connection.sock).came:
             self.count(entry)
@@ -607,7 +564,7 @@ class RawServer:
             connection.linger(goodbye=not is_cut)
 
     def reach(self, entry: TcpConnection, to: Forward) -> Any:
-        """Connect to another server. If the gateway has terminated the client's TLS, the upstream gets TLS as well."""
+        """If the gateway has terminated the client's TLS, the upstream gets TLS as well."""
         owner, where = self.connection, self.attempt.destination
         if to.container is not None or to.host is not None:
             return self.upstreams.connect(owner, to, where.port)
@@ -619,11 +576,7 @@ class RawServer:
 
 
 class MailDesk:
-    """The `Desk` of one connection.
-
-    Attributes:
-        has_mail: Whether a mail has come that was whole, or refused.
-    """
+    """The `Desk` of one connection; it `has_mail` once a mail has come that was whole, or refused."""
 
     def __init__(self, recorder: Recorder, entry: TcpConnection, account: Account) -> None:
         self._recorder, self._entry = recorder, entry
@@ -631,7 +584,6 @@ class MailDesk:
         self.has_mail = False
 
     def take(self, mail: Envelope) -> Receipt:
-        """As `Desk.take`."""
         self.has_mail = True
         receipt = self._recorder.take_mail(self._entry, mail)
         if self._entry.route.turns.refuses:
@@ -639,16 +591,13 @@ class MailDesk:
         return receipt
 
     def refuse(self, mail: Envelope, why: str) -> None:
-        """As `Desk.refuse`."""
         self.has_mail = True
         self._recorder.refuse_mail(self._entry, mail, why)
 
     def has_room(self, size: int) -> bool:
-        """As `Desk.has_room`."""
         return self._unfinished.fits(size)
 
     def note(self, text: str) -> None:
-        """As `Desk.note`."""
         self._entry.note = "; ".join(filter(None, [self._entry.note, text]))
 
 
@@ -664,8 +613,5 @@ def is_of_connection(error: BaseException) -> bool:
 
 
 def has_ended(sock: socket.socket) -> bool:
-    """Whether the other side has closed or reset a connection, or this side has closed it (POLLRDHUP, poll(2)).
-
-    Bytes may still be unread.
-    """
+    """Whether the other side has closed or reset, or this side closed (POLLRDHUP, poll(2)). Bytes may be unread."""
     return bool(await_ready(sock, select.POLLRDHUP, 0))

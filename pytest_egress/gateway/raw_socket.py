@@ -169,11 +169,7 @@ class RawSocket(Socket):
 
 
 def for_handler(sock: socket.socket, ends: Ends) -> RawSocket | RawTlsSocket:
-    """The socket of a connection as a handler gets it, for the same descriptor.
-
-    Args:
-        ends: Notes what it raises.
-    """
+    """The socket as a handler gets it, for the same descriptor."""
     handed: RawSocket | RawTlsSocket
     if isinstance(sock, TlsSocket):
         sock.__class__ = RawTlsSocket  # its session cannot move to another object

@@ -42,11 +42,7 @@ ANSWER_BYTES: Final = 1 << 16
 
 
 def reserved(address: str) -> str:
-    """Why an address is reserved, in words that follow "is"; "" for an address that is not.
-
-    Args:
-        address: The address of a socket, with its zone where it has one.
-    """
+    """Why a socket's address, with its zone, is reserved, in words that follow "is"; "" where it is not."""
     for each in forms(ip_address(address)):
         if each.is_loopback:
             return "loopback"

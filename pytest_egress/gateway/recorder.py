@@ -63,10 +63,6 @@ class Common(TypedDict):
 class Recorder:
     """Records the attempts of one target.
 
-    Args:
-        target: The target.
-        ledger: The ledger into which its attempts are recorded.
-
     Attributes:
         is_closed: Whether nothing is recorded any more, since the effects of our own stop are no attempts. Set once, by
             the thread that stops the gateway.
@@ -79,7 +75,7 @@ class Recorder:
     def about(
         self, claim: Claim, host: str, port: int | None, started: float | None = None
     ) -> Common:
-        """The fields that every entry has. Without `started` the attempt began now."""
+        """Without `started` the attempt began now."""
         return {
             "container": self.target.name,
             "started": self.ledger.now() if started is None else started,
@@ -92,11 +88,7 @@ class Recorder:
     def outcome(
         self, context: AttemptContext, host: str, port: int, at_claimed: Outcome = "unrouted"
     ) -> Claim:
-        """What becomes of an attempt that no handler answers.
-
-        Args:
-            at_claimed: The outcome where a route with a handler claims the address, but cannot answer this attempt.
-        """
+        """The outcome is `at_claimed` where a route with a handler claims the address but cannot answer the attempt."""
         route = claimed(context.tables, host, port)
         if route is None:
             return Claim(unclaimed(context))
@@ -148,11 +140,7 @@ class Recorder:
         error: BaseException,
         note: str,
     ) -> None:
-        """Record what a handler raised. If the entry's own window has closed, the test that runs now fails by it too.
-
-        Args:
-            note: A sentence that replaces the entry's note; "" for none.
-        """
+        """Record a handler's error. If the entry's own window has closed, the test that runs now fails by it too."""
         with self.ledger.changed:
             entry.error, entry.note = error, note or entry.note
             now = self.ledger.closing or self.target.attempt_context().window
@@ -160,11 +148,7 @@ class Recorder:
                 self.ledger.record(now, entry)
 
     def take_back(self, entry: TcpConnection, turn: int | None, note: str) -> None:
-        """Make a recorded attempt no call after all: the next connection takes its turn.
-
-        Args:
-            turn: What its route has reserved for it, or None.
-        """
+        """Make a recorded attempt no call after all: the next connection takes its turn."""
         with self.ledger.changed:
             entry.outcome, entry.note = "recorded", note
             if turn is not None:
@@ -172,11 +156,7 @@ class Recorder:
             self.ledger.tell()
 
     def reject(self, entry: Exchange, turn: int, note: str) -> None:
-        """Make a recorded request unrouted after all: its answer has found that it answers no such request.
-
-        Args:
-            turn: What its route has reserved for it.
-        """
+        """Make a recorded request unrouted after all: its answer has found that it answers no such request."""
         with self.ledger.changed:
             route, entry.route = entry.route, None
             entry.outcome, entry.note = "unrouted", note
@@ -184,21 +164,13 @@ class Recorder:
             self.ledger.tell()
 
     def complain(self, text: str, error: BaseException | None = None) -> None:
-        """Fail the test that runs now, with a text.
-
-        Args:
-            error: A defect of ours; its traceback follows the text.
-        """
+        """Fail the test that runs now; `error` is a defect of ours, whose traceback follows the text."""
         if error is not None:
             text = f"{text}: {''.join(traceback.format_exception(error))}"
         self.ledger.complain(self.target.attempt_context().window, f"{self.target.name}: {text}")
 
     def evict(self, why: str) -> None:
-        """Count a connection that was cut to make room. The test that runs now fails.
-
-        Args:
-            why: What had run out.
-        """
+        """Count a connection that was cut because something (`why`) had run out. The test that runs now fails."""
         self.ledger.evict(self.target.attempt_context().window, why)
 
     def miss(self, attempts: int) -> None:
@@ -210,7 +182,6 @@ class Recorder:
     def record_tcp(
         self, attempt: Attempt, first_bytes: bytes, note: str, at_claimed: Outcome
     ) -> None:
-        """Record a connection that is neither TLS nor HTTP."""
         context, to = attempt.context, attempt.destination
         claim = self.outcome(context, to.host, to.port, at_claimed)
         entry = self._connection(attempt, claim, note, first_bytes)
@@ -229,11 +200,7 @@ class Recorder:
         self.record(attempt.context, entry)
 
     def record_unreadable_message(self, exchange: Exchange, note: str) -> None:
-        """Record that what came on an open WebSocket cannot be read. It may have outlived its test.
-
-        Args:
-            exchange: The entry of its handshake.
-        """
+        """Record an unreadable message on an open WebSocket, which may have outlived its test."""
         with self.ledger.changed:  # else the window could close between these calls
             context = self.target.attempt_context()
             host, port = exchange.host, exchange.request.port
@@ -244,12 +211,7 @@ class Recorder:
     def begin_raw(
         self, attempt: Attempt, route: InnerRoute | None, outcome: Outcome, note: str
     ) -> TcpConnection:
-        """Record the begin of a connection whose bytes are not read as requests.
-
-        Args:
-            route: The route that answers it; None is `unrouted="passthrough"`.
-            note: A sentence for the entry; "" for none.
-        """
+        """Record a connection that is not read as requests; without a route it is `unrouted="passthrough"`."""
         entry = self._connection(attempt, Claim(outcome, route), note)
         self.record(attempt.context, entry)
         return entry
@@ -278,11 +240,7 @@ class Recorder:
         address: str,
         note: str = "",
     ) -> None:
-        """Record a dial that was answered by a fault of connecting, and count it as a call.
-
-        Args:
-            note: Why it is no call of the route; "" where it is one.
-        """
+        """Record a dial that a fault of connecting answered, as a call unless `note` says why it is none."""
         entry = TcpConnection(
             **self.about(Claim("recorded" if note else "routed", route), host, port),
             address=address,
@@ -320,11 +278,7 @@ class Recorder:
         return receipt
 
     def refuse_mail(self, connection: TcpConnection, mail: Envelope, why: str) -> None:
-        """Record a mail that was refused for its form. It fails the test that runs now.
-
-        Args:
-            why: A sentence for its entry.
-        """
+        """Record a mail that was refused for its form. It fails the test that runs now."""
         with self.ledger.changed:
             self._record_refused(self.target.attempt_context(), connection, mail, why)
 
@@ -341,7 +295,6 @@ class Recorder:
     def _mail(
         self, connection: TcpConnection, mail: Envelope, claim: Claim, note: str = ""
     ) -> Mail:
-        """The entry of a mail that came on a connection."""
         return Mail(
             **self.about(claim, connection.host, connection.port),
             note=note,
@@ -354,11 +307,7 @@ class Recorder:
         )
 
     def record_tls(self, attempt: Attempt, reason: str, note: str, *, is_cut: bool) -> None:
-        """Record a TLS connection that has not become a request. At a claimed address the verdict judges it later.
-
-        Args:
-            is_cut: Whether we ended it.
-        """
+        """At a claimed address the verdict judges the connection later."""
         context, to = attempt.context, attempt.destination
         presenting = to.presented_by if to.presented.is_bad else None
         if is_cut:
@@ -390,7 +339,6 @@ class Recorder:
             self.ledger.add_failure(presenting, context.window, entry)
 
     def trust(self, attempt: Attempt) -> None:
-        """Note that a TLS client has shown that it trusts the CA."""
         to = attempt.destination
         for reason in ("", "alpn"):
             peers = (self.target.name, to.host, to.port, to.tls_client(reason))
@@ -410,7 +358,6 @@ def accepted(to: Destination) -> Accepted | None:
 
 
 def unclaimed(context: AttemptContext) -> Outcome:
-    """The outcome of an attempt that no route claims."""
     return "unrouted" if context.window.policy == "fail" else "blocked"
 
 

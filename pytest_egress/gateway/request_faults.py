@@ -25,7 +25,6 @@ class RequestFault:
 
     Args:
         response: The response within the fault; None where there is none, or where it has been sent.
-        send: Sends the response by the means of the server.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class RequestFault:
         self._is_sent = False
 
     def carry_out(self) -> bool:
-        """Carry the fault out; return whether the connection can carry another request."""
+        """Return whether the connection can carry another request."""
         entry = self._entry
         if entry.websocket is not None:  # it has sent, and failed, by itself
             return self._send(None)

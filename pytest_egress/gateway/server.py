@@ -67,9 +67,6 @@ class Gateway:
 
     Args:
         link: The sidecar's sockets; the gateway closes it.
-        target: Whose attempts it answers.
-        authority: Issues the leaf certificates.
-        ledger: Where everything is recorded.
         idle_seconds: How many seconds a connection that has been answered may wait until it is closed.
         unused_seconds: How many seconds a connection may wait before its first request.
     """
@@ -117,15 +114,10 @@ class Gateway:
 
     @property
     def stopping(self) -> bool:
-        """Whether the gateway stops."""
         return self.connections.stopping
 
     def start(self) -> None:
-        """Start the reader thread.
-
-        Raises:
-            LinkError: The target's kernel cannot refuse or drop connections as the routes say.
-        """
+        """Raise LinkError where the target's kernel cannot refuse or drop connections as the routes say."""
         others = (self.link.packets, *self.link.monitors, self._wake)
         for sock in (*self.link.tcp, *self.link.dns, *others):
             sock.setblocking(False)
@@ -135,11 +127,7 @@ class Gateway:
         self.dials.check()
 
     def flush(self, timeout: float = 5.0) -> None:
-        """Return when the reader has read everything that had arrived on the link. Handlers may still run.
-
-        Args:
-            timeout: Seconds.
-        """
+        """Return when the reader has read everything that had arrived on the link. Handlers may still run."""
         done, deadline = threading.Event(), monotonic() + timeout
         self.link.flush(timeout)
         with self.connections.lock:
@@ -170,24 +158,16 @@ class Gateway:
         self.recorder.miss(waited)
 
     def unread(self) -> bool:
-        """Whether an idle connection has unread bytes, or an unread end."""
         return self.connections.unread()
 
     def busy(self) -> list[Connection]:
-        """The connections on which an attempt goes on, except those whose bytes pass unread."""
         return self.connections.busy()
 
     def revise(self, *, test_over: bool = False) -> list[Carried]:
-        """End what may go on no longer: called when the routes have changed.
+        """End what may go on no longer: called when the routes have changed. Return what ends.
 
         Connections and requests whose bytes pass unread are cut. A lasting call is told to end. A late answer of DNS is
-        sent no more.
-
-        Args:
-            test_over: Whether the test has ended, and with it what its own routes and options allowed.
-
-        Returns:
-            What ends.
+        sent no more. With `test_over` the test has ended, and with it what its own routes and options allowed.
         """
         self.dials.apply()
         context, between = self.target.attempt_context(), self.ledger.window is None
@@ -229,11 +209,7 @@ class Gateway:
     def stop(self, seconds: float = 1.0) -> list[str]:
         """Close every connection and the link; calling it again does nothing.
 
-        Args:
-            seconds: How long threads may take to end.
-
-        Returns:
-            For each thread that did not end, where it stands; usually empty.
+        Return where each thread stands that has not ended within `seconds`; usually there is none.
         """
         deadline = monotonic() + seconds
         if not self.stopping:
@@ -372,7 +348,6 @@ class Gateway:
         connections.add(connection)
 
     def _serve(self, connection: Connection) -> None:
-        """Serve a connection to its end, on its own thread."""
         Dispatcher(connection, self._parts).serve()
 
     def _answer_names(self, sock: socket.socket) -> None:
@@ -445,20 +420,13 @@ class Gateway:
         self.recorder.record(context, entry)
 
     def _count_missing(self, missing: int) -> None:
-        """Count lost packets, once each. A gap in the sequence numbers shows them, or the link that lost them says so.
-
-        Args:
-            missing: How many have been lost since the start.
-        """
+        """A gap in sequence numbers, or the link, shows how many were lost since the start; each is counted once."""
         if (more := missing - self._told_missing) > 0:
             self._told_missing = missing
             self.recorder.miss(more)
 
     def _judge_packet(self, context: AttemptContext, packet: PacketAttempt) -> None:
-        """Set the outcome of a packet, and its route.
-
-        QUIC to a host and port whose HTTPS a route answers is recorded only: its client falls back to TCP.
-        """
+        """QUIC to an address whose HTTPS a route answers is recorded only: its client falls back to TCP."""
         host, port = packet.host, packet.port or 0
         route = claimed(context.tables, host, port)
         falls_back = route is not None and route.kind.answers_https
@@ -476,16 +444,13 @@ class Gateway:
 
 
 def send_datagram(sock: socket.socket, client: Any, wire: bytes) -> None:
-    """Send an answer to a client, which may have gone."""
+    """The client may have gone."""
     with contextlib.suppress(OSError):
         sock.sendto(wire, client)
 
 
 def is_outdated(context: AttemptContext, to: Destination) -> bool:
-    """Whether the handshake of a connection is another than routes want now.
-
-    It lacks the client certificate that one requires, or presented another certificate or version than one would.
-    """
+    """Whether a handshake lacks a client certificate that is required now, or presented another than it would now."""
     wishing = certificate_route(context.tables, (to.host,), to.port)
     if wishing is not None and lacks_certificate(wishing, to.tls):
         return True

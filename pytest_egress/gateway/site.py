@@ -13,16 +13,11 @@ class TargetView(Protocol):
     """The target that a gateway serves, as far as the gateway needs to know it."""
 
     @property
-    def name(self) -> str:
-        """The target's name in the ledger."""
-        ...
+    def name(self) -> str: ...
 
     @property
     def hosts(self) -> Mapping[str, NameAnswer]:
-        """The normalised names of the target's /etc/hosts, with their addresses.
-
-        A name is here even if the engine did not write it into the file.
-        """
+        """A normalised name is here even if the engine did not write it into the target's /etc/hosts."""
         ...
 
     @property
@@ -40,14 +35,8 @@ class TargetView(Protocol):
         """Reasons why the target's clients may not trust the CA, as sentences."""
         ...
 
-    def attempt_context(self) -> AttemptContext:
-        """The window and the route tables that apply to an attempt that the target makes now."""
-        ...
+    def attempt_context(self) -> AttemptContext: ...
 
     def lost(self, text: str) -> None:
-        """Note that the capture of the target's traffic has ended while it was running, or may have.
-
-        Args:
-            text: A sentence that says what has ended it.
-        """
+        """Note that the capture of the target's traffic has ended while it was running, or may have."""
         ...

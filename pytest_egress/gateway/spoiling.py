@@ -59,19 +59,11 @@ class Line(Duplex, Protocol):
         ...
 
     def send_head(self, response: Response) -> None:
-        """Send the head of a response whose body streams. Its body is sent later, by the means of the server.
-
-        Raises:
-            ClientLeftError: The client has left.
-        """
+        """Send the head: the server sends the body later. Raises ClientLeftError where the client has left."""
         ...
 
     def abort(self, why: str) -> None:
-        """Reset the connection, with all that it carries (RST of TCP), once the client has what was sent.
-
-        Args:
-            why: The reason, for the entries of whatever else it carries.
-        """
+        """Reset the connection (RST of TCP) once the client has what was sent; `why` is for all else it carries."""
         ...
 
     def hang_up(self, why: str) -> None:
@@ -83,11 +75,7 @@ class Line(Duplex, Protocol):
         ...
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes in place of the protocol's.
-
-        Raises:
-            ClientLeftError: The client has left.
-        """
+        """Send bytes in place of the protocol's. Raises ClientLeftError where the client has left."""
         ...
 
 
@@ -97,9 +85,6 @@ class StoppedError(ClientLeftError):
 
 def settled(fault: Fault, run: Callable[..., Any]) -> Fault:
     """A fault for one answer: each function of seconds has been called.
-
-    Args:
-        run: Calls a function of the test.
 
     Raises:
         TypeError, ValueError: A function has returned no number of seconds.
@@ -115,9 +100,7 @@ class Spoiling:
     """The wrappers around one answer. Where there are several of one kind, the strictest counts, and delays add up.
 
     Args:
-        attempt: The attempt that the request is.
         entry: Its entry, whose fault is `settled`.
-        line: Both directions of the request.
 
     Attributes:
         end: The fault in place of an answer, or after it; None where there is none.
@@ -137,7 +120,6 @@ class Spoiling:
 
     @property
     def spoils_body(self) -> bool:
-        """Whether the body is not sent as it is."""
         return self.truncated is not None or self._throttled is not None
 
     def delay(self) -> None:
@@ -151,7 +133,7 @@ class Spoiling:
             self.wait(fault, fault.seconds)
 
     def wait(self, fault: Fault, seconds: Seconds | None) -> None:
-        """Wait for so many seconds; None is without end. It raises as `delay` does."""
+        """None is without end. Raises as `delay` does."""
         assert not callable(seconds)
         self._pause(fault, seconds, self._attempt.context.window)
 
@@ -176,12 +158,7 @@ class Spoiling:
     def pieces(self, data: bytes, *, outlives: bool = False) -> Iterator[bytes]:
         """The part of a piece of the body that is sent, in pieces, each when its time has come.
 
-        Args:
-            outlives: Whether the request goes on after its window.
-
-        Raises:
-            ClientLeftError: The client has left meanwhile.
-            StoppedError: The window is being closed.
+        With `outlives` the request goes on after its window. Raises as `delay` does.
         """
         if self._left is not None:
             data = data[: self._left]
@@ -194,11 +171,10 @@ class Spoiling:
 
     @property
     def is_cut(self) -> bool:
-        """Whether as much of the body has been sent as is."""
+        """Whether nothing more of the body is to be sent: a fault cuts the rest."""
         return self._left == 0
 
     def _size(self) -> int:
-        """How many bytes of the body are sent at once."""
         if self._throttled is None:
             return PIECE_BYTES
         return min(ceil(self._throttled.bytes_per_second * PIECE_SECONDS), PIECE_BYTES)
@@ -212,7 +188,7 @@ class Spoiling:
         self._pause(self._throttled, self._due - now, window)
 
     def response(self, response: Response) -> Response:
-        """A response with a body, which is sent as the wrappers say. Its Content-Length is that of the whole."""
+        """The Content-Length is that of the whole body."""
         spoiled = copy.copy(response)
         is_framed = "content-length" in response.headers or "transfer-encoding" in response.headers
         if response.stream is None and not is_framed:
@@ -227,7 +203,6 @@ class SpoiledBody:
     """The body of a response as the wrappers have it sent.
 
     Args:
-        response: The response as it was made.
         spoiled: The one that has this body. It gets the trailers, when they are known.
 
     Attributes:
@@ -251,7 +226,6 @@ class SpoiledBody:
         self._spoiled.trailers = self._response.last_trailers()
 
     def close(self) -> None:
-        """Close the body as it was made."""
         getattr(self.source, "close", lambda: None)()
 
 
@@ -263,11 +237,7 @@ def source_of(stream: object) -> object:
 
 
 class SpoiledDuplex(PassingDuplex):
-    """A `Duplex` of an answer that sends by itself, slowly or in part.
-
-    Args:
-        outlives: Whether the call goes on after its window.
-    """
+    """A `Duplex` of an answer that sends by itself, slowly or in part."""
 
     def __init__(self, spoiling: Spoiling, outlives: Callable[[], bool]) -> None:
         super().__init__(spoiling.line)
@@ -275,14 +245,13 @@ class SpoiledDuplex(PassingDuplex):
         self._sending = threading.RLock()
 
     def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
-        """As `Duplex.start`. Where the body is cut, the head is not the end, even if there is no body."""
+        """Where the body is cut, the head is not the end, even if there is no body."""
         with self._sending:
             self._line.start(status_code, headers, ends=ends and self._spoiling.truncated is None)
             if ends or self._spoiling.is_cut:
                 self._cut()
 
     def send(self, data: bytes) -> None:
-        """As `Duplex.send`."""
         with self._sending:
             for piece in self._spoiling.pieces(data, outlives=self._outlives()):
                 self._line.send(piece)
@@ -290,7 +259,7 @@ class SpoiledDuplex(PassingDuplex):
                 self._cut()
 
     def finish(self, trailers: Headers = NO_FIELDS) -> None:
-        """As `Duplex.finish`. The end of a body that is cut is never sent."""
+        """The end of a body that is cut is never sent."""
         with self._sending:
             self._cut()
             self._line.finish(trailers)
@@ -298,22 +267,16 @@ class SpoiledDuplex(PassingDuplex):
     def respond(
         self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
     ) -> None:
-        """As `Duplex.respond`, in pieces."""
         with self._sending:
             self.start(status_code, headers)
             self.send(content)
             self.finish(trailers)
 
     def reset(self) -> None:
-        """As `Duplex.reset`."""
         self._line.reset()
 
     def _cut(self) -> None:
-        """End the response where it is to be cut.
-
-        Raises:
-            StoppedError: That has been done.
-        """
+        """Raise StoppedError once the response has been ended where it is to be cut."""
         if (fault := self._spoiling.truncated) is not None:
             cut(self._line, fault)
             raise StoppedError(f"{fault} has cut it")
@@ -332,7 +295,6 @@ def break_line(line: Line, fault: End) -> None:
 
 
 def cut(line: Line, fault: Truncated) -> None:
-    """End what is sent as a `truncated` says."""
     why = f"{fault} has ended its connection"
     if fault.reset:
         line.abort(why)

@@ -30,10 +30,7 @@ class StartTls:
     """Makes one connection of a raw handler TLS.
 
     Args:
-        connection: The connection.
         entry: Its entry, which gets the server name and what the handshake agreed on.
-        authority: Issues the certificate.
-        connections: The open connections of the target.
         ends: Notes what the handler is told when the handshake fails, and what its TLS socket raises.
     """
 
@@ -50,11 +47,7 @@ class StartTls:
         self.ends = ends
 
     def __call__(self, alpn: tuple[str, ...]) -> RawTlsSocket:
-        """Make the handshake.
-
-        Raises:
-            OSError: It failed; that has been recorded.
-        """
+        """Raise OSError where the handshake has failed, which has been recorded."""
         connection, dialled = self.connection, self.connection.destination.host
         timeout = connection.sock.gettimeout()
         connection.sock.settimeout(None)  # peeking waits in the kernel
@@ -92,6 +85,5 @@ class StartTls:
         return asked
 
     def failed(self, text: str) -> OSError:
-        """The error for the handler, noted as that of the handshake."""
         self.ends.failure = failure = ConnectionAbortedError(text)
         return failure

@@ -41,12 +41,7 @@ ANYTHING: Final = Traffic(came=True, sent=True, heard=True, settled=True, is_ove
 
 
 def has_heard(sock: socket.socket, accepted: socket.socket) -> bool:
-    """Whether a client that has ended its connection had got a byte of ours before.
-
-    Args:
-        sock: The connection's socket.
-        accepted: The socket object that was accepted. Behind a stream link, that one knows.
-    """
+    """Whether a client that has ended had got a byte of ours; the accepted socket object knows behind a stream link."""
     if sock.fileno() < 0:  # reset before the handshake: wrap_socket() has closed it
         return False
     if isinstance(accepted, Accepted) and accepted.fate != "heard":
@@ -55,10 +50,7 @@ def has_heard(sock: socket.socket, accepted: socket.socket) -> bool:
 
 
 def traffic(sock: socket.socket) -> Traffic:
-    """What a TCP connection has carried so far.
-
-    It is `ANYTHING` where the socket is closed, or the kernel has no such counters.
-    """
+    """The result is `ANYTHING` where the socket is closed, or the kernel has no such counters."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, COUNTERS.size)
     except OSError:

@@ -30,11 +30,7 @@ HANDSHAKE_SECONDS: Final = 10.0  # for a whole ClientHello, and as long again fo
 
 
 def read_hello(connection: Connection) -> ClientHello | None:
-    """Wait for the whole ClientHello and parse it. Its bytes are left unread, for the handshake or for an upstream.
-
-    Returns:
-        None where no ClientHello came; then the failure has been recorded.
-    """
+    """Leave the ClientHello unread, for the handshake or an upstream; None where none came, which has been recorded."""
     try:
         if (hello := peek_hello(connection)) is not None:
             return hello
@@ -68,11 +64,7 @@ def peek_hello(connection: Connection) -> ClientHello | None:
 
 
 def set_host(connection: Connection, hello: ClientHello) -> bool:
-    """Make the SNI, where the ClientHello has one, the host that routes are looked up by.
-
-    Returns:
-        False where the SNI is no host name; then the failure has been recorded.
-    """
+    """Make the SNI, where there is one, the host of routes; False where it is no host name, which has been recorded."""
     to = connection.destination._replace(hello=hello, sni=hello.sni, greeted=connection.started)
     try:
         host = to.host if hello.sni is None else normalise_host(hello.sni)

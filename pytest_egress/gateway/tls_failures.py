@@ -182,10 +182,7 @@ def broken_handshake(
 
     Args:
         error: The error that `SSLSocket.do_handshake`, or the first read after it, raised.
-        host: The name that the client asked for.
-        hello: The client's ClientHello.
         route: The route that requests or requires a client certificate, if one does.
-        presented: What the handshake presents.
         saw_nothing: Whether the client had closed before it got a byte of that.
     """
     if saw_nothing and presented.is_bad and has_broken_off(error):
@@ -300,7 +297,6 @@ FIRST_VERSION: Final = 0x0301  # TLS 1.0; each later one has the next number
 
 
 def offered_by(hello: ClientHello | None) -> str:
-    """The versions of TLS that a client offers, in words."""
     names = dict(enumerate(TLS_VERSIONS, FIRST_VERSION))
     offered = [names[number] for number in (hello.versions if hello else ()) if number in names]
     return f"{' and '.join(offered) or 'no version that is known here'} alone"
@@ -309,7 +305,6 @@ def offered_by(hello: ClientHello | None) -> str:
 def rejected(
     reason: str, host: str, hello: ClientHello | None, presented: Presented, how: str
 ) -> tuple[str, str]:
-    """The reason and the sentence for a rejection."""
     what = presented.to(host)
     return reason, REJECTED_TEXT.format(who=who_sent(hello), what=what, how=how)
 
@@ -335,7 +330,6 @@ def is_reset(error: OSError) -> bool:
 
 
 def is_by(hello: ClientHello | None, libraries: tuple[str, ...]) -> bool:
-    """Whether a ClientHello is known to be one of these libraries'."""
     return hello is not None and library_of(hello) in libraries
 
 
@@ -355,10 +349,7 @@ def silent_after_handshake(
 ) -> tuple[str, str]:
     """The reason and the sentence for a client that closed right after a successful handshake.
 
-    Args:
-        version: The version of TLS that was agreed on.
-        presented: What the handshake presented.
-        said_goodbye: Whether it has ended TLS too (close_notify).
+    Such a client `said_goodbye` where it has ended TLS too, by close_notify.
     """
     if hello is not None and hello.alpn and not {*hello.alpn} & {"h2", "http/1.1"}:
         offered = " and ".join(hello.alpn)
@@ -398,7 +389,7 @@ def broken_after_handshake(
 def left_after_handshake(
     host: str, hello: ClientHello | None, version: str, presented: Presented
 ) -> tuple[str, str]:
-    """The same, for a client whose protocol was agreed on."""
+    """The client's protocol was agreed on."""
     if rejects_late(presented, hello):
         how = "it closed right after the handshake, without an alert and without a request"
         return rejected(LIKELY_REJECTED, host, hello, presented, how)
@@ -406,7 +397,6 @@ def left_after_handshake(
 
 
 def verifying_within(version: str) -> tuple[str, ...]:
-    """The libraries that verify the certificate within the handshake of a version of TLS."""
     return VERIFY_WITHIN if version != "TLSv1.3" else VERIFY_WITHIN_TLS_1_3
 
 
@@ -443,7 +433,6 @@ def who_sent(hello: ClientHello | None) -> str:
 
 
 def advice_for(hello: ClientHello | None) -> str:
-    """The advice about a client that does not trust the CA."""
     library = library_of(hello) if hello is not None else None
     return ADVICE.get(library or "", PINNED)
 

@@ -49,11 +49,7 @@ def connect(host: str, port: int, remedy: str = "") -> socket.socket:
 
 
 def unreserved(where: str, addresses: Iterable[SocketAddress], remedy: str) -> list[SocketAddress]:
-    """The addresses that are not reserved, and which a container may therefore reach.
-
-    Raises:
-        UpstreamError: All of them are reserved.
-    """
+    """Raise UpstreamError where all addresses are reserved: a container may reach the others alone."""
     whys = {address: reserved(str(address[0])) for address in addresses}
     if kept := [address for address, why in whys.items() if not why]:
         return kept
@@ -64,11 +60,7 @@ def unreserved(where: str, addresses: Iterable[SocketAddress], remedy: str) -> l
 
 
 def first_of(addresses: Iterable[SocketAddress]) -> socket.socket:
-    """Connect to the first address that accepts.
-
-    Raises:
-        OSError: None accepts; the error is the last address's.
-    """
+    """Raise the OSError of the last address where none accepts."""
     last = OSError("it has no address")
     for address in addresses:
         try:
@@ -79,11 +71,7 @@ def first_of(addresses: Iterable[SocketAddress]) -> socket.socket:
 
 
 def connect_container(container: Connectable, port: int) -> socket.socket:
-    """Connect to a port of a target.
-
-    Raises:
-        UpstreamError: Nothing listens there, or the target has ended.
-    """
+    """Raise UpstreamError where nothing listens at the port, or the target has ended."""
     try:
         sock: socket.socket = container.connect(port)
     except OSError as error:
@@ -93,16 +81,12 @@ def connect_container(container: Connectable, port: int) -> socket.socket:
 
 
 def secure(sock: socket.socket, host: str, context: ssl.SSLContext) -> ssl.SSLSocket:
-    """Wrap a socket in TLS that verifies the server for a host. The caller makes the `handshake`."""
+    """The caller makes the `handshake`."""
     return context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
 
 
 def handshake(tls: ssl.SSLSocket, host: str) -> None:
-    """Make the TLS handshake with a real server.
-
-    Raises:
-        UpstreamError: The server's certificate cannot be verified, or it speaks no TLS.
-    """
+    """Raise UpstreamError where the server's certificate cannot be verified, or it speaks no TLS."""
     try:
         tls.settimeout(CONNECT_SECONDS)
         tls.do_handshake()
@@ -151,12 +135,7 @@ def ask(
 def exchange_on(
     sock: socket.socket, request: Request, content: Content, interim: Interim
 ) -> UpstreamBody:
-    """The exchange of a request by the version of HTTP that its connection speaks.
-
-    Raises:
-        UpstreamError: The server speaks HTTP/1.1 alone, and gRPC cannot be forwarded to that. The socket has been
-            closed.
-    """
+    """Raise UpstreamError, with the socket closed, where gRPC would go to a server that speaks HTTP/1.1 alone."""
     if goes_by_http2(sock, request):
         from pytest_egress.gateway.upstream_http2 import Http2Body  # h2 is imported when needed
 

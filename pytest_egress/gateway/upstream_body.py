@@ -42,11 +42,9 @@ class UpstreamBody:
 
     Args:
         sock: A connection that has been used for nothing.
-        content: The request's body, in place of `request.content`.
         interim: Is called with each interim response of the server, but for 100: that is about the request's body.
 
     Attributes:
-        response: The response that has this body.
         trailers: The fields after the body, once it has ended.
     """
 
@@ -69,10 +67,6 @@ class UpstreamBody:
     def exchange(self, prefix: str, *, encoded: bool) -> Response:
         """Send the request, and return its response with this as its body.
 
-        Args:
-            prefix: Text to put before the path.
-            encoded: Whether the body may come compressed, as the client accepts it.
-
         Raises:
             UpstreamError: The body of the request broke off.
             OSError, ValueError: The server broke off, or broke its protocol.
@@ -80,7 +74,6 @@ class UpstreamBody:
         raise NotImplementedError
 
     def _response(self, status_code: int, headers: Headers, reason: str) -> Response:
-        """The response with this as its body."""
         response = Response.received(status_code, headers, reason=reason, stream=self)
         self.response = weakref.proxy(response)  # no cycle, so that a large body is freed at once
         return response
@@ -103,7 +96,7 @@ class UpstreamBody:
         self.response.trailers = self.trailers
 
     def close(self) -> None:
-        """Close the connection; calling it again does nothing. Any thread may call it."""
+        """Any thread may call this, and more than once."""
         self._wire.close()
 
     # The request.
@@ -113,7 +106,6 @@ class UpstreamBody:
         return isinstance(self._content, bytes) and len(self._content) <= IN_PLACE
 
     def _start_sending(self) -> None:
-        """Have a thread send the request's body."""
         name = f"egress upstream {self._request.container}"
         threading.Thread(target=self._send_all, name=name, daemon=True).start()
 
@@ -133,7 +125,7 @@ class UpstreamBody:
                 content.close()
 
     def _send(self, piece: bytes) -> bool:
-        """Send a piece of the request's body; return False where the server takes no more."""
+        """Return False where the server takes no more."""
         raise NotImplementedError
 
     def _send_end(self) -> None:
@@ -141,14 +133,13 @@ class UpstreamBody:
         raise NotImplementedError
 
     def _check(self) -> None:
-        """Raise where the request's body has failed."""
         if self._unsendable is not None:
             text = f"{self._what}: the body of the request broke off: {self._unsendable}"
             raise UpstreamError(text) from self._unsendable
 
 
 def pieces(content: Content) -> Generator[bytes, None, None]:
-    """The body of a request in pieces. Closing this closes the iterator that it is of."""
+    """Closing the generator closes the iterator that the content is."""
     if isinstance(content, bytes):
         for start in range(0, len(content), READ_BYTES):
             yield content[start : start + READ_BYTES]
@@ -163,9 +154,6 @@ def outgoing_fields(request: Request, content: Content, *, encoded: bool) -> Hea
     """The fields of a request to a real server.
 
     They are those that are end-to-end, and Content-Length where that of the body is known and the client framed one.
-
-    Args:
-        encoded: Whether the response's body may come compressed, as the client accepts it.
     """
     dropped = {"expect", "content-length"} | (set() if encoded else {"accept-encoding"})
     kept = [*without(end_to_end(request.headers), *dropped).raw]
@@ -188,11 +176,6 @@ def authority_of(request: Request) -> str:
 
 
 def target_of(request: Request, prefix: str) -> bytes:
-    """The request-target: the path behind a prefix, and the query.
-
-    Args:
-        prefix: Text to put before the path.
-    """
     prefix = prefix if request.path.startswith("/") else ""  # `OPTIONS *` is about the server
     return f"{prefix}{request.request_target}".encode("latin-1")
 
@@ -202,9 +185,6 @@ def whole(response: Response, method: str, hold: Hold) -> Response:
 
     Its fields fit whatever body is sent with them. They have no length, and no coding: that is undone where a server
     compresses in spite of `Accept-Encoding: identity`. A body that is not what its Content-Encoding says stays so.
-
-    Args:
-        hold: The place for its content.
 
     Raises:
         UpstreamError: The upstream broke off, or its answer is over `MAX_BODY_BYTES`, or there is no room for it.
@@ -233,11 +213,7 @@ def whole(response: Response, method: str, hold: Hold) -> Response:
 
 
 def check_room(size: int, hold: Hold) -> None:
-    """Refuse so many bytes of an answer where they are over the limit of a body, or there is no room for them.
-
-    Raises:
-        OverLimitError: The text says which limit.
-    """
+    """Raise OverLimitError where so many bytes are over the limit of a body, or there is no room for them."""
     if size > MAX_BODY_BYTES:
         raise OverLimitError(f"it is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes")
     hold.resize(size)

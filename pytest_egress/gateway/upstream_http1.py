@@ -38,7 +38,7 @@ class Http1Body(UpstreamBody):
         self._ahead: object = h11.NEED_DATA
 
     def exchange(self, prefix: str, *, encoded: bool) -> Response:
-        """Send the request and return its response, once what came with the head has been parsed."""
+        """Return the response once what came with its head has been parsed."""
         try:
             self._send_head(outgoing(self._request, self._content, prefix, encoded=encoded))
             head = self._receive_head()
@@ -110,7 +110,7 @@ class Http1Body(UpstreamBody):
 
 
 def answered_fields(head: h11.Response) -> Headers:
-    """The fields of a response to pass to the client. Transfer-Encoding overrides Content-Length (RFC 9112 6.3)."""
+    """Transfer-Encoding overrides Content-Length (RFC 9112 6.3)."""
     received = fields(head.headers.raw_items())
     kept = end_to_end(received)
     return without(kept, "content-length") if "transfer-encoding" in received else kept

@@ -73,11 +73,7 @@ class Http2Body(UpstreamBody):
     # The request.
 
     def exchange(self, prefix: str, *, encoded: bool) -> Response:
-        """Send the request and return its response.
-
-        A response that ends with its head has no stream, so that its end can be sent with its head: gRPC clients
-        require that (its "Trailers-Only").
-        """
+        """A response that ends with its head has no stream: gRPC needs its end sent with the head ("Trailers-Only")."""
         try:
             self._send_head(outgoing(self._request, self._content, self._scheme, prefix, encoded))
         except h2.exceptions.ProtocolError as error:
@@ -95,7 +91,7 @@ class Http2Body(UpstreamBody):
         return self._response(self._status, self._head, reason)
 
     def _send_interims_on(self) -> None:
-        """Send on what comes before the head of the response, until that has come."""
+        """Pass interim responses on until the head of the response has come."""
         while True:
             with self._wire.lock:
                 self._await(lambda: bool(self._interims) or self._head is not None)
@@ -154,7 +150,6 @@ class Http2Body(UpstreamBody):
 
     @property
     def _is_over(self) -> bool:
-        """Whether the server takes no more of the request."""
         return self._takes_no_more or self._failure is not None or self._wire.is_closed
 
     def _flush(self) -> None:
@@ -279,7 +274,6 @@ class Http2Body(UpstreamBody):
 
 
 def client_side() -> h2.connection.H2Connection:
-    """h2's state of a connection before its only request."""
     config = h2.config.H2Configuration(client_side=True, header_encoding=None)
     connection = h2.connection.H2Connection(config)
     codes = h2.settings.SettingCodes

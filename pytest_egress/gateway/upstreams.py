@@ -42,11 +42,7 @@ class Upstreams:
         self._contexts: dict[bool, ssl.SSLContext] = {}
 
     def tls(self, *, http2: bool = False) -> ssl.SSLContext:
-        """The TLS context that verifies real servers, with the roots that this machine's environment names now.
-
-        Args:
-            http2: Whether to offer HTTP/2 as well as HTTP/1.1.
-        """
+        """The TLS context that verifies real servers, with the roots that this machine's environment names now."""
         roots = tuple(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
         with self._lock:
             if roots != self._roots:
@@ -57,14 +53,7 @@ class Upstreams:
             return self._contexts[http2]
 
     def connect(self, owner: Owner, to: Forward, port: int) -> socket.socket:
-        """A connection to the server that a `Forward` names: a container, or a host.
-
-        Args:
-            port: The port to use where the `Forward` names none.
-
-        Raises:
-            UpstreamError: The server cannot be reached.
-        """
+        """Connect to what a `Forward` names, at `port` where it names none. Raises UpstreamError where that fails."""
         if to.container is not None:
             return owner.adopt(upstream.connect_container(to.container, to.port or 0))
         assert to.host is not None
@@ -83,7 +72,6 @@ class Upstreams:
 
         Args:
             route: The route that lets the attempt through. Where it is for this very host, the user has named the host.
-            scheme: The scheme of the URL in an error's text.
             by: "request.forward" where a handler asks for the connection.
 
         Raises:
@@ -98,9 +86,6 @@ class Upstreams:
         self, owner: Owner, sock: socket.socket, host: str, *, http2: bool = False
     ) -> socket.socket:
         """Make a TLS connection over a socket that was adopted; the TLS socket is adopted before its handshake.
-
-        Args:
-            http2: Whether to offer HTTP/2; the socket then has what the server agreed to (`selected_alpn_protocol`).
 
         Raises:
             UpstreamError: The server's certificate cannot be verified, or it speaks no TLS.

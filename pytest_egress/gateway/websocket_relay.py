@@ -63,8 +63,6 @@ class WebSocketRelay(DuplexAnswer):
     """The answer of another server to a request that opens a WebSocket.
 
     Args:
-        connect: Connects to the server; raises UpstreamError.
-        prefix: Text to put before the path.
         ends_with_client: Has an exchange on a socket end when nobody waits for it any more.
     """
 
@@ -78,7 +76,6 @@ class WebSocketRelay(DuplexAnswer):
         self._ends_with_client = ends_with_client
 
     def refusal(self, request: Request) -> tuple[Response, str] | None:
-        """The response to a request that is no handshake, and why; None for a handshake."""
         return refusal_of(request)
 
     def converse(self, request: Request, duplex: Duplex, conversation: Conversation) -> None:
@@ -186,9 +183,6 @@ def shake_hands(
 ) -> tuple[SocketDuplex, Response]:
     """Ask a server for a WebSocket; return what carries it, and the response, whole where that opens none.
 
-    Args:
-        account: Counts what is kept of such a response.
-
     Raises:
         UpstreamError: The server broke off, or its answer is no handshake. The socket has been closed.
     """
@@ -252,7 +246,6 @@ def answered(sock: socket.socket, http: h11.Connection, hold: Hold) -> Response:
 
 
 def received(head: h11.Response | h11.InformationalResponse, content: bytes) -> Response:
-    """A response as the server sent it."""
     headers = fields(head.headers.raw_items())
     kept = headers if head.status_code == 101 else end_to_end(headers)
     return Response.received(
@@ -261,11 +254,7 @@ def received(head: h11.Response | h11.InformationalResponse, content: bytes) -> 
 
 
 def check_accepted(headers: Headers, key: str) -> None:
-    """Refuse a 101 that answers no handshake, or agrees on what was not offered (RFC 6455 section 4.1).
-
-    Raises:
-        ValueError: The text says why.
-    """
+    """Raise ValueError where a 101 answers no handshake, or agrees on what was not offered (RFC 6455 section 4.1)."""
     if headers.get("sec-websocket-accept") != accept_token(key):
         raise ValueError("its Sec-WebSocket-Accept does not answer the key")
     if "sec-websocket-extensions" in headers:
@@ -278,7 +267,6 @@ class SocketDuplex:
     """Both directions of a WebSocket to a server, as a `Duplex`. One thread at a time sends, and one receives.
 
     Args:
-        sock: Connected; TLS or plain.
         first: Bytes that have been read from it already.
 
     Attributes:
@@ -292,12 +280,7 @@ class SocketDuplex:
         self.disconnected = False
 
     def receive(self, timeout: float | None = None) -> bytes:
-        """The next bytes; b"" at the end.
-
-        Raises:
-            TimeoutError: Nothing came in time.
-            ClientLeftError: The connection broke off.
-        """
+        """Raise TimeoutError where nothing came in time, and ClientLeftError where the connection broke off."""
         first, self._first = self._first, b""
         if first:
             return first
@@ -312,11 +295,7 @@ class SocketDuplex:
         return data
 
     def send(self, data: bytes) -> None:
-        """Send bytes; wait while the server takes none.
-
-        Raises:
-            ClientLeftError: The connection broke off.
-        """
+        """Raise ClientLeftError where the connection broke off."""
         for start in range(0, len(data), READ_BYTES):  # no second copy of a large message
             with self._wire.lock:
                 self._wire.queue(data[start : start + READ_BYTES])
@@ -325,20 +304,18 @@ class SocketDuplex:
                     raise ClientLeftError(str(self._wire.error)) from self._wire.error
 
     def finish(self, trailers: Headers = NO_FIELDS) -> None:
-        """Close the connection."""
         self.reset()
 
     def reset(self) -> None:
-        """Close the connection; a thread that waits for it wakes up."""
+        """A thread that waits for the connection wakes up."""
         self.disconnected = True
         self._wire.shut()
 
     def close(self) -> None:
-        """Close the socket, which no thread uses any more."""
+        """No thread uses the socket any more."""
         self._wire.close()
 
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Nobody asks for that here."""
         raise NotImplementedError
 
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
@@ -352,5 +329,4 @@ class SocketDuplex:
     def respond(
         self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
     ) -> None:
-        """A client sends none."""
         raise NotImplementedError
