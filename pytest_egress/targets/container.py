@@ -46,6 +46,7 @@ from pytest_egress.ledger.report import awaited_text
 from pytest_egress.ledger.windows import DRAIN_SECONDS
 from pytest_egress.link.attach import Output
 from pytest_egress.targets.handle import STOP_SECONDS
+from pytest_egress.targets.handle import Container as Interface
 from pytest_egress.targets.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.targets.mounts import (
     MOUNT_OPTIONS,
@@ -171,7 +172,7 @@ class RunServices(Protocol):
     def attempt_context(self, container: Container, /) -> AttemptContext: ...
 
 
-class Container:
+class Container(Interface):
     """A target, running behind its sidecar. Made by `Egress.start`; usable as a context manager.
 
     Attributes:
@@ -187,10 +188,12 @@ class Container:
         killed: A sentence why `stop` had to kill it; usually "".
     """
 
+    name: str = ""  # in place of the interface's property
+
     def __init__(
         self, services: RunServices, name: str, plan: Plan, owner: Owner, origin: str = ""
     ) -> None:
-        self.name: Final = name
+        self.name = name
         self.owner: Final = owner
         self.born: Final = services.ledger.window  # the test that started it
         self.origin: Final = origin

@@ -19,14 +19,12 @@ STOP_SECONDS: Final = 10.0  # between the two signals of `stop`: docker's own
 
 @runtime_checkable
 class Container(Protocol):
-    """A target, running behind its sidecar. Made by `Egress.start`; usable as a context manager.
-
-    Attributes:
-        name: Its name in the ledger: the image's name, numbered where there are several.
-    """
+    """A target, running behind its sidecar. Made by `Egress.start`; usable as a context manager."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102 - above
+    def name(self) -> str:
+        """Its name in the ledger: the image's name, numbered where there are several."""
+        ...
 
     @property
     def id(self) -> str:

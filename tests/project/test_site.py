@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import FunctionType, MethodType
 
 import pytest
 
@@ -67,6 +70,23 @@ def test_every_public_name_and_fixture_is_in_the_reference(site: Path) -> None:
     names += [f"pytest_egress.plugin.{name}" for name in fixtures]
     assert len(names) > 35
     assert [name for name in names if name not in anchors] == []
+
+
+def test_every_public_name_and_method_has_a_docstring() -> None:
+    public = {name: getattr(pytest_egress, name) for name in pytest_egress.__all__}
+    documented: dict[str, object] = {
+        name: each for name, each in public.items() if isinstance(each, (type, FunctionType))
+    }
+    for owner in [each for each in public.values() if isinstance(each, type)]:
+        names = {name for name in vars(owner) if name[0] != "_"} - {*dir(socket.socket)}
+        members = {name: getattr(owner, name) for name in names}
+        documented |= {
+            f"{owner.__name__}.{name}": each
+            for name, each in members.items()
+            if isinstance(each, (FunctionType, MethodType, property))
+        }
+    assert len(documented) > 100
+    assert [name for name, each in documented.items() if not inspect.getdoc(each)] == []
 
 
 def test_a_console_completes_of_a_route_what_the_reference_has(

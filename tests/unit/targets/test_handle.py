@@ -23,7 +23,7 @@ def test_what_is_behind_the_interface_takes_what_the_interface_does(name: str) -
     promised, kept = (
         inspect.getattr_static(each, name) for each in (Container, containers.Container)
     )
-    assert inspect.getdoc(promised)
+    assert inspect.getdoc(promised) == inspect.getdoc(getattr(containers.Container, name))
     assert isinstance(promised, property) == isinstance(kept, property)
     if not isinstance(promised, property):
         assert parameters(promised) == parameters(kept)
