@@ -421,7 +421,10 @@ class Http2Server:
         run_all(callbacks)
 
     def hang_up(self, why: str) -> None:
+        """The client has what was sent and gathered before: a fault's own answer, and those of other streams."""
         with self._lock:
+            place = self._wire.release()
+            self._wire.drain(lambda: self.connection.is_cut, place)
             self._hung_up = why
             self._wire.hang_up()
             callbacks = self._end_all(why)

@@ -21,7 +21,7 @@ LINKS = ["descriptor", "stream"]
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy the machine is, a probe is there until it has closed."""
-    monkeypatch.setattr(raw_server, "PROBE_MILLISECONDS", 10_000)
+    monkeypatch.setattr(raw_server, "PROBE_SECONDS", 10.0)
 
 
 # In real containers.

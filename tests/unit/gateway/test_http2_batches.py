@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import pytest_egress.gateway.http2_batches as http2_batches
+from pytest_egress import disconnect
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.http2_batches import (
     APART_SECONDS,
@@ -205,6 +206,20 @@ def test_responses_that_nobody_reads_hold_up_no_request_and_end_with_their_clien
     assert stage.window.activities
     client.sock.shutdown(socket.SHUT_WR)
     assert eventually(lambda: not stage.window.activities)
+
+
+def test_a_fault_that_ends_the_connection_lets_the_client_have_what_was_gathered(
+    stage: Stage, patient: None
+) -> None:
+    client = connect(stage, HoldingHandler())
+    stage.http("api.test", disconnect(Response(text="x" * 60_000)), path="/last")
+    assert client.ask("/").status == 200
+    (connection,) = stage.gateway.connections
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    (number,) = begin(client, "/last")
+    assert eventually(lambda: stage.count("/last") == 1)
+    assert len(client.answer(number).body) == 60_000
 
 
 def test_requests_that_get_no_thread_are_reset_and_told(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -77,7 +77,7 @@ def waiting() -> Iterator[LateScene]:
 
 def test_an_answer_is_sent_when_it_is_due_and_in_that_order(waiting: LateScene) -> None:
     waiting.add(b"never", LONG)
-    waiting.add(b"second", 0.1)
+    waiting.add(b"second", 1)
     waiting.add(b"first", 0)
     waiting.add(b"sum", LONG, LONG)
     assert waiting.has_sent(b"first", b"second")
@@ -128,12 +128,14 @@ def test_a_client_that_cannot_be_reached_is_not_missed(waiting: LateScene) -> No
 
 
 def test_what_is_late_goes_with_its_test_or_its_wider_scope(waiting: LateScene) -> None:
+    waiting.ledger.enter_prompt()  # until it is left, nothing is due
     waiting.add(b"of the test", LONG)
-    waiting.add(b"of the module", 0.2, scope="module")
+    waiting.add(b"of the module", 0.1, scope="module")
     waiting.late.revise(test_over=False)
     assert len(waiting.ledger.pauses) == 2
     waiting.late.revise(test_over=True)
     assert len(waiting.ledger.pauses) == 1
+    waiting.ledger.leave_prompt()
     waiting.window.over.set()
     assert waiting.has_sent(b"of the module")
 
@@ -226,3 +228,21 @@ def test_a_thousand_wait_at_once_and_end_at_once(waiting: LateScene) -> None:
     assert len(waiting.ledger.pauses) == 1000
     waiting.late.revise(test_over=True)
     assert waiting.ledger.pauses == {}
+
+
+def test_an_answer_that_is_dropped_before_it_has_a_thread_calls_no_function_of_its_test(
+    waiting: LateScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    jobs: list[Callable[[], None]] = []
+
+    def seconds() -> float:
+        asked.append(True)
+        return 0
+
+    monkeypatch.setattr(waiting.late.workers, "run", jobs.append)
+    waiting.add(b"late", seconds)
+    waiting.late.revise(test_over=True)
+    for job in jobs:
+        job()
+    assert (len(jobs), asked, waiting.sent) == (1, [], [])

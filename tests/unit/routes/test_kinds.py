@@ -130,7 +130,7 @@ kinds.KINDS += (
 def intercept_gopher(self, address, handler=None, **options):
     from pytest_egress.routes.declarations import declare
 
-    return self._add(declare(kinds.KINDS[-1], address, handler, **options))
+    return self._add(kinds.KINDS[-1], address, handler, **options)
 
 def pytest_configure():
     from pytest_egress import Egress
