@@ -205,6 +205,7 @@ def test_a_socket_to_a_server_waits_and_ends_as_a_duplex_does() -> None:
             duplex.send(b"late")
 
 
+@pytest.mark.slow
 def test_a_server_that_never_reads_does_not_hold_the_tests_end(stage: Stage) -> None:
     go_on = threading.Event()
 

@@ -128,7 +128,7 @@ def test_a_client_that_leaves_is_no_error_of_a_handler_that_sends() -> None:
             ws.send("x" * 1000)
 
     with serving(websocket(floods)) as server:
-        with connect(server.url) as client:
+        with connect(server.url, close_timeout=1) as client:
             client.recv()
         call = server.call()
         assert call.done.wait(20)
