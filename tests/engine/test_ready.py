@@ -17,7 +17,7 @@ from pytest_egress import Egress, LinkError
 from pytest_egress.session import Session
 from pytest_egress.targets.sidecar import Sidecar
 from tests.support.killed_runs import LINKS, KilledRun, assert_nothing_is_left
-from tests.support.leftovers import Witness
+from tests.support.leftovers import Witness, until
 from tests.support.target_shell import wait_until_gone
 
 SLEEP = ["sleep", "600"]
@@ -74,7 +74,7 @@ def test_one_that_has_ended_before_it_is_needed_is_replaced(
         egress.run(bare_image, ["true"], check=True)
         ready = waiting(session)
         engine_client.api.kill(ready.id)
-        wait_until_gone(engine_client, ready.id)
+        assert until(lambda: not engine_client.api.containers(filters={"id": ready.id}))  # running
         target = egress.start(bare_image, SLEEP)
         assert sidecar_of(engine_client, target) != ready.id
         assert target.exec(["true"]).exit_code == 0
