@@ -79,7 +79,11 @@ class Examination:
 
         engine = self.engine
         self.sidecar = Sidecar.create(
-            engine.client, labels=engine.marks, folder=engine.folder, setup=setup
+            engine.client,
+            labels=engine.marks,
+            folder=engine.folder,
+            setup=setup,
+            removes_itself=not engine.is_podman,
         )
         self.stack.callback(self.sidecar.remove)
         self.setup, self.link = setup, self.sidecar.start()
