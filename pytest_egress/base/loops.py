@@ -105,9 +105,8 @@ class LoopThread:
         try:
             try:
                 run_to_end(loop, self.main(), self.raised)
-            except (
-                BaseException
-            ) as error:  # the code that runs here has stopped the loop, or cancelled `main`
+            # What runs here has stopped the loop, or cancelled `main`.
+            except BaseException as error:
                 self.raised(error)
             run_to_end(loop, end_everything(), self.raised)
         finally:
@@ -120,7 +119,7 @@ class LoopThread:
         await self.stopping.wait()
 
     def raised(self, error: BaseException) -> None:
-        """The error has left the loop: KeyboardInterrupt or SystemExit of a task."""
+        """The error has left the loop: KeyboardInterrupt or SystemExit of a task, or what has ended `main` early."""
         self.errors.append(error)
 
     def was_raised(self, error: BaseException) -> None:

@@ -13,9 +13,7 @@ from typing import Final
 
 COPY_BYTES: Final = 1 << 18  # read at once; with 64 KiB, bulk takes a third more CPU
 SLICE_SECONDS: Final = 0.05  # of a direction's rate, sent at once: 20 times a second looks steady
-MOST_DELAYED: Final = (
-    4 << 20
-)  # bytes on their way, as the window of a long line; then reading stops
+MOST_DELAYED: Final = 4 << 20  # bytes on their way, as a long line's window; then reading stops
 
 Clock = Callable[[], float]
 
