@@ -32,12 +32,10 @@ class Duplex(Protocol):
     @property
     def trailers(self) -> Headers:
         """The fields after the request's body, once `receive` has returned b""."""
-        ...
 
     @property
     def disconnected(self) -> bool:
         """Whether the client has left, so that nobody reads the response."""
-        ...
 
     def receive(self, timeout: float | None = None) -> bytes:
         """The next piece of the request's body, as it comes; b"" at its end.
@@ -46,7 +44,6 @@ class Duplex(Protocol):
             ClientLeftError: The client has left before the end.
             TimeoutError: Nothing came in `timeout` seconds; None is without end.
         """
-        ...
 
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have a function called once when the client leaves; at once where it has left. It must not block.
@@ -54,11 +51,9 @@ class Duplex(Protocol):
         Returns:
             A function that takes it back: it is not called from then on, unless that has just begun.
         """
-        ...
 
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
         """An interim response is 102 to 199 (RFC 9110 section 15.2). Nothing happens in HTTP/1.0."""
-        ...
 
     def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
         """The head is sent at once. 101 in HTTP/1.1 has the connection's bytes follow in both directions.
@@ -66,11 +61,9 @@ class Duplex(Protocol):
         Args:
             ends: Whether there is no body and there are no trailers.
         """
-        ...
 
     def send(self, data: bytes) -> None:
         """The call waits while the client takes nothing."""
-        ...
 
     def finish(self, trailers: Headers = NO_FIELDS) -> None: ...
 
@@ -78,11 +71,9 @@ class Duplex(Protocol):
         self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
     ) -> None:
         """Do what `start`, `send` and `finish` do in one write, where that is possible."""
-        ...
 
     def reset(self) -> None:
         """Break the response off, so that the client sees an error: RST_STREAM in HTTP/2, RST in HTTP/1.1."""
-        ...
 
 
 class Conversation(Protocol):
@@ -93,11 +84,9 @@ class Conversation(Protocol):
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of the test in the context variables of the route's declaration."""
-        ...
 
     def count(self) -> None:
         """The call is counted before its client can know that it is over; counting again does nothing."""
-        ...
 
     @property
     def account(self) -> Account: ...
@@ -109,7 +98,6 @@ class Conversation(Protocol):
             end: Ends the call. It is called on any thread, once, when the route has been removed or its test is over,
                 and must not block. The gateway then waits for `converse` to return.
         """
-        ...
 
     def fail(self, fault: End, is_over: Callable[[], bool]) -> NoReturn:
         """End the call as a fault says, and its connection or stream with it; then raise ClientLeftError.
@@ -117,11 +105,9 @@ class Conversation(Protocol):
         Args:
             is_over: Whether the call has been told to end, so that a silence is over.
         """
-        ...
 
     def note_error(self, error: BaseException) -> None:
         """The error is recorded before `converse` raises it: the client is about to learn of the end."""
-        ...
 
     def note_unreadable(self, why: str) -> None:
         """Record that the client has sent unreadable bytes; it fails the test that runs now.
@@ -129,11 +115,9 @@ class Conversation(Protocol):
         Args:
             why: A sentence without its full stop.
         """
-        ...
 
     def reject(self, note: str) -> None:
         """Make the call unrouted: nothing that the test declared answers it. `note` is a sentence for the entry."""
-        ...
 
 
 class DuplexAnswer(Application):

@@ -29,11 +29,9 @@ class Holder(Protocol):
 
     def is_silent(self) -> bool:
         """Whether the connection may yet prove to be no call."""
-        ...
 
     def has_left(self) -> bool:
         """Whether the client has closed, so that it is soon known whether there was a call."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

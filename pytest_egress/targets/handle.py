@@ -24,12 +24,10 @@ class Container(Protocol):
     @property
     def name(self) -> str:
         """Its name in the ledger: the image's name, numbered where there are several."""
-        ...
 
     @property
     def id(self) -> str:
         """The engine's identifier."""
-        ...
 
     def connect(self, port: int, timeout: float = CONNECT_SECONDS) -> socket.socket:
         """A TCP connection to a port of the container, through its namespace.
@@ -40,19 +38,15 @@ class Container(Protocol):
         Raises:
             OSError: Nothing listens there.
         """
-        ...
 
     def address(self, port: int) -> tuple[str, int]:
         """Host and port, in the test process, that lead to a port of the container."""
-        ...
 
     def url(self, port: int, path: str = "/") -> str:
         """An `http://` URL that leads to a port of the container."""
-        ...
 
     def logs(self) -> str:
         """The container's output, of both streams, as UTF-8 text; bytes that cannot be decoded are replaced."""
-        ...
 
     def exec(
         self,
@@ -78,7 +72,6 @@ class Container(Protocol):
             ContainerTimeoutError: The command still runs.
             EngineError: The engine does not run it; or it wrote more than 256 MiB.
         """
-        ...
 
     def wait(self, timeout: float = 60) -> CompletedContainer:
         """Wait for the container's end, and until everything that it sent has been handled.
@@ -89,7 +82,6 @@ class Container(Protocol):
         Raises:
             ContainerTimeoutError: It still runs. It is removed, and its logs are in the text.
         """
-        ...
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
         """Shut the container down: send SIGTERM, or the image's own stop signal; kill it if it still runs after a time.
@@ -104,7 +96,6 @@ class Container(Protocol):
         Raises:
             EngineError: The engine cannot stop it.
         """
-        ...
 
     def __enter__(self) -> Container: ...
 
