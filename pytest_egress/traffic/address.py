@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pytest_egress.base.globs import Glob
 from pytest_egress.errors import AddressError
@@ -309,21 +309,23 @@ def _parse_pattern(host: str) -> _Pattern:
 
 
 def _refuse_loopback(host: str) -> None:
-    if host == "localhost" or host.endswith(".localhost"):
+    if is_localhost(host):
         raise _Refusal(f"it is loopback (RFC 6761, section 6.3), which {_OWN}")
     if is_ip_address(host):
         _refuse_loopback_network(ipaddress.ip_network(host))
 
 
+def is_localhost(name: str) -> bool:
+    """Such a name is loopback (RFC 6761, section 6.3)."""
+    return name == "localhost" or name.endswith(".localhost")
+
+
 def _refuse_loopback_network(network: _IPNetwork) -> None:
-    if any(network.version == own.version and _is_inside(network, own) for own in _LOOPBACK):
+    loopback: Any = _LOOPBACK[network.version == 6]
+    if network.subnet_of(loopback):
         raise _Refusal(f"it is loopback, which {_OWN}")
     if network.num_addresses == 1 and network.network_address.is_unspecified:
         raise _Refusal(f"it is the unspecified address, which connects to loopback and {_OWN}")
-
-
-def _is_inside(network: _IPNetwork, other: _IPNetwork) -> bool:
-    return network.prefixlen >= other.prefixlen and network.network_address in other
 
 
 def _parse_network(text: str) -> _Network:

@@ -25,7 +25,8 @@ import dns.rrset
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 
-from pytest_egress.traffic.dns_answers import Record, Resolution, host_of, texts_of
+from pytest_egress.traffic.address import is_localhost
+from pytest_egress.traffic.dns_answers import Record, Resolution, host_of
 
 IPV4_NETWORK = ipaddress.IPv4Network("198.18.0.0/15")
 """The network of synthetic addresses: that of benchmarks (RFC 2544, RFC 6890). No host on the internet
@@ -110,15 +111,17 @@ class SyntheticNames:
     """
 
     def __init__(self) -> None:
-        self._addresses: OrderedDict[str, tuple[str, str]] = (
-            OrderedDict()
-        )  # least recently used first
+        # The least recently used is first.
+        self._addresses: OrderedDict[str, tuple[str, str]] = OrderedDict()
         self._names: dict[str, str] = {}
 
     def addresses(self, name: str) -> tuple[str, str]:
         """IPv4 first, in the form that `normalise_host` gives."""
         if name not in self._addresses:
-            self._assign(name, self._free_addresses())
+            is_full = len(self._addresses) >= MAX_NAMES
+            addresses = self._addresses.popitem(last=False)[1] if is_full else self._new_addresses()
+            self._addresses[name] = addresses
+            self._names.update(dict.fromkeys(addresses, name))
         self._addresses.move_to_end(name)
         return self._addresses[name]
 
@@ -132,22 +135,10 @@ class SyntheticNames:
         """The name of each address that was given out. This counts as no use."""
         return self._names.copy()
 
-    def _free_addresses(self) -> tuple[str, str]:
-        if len(self._addresses) < MAX_NAMES:
-            return _addresses_of(len(self._addresses))
-        _, addresses = self._addresses.popitem(last=False)
-        return addresses
-
-    def _assign(self, name: str, addresses: tuple[str, str]) -> None:
-        self._addresses[name] = addresses
-        for address in addresses:
-            self._names[address] = name
-
-
-def _addresses_of(index: int) -> tuple[str, str]:
-    block, host = divmod(index, _HOSTS_IN_BLOCK)
-    number = block * 256 + host + 1
-    return str(IPV4_NETWORK[number]), str(IPV6_NETWORK[number])
+    def _new_addresses(self) -> tuple[str, str]:
+        block, host = divmod(len(self._addresses), _HOSTS_IN_BLOCK)
+        number = block * 256 + host + 1
+        return str(IPV4_NETWORK[number]), str(IPV6_NETWORK[number])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,11 +159,11 @@ class Answer:
         no_query: A sentence that says why the message is no query; empty for a query.
     """
 
-    wire: bytes
-    question: str
-    type: str
-    rcode: str
-    addresses: tuple[str, ...]
+    wire: bytes = b""
+    question: str = ""
+    type: str = ""
+    rcode: str = ""
+    addresses: tuple[str, ...] = ()
     records: tuple[str, ...] = ()
     cnames: tuple[str, ...] = ()
     is_truncated: bool = False
@@ -225,7 +216,7 @@ def read_question(query: bytes) -> Question | Answer:
         id=message.id,
         name=name,
         type=dns.rdatatype.to_text(asked.rdtype),
-        has_rules=not (is_error or _is_loopback(name)),
+        has_rules=not (is_error or is_localhost(name)),
         _message=message,
         _rcode=rcode,
     )
@@ -375,38 +366,24 @@ def _read(query: bytes) -> dns.message.Message:
 def _refuse(query: bytes, error: _NoQueryError) -> Answer:
     """The refusal is made from the header alone."""
     if error.rcode is None:
-        return Answer(wire=b"", question="", type="", rcode="", addresses=(), no_query=str(error))
+        return Answer(no_query=str(error))
     response = dns.message.Message(id=int.from_bytes(query[:2], "big"))
     response.flags = dns.flags.QR | (int.from_bytes(query[2:4], "big") & _ECHOED_FLAGS)
     response.set_rcode(error.rcode)
     rcode = dns.rcode.to_text(error.rcode)
-    return Answer(
-        wire=response.to_wire(),
-        question="",
-        type="",
-        rcode=rcode,
-        addresses=(),
-        no_query=str(error),
-    )
+    return Answer(wire=response.to_wire(), rcode=rcode, no_query=str(error))
 
 
 def _answer_question(
-    question: Question,
-    names: SyntheticNames,
-    resolution: Resolution,
-    ipv6: bool,
-    over_tcp: bool,
+    question: Question, names: SyntheticNames, resolution: Resolution, ipv6: bool, over_tcp: bool
 ) -> Answer:
     query, rcode, rule = question._message, question._rcode, resolution.answer
     assert query is not None
     if question.has_rules and rule is not None:
         rcode = dns.rcode.from_text(rule.rcode or "NOERROR")
     is_silent = question.has_rules and rule is not None and rule.rcode is None
-    holds = _held(query, question, names, resolution, ipv6)
-    content = holds
-    if (
-        rcode != dns.rcode.NOERROR
-    ):  # RFC 6604, section 3: the name that CNAMEs lead to does not exist
+    content = holds = _held(question, names, resolution, ipv6)
+    if rcode != dns.rcode.NOERROR:  # RFC 6604, section 3: NXDOMAIN is of the last name of CNAMEs
         content = _Content(cnames=holds.cnames) if rcode == dns.rcode.NXDOMAIN else _Content()
     is_cut = resolution.is_truncated and not over_tcp
     room = 0 if is_cut else _room(query, over_tcp)
@@ -417,7 +394,7 @@ def _answer_question(
         type=question.type,
         rcode="" if is_silent else dns.rcode.to_text(rcode),
         addresses=given.addresses,
-        records=texts_of(given.records),
+        records=tuple(record.text for record in given.records),
         cnames=tuple(record.host for record in given.cnames),
         is_truncated=is_cut or given != content,
     )
@@ -450,21 +427,13 @@ def _rcode(query: dns.message.Message) -> dns.rcode.Rcode:
     return dns.rcode.NOERROR
 
 
-def _is_loopback(name: str) -> bool:
-    return name == "localhost" or name.endswith(".localhost")
-
-
 def _held(
-    query: dns.message.Message,
-    question: Question,
-    names: SyntheticNames,
-    resolution: Resolution,
-    ipv6: bool,
+    question: Question, names: SyntheticNames, resolution: Resolution, ipv6: bool
 ) -> _Content:
     """All that answers a question without an error, whether there is room for it or not."""
     name, rule = question.name, resolution.answer
     if not question.has_rules:
-        is_here = _is_loopback(name) and question._rcode == dns.rcode.NOERROR
+        is_here = is_localhost(name) and question._rcode == dns.rcode.NOERROR
         return _Content(addresses=_wanted(question.type, _LOOPBACK, ipv6) if is_here else ())
     # Where CNAMEs lead to another name, the addresses are still those of the name that was asked for: they tell what
     # dials them from what dials the other name.
@@ -473,7 +442,7 @@ def _held(
     given: tuple[str, ...] = () if rule is None else rule.addresses
     is_own = rule is None or (rule.is_synthetic and rule.cname is None)
     if question.type in _ANSWERED_TYPES and is_own:
-        given = _LOOPBACK if _is_loopback(last) else names.addresses(name)
+        given = _LOOPBACK if is_localhost(last) else names.addresses(name)
     addresses = _wanted(question.type, given, ipv6)
     return _Content(cnames=resolution.cnames, records=records, addresses=addresses)
 

@@ -72,10 +72,6 @@ def host_of(name: Any) -> str:
         return str(text).lower()
 
 
-def texts_of(records: Sequence[Record]) -> tuple[str, ...]:
-    return tuple(record.text for record in records)
-
-
 Records = Mapping[str, tuple[Record, ...]]
 """Records by type."""
 
