@@ -40,7 +40,7 @@ _KEY_SHARE = 51
 X25519 = 29
 """The number of the group of key exchange that costs least (RFC 8446, section 4.2.7)."""
 
-_NUMBER, _KIND_AND_LENGTH = struct.Struct(">H"), struct.Struct(">HH")
+_KIND_AND_LENGTH = struct.Struct(">HH")
 
 _VARYING = frozenset({SESSION_TICKET, 21, 41, 42, 44, 45, 51})
 """Extensions that differ between the attempts of one client: session tickets (RFC 5077), padding
@@ -161,7 +161,10 @@ def _read_records(data: bytes) -> tuple[bytes, int]:
             return bytes(message), offset
         end = offset + int.from_bytes(header[3:], "big")
         message += data[offset:end]
-        _check_message_type(message)
+        if message and message[0] != _CLIENT_HELLO:
+            raise ClientHelloError(
+                f"no ClientHello: handshake type {message[0]}, not {_CLIENT_HELLO}"
+            )
         if end > len(data) or len(message) >= _message_length(message):
             return bytes(message), end
         offset = end
@@ -183,11 +186,6 @@ def _check_record_header(header: bytes) -> None:
             )
 
 
-def _check_message_type(message: bytes | bytearray) -> None:
-    if message and message[0] != _CLIENT_HELLO:
-        raise ClientHelloError(f"no ClientHello: handshake type {message[0]}, not {_CLIENT_HELLO}")
-
-
 def _message_length(message: bytes | bytearray) -> int:
     """The length of the message with its header, or that of the header while it is incomplete."""
     if len(message) < _MESSAGE_HEADER_BYTES:
@@ -206,15 +204,14 @@ def _check_length(length: int) -> None:
 
 
 def _parse_message(data: bytes) -> ClientHello:
-    legacy_version, offset = _number_at(data, 0), 34  # with the random
-    _, offset = _vector_at(data, offset, 1)  # legacy_session_id
+    _, offset = _vector_at(data, 34, 1)  # legacy_session_id, after the version and the random
     cipher_suites, offset = _vector_at(data, offset, 2)
     _, offset = _vector_at(data, offset, 1)  # legacy_compression_methods
     extensions = _parse_extensions(_last_vector(data, offset, 2)) if offset < len(data) else {}
     return ClientHello(
         sni=_parse_server_name(extensions.get(_SERVER_NAME)),
         alpn=_parse_alpn(extensions.get(_ALPN)),
-        versions=_parse_versions(extensions.get(SUPPORTED_VERSIONS)) or (legacy_version,),
+        versions=_parse_versions(extensions.get(SUPPORTED_VERSIONS)) or _numbers(data[:2]),
         cipher_suites=_numbers(cipher_suites),
         extensions=tuple(extensions),
         groups=_pairs(extensions.get(_SUPPORTED_GROUPS)),
@@ -294,13 +291,6 @@ def _text(wire: bytes) -> str:
 
 
 # Structures: RFC 8446, section 3.
-
-
-def _number_at(data: bytes, offset: int) -> int:
-    if offset + 2 > len(data):
-        raise _runs_past()
-    number: int = _NUMBER.unpack_from(data, offset)[0]
-    return number
 
 
 def _vector_at(data: bytes, offset: int, width: int) -> tuple[bytes, int]:
