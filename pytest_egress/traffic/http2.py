@@ -24,6 +24,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
+import pytest_egress.traffic.http2_frames as frames
 from pytest_egress.traffic.fields import (
     MAX_HEADER_BYTES,
     Head,
@@ -33,22 +34,9 @@ from pytest_egress.traffic.fields import (
     size_of,
 )
 from pytest_egress.traffic.heads import fault_in_http2
-from pytest_egress.traffic.http1 import percent_encoded
+from pytest_egress.traffic.http1 import percent_encoded, response_fields
 from pytest_egress.traffic.http2_ends import ClientEnds, KeepingDecoder
 from pytest_egress.traffic.http2_errors import told
-from pytest_egress.traffic.http2_frames import (
-    ACK,
-    DATA,
-    GOAWAY,
-    HEAD_BYTES,
-    HEADERS,
-    PREFACE,
-    SETTINGS,
-    FrameCutter,
-    FrameTooLongError,
-    goaway_frame,
-    stream_of,
-)
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, shown
 
 MAX_STREAMS: Final = 100  # at once, of a connection: what h2, nginx and Go's server allow at least
@@ -140,8 +128,8 @@ class Http2:
         self._decoder.max_header_list_size = self._h2.decoder.max_header_list_size
         self._h2.decoder = self._decoder
         self._ends = ClientEnds()
-        self._cutter = FrameCutter(MAX_FRAME_BYTES)
-        self._preface_left = len(PREFACE)
+        self._cutter = frames.FrameCutter(MAX_FRAME_BYTES)
+        self._preface_left = len(frames.PREFACE)
         self._resets = Bucket(clock)
         self._idle_frames = 0
         self._unpaid = 0  # bytes of the connection's window that have come and were not given back
@@ -177,14 +165,14 @@ class Http2:
                 yield from self._receive_frame(frame)
         except h2.exceptions.ProtocolError as error:  # h2 has made the GOAWAY
             raise Http2Error(told(error)) from error
-        except FrameTooLongError as error:
+        except frames.FrameTooLongError as error:
             raise self._refuse(h2.errors.ErrorCodes.FRAME_SIZE_ERROR, str(error)) from error
 
     def _without_preface(self, data: bytes) -> bytes:
         if not (left := self._preface_left):
             return data
         begun = data[:left]
-        if not PREFACE.startswith(begun, len(PREFACE) - left):
+        if not frames.PREFACE.startswith(begun, len(frames.PREFACE) - left):
             text = f"it does not begin with HTTP/2's preface, but with {shown(begun)}"
             raise self._refuse(h2.errors.ErrorCodes.PROTOCOL_ERROR, text)
         self._preface_left -= len(begun)
@@ -196,10 +184,13 @@ class Http2:
             # h2 would take it for the end of the connection, and answer no stream that is open any more.
             self.is_leaving = True
             return
-        kind, brings = frame[3], len(frame) > HEAD_BYTES
-        self._idle_frames = 0 if brings and kind in (DATA, HEADERS) else self._idle_frames + 1
-        if kind == SETTINGS and frame[4] & ACK and brings:  # to h2 that is another error
-            text = f"SETTINGS acknowledge, and have {len(frame) - HEAD_BYTES} bytes"
+        kind, brings = frame[3], len(frame) > frames.HEAD_BYTES
+        self._idle_frames = (
+            0 if brings and kind in (frames.DATA, frames.HEADERS) else self._idle_frames + 1
+        )
+        # To h2 this is another error.
+        if kind == frames.SETTINGS and frame[4] & frames.ACK and brings:
+            text = f"SETTINGS acknowledge, and have {len(frame) - frames.HEAD_BYTES} bytes"
             raise self._refuse(h2.errors.ErrorCodes.FRAME_SIZE_ERROR, text)
         if self._idle_frames > IDLE_FRAMES:
             text = f"{IDLE_FRAMES} frames in a row brought neither a request nor a body"
@@ -214,7 +205,7 @@ class Http2:
             if (came := self._translate(event)) is not None:
                 yield came
         if late:
-            yield Unreadable(stream=stream_of(frame), why=late)
+            yield Unreadable(stream=frames.stream_of(frame), why=late)
             if not events:  # h2 tells of a stream that it resets for the first time alone
                 self._count_reset()
 
@@ -225,9 +216,9 @@ class Http2:
 
     def _is_farewell(self, frame: bytes) -> bool:
         """Whether a frame is a GOAWAY that breaks no rule."""
-        if frame[3] != GOAWAY:
+        if frame[3] != frames.GOAWAY:
             return False
-        whole = len(frame) >= len(goaway_frame(0)) and stream_of(frame) == 0
+        whole = len(frame) >= len(frames.goaway_frame(0)) and frames.stream_of(frame) == 0
         return whole and not self._cutter.is_in_block
 
     def _translate(self, event: h2.events.Event) -> Came | None:
@@ -346,7 +337,7 @@ class Http2:
 
     def goaway(self) -> bytes:
         """No request is taken after it, and those that came are answered; the GOAWAY of h2 would close every stream."""
-        return goaway_frame(self.last_stream)
+        return frames.goaway_frame(self.last_stream)
 
     @property
     def last_stream(self) -> int:
@@ -441,12 +432,8 @@ def sendable_pairs(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[bytes, byt
 
 def reset_text(event: h2.events.StreamReset) -> str:
     code = event.error_code
-    name = getattr(code, "name", code)
-    return (
-        f"the client reset the stream ({name})"
-        if event.remote_reset
-        else f"the stream was reset ({name})"
-    )
+    what = "the client reset the stream" if event.remote_reset else "the stream was reset"
+    return f"{what} ({getattr(code, 'name', code)})"
 
 
 def ended_text(error: h2.exceptions.ProtocolError) -> str:
@@ -454,6 +441,4 @@ def ended_text(error: h2.exceptions.ProtocolError) -> str:
 
 
 def response_headers(response: Response, date: str, *, framed: bool) -> Headers:
-    from pytest_egress.traffic.http1 import response_fields
-
     return fields(response_fields(response, date, framed=framed))

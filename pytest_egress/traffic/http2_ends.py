@@ -13,17 +13,8 @@ from typing import Any, Final, TypeAlias
 
 import h2.connection
 
+import pytest_egress.traffic.http2_frames as frames
 from pytest_egress.base.escaping import escaped
-from pytest_egress.traffic.http2_frames import (
-    CONTINUATION,
-    DATA,
-    END_HEADERS,
-    END_STREAM,
-    HEAD_BYTES,
-    HEADERS,
-    RST_STREAM,
-    stream_of,
-)
 
 MAX_UNENDED: Final = 10_000
 """Streams that are known as not ended. Of those that we reset a client may say no more: the oldest is forgotten."""
@@ -61,28 +52,28 @@ class ClientEnds:
             What its client should not have sent, as a text; "" for a frame that is none of that.
         """
         kind = frame[3]
-        if kind == DATA:
-            return self._take_data(stream_of(frame), frame)
-        if kind == HEADERS:
-            self._begin_block(stream_of(frame), ends=bool(frame[4] & END_STREAM))
-        elif kind == RST_STREAM:
-            self._unended.pop(stream_of(frame), None)
+        if kind == frames.DATA:
+            return self._take_data(frames.stream_of(frame), frame)
+        if kind == frames.HEADERS:
+            self._begin_block(frames.stream_of(frame), ends=bool(frame[4] & frames.END_STREAM))
+        elif kind == frames.RST_STREAM:
+            self._unended.pop(frames.stream_of(frame), None)
             return ""
-        elif kind != CONTINUATION:
+        elif kind != frames.CONTINUATION:
             return ""
-        if not frame[4] & END_HEADERS or not self._is_offence(fields):
+        if not frame[4] & frames.END_HEADERS or not self._is_offence(fields):
             return ""
-        self._offender = stream_of(frame)
+        self._offender = frames.stream_of(frame)
         return f"HEADERS {late_text(self._offender)}: {fields_text(fields)}"
 
     def _take_data(self, number: int, frame: bytes) -> str:
         is_late = number <= self._last and number not in self._unended
-        if frame[4] & END_STREAM:
+        if frame[4] & frames.END_STREAM:
             self._unended.pop(number, None)
-        if not is_late or len(frame) == HEAD_BYTES or number == self._offender:
+        if not is_late or len(frame) == frames.HEAD_BYTES or number == self._offender:
             return ""
         self._offender = number
-        return f"DATA of {len(frame) - HEAD_BYTES} bytes {late_text(number)}"
+        return f"DATA of {len(frame) - frames.HEAD_BYTES} bytes {late_text(number)}"
 
     def _begin_block(self, number: int, *, ends: bool) -> None:
         self._block_is_first, self._block_ends = number > self._last, ends
