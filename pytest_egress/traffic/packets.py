@@ -77,13 +77,13 @@ class Packet:
         prefix: The prefix that the rule which logged it has; "" for none.
     """
 
-    sequence: int | None
     protocol: int | None
     protocol_name: str
     destination: str
     port: int | None
     size: int
     payload: bytes
+    sequence: int | None = None
     type: int | None = None
     code: int | None = None
     begins: bytes = b""
@@ -96,27 +96,23 @@ def parse_packets(data: bytes) -> Iterator[Packet]:
         if kind != _PACKET:
             continue
         found = attributes(body[4:])
-        payload, sequence = found.get(_PAYLOAD, b""), _number(found.get(_SEQUENCE, b""))
+        payload, sequence = found.get(_PAYLOAD, b""), found.get(_SEQUENCE, b"")
         ethertype = int.from_bytes(found[_HEADER][:2], "big") if _HEADER in found else 0
-        packet = _ip(payload, sequence) if not ethertype or ethertype in _IP else None
-        packet = packet or _frame(ethertype, found.get(_FRAME_HEADER, b""), payload, sequence)
+        packet = _ip(payload) if not ethertype or ethertype in _IP else None
+        packet = packet or _frame(ethertype, found.get(_FRAME_HEADER, b""), payload)
         if packet is None:
             continue
         prefix = found.get(_PREFIX, b"").rstrip(b"\0").decode("ascii", "replace")
-        yield replace(packet, prefix=prefix) if prefix else packet
+        number = int.from_bytes(sequence, "big") if len(sequence) == 4 else None
+        yield replace(packet, sequence=number, prefix=prefix)
 
 
-def _number(data: bytes) -> int | None:
-    return int.from_bytes(data, "big") if len(data) == 4 else None
-
-
-def _frame(ethertype: int, header: bytes, payload: bytes, sequence: int | None) -> Packet | None:
+def _frame(ethertype: int, header: bytes, payload: bytes) -> Packet | None:
     """The packet as known by its Ethernet frame alone; None where it came without one."""
     if len(header) < _FRAME_HEADER_BYTES:
         return None
     asked = ethertype == _ARP and len(payload) >= _ARP_BYTES
     return Packet(
-        sequence=sequence,
         protocol=None,
         protocol_name=ETHERTYPE_NAMES.get(ethertype, f"ethertype 0x{ethertype:04x}"),
         destination=str(IPv4Address(payload[24:28])) if asked else header[:6].hex(":"),
@@ -126,7 +122,7 @@ def _frame(ethertype: int, header: bytes, payload: bytes, sequence: int | None) 
     )
 
 
-def _ip(data: bytes, sequence: int | None) -> Packet | None:
+def _ip(data: bytes) -> Packet | None:
     """The IP packet (RFC 791, RFC 8200); None where its header is not complete."""
     version = data[0] >> 4 if data else 0
     if version == 4 and len(data) >= 20:
@@ -134,12 +130,12 @@ def _ip(data: bytes, sequence: int | None) -> Packet | None:
         size = max(int.from_bytes(data[2:4], "big") - header, 0)
         first = not int.from_bytes(data[6:8], "big") & 0x1FFF  # the fragment offset
         address = str(IPv4Address(data[16:20]))
-        return _transport(data[9], address, size, data[header:], sequence, first)
+        return _transport(data[9], address, size, data[header:], first)
     if version == 6 and len(data) >= 40:
         protocol, header, first = _after_extensions(data)
         size = max(int.from_bytes(data[4:6], "big") + 40 - header, 0)
         address = str(IPv6Address(data[24:40]))
-        return _transport(protocol, address, size, data[header:], sequence, first)
+        return _transport(protocol, address, size, data[header:], first)
     return None
 
 
@@ -157,13 +153,10 @@ def _after_extensions(data: bytes) -> tuple[int, int, bool]:
     return protocol, offset, first
 
 
-def _transport(
-    protocol: int, destination: str, size: int, data: bytes, sequence: int | None, first: bool
-) -> Packet:
+def _transport(protocol: int, destination: str, size: int, data: bytes, first: bool) -> Packet:
     ports = first and protocol in _HAVE_PORTS and len(data) >= 4
     icmp = first and protocol in (ICMP, ICMPV6) and len(data) >= 2
     return Packet(
-        sequence=sequence,
         protocol=protocol,
         protocol_name=PROTOCOL_NAMES.get(protocol, f"protocol {protocol}"),
         destination=destination,
