@@ -312,7 +312,6 @@ class Mail(Entry):
 
 
 def printable(address: str) -> str:
-    """What is not printable is escaped, and a long address is cut."""
     return cut(repr(address)[1:-1], SHOWN_VALUE)
 
 

@@ -84,7 +84,6 @@ def parse_query(text: str) -> MultiDict[str]:
 
 
 def charset_of(content_type: str) -> str:
-    """The charset of a Content-Type, else "utf-8"."""
     charset = "utf-8"
     for part in content_type.split(";")[1:]:
         key, _, value = part.strip().partition("=")
@@ -125,11 +124,8 @@ def room_for(content: bytes, content_type: str) -> int:
     """As an `Account` counts memory."""
     if is_multipart(content_type):  # of which `MAX_PARTS` bounds the number
         return len(content)
-    return (
-        len(content) + (content.count(b"&") + 1) * OBJECT_BYTES
-        if is_urlencoded(content_type)
-        else 0
-    )
+    pairs = content.count(b"&") + 1
+    return len(content) + pairs * OBJECT_BYTES if is_urlencoded(content_type) else 0
 
 
 def is_urlencoded(content_type: str) -> bool:
@@ -163,7 +159,11 @@ def parse_multipart(content: bytes, content_type: str) -> Form:
     except ValueError as error:
         raise ContentError(f"the body is no multipart/form-data: {error}") from None
     return Form(
-        fields=MultiDict((part.name, field_text(part)) for part, is_file in parts if not is_file),
+        fields=MultiDict(
+            (part.name, decode_text(part.content, part.content_type))
+            for part, is_file in parts
+            if not is_file
+        ),
         files=MultiDict((part.name, part) for part, is_file in parts if is_file),
     )
 
@@ -271,10 +271,6 @@ def wire_text(data: bytes) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return data.decode("latin-1")
-
-
-def field_text(part: FormFile) -> str:
-    return decode_text(part.content, part.content_type)
 
 
 def parse_cookies(fields: Iterable[str]) -> MultiDict[str]:

@@ -226,7 +226,6 @@ def checked_pair(pair: Any) -> tuple[str, str | bytes]:
 
 
 def metadata_fields(metadata: Metadata) -> list[tuple[str, str]]:
-    """Bytes go in base64, without padding."""
     return [(key, field_value(value)) for key, value in metadata]
 
 

@@ -167,29 +167,24 @@ class Incomplete(Protocol):
     @property
     def content(self) -> bytes:
         """The whole body, as it was sent. Where it has not been read, it is read and kept."""
-        ...
 
     @property
     def trailers(self) -> Headers:
         """They are there once the body has been read."""
-        ...
 
     @property
     def streamed(self) -> int | None:
         """How many bytes `stream` has given; None where nobody has called it, and the content can be read."""
-        ...
 
     @property
     def is_whole(self) -> bool:
         """Whether the content is there, so that nobody has to wait for it."""
-        ...
 
     @property
     def disconnected(self) -> bool: ...
 
     def stream(self) -> Iterator[bytes]:
         """None of the pieces is kept."""
-        ...
 
     def send_interim(self, status_code: int, headers: Headers) -> None: ...
 
@@ -846,7 +841,6 @@ def check_status(status_code: object) -> int:
 
 
 def check_type(name: str, value: Any, *types: type) -> Any:
-    """Return the value, or raise a TypeError that names the argument."""
     if not isinstance(value, types):
         wanted = " or ".join(kind.__name__ for kind in types)
         raise TypeError(
@@ -951,7 +945,6 @@ def check_reason(reason: object) -> str:
 
 
 def checked_fields(source: HeaderSource | None) -> Headers:
-    """Return the header fields, or raise for the first that cannot be sent."""
     if not source:
         return NO_FIELDS
     headers = Headers(source)

@@ -104,9 +104,7 @@ def is_handshake(request: Request) -> bool:
     return True
 
 
-def accept(
-    request: Request, subprotocols: Sequence[str] = (), *, compressed: bool = True
-) -> Handshake:
+def accept(request: Request, subprotocols: Sequence[str] = ()) -> Handshake:
     """Agree to the handshake of a request (RFC 6455 section 4.2.2, RFC 8441 section 5).
 
     The subprotocols are those that the server speaks, the best one first.
@@ -126,7 +124,7 @@ def accept(
     subprotocol = next((each for each in subprotocols if each in offered), None)
     if subprotocol is not None:
         fields.append(("Sec-WebSocket-Protocol", subprotocol))
-    extensions = request.headers.get("sec-websocket-extensions", "") if compressed else ""
+    extensions = request.headers.get("sec-websocket-extensions", "")
     if (deflate := agreed_deflate(extensions)) is not None:
         fields.append(("Sec-WebSocket-Extensions", "; ".join(filter(None, [DEFLATE, deflate]))))
     return Handshake(
