@@ -33,8 +33,12 @@ def is_users(frame: FrameType) -> bool:
 
 def is_plumbing(frame: FrameType) -> bool:
     """A handler's event loop runs in asyncio, the pool that starts sidecars in concurrent.futures."""
-    module = str(frame.f_globals.get("__name__", ""))
-    return is_ours(frame) or module.partition(".")[0] in ("asyncio", "concurrent")
+    return is_ours(frame) or package_of(frame) in ("asyncio", "concurrent")
+
+
+def package_of(frame: FrameType) -> str:
+    """The top-level package, or module, whose code a frame runs."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def hide_from_tracebacks() -> None:

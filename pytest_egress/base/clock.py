@@ -6,13 +6,9 @@ Neither changes `clock_gettime` of CLOCK_MONOTONIC or CLOCK_REALTIME_COARSE.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    import asyncio
+from typing import Final
 
 WALL: Final = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
 """CLOCK_REALTIME_COARSE (clock_gettime(2)), exact to some milliseconds: `time` has no name for it."""
@@ -45,9 +41,3 @@ def monotonic() -> float:
 def wall() -> float:
     """Seconds since the epoch, which jump with the machine's clock."""
     return time.clock_gettime(WALL)
-
-
-def run_by_real_clock(loop: asyncio.AbstractEventLoop) -> None:
-    """The own clock of asyncio stops where a test freezes `time`."""
-    with contextlib.suppress(AttributeError):  # uvloop has its own
-        loop.time = monotonic  # type: ignore[method-assign]

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
-from pytest_egress.base.callers import is_plumbing
+from pytest_egress.base.callers import is_plumbing, package_of
 
 
 def is_of(entry: TracebackType, *packages: str) -> bool:
-    module = str(entry.tb_frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] in packages
+    return package_of(entry.tb_frame) in packages
 
 
 def entries_of(traceback: TracebackType | None) -> Iterator[TracebackType]:

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, ContextVar
 from typing import Any, Final, Generic, TypeVar
 
-from pytest_egress.base.clock import LOOK_SECONDS, run_by_real_clock
+from pytest_egress.base.clock import LOOK_SECONDS, monotonic
 from pytest_egress.base.unawaited import Unawaited, first_of, is_lost
 
 END_SECONDS: Final = 10.0  # for everything on a loop to end; then an error names it
@@ -197,7 +197,8 @@ class Running(Future[Result]):
             result = await make()
             if self._tasks:
                 await asyncio.sleep(0)  # the last may have yet to begin
-                self._check()
+                if (error := self._lost()) is not None:
+                    raise error
             self.set_result(result)
         except asyncio.CancelledError as error:  # it may have waited for a task that had failed
             self.set_exception(self._lost() or error)
@@ -213,10 +214,6 @@ class Running(Future[Result]):
     def _forget(self, task: asyncio.Task[Any]) -> None:
         if not is_lost(task):
             self._tasks.pop(task, None)
-
-    def _check(self) -> None:
-        if (error := self._lost()) is not None:
-            raise error
 
     def _lost(self) -> BaseException | None:
         failed = [task.exception() for task in self._tasks if is_lost(task)]
@@ -400,7 +397,8 @@ def in_thread(function: Callable[[], Any]) -> asyncio.Future[Any]:
 
 def new_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
-    run_by_real_clock(loop)
+    with contextlib.suppress(AttributeError):  # uvloop has a clock of its own
+        loop.time = monotonic  # type: ignore[method-assign]  # asyncio's stops where a test freezes `time`
     loop.set_exception_handler(log_unless_raised)
     return loop
 

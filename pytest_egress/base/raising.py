@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Final
 
+from pytest_egress.base.callers import package_of
+
 MARK: Final = "_egress_mark"
 """The attribute of an exception for the mark of who raised it."""
 
@@ -45,9 +47,5 @@ def raising(error: BaseException) -> list[FrameType]:
     while trace is not None:
         frames.insert(0, trace.tb_frame)
         trace = trace.tb_next
-    outer = (at for at, frame in enumerate(frames) if not is_asyncio(frame))
+    outer = (at for at, frame in enumerate(frames) if package_of(frame) != "asyncio")
     return frames[: max(next(outer, len(frames)), 1)]
-
-
-def is_asyncio(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "asyncio"
