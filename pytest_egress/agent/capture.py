@@ -111,7 +111,8 @@ class Capture:
         if self.ipv6:
             self.tcp += tcp6
             self.dns.append(_required(dns6))
-        ports = [_ports(tcp, dns) for tcp, dns in zip(self.tcp[::LISTENERS], self.dns, strict=True)]
+        pairs = zip(self.tcp[::LISTENERS], self.dns, strict=True)
+        ports = [(tcp.getsockname()[1], dns.getsockname()[1]) for tcp, dns in pairs]
         self.frames = load_rules(ports[0], ports[1] if self.ipv6 else None)
         self.packets = _packets()
         self.monitors = [_rules_monitor(), _network_monitor()]  # last: they must not report ours
@@ -279,6 +280,13 @@ def _has_ipv6_address(index: int) -> bool:
     return True
 
 
+def target_addresses(ipv6: bool) -> list[tuple[int, str]]:
+    """The addresses on which a target may listen, in the order in which they are tried, each after its family."""
+    both = [(_socket.AF_INET, "127.0.0.1"), (_socket.AF_INET6, "::1")]
+    both += [(_socket.AF_INET, ADDRESS4), (_socket.AF_INET6, ADDRESS6)]
+    return both if ipv6 else both[::2]
+
+
 def _interface(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
     return pack("=BxHiII", 0, 0, index, flags, change)  # ifinfomsg
 
@@ -394,10 +402,6 @@ def _dns(family: int) -> Socket | None:
 def _required(sock: Socket | None) -> Socket:
     assert sock is not None
     return sock
-
-
-def _ports(tcp: Socket, dns: Socket) -> tuple[int, int]:
-    return tcp.getsockname()[1], dns.getsockname()[1]
 
 
 def _roomy(sock: Socket) -> Socket:

@@ -177,9 +177,7 @@ def dial_rule(
         condition += _payload(_TRANSPORT, 2, 2) + _compare(pack("!H", port))
     if begins:
         condition += _payload(_TRANSPORT, 0, len(begins)) + _compare(begins)
-    what, needs = "the nftables rule (a dial)", "NF_TABLES"
-    body = attribute(1, text(TABLE)) + attribute(2, text("dials")) + nest(4, condition + end)
-    return _request(what, needs, _NEWRULE, CREATE | (0 if first else APPEND), body)
+    return _rule("dials", "a dial", "NF_TABLES", condition + end, place=0 if first else APPEND)
 
 
 def no_dial_rules() -> Request:
@@ -223,8 +221,8 @@ def _judge_rules() -> list[Request]:
         # Packets without a socket's owner are the kernel's own: multicast joins, and replies to forged sources.
         # No program sent them, so they are dropped and not recorded.
         *(
-            _rule("judge", "kernel", "NF_TABLES", it)
-            for it in map(_kernels_own, (ICMP, IGMP, ICMPV6))
+            _rule("judge", "kernel", "NF_TABLES", _protocol(it) + _verdict(_DROP))
+            for it in (ICMP, IGMP, ICMPV6)
         ),
         _rule("judge", "the rest", "NF_TABLES", refuse),
     ]
@@ -299,10 +297,16 @@ def _chain(name: str, kind: str, priority: int, needs: str) -> Request:
 
 
 def _rule(
-    chain: str, what: str, needs: str, expressions: bytes, family: int = NFPROTO_INET
+    chain: str,
+    what: str,
+    needs: str,
+    expressions: bytes,
+    family: int = NFPROTO_INET,
+    *,
+    place: int = APPEND,
 ) -> Request:
     body = attribute(1, text(TABLE)) + attribute(2, text(chain)) + nest(4, expressions)
-    return _request(f"the nftables rule ({what})", needs, _NEWRULE, CREATE | APPEND, body, family)
+    return _request(f"the nftables rule ({what})", needs, _NEWRULE, CREATE | place, body, family)
 
 
 def _redirect(what: str, condition: bytes, port: int, ports: int = 1) -> Request:
@@ -436,11 +440,6 @@ def _by_way_of(interface: str, operator: int = _EQUAL) -> bytes:
 
 def _to_last_port(operator: int = _EQUAL) -> bytes:
     return _payload(_TRANSPORT, 2, 2) + _compare(pack("!H", LAST_PORT), operator)
-
-
-def _kernels_own(protocol: int) -> bytes:
-    """Drop packets of a protocol that no process sent: the rule for those of processes comes before."""
-    return _protocol(protocol) + _verdict(_DROP)
 
 
 def _masked(mask: bytes) -> bytes:

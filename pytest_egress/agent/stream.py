@@ -12,8 +12,7 @@ import posix
 from struct import Struct
 from time import monotonic
 
-from .addresses import ADDRESS4, ADDRESS6
-from .capture import FRAMES, LISTENER, Capture, CaptureError, dropped
+from .capture import FRAMES, LISTENER, Capture, CaptureError, dropped, target_addresses
 from .dials import Dials
 from .mux import AGENT, Mux
 from .mux_frames import DNS, MONITORS, PACKETS, Bye, Data, Datagram, Event, Fin, Open, Reset
@@ -231,7 +230,7 @@ class Agent:
         elif word == DIALS:
             self._changes[event.stream] = b""
         elif word == CONNECT:
-            self._dial(Dial(event.stream, int(rest), self._addresses()))
+            self._dial(Dial(event.stream, int(rest), target_addresses(self._capture.ipv6)))
         else:
             self._mux.refuse(event.stream, errno.EINVAL, f"no such purpose: {event.purpose!r}")
 
@@ -298,12 +297,6 @@ class Agent:
             self._interests.want(listener.fileno(), events)
 
     # Connections to the target.
-
-    def _addresses(self) -> list[tuple[int, str]]:
-        families = [(_socket.AF_INET, "127.0.0.1", ADDRESS4), (_socket.AF_INET6, "::1", ADDRESS6)]
-        usable = families if self._capture.ipv6 else families[:1]
-        loopback = [(family, address) for family, address, _ in usable]
-        return [*loopback, *((family, address) for family, _, address in usable)]
 
     def _dial(self, dial: Dial) -> None:
         """Where no address is left, the stream is refused with the first error."""

@@ -15,19 +15,8 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 
-from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6
-from pytest_egress.agent.capture import FRAMES, dropped
-from pytest_egress.agent.main import (
-    CHANGED,
-    CONTROL,
-    FAILED,
-    JOINED,
-    MOVE,
-    PUT_BACK,
-    READY,
-    SOCKETS,
-    WITH,
-)
+import pytest_egress.agent.main as agent
+from pytest_egress.agent.capture import FRAMES, dropped, target_addresses
 from pytest_egress.agent.original_destination import original_destination
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.forks import close_in_forked_children
@@ -54,27 +43,15 @@ class DescriptorLink:
     closes its copies, and never shuts down its parent's sockets.
 
     Attributes:
-        tcp: Listeners on 127.0.0.1 and, with IPv6, on ::1. Every TCP connection of the target
-            arrives on one of them.
-        dns: UDP sockets on the same addresses, where every DNS query arrives. `sendto` answers it.
-        packets: The NFLOG socket with all other packets, for `traffic.packets.parse_packets`.
-        channel: The connection to the agent. Nothing is read from it but end of file, when the
-            sidecar has ended; requests for more sockets have a connection of their own.
+        tcp: Listeners on 127.0.0.1 and, with IPv6, on ::1.
+        channel: The connection to the agent. Nothing is read from it but end of file: requests for more sockets have
+            a connection of their own.
         frames: Whether `packets` also has the frames that packet sockets send.
-        most: How many connections of the target it carries at once: only the kernel limits them.
         keeps_sidecar: Whether `close` leaves the sidecar, so that `renew` can be called.
     """
 
-    tcp: tuple[socket.socket, ...]
-    dns: tuple[socket.socket, ...]
-    packets: socket.socket
-    monitors: tuple[socket.socket, ...]
-    channel: socket.socket
     reason = "it has ended"
-    most = sys.maxsize
-    ipv6: bool
-    frames: bool
-    own_port: int
+    most = sys.maxsize  # only the kernel limits them
 
     def __init__(
         self,
@@ -87,7 +64,7 @@ class DescriptorLink:
         self.tcp = (*sockets["tcp4"], *sockets.get("tcp6", ()))
         self.dns = (*sockets["dns4"], *sockets.get("dns6", ()))
         (self.packets,), self.monitors = sockets["packets"], tuple(sockets["monitors"])
-        (self._control,) = sockets[CONTROL]
+        (self._control,) = sockets[agent.CONTROL]
         self._control.settimeout(REFILL_SECONDS)
         self._lock = threading.Lock()
         self._spare: dict[int, list[socket.socket]] = {socket.AF_INET: [], socket.AF_INET6: []}
@@ -109,11 +86,11 @@ class DescriptorLink:
             channel.close()
             raise LinkError(f"The sidecar's sockets did not arrive: {error}.") from error
         word, _, text = data.partition(b" ")
-        if word != READY:
+        if word != agent.READY:
             channel.close()
-            said = text.decode("utf-8", "replace") if word == FAILED else ""
+            said = text.decode("utf-8", "replace") if word == agent.FAILED else ""
             raise LinkError(said or "The sidecar ended before it handed over its sockets.")
-        names, _, features = text.decode("utf-8", "replace").partition(f" {WITH.decode()} ")
+        names, _, features = text.decode("utf-8", "replace").partition(f" {agent.WITH.decode()} ")
         try:
             return cls(channel, by_name(names, sockets), features.split())
         except (KeyError, ValueError):
@@ -141,13 +118,13 @@ class DescriptorLink:
                 answer = self._ask(message)[0]
         except OSError as error:
             raise LinkError(NOT_CHANGED.format(error)) from error
-        if answer != CHANGED:
+        if answer != agent.CHANGED:
             raise LinkError(NOT_CHANGED.format(reason_in(answer)))
 
     def connect(self, port: int, timeout: float) -> socket.socket:
         deadline = monotonic() + timeout
         failures: list[OSError] = []
-        for family, address in self._addresses():
+        for family, address in target_addresses(self.ipv6):
             sock = self._take(family)
             try:
                 sock.settimeout(max(deadline - monotonic(), 0.001))
@@ -178,13 +155,13 @@ class DescriptorLink:
     def is_joined(self) -> bool:
         """Whether the engine has started a target here (`agent.main.JOINED`); OSError where the sidecar has ended."""
         with self._lock:
-            return self._ask(JOINED)[0] == JOINED
+            return self._ask(agent.JOINED)[0] == agent.JOINED
 
     def put_back(self) -> bool:
         """Have the sidecar put back the files that a target shares with it; return whether they are as they were."""
         try:
-            self._control.send(PUT_BACK)
-            return self._control.recv(_TEXT_BYTES) == PUT_BACK
+            self._control.send(agent.PUT_BACK)
+            return self._control.recv(_TEXT_BYTES) == agent.PUT_BACK
         except OSError:  # the sidecar has ended
             return False
 
@@ -195,22 +172,17 @@ class DescriptorLink:
             LinkError: The sidecar could not; the text says why.
             OSError: It has ended.
         """
-        self.channel.send(MOVE)
+        self.channel.send(agent.MOVE)
         link = DescriptorLink.receive(self.channel)
         self._control.close()
         return link
-
-    def _addresses(self) -> Sequence[tuple[int, str]]:
-        both = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
-        both += [(socket.AF_INET, ADDRESS4), (socket.AF_INET6, ADDRESS6)]
-        return both if self.ipv6 else both[::2]
 
     def _take(self, family: int) -> socket.socket:
         with self._lock:
             self._check_open()
             if not self._spare[family]:
                 data, sockets = self._ask(b"6" if family == socket.AF_INET6 else b"4")
-                if data != SOCKETS:
+                if data != agent.SOCKETS:
                     raise OSError(errno.ENOTCONN, f"no socket from the sidecar: {reason_in(data)}")
                 self._spare[family] = sockets
             return self._spare[family].pop()

@@ -8,7 +8,6 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
-from types import TracebackType
 
 from pytest_egress.agent.main import NONCE_NAME, SOCKET_NAME
 from pytest_egress.base.sockets import Socket
@@ -70,10 +69,5 @@ class Rendezvous:
     def __enter__(self) -> Rendezvous:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

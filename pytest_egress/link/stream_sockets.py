@@ -15,11 +15,11 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import pytest_egress.base.sockets as sockets
+from pytest_egress.agent.capture import BACKLOG
 from pytest_egress.agent.pump import READABLE, WRITABLE, Interests
 from pytest_egress.agent.stream import CLIENT
 from pytest_egress.base.sockets import Socket
 
-BACKLOG: Final = 4096
 _MAX_WAITING: Final = 4 << 20  # bytes of a channel that wait for its reader
 
 
