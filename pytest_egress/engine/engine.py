@@ -14,6 +14,7 @@ import docker.utils
 import requests.exceptions
 from docker.errors import APIError, DockerException, create_api_error_from_http_exception
 
+import pytest_egress.engine.leftovers as leftovers
 from pytest_egress.base.once import once_property
 from pytest_egress.base.sockets import descriptor_limit
 from pytest_egress.engine.archive import CutArchiveError, File, Member, read_file, read_folder
@@ -28,20 +29,6 @@ from pytest_egress.engine.failures import (
 )
 from pytest_egress.engine.folder import RunFolder, remove_folders
 from pytest_egress.engine.images import find_image
-from pytest_egress.engine.leftovers import (
-    FAILURES,
-    FILLED,
-    FOLDER_LABEL,
-    NAME_LABEL,
-    SESSION_LABEL,
-    TARGET,
-    is_gone,
-    kept_name,
-    remove_container,
-    remove_image,
-    remove_labelled,
-    remove_orphans,
-)
 from pytest_egress.engine.progress import Progress
 from pytest_egress.engine.watchdog import Watchdog
 from pytest_egress.errors import EngineError
@@ -89,14 +76,11 @@ class Engine:
     """
 
     def __init__(
-        self,
-        client: Callable[[], DockerClient],
-        session: str,
-        address: str | None = None,
+        self, client: Callable[[], DockerClient], session: str, address: str | None = None
     ) -> None:
         self._make_client, self._address = client, address
-        self.labels: Final = {SESSION_LABEL: session}
-        self._label: Final = f"{SESSION_LABEL}={session}"
+        self.labels: Final = {leftovers.SESSION_LABEL: session}
+        self._label: Final = f"{leftovers.SESSION_LABEL}={session}"
         self.progress: Final = Progress()
         self.orphans: list[str] = []
         self.notes: list[str] = []
@@ -121,7 +105,7 @@ class Engine:
     @property
     def marks(self) -> dict[str, str]:
         """The labels of a container of this run, with the folder by which other runs see whether this one goes on."""
-        return {**self.labels, FOLDER_LABEL: self.folder}
+        return {**self.labels, leftovers.FOLDER_LABEL: self.folder}
 
     @once_property
     def _folder(self) -> RunFolder:
@@ -145,8 +129,8 @@ class Engine:
             self._watchdog = Watchdog(self._label, describe(client), self.folder)
         except OSError as error:  # no process can be started
             self._tell(f"there is no watchdog: {error}. {UNWATCHED}")
-        with suppress(*FAILURES):  # this run does not depend on it
-            self.orphans = remove_orphans(client)
+        with suppress(*leftovers.FAILURES):  # this run does not depend on it
+            self.orphans = leftovers.remove_orphans(client)
         for failure in remove_folders():
             self._tell(f"the watchdog of a run that was killed has failed: {failure}")
         return client
@@ -172,8 +156,8 @@ class Engine:
         """The container is labelled as ours (`POST /containers/create`); `name` is the image's, as the test has it."""
         labels = options.pop("labels", None) or {}
         named = labels if isinstance(labels, Mapping) else dict.fromkeys(labels, "")
-        own_name = f"{TARGET}{secrets.token_hex(6)}"
-        marks = {**named, **self.marks, NAME_LABEL: own_name}
+        own_name = f"{leftovers.TARGET}{secrets.token_hex(6)}"
+        marks = {**named, **self.marks, leftovers.NAME_LABEL: own_name}
         options = {"use_config_proxy": False} | options | {"name": own_name, "labels": marks}
         with engine_errors(f"create a container of {name!r}"):
             container = self.client.containers.create(str(image.id), **options)
@@ -224,11 +208,11 @@ class Engine:
     def commit(self, container: DockerContainer) -> Image:
         """The image has the container's labels and a name of ours (`POST /commit`)."""
         with engine_errors("make an image of a container"):
-            return container.commit(repository=FILLED, tag=secrets.token_hex(6))
+            return container.commit(repository=leftovers.FILLED, tag=secrets.token_hex(6))
 
     def remove_image(self, image: Image) -> None:
         """An image that a kept container uses stays, for a later run to remove."""
-        remove_image(self.client.api, image.attrs)
+        leftovers.remove_image(self.client.api, image.attrs)
 
     def stat(self, container: DockerContainer, path: str) -> dict[str, Any] | None:
         """The description of the file at a path of a container; None where there is none.
@@ -338,9 +322,9 @@ class Engine:
         """
         try:
             with engine_errors(f"remove the container {container.id}", passing=(APIError,)):
-                remove_container(self.client.api, str(container.id), kill=self.is_podman)
+                leftovers.remove_container(self.client.api, str(container.id), kill=self.is_podman)
         except APIError as error:
-            if not is_gone(error):
+            if not leftovers.is_gone(error):
                 raise EngineError(
                     f"cannot remove the container {container.id}: {explanation(error)}"
                 ) from None
@@ -351,7 +335,7 @@ class Engine:
         """The container stays for the user to inspect, under another name; its sidecar is removed."""
         self._kept.add(str(container.id))
         try:
-            container.rename(kept_name(str(container.name)))
+            container.rename(leftovers.kept_name(str(container.name)))
             container.kill()
         except APIError as error:
             if error.status_code not in (404, 409):  # gone, or not running
@@ -366,8 +350,8 @@ class Engine:
         """
         try:
             if "client" in self.__dict__:
-                with suppress(*FAILURES, EngineError):
-                    remove_labelled(self.client.api, self._label, self._kept)
+                with suppress(*leftovers.FAILURES, EngineError):
+                    leftovers.remove_labelled(self.client.api, self._label, self._kept)
                 self.client.close()
         finally:
             if self._watchdog is not None and (failure := self._watchdog.dismiss()):
@@ -439,13 +423,7 @@ def run_command(
     left: Callable[[], float],
     **options: Any,
 ) -> int:
-    """Run a command in a container, read its output, and return its exit code.
-
-    The output comes over a connection of our own: docker-py's loses bytes that it has read together with the headers.
-
-    Args:
-        left: The seconds that it may still take.
-    """
+    """As `Engine.exec`, over a connection of our own: docker-py's loses bytes that it has read with the headers."""
     made = api.exec_create(container, command, **options)["Id"]
     with connection_of(api) as sock:
         read_output(sock, f"/v{api.api_version}/exec/{made}/start", output, left)

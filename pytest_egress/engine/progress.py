@@ -61,8 +61,8 @@ class Progress:
         with self._changed:
             self._steps.append(step)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._tell, name="egress progress")
-                self._thread.daemon = True
+                tell, name = self._tell, "egress progress"
+                self._thread = threading.Thread(target=tell, name=name, daemon=True)
                 self._thread.start()
 
     def end(self, step: Step) -> None:
