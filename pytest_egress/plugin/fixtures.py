@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from pytest_egress.targets import handle as container_handle
 
 
-# Fixtures.
-
-
 @pytest.fixture
 def egress(class_egress: Egress, request: pytest.FixtureRequest) -> Iterator[Egress]:
     """Routes, containers, ledger and assertions of this test.

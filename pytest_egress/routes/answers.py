@@ -126,19 +126,15 @@ class Desk(Protocol):
 
     def take(self, mail: Envelope) -> Receipt:
         """Make a mail a call of the route, which takes one of its turns."""
-        ...
 
     def has_room(self, size: int) -> bool:
         """Whether there is room for so many bytes of a mail that has not come whole; 0 gives the room back."""
-        ...
 
     def refuse(self, mail: Envelope, why: str) -> None:
         """Record a refused mail, which fails the test; `why` is a sentence without its full stop."""
-        ...
 
     def note(self, text: str) -> None:
         """Add a sentence to the entry of the connection."""
-        ...
 
 
 class Service:
@@ -293,12 +289,11 @@ def check_answer(answer: object, *, raw: bool) -> object:
     Raises:
         TypeError, ValueError: The route cannot answer with it; the text lists what it takes.
     """
+    check = partial(check_answer, raw=raw)
     if isinstance(answer, AnswerSequence):
-        if any(isinstance(each, AnswerSequence) for each in answer.answers):
-            raise TypeError("a sequence() in a sequence(): write its answers in place")
-        return AnswerSequence(tuple(check_answer(each, raw=raw) for each in answer.answers))
+        return answer.checked(check)
     if isinstance(answer, Fault):
-        return check_fault(answer, check=partial(check_answer, raw=raw))
+        return check_fault(answer, check=check)
     if is_maker(answer):
         raise TypeError(not_made(answer))
     if isinstance(answer, Forward):
@@ -461,14 +456,9 @@ def with_status(result: tuple[Any, Any]) -> Response:
     status, body = result
     if isinstance(body, Fault):
         within = layers(body)[1]
-        raise TypeError(
-            f"({shown(status)}, {body}): a fault stands alone"
-            + (
-                ""
-                if within is UNSET
-                else f", around the pair: ({shown(status)}, {shown(within)}) in place of its answer"
-            )
-        )
+        pair = f", around the pair: ({shown(status)}, {shown(within)}) in place of its answer"
+        end = "" if within is UNSET else pair
+        raise TypeError(f"({shown(status)}, {body}): a fault stands alone{end}")
     if isinstance(body, (Response, tuple)) or (
         isinstance(body, int) and not isinstance(body, bool)
     ):

@@ -56,9 +56,6 @@ def asgi(app: App) -> AsgiApplication:
     return AsgiApplication(app)
 
 
-# ASGI.
-
-
 class AsgiApplication(Application):
     """An ASGI application as a handler, on one event loop for as long as routes use it."""
 
@@ -200,9 +197,7 @@ class AppCall(Running[None]):
         self.is_complete = self.is_gone = self._is_leaving = False
         self._events = events
         self._cut: BaseException | None = None
-        self.add_done_callback(
-            methodcaller("ended")
-        )  # a bound method would keep it from being freed
+        self.add_done_callback(methodcaller("ended"))  # a bound method would keep it alive
 
     async def _call(self) -> None:
         lifespan = self.thread.lifespan
@@ -330,18 +325,14 @@ class Conversation(AppCall):
 
     def __init__(self, request: Request, thread: AppThread) -> None:
         self._over = asyncio.Event()  # the body is complete, or the client is gone
-        self._taken = asyncio.Event()
-        super().__init__(request, thread, self._over, self._taken)
+        self.taken = asyncio.Event()  # the last piece: the application may send the next
+        super().__init__(request, thread, self._over, self.taken)
         self._received = False
         self._next_piece = Reads(partial(next, request.raw_stream(), b""))
         self._head: Response | None = None
         self._content: bytes | None = None
         self._streamed = self._finished = False
         self._timer: asyncio.TimerHandle | None = None
-
-    def piece_taken(self) -> None:
-        """The application may send the next piece."""
-        self._taken.set()
 
     def _scope(self, state: dict[str, Any]) -> dict[str, Any]:
         return scope_of(self.request, state)
@@ -387,13 +378,13 @@ class Conversation(AppCall):
             await self._piece(piece, more)
 
     async def _piece(self, piece: bytes, more: bool) -> None:
-        self._taken.clear()
+        self.taken.clear()
         if piece:
             self.items.put(piece)
         if not more:
             self._end_of_body()
         elif piece:
-            await self._taken.wait()
+            await self.taken.wait()
         else:
             await asyncio.sleep(0)
 
@@ -509,7 +500,7 @@ class AsgiBody(Iterator[bytes]):
     def _take(self, item: Beginning | bytes | End) -> bytes | None:
         """The piece that has been sent; None at the end."""
         if isinstance(item, bytes):
-            self._conversation.thread.call(self._conversation.piece_taken)
+            self._conversation.thread.call(self._conversation.taken.set)
             return item
         self._ended = True
         if isinstance(item, End) and item.error is not None:

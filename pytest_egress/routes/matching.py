@@ -124,8 +124,9 @@ class Match:
         """The conditions as keyword arguments of the declaration: `method='POST', path='/x'`."""
         fields = [(name, getattr(self, name)) for name in (*MATCH_TYPES, "json", "match")]
         given = [(name, value) for name, value in fields if value is not getattr(Match, name)]
+        masked = [(name, masked_matcher(name, value)) for name, value in given]
         return ", ".join(
-            f"{name}={shown_declaration(masked_matcher(name, value))}" for name, value in given
+            f"{name}={getattr(each, '__name__', shown(each))}" for name, each in masked
         )
 
 
@@ -301,8 +302,3 @@ def masked_matcher(name: str, value: Any) -> Any:
     if name == "content":
         return masked_bytes(value)
     return masked_json(value) if name == "json" else value
-
-
-def shown_declaration(value: object) -> str:
-    """A function is shown by its name."""
-    return str(getattr(value, "__name__", shown(value)))

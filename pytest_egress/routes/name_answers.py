@@ -13,7 +13,7 @@ from typing import Any, Final
 from pytest_egress.errors import AddressError
 from pytest_egress.routes.faults import Delayed, Fault, Silence, Truncated, shown_answer
 from pytest_egress.routes.sequences import AnswerSequence
-from pytest_egress.traffic.address import Address, parse_address
+from pytest_egress.traffic.address import Address, is_ip_address, parse_address
 from pytest_egress.traffic.dns_answers import (
     NAME_ANSWERS,
     NO_RECORDS,
@@ -37,9 +37,7 @@ def check_names(answer: object, records: Records = NO_RECORDS) -> object:
         TypeError, ValueError: DNS cannot answer so; the text lists what it can.
     """
     if isinstance(answer, AnswerSequence):
-        if any(isinstance(each, AnswerSequence) for each in answer.answers):
-            raise TypeError("a sequence() in a sequence(): write its answers in place")
-        return AnswerSequence(tuple(check_names(each, records) for each in answer.answers))
+        return answer.checked(lambda each: check_names(each, records))
     if isinstance(answer, Delayed):
         inner = check_names(answer.answer, records)
         if isinstance(inner, NameAnswer) and inner.rcode is None:
@@ -125,22 +123,14 @@ def name_address(address: Address, types: Mapping[str, object]) -> Address:
     if address.port is not None:
         raise AddressError(f"{address.text!r}: names have no port in DNS; leave it out")
     host = address.host
-    if "/" in host or ":" in host or host.rpartition(".")[2].isdigit():
-        if not is_ip(host):
-            raise AddressError(f"{address.text!r}: DNS is asked for names, and this is no name")
-        if set(types) != {"PTR"}:
-            raise AddressError(
-                f"{address.text!r}: DNS is asked for names, and this is no name; for the name of that address: "
-                f"egress.dns({address.text!r}, PTR={RECORD_EXAMPLES['PTR']!r})"
-            )
-        reverse = parse_address(ip_address(host).reverse_pointer, default_port=None)
-        return replace(reverse, text=address.text)
-    return address
-
-
-def is_ip(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    if "/" in host:
+        raise AddressError(f"{address.text!r}: DNS is asked for names, and this is no name")
+    if not is_ip_address(host):
+        return address
+    if set(types) != {"PTR"}:
+        raise AddressError(
+            f"{address.text!r}: DNS is asked for names, and this is no name; for the name of that address: "
+            f"egress.dns({address.text!r}, PTR={RECORD_EXAMPLES['PTR']!r})"
+        )
+    reverse = parse_address(ip_address(host).reverse_pointer, default_port=None)
+    return replace(reverse, text=address.text)

@@ -73,21 +73,25 @@ async def closed(sock: Any, transport: asyncio.BaseTransport) -> None:
         await asyncio.sleep(0)  # it closes the socket in the loop's next turn
 
 
-class ServerHandler:
-    """A `socketserver` server as a handler: it handles the connection by `finish_request`, as it would its own."""
+class LibraryHandler:
+    """A handler that is made of what a test has given, and is shown as that."""
 
-    def __init__(self, server: BaseServer) -> None:
-        self.server: Final = server
+    def __init__(self, given: Any) -> None:
+        self.given: Final = given
+
+    def __repr__(self) -> str:
+        return repr(self.given)
+
+
+class ServerHandler(LibraryHandler):
+    """A `socketserver` server as a handler: it handles the connection by `finish_request`, as it would its own."""
 
     def __call__(self, sock: Any) -> None:
         """The client's address is made up: two containers may have the same."""
-        self.server.finish_request(sock, ("egress", sock.fileno()))
-
-    def __repr__(self) -> str:
-        return repr(self.server)
+        self.given.finish_request(sock, ("egress", sock.fileno()))
 
 
-class AsyncHandler:
+class AsyncHandler(LibraryHandler):
     """A handler on asyncio's transports, which know nothing of a TLS socket: within TLS the gateway decrypts for it."""
 
 
@@ -111,9 +115,6 @@ class Faults(Unawaited):
 class StreamsHandler(AsyncHandler):
     """A function of a reader and a writer as a handler."""
 
-    def __init__(self, connected: Callable[..., Any]) -> None:
-        self.connected: Final = connected
-
     async def __call__(self, sock: Any) -> End | None:
         """Serve one connection, until the function has returned and all that it wrote has been sent.
 
@@ -136,7 +137,7 @@ class StreamsHandler(AsyncHandler):
         note_errors(sock, reader, "read", "readline", "readexactly", "readuntil")
         note_errors(sock, writer, "drain", "wait_closed")
         try:
-            result: object = self.connected(reader, writer)
+            result: object = self.given(reader, writer)
             if inspect.isawaitable(result):
                 result = await result
                 writer.close()
@@ -147,9 +148,6 @@ class StreamsHandler(AsyncHandler):
             await writer.wait_closed()
         faults.check()
         return result if isinstance(result, End) else None
-
-    def __repr__(self) -> str:
-        return repr(self.connected)
 
 
 def note_errors(sock: Any, stream: object, *names: str) -> None:
@@ -172,9 +170,6 @@ def note_errors(sock: Any, stream: object, *names: str) -> None:
 class ProtocolHandler(AsyncHandler):
     """A factory of `asyncio.Protocol`s as a handler."""
 
-    def __init__(self, factory: Any) -> None:
-        self.factory: Final = factory
-
     async def __call__(self, sock: Any) -> None:
         """Serve one connection, until its transport has closed the socket.
 
@@ -184,12 +179,9 @@ class ProtocolHandler(AsyncHandler):
             BaseException: The protocol raised it in a callback, or in a task that nobody awaits.
         """
         loop, faults = asyncio.get_running_loop(), Faults(sock)
-        transport, _ = await loop.connect_accepted_socket(self.factory, sock)
+        transport, _ = await loop.connect_accepted_socket(self.given, sock)
         try:
             await faults.end()
         finally:
             await closed(sock, transport)
         faults.check()
-
-    def __repr__(self) -> str:
-        return repr(self.factory)

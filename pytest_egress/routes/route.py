@@ -48,23 +48,18 @@ class CallLog(Protocol):
     @property
     def changed(self) -> AbstractContextManager[Any]:
         """The ledger's lock, which is re-entrant."""
-        ...
 
     def visible_window(self) -> object | None:
         """The only window whose calls count now; None where all count."""
-        ...
 
     def running(self) -> list[str]:
         """The names of the running containers; call it without holding the lock."""
-        ...
 
     def routes_changed(self) -> None:
         """Have the gateways check again whether a route still allows each open connection."""
-        ...
 
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Wait at most `timeout` seconds; return whether the condition holds."""
-        ...
 
 
 class Route(Generic[Call]):
@@ -250,7 +245,6 @@ class Route(Generic[Call]):
             self._expecting.add(self._log.visible_window())
 
     def _failure(self, what: str, lines: Iterable[str] = ()) -> CallError:
-        """The headline begins with the address."""
         error = CallError("\n".join([f"{self}: {what}", *lines]))
         error.headline = f"{self.address}: {what}, {self}"
         return error

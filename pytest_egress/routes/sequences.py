@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,3 +15,9 @@ class AnswerSequence:
 
     def __len__(self) -> int:
         return len(self.answers)
+
+    def checked(self, check: Callable[[Any], object]) -> AnswerSequence:
+        """`check` converts each answer to the form that the route uses; a sequence among them raises TypeError."""
+        if any(isinstance(each, AnswerSequence) for each in self.answers):
+            raise TypeError("a sequence() in a sequence(): write its answers in place")
+        return AnswerSequence(tuple(map(check, self.answers)))

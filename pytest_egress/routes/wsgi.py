@@ -41,9 +41,6 @@ def wsgi(app: App) -> WsgiApplication:
     return WsgiApplication(app)
 
 
-# WSGI.
-
-
 class WsgiApplication(Application):
     """A WSGI application as a handler. Many threads may call it at once; it holds nothing open between calls."""
 
