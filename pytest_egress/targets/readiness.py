@@ -36,7 +36,6 @@ class Strategy(Protocol):
 
     def missing(self, container: Probed) -> str | None:
         """What is still missing, in words; None where the condition is met."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -87,19 +86,17 @@ class Probe:
         self._reader = io.BufferedReader(_Reader(self))
 
     def sendall(self, data: bytes) -> None:
-        self._bounded().sendall(data)
+        self.bounded().sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedIOBase:
         assert mode == "rb", "http.client reads bytes"
         return self._reader
 
-    def read_into(self, buffer: memoryview) -> int:
-        return self._bounded().recv_into(buffer)
-
     def close(self) -> None:
         self._sock.close()
 
-    def _bounded(self) -> socket.socket:
+    def bounded(self) -> socket.socket:
+        """The socket, for one call; TimeoutError where the time is over."""
         left = self.deadline - monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
@@ -127,7 +124,7 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self._probe.read_into(buffer)
+        return self._probe.bounded().recv_into(buffer)
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ class Files:
     def read(self, path: str) -> File:
         """Read the regular file at a real path; LargeFileError where it has more than `MAX_FILE_BYTES`."""
         member = (self._folder(path) or {}).get(path)
-        file = member.file if member is not None and member.file is not None else self._read(path)
+        file = (member and member.file) or self._engine.read(self._container, path, MAX_FILE_BYTES)
         if not self._engine.is_podman:
             return file
         # Podman says that every file belongs to the container's user. Roots belong to root, and anyone may read them.
@@ -256,9 +256,6 @@ class Files:
         """The names in a folder, whose archive is read up to a limit; empty where it is no folder, or larger."""
         _, members = self._engine.members(self._container, folder, limit)
         return [name for name in members or () if name]
-
-    def _read(self, path: str) -> File:
-        return self._engine.read(self._container, path, MAX_FILE_BYTES)
 
     def _by_engine(self, path: str) -> tuple[str, FileKind]:
         stat = self._stat(path)
