@@ -11,9 +11,10 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `connect_faults`: which dials of its target the kernel refuses or drops, and the record of those.
 * `connection`: one accepted connection: its thread, its socket, its window.
 * `connections`: the open connections of a target, their limit, and which one is cut when the limit is reached.
-* `conversations`: an answer that reads and sends by itself, as the gateway sees it.
+* `conversation`: an answer that reads and sends by itself, as the gateway sees it.
 * `destination`: what a connection is for: address, port, name, SNI, TLS.
 * `dispatch`: finds out by a connection's first bytes what it carries, and passes it to the server for that.
+* `forwarding`: sends one request to real servers.
 * `http1_duplex`: both directions of one HTTP/1.1 request.
 * `http1_server`: reads HTTP/1.1 requests and sends responses.
 * `http2_batches`: has one worker serve all requests of HTTP/2 that one read has brought.
@@ -21,11 +22,13 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `http2_server`: reads the requests of an HTTP/2 connection, many at once.
 * `http2_stream`: one request of HTTP/2 and the way back to its client.
 * `http2_wire`: the socket of a connection on which many threads send.
+* `incoming`: a request whose head has been read, and what was decided about it.
 * `late_answers`: the answers of DNS that are sent later.
 * `late_heads`: the head of a response, sent alone where its body is late.
 * `lasting`: a call that may outlive its test, as a WebSocket does.
 * `leaves`: makes leaf certificates, good ones and those with one fault.
 * `name_turns`: which answer of a sequence a DNS query gets.
+* `named_hosts`: the host that a request names, and whether its connection is for that.
 * `names`: answers DNS queries, and knows which name an address was given out for.
 * `passing_duplex`: both directions of a request, before another one.
 * `patience`: how long a client may stop within a head or a body.
@@ -35,6 +38,7 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `raw_socket`: the sockets that raw handlers get.
 * `reach`: which upstream addresses are this machine's own, or otherwise reserved.
 * `recorder`: decides, records and counts the outcome of an attempt.
+* `replies`: the responses to requests that no handler answers.
 * `request_faults`: has a request fail as its answer says.
 * `server`: the gateway of one target, and its reader thread.
 * `site`: what the gateway knows of its target.

@@ -5,64 +5,56 @@ This module touches no client socket and knows no version of HTTP: a server read
 runs, and counted afterwards. A server asks `begins_at_head` first. Where that is not so, it has the whole body read.
 
 Threads: a request is answered on the thread that asks, and that may be any: the requests of one connection may be
-answered at the same time. No lock is held while a matcher, a handler or a body runs. `Forwarding.route` is set once,
-before the handler gets its request.
+answered at the same time. No lock is held while a matcher, a handler or a body runs.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import Context
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from typing import Any, Final, NamedTuple, Protocol
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
 
-import pytest_egress.gateway.upstream as upstream
-from pytest_egress.base.account import Hold, OverLimitError
-from pytest_egress.base.sockets import Socket, shut
-from pytest_egress.errors import AddressError, UpstreamError
+from pytest_egress.base.account import OverLimitError
+from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.bodies import Body
 from pytest_egress.gateway.calls import answer_request
-from pytest_egress.gateway.conversations import Call, Told
-from pytest_egress.gateway.lasting import Lasting
+from pytest_egress.gateway.conversation import Conversing
+from pytest_egress.gateway.forwarding import RESPONSES, Carrier, Forwarding
+from pytest_egress.gateway.incoming import Incoming, Ruling
 from pytest_egress.gateway.late_heads import LateHead
+from pytest_egress.gateway.named_hosts import (
+    authority_of_other,
+    is_misdirected,
+    meant,
+    named_by,
+    said,
+)
 from pytest_egress.gateway.names import Names
 from pytest_egress.gateway.recorder import Claim, Recorder, accepted, passes
-from pytest_egress.gateway.spoiling import (
-    Line,
-    SpoiledDuplex,
-    Spoiling,
-    StoppedError,
-    settled,
-    source_of,
+from pytest_egress.gateway.replies import (
+    failed_reply,
+    misdirected_reply,
+    no_reply,
+    opens_no_websocket,
+    own_reply,
+    rejected_reply,
+    unproved_reply,
 )
-from pytest_egress.gateway.upstream_body import UpstreamBody, whole
-from pytest_egress.gateway.upstreams import Owner, Upstreams, upstream_host
+from pytest_egress.gateway.spoiling import Line, StoppedError, left_note, settle, source_of
+from pytest_egress.gateway.upstream_body import UpstreamBody
+from pytest_egress.gateway.upstreams import Upstreams
 from pytest_egress.gateway.websocket_relay import WebSocketRelay
-from pytest_egress.ledger.report import (
-    blocked_body,
-    failed_upstream_body,
-    handler_error_body,
-    refused_body,
-    unrouted_body,
-)
+from pytest_egress.ledger.report import failed_upstream_body
 from pytest_egress.ledger.windows import STILL_STREAMED, Streams, stays
-from pytest_egress.routes.answers import (
-    AnsweredError,
-    Forward,
-    Handler,
-    check_forward,
-    forward,
-    held,
-)
+from pytest_egress.routes.answers import AnsweredError, Forward, Handler, held
 from pytest_egress.routes.asgi import AsgiApplication
 from pytest_egress.routes.asgi_websocket import AsgiWebSocket
-from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
+from pytest_egress.routes.duplex import ClientLeftError, DuplexAnswer
 from pytest_egress.routes.faults import Fault, layers, with_answer
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import (
@@ -77,10 +69,9 @@ from pytest_egress.routes.table import (
     spent_route,
 )
 from pytest_egress.routes.turns import takes_what_comes
-from pytest_egress.traffic.address import is_ip_address, normalise_host
-from pytest_egress.traffic.entries import Exchange, Outcome
-from pytest_egress.traffic.fields import MAX_BODY_BYTES, Head, size_of, split_authority, without
-from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, is_grpc, status_head
+from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.fields import MAX_BODY_BYTES, Head, size_of
+from pytest_egress.traffic.grpc import Code, is_grpc
 from pytest_egress.traffic.made_body import (
     BY_ITS_ROUTE,
     MAX_MADE_BYTES,
@@ -93,15 +84,10 @@ from pytest_egress.traffic.messages import (
     NO_FIELDS,
     UNSET,
     Headers,
-    HeaderSource,
     Request,
     Response,
     Unset,
-    cut,
-    host_port,
-    shown,
 )
-from pytest_egress.traffic.redaction import masked_authority
 from pytest_egress.traffic.websocket import WEBSOCKET, asks_for_websocket, is_handshake
 
 UNPROVED: Final = (
@@ -112,17 +98,10 @@ UNSEEN: Final = (
     "{route} would answer it, and its connection has not been shown that {given}: it was opened before the route was "
     "declared, or another route for the host comes first, and decides the handshake"
 )
-RESPONSES: Final = "responses"
 FREE_BYTES: Final = 1024
 """The content of a response that is kept without being counted: `MAX_ENTRIES` bounds all of them well enough."""
 
 SOON_SECONDS: Final = 0.25  # for the next piece of a call of gRPC that gets no answer
-LEFT_EARLY: Final = "the client closed before its response was sent ({})"
-WITH_CLIENT: Final = "its exchange with the upstream ended with it"
-CUT_OFF: Final = (
-    "pytest-egress ended the exchange before the upstream had answered: its test, its container, or what let it pass "
-    "was over"
-)
 NO_WEBSOCKET: Final = (
     "over HTTP/2 the status {} would tell its client that a WebSocket is open (RFC 8441 section 5), so that 501 was "
     "sent: websocket(handler) opens one"
@@ -137,71 +116,6 @@ NO_TUNNEL: Final = "CONNECT asks for a tunnel, and there is no proxy here: nothi
 
 class BodyError(Exception):
     """A response could not be sent, for a reason that is not the client's; the exchange has the reason."""
-
-
-class Carrier(Owner, Protocol):
-    """The transport of requests: a connection of HTTP/1.1, or one stream where a connection has several."""
-
-    @property
-    def client(self) -> tuple[str, int]: ...
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether we have ended it."""
-        ...
-
-    def has_left(self) -> bool:
-        """Whether the client has closed its side. Any thread may call it, whatever lock it holds."""
-        ...
-
-    def allow_unread(self, route: InnerRoute | None, host: str, /) -> None:
-        """Note that a body passes through it unread, for as long as a route allows that."""
-        ...
-
-    def outlive(self, lasting: Lasting, /) -> None:
-        """Keep the window of its request open no longer, though the request goes on."""
-        ...
-
-    def read_again(self) -> None: ...
-
-
-class Ruling(NamedTuple):
-    """The decision about a request. All but `reply` and `is_shared` are fields of its entry.
-
-    Attributes:
-        reply: Makes the response, after the request has been recorded; None where it has been sent, or nobody is left
-            to get one, or a fault is used in its place.
-        is_shared: Whether the response is one object for all calls of the route.
-    """
-
-    outcome: Outcome
-    route: InnerRoute | None
-    reply: Callable[[Exchange], Response | None]
-    near: tuple[NearMiss, ...] = ()
-    note: str = ""
-    error: BaseException | None = None
-    fault: Fault | None = None
-    is_shared: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class Incoming:
-    """A request whose head a server has read.
-
-    Attributes:
-        called: The name that the client has used for the host of the request, if that is another one; else "".
-        entry: None until it is recorded.
-    """
-
-    attempt: Attempt
-    head: Head
-    duplex: Line
-    body: Body
-    request: Request
-    forwarding: Forwarding
-    called: str
-    entry: Exchange | None = None
-    is_counted: bool = False
 
 
 class Answering:
@@ -226,7 +140,7 @@ class Answering:
         destination, account = attempt.destination, attempt.context.window.account
         account.keep(head.size, "requests' heads")
         host, called = self._host_of(attempt, head)
-        forwarding = Forwarding(self, attempt, duplex, called)
+        forwarding = Forwarding(self.carrier, self.upstreams, attempt, duplex, called)
         body = Body(duplex, account, head.expected)
         method, headers = head.method, head.headers
         if (
@@ -484,7 +398,10 @@ class Answering:
                 route.turns.give_back(turn)
                 response, note = refused
                 return self._refuse(incoming, note, lambda entry: response)
-            reply: Any = Conversing(self, incoming, route, turn, answer, context)
+            outlive = self.carrier.outlive
+            reply: Any = Conversing(
+                incoming, route, turn, answer, context, recorder=self.recorder, outlive=outlive
+            )
         else:
             if not route.stream and not takes_what_comes(answer, incoming.request):
                 self._complete(incoming, route, turn)
@@ -647,7 +564,7 @@ class Answering:
     def _forward(self, incoming: Incoming, to: Forward, entry: Exchange) -> Response | None:
         """The response is 502 where the other server gives none (RFC 9110 section 15.6.3)."""
         try:
-            return incoming.forwarding.pass_on(incoming, to)
+            return incoming.forwarding.pass_on(incoming.request, incoming.body, to)
         except ClientLeftError as error:
             entry.note, entry.fault = left_note(error), None
             return None
@@ -723,328 +640,3 @@ def streams_of(response: Response) -> Streams:
         return ""
     kind = response.headers.get("content-type", "").lower()
     return "events" if kind.startswith("text/event-stream") else "body"
-
-
-def settle(entry: Exchange, context: Context) -> bool:
-    """Call the functions of seconds in an entry's fault; False where one has failed, which is the handler's error."""
-    try:
-        if isinstance(entry.fault, Fault):
-            entry.fault = settled(entry.fault, context.run)
-    except BaseException as error:
-        entry.error, entry.fault = error, None
-        return False
-    return True
-
-
-@dataclass(frozen=True)
-class Conversing:
-    """The reply of an answer that reads and sends by itself."""
-
-    answering: Answering
-    incoming: Incoming
-    route: InnerRoute
-    turn: int
-    answer: DuplexAnswer
-    context: Context
-
-    def __call__(self, entry: Exchange) -> Response | None:
-        """Return the 500 to send where the answer raises before it has begun to answer."""
-        incoming, ledger = self.incoming, self.answering.ledger
-        if entry.fault is not None and not settle(entry, self.context):
-            return failed_reply(entry)
-        call = Call(
-            entry,
-            self.answering.recorder,
-            incoming.attempt.context,
-            self.context,
-            self.turn,
-            incoming.duplex,
-            self.answering.carrier.outlive,
-        )
-        activity = incoming.attempt.activity
-        duplex = Told(incoming.duplex, entry, ledger, activity)
-        activity.what, activity.route = entry, self.route
-        try:
-            if entry.fault is not None:
-                duplex = Told(self._spoiled(entry, call), entry, ledger, activity)
-            self.context.run(self.answer.converse, incoming.request, duplex, call)
-            if entry.fault is None or not duplex.disconnected:  # else a wrapper may have ended it
-                duplex.check_ended(self.answer)
-        except StoppedError:
-            pass
-        except ClientLeftError as error:
-            entry.note = entry.note or LEFT_EARLY.format(error)
-        except BaseException as error:
-            entry.fault = None if not duplex.has_begun else entry.fault
-            call.note_error(error)
-            return self._fail(entry, duplex)
-        finally:
-            activity.rest()
-        call.count()
-        return None
-
-    def _spoiled(self, entry: Exchange, call: Call) -> Duplex:
-        """Both directions of a request, as the wrappers around the answer have them. Their delays come first."""
-        line = self.incoming.duplex
-        spoiling = Spoiling(self.answering.ledger, self.incoming.attempt, entry, line)
-        spoiling.delay()
-        return SpoiledDuplex(spoiling, lambda: call.is_detached) if spoiling.spoils_body else line
-
-    def _fail(self, entry: Exchange, duplex: Told) -> Response | None:
-        if not duplex.has_begun:
-            return failed_reply(entry)
-        if not duplex.has_ended:
-            duplex.reset()
-        return None
-
-
-class Forwarding:
-    """Sends one request to real servers, for as long as it is being answered.
-
-    A request refers to this object weakly: it may be kept for longer, in the ledger or by a test, and must not keep its
-    connection.
-
-    Attributes:
-        asked: The request as it came.
-        route: The route that answers it; None until that is decided, and where none does.
-    """
-
-    def __init__(self, answering: Answering, attempt: Attempt, duplex: Line, called: str) -> None:
-        self._answering, self._called = answering, called
-        self._duplex, self._activity = duplex, attempt.activity
-        self._destination, self._tables = attempt.destination, attempt.context.tables
-        self._has_left = False
-        self._account = attempt.context.window.account
-        self._held: list[Hold] = []  # of responses that its handler has asked for
-        self.asked: Request
-        self.route: InnerRoute | None = None
-
-    def __call__(self, request: Request, to: Any, port: int | None) -> Response:
-        """Send a request, or what a handler has made of it, and return the whole response (`Request.forward`)."""
-        server = check_forward(forward(to, port), raw=False)
-        request = self._renamed(request)
-        sock = self.connect(request, server, by="request.forward")
-        hold = self._account.hold(RESPONSES)
-        try:
-            with self.ending_with_client(sock):  # a handler reads the response
-                response = upstream.ask(sock, request, server.path, encoded=False)
-                return whole(response, request.method, hold)
-        finally:
-            self._held.append(hold)
-            if self._duplex.has_begun:
-                self.release()
-
-    def release(self) -> None:
-        """Give back what is kept of the responses that the handler has asked for: it has answered, or begun to."""
-        while self._held:
-            with suppress(IndexError):  # another thread has given it back
-                self._held.pop().release()
-
-    @contextmanager
-    def ending_with_client(self, sock: socket.socket, *, streams: bool = False) -> Iterator[None]:
-        """Have the exchange on a socket, within the `with` block, end when nobody waits for it any more.
-
-        A client that leaves is seen at once by RST_STREAM, and in HTTP/1.1 while its request may still come, or where
-        it asks for a WebSocket. Behind any other whole request a client of HTTP/1.1 may close its side and wait for the
-        response, which looks the same: the exchange goes on until its window is closed, and keeps no window open.
-
-        Args:
-            streams: Whether the exchange outlasts the block. It ends with the client until the request is over.
-
-        Raises:
-            ClientLeftError: The exchange has ended because the client left. It is a StoppedError where we cut it.
-        """
-        take_back: Callable[[], None] | None = None
-        asked = self.asked
-        if asked.http_version == "2" or not asked.is_whole or asks_for_websocket(asked):
-            take_back = self._duplex.on_disconnect(partial(self._leave, sock))
-        self._activity.is_abandoned = self._answering.carrier.has_left
-        try:
-            yield
-        except UpstreamError as error:
-            if (left := self.left()) is not None:
-                raise left from error
-            raise
-        finally:
-            self._activity.is_abandoned = stays
-            if take_back is not None and not streams:
-                take_back()
-
-    def _send_interim_on(self, status_code: int, headers: Headers) -> None:
-        with suppress(ClientLeftError):  # which ends the exchange elsewhere
-            self._duplex.send_interim(status_code, headers)
-
-    def _leave(self, sock: socket.socket) -> None:
-        self._has_left = True
-        shut(sock)
-
-    def left(self) -> ClientLeftError | None:
-        """What has ended an exchange that broke off; None where the server did."""
-        if self._answering.carrier.is_cut:
-            return StoppedError(CUT_OFF)
-        return ClientLeftError(WITH_CLIENT) if self._has_left else None
-
-    def _renamed(self, request: Request) -> Request:
-        """The request, with its field Host set anew if a handler has replaced its host or port and left the field."""
-        host, port, field = named_as(request)
-        *asked_for, asked_field = named_as(self.asked)
-        if [host, port] == asked_for or field != asked_field:
-            return request
-        others = without(request.headers, "host").raw
-        return replace(request, headers=Headers([("Host", request.authority), *others]))
-
-    def pass_on(self, incoming: Incoming, to: Forward) -> Response:
-        """The body of the request goes on as it comes where it was not read, and is kept unless the route streams.
-
-        The body of the response streams. Raises UpstreamError where the server cannot be reached, or broke off.
-        """
-        request, body = incoming.request, incoming.body
-        streams = self.route is not None and self.route.stream
-        sock = self.connect(request, to)
-        content = None if body.is_whole else body.stream() if streams else body.relay()
-        with self.ending_with_client(sock, streams=True):
-            return upstream.ask(
-                sock, request, to.path, content=content, interim=self._send_interim_on
-            )
-
-    def connect(self, request: Request, to: Forward, by: str = "") -> Any:
-        """TLS is used where the scheme is https; `by` is "request.forward" where a handler asks, "" for a route."""
-        owner, upstreams = self._answering.carrier, self._answering.upstreams
-        if to.container is not None:
-            return upstreams.connect(owner, to, request.port)
-        host, scheme = to.host or request.host, to.scheme or request.scheme
-        server_name = host
-        if to.host is not None:
-            sock = upstreams.connect(owner, to, request.port)
-        else:
-            reached = host
-            if host == self.asked.host:  # no handler has replaced the host
-                reached = upstream_host(self._tables, self._destination, self.route, host)
-                server_name = self._called or host
-            sock = upstreams.reach(owner, self.route, reached, request.port, scheme, by)
-        if scheme != "https":
-            return sock
-        twin = Socket(fileno=os.dup(sock.fileno()))  # TLS takes the descriptor from `sock`
-        with closing(twin), self.ending_with_client(twin):  # a server may never shake hands
-            return upstreams.secure(owner, sock, server_name, http2=request.http_version == "2")
-
-
-def left_note(error: ClientLeftError) -> str:
-    return str(error) if isinstance(error, StoppedError) else LEFT_EARLY.format(error)
-
-
-# Replies to requests that no handler answers.
-
-
-def own_reply(
-    entry: Exchange,
-    status_code: int,
-    text: str,
-    code: Code = Code.UNIMPLEMENTED,
-    headers: HeaderSource | None = None,
-) -> Response:
-    """To a call of gRPC the response is a status, since clients show no body.
-
-    Args:
-        code: The status of gRPC. UNIMPLEMENTED keeps clients from trying again.
-    """
-    call = entry.grpc
-    if call is None or entry.request.http_version != "2":
-        return Response(status_code, text=text, headers=headers)
-    call.code, call.details = code, cut(text.strip(), SHOWN_DETAILS)
-    fields = [*status_head(code, call.details).raw, *Headers(headers or ()).raw]
-    return Response(200, headers=fields)
-
-
-def misdirected_reply(entry: Exchange) -> Response:
-    """The request is for another host than its connection is for: 421 (RFC 9110 section 15.5.20)."""
-    return own_reply(entry, 421, refused_body(entry))
-
-
-def unproved_reply(entry: Exchange) -> Response:
-    """The handshake was another than the route wants: 421, after which a client may make another connection."""
-    return own_reply(entry, 421, refused_body(entry), headers={"Connection": "close"})
-
-
-def failed_reply(entry: Exchange) -> Response:
-    return own_reply(entry, 500, handler_error_body(entry), Code.UNKNOWN)
-
-
-def rejected_reply(entry: Exchange) -> Response:
-    blocked = entry.outcome == "blocked"
-    return own_reply(entry, 502, blocked_body(entry) if blocked else unrouted_body(entry))
-
-
-def no_reply(entry: Exchange) -> Response | None:
-    raise AssertionError(f"{entry} gets no answer here")
-
-
-def opens_no_websocket(incoming: Incoming, response: Response) -> bool:
-    """Whether a response would tell a client of HTTP/2 that its WebSocket is open, and none is."""
-    return incoming.head.protocol == WEBSOCKET and response.status_code < 300
-
-
-# The host that a request names.
-
-
-def is_misdirected(incoming: Incoming) -> bool:
-    """Whether the request names another server than the one that it is recorded, matched and forwarded for.
-
-    Three cases are allowed. A client that dialled an address, without SNI, may name any host, since several hosts can
-    share an address. A client that dialled a name may name the address that the name resolved to. And one whose name
-    has a CNAME may use that name, though the request is for the one that the CNAME leads to.
-    """
-    to, request, head = incoming.attempt.destination, incoming.request, incoming.head
-    if head.authority is None or request.method == "CONNECT":
-        return False
-    if head.authority == request.host and head.scheme is None:  # as a rule
-        return False
-    # A dialled name may be one that `named_by` refuses: DNS allows more than routes do.
-    literally = head.authority == request.host
-    named = (request.host, None) if literally else named_by(head.authority)
-    if named is None or head.scheme not in (None, request.scheme):
-        return True
-    host, port = named
-    by_address = to.host == to.address and to.sni is None
-    is_dialled = host == to.address and to.sni is None  # the client has resolved the name itself
-    is_named = host in (request.host, incoming.called)
-    same = is_named or is_dialled or (by_address and not is_ip_address(host))
-    return not same or port not in (None, request.port)
-
-
-@lru_cache(maxsize=1024)
-def named_by(authority: str) -> tuple[str, int | None] | None:
-    """The host is normalised; None where the authority is malformed."""
-    parts = split_authority(authority)
-    try:
-        return None if parts is None else (normalise_host(parts[0]), parts[1])
-    except AddressError:
-        return None
-
-
-def named_as(request: Request) -> tuple[str, int, str | None]:
-    return request.host, request.port, request.headers.get("host")
-
-
-def authority_of_other(incoming: Incoming) -> str:
-    """The authority in a request that is for another host than its connection; "" where it is for the same."""
-    return incoming.head.authority or "" if is_misdirected(incoming) else ""
-
-
-def said(head: Head) -> str:
-    """The part of a message that quotes what a request names: its field Host, its :authority, or absolute target."""
-    named = masked_authority(head.authority or "")
-    if head.http_version == "2":
-        return f":authority is {shown(named)}"
-    if head.scheme is None:
-        return f"Host is {shown(named)}"
-    return f"request-target begins with {shown(f'{head.scheme}://{named}')}"
-
-
-def meant(request: Request, head: Head) -> str:
-    """The part of a message that quotes what the request's connection is for, in the same form as `said`."""
-    is_absolute = head.scheme is not None and head.http_version != "2"
-    scheme = f"{request.scheme}://" if is_absolute else ""
-    named = named_by(head.authority or "")
-    port = request.port if named is not None and named[1] is not None else None
-    return repr(f"{scheme}{host_port(request.host, port)}")

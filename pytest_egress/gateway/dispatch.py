@@ -17,11 +17,12 @@ from typing import Final
 from pytest_egress.base.clock import LOOK_SECONDS
 from pytest_egress.base.sockets import await_ready, receive_timeout
 from pytest_egress.base.workers import Workers
-from pytest_egress.gateway.answering import Answering, Carrier
+from pytest_egress.gateway.answering import Answering
 from pytest_egress.gateway.authority import ALPN, HTTP1_ALONE, Authority
 from pytest_egress.gateway.connection import PEEK_ALL, Connection
 from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.destination import Destination
+from pytest_egress.gateway.forwarding import Carrier
 from pytest_egress.gateway.http1_server import Http1Server
 from pytest_egress.gateway.names import NAMES_PORT, Names, serve_names
 from pytest_egress.gateway.raw_server import RawServer

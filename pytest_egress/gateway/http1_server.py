@@ -18,9 +18,10 @@ import h11
 from pytest_egress.base.account import OverLimitError
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.sockets import READ_BYTES, send_all
-from pytest_egress.gateway.answering import Answering, BodyError, Incoming
+from pytest_egress.gateway.answering import Answering, BodyError
 from pytest_egress.gateway.connection import LINGER_SECONDS, Connection, Parked
 from pytest_egress.gateway.http1_duplex import Http1Duplex
+from pytest_egress.gateway.incoming import Incoming
 from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
 from pytest_egress.gateway.request_faults import RequestFault

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_egress.base.account import OverLimitError
-from pytest_egress.gateway.answering import Answering, BodyError, Incoming
+from pytest_egress.gateway.answering import Answering, BodyError
 from pytest_egress.gateway.http1_server import http_date
 from pytest_egress.gateway.http2_stream import Http2Stream
+from pytest_egress.gateway.incoming import Incoming
 from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.request_faults import RequestFault
 from pytest_egress.routes.duplex import ClientLeftError

@@ -8,8 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_egress.gateway.answering import LEFT_EARLY, Answering, Incoming
-from pytest_egress.gateway.spoiling import Spoiling, StoppedError, break_line, cut
+from pytest_egress.gateway.answering import Answering
+from pytest_egress.gateway.incoming import Incoming
+from pytest_egress.gateway.spoiling import (
+    LEFT_EARLY,
+    Spoiling,
+    StoppedError,
+    break_line,
+    cut,
+)
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import Silence
 from pytest_egress.traffic.entries import Exchange

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from dataclasses import replace
 from math import ceil
 from typing import Any, Final, Protocol
@@ -42,6 +43,7 @@ from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response
 PIECE_SECONDS: Final = 0.05  # of a throttled body, for which a piece is enough
 PIECE_BYTES: Final = 64 * 1024
 OVER: Final = "its window was closed before {} was over"
+LEFT_EARLY: Final = "the client closed before its response was sent ({})"
 LEFT: Final = "it did not wait for the end of {}"
 
 
@@ -83,6 +85,10 @@ class StoppedError(ClientLeftError):
     """A fault has ended what is sent, and the client is still there."""
 
 
+def left_note(error: ClientLeftError) -> str:
+    return str(error) if isinstance(error, StoppedError) else LEFT_EARLY.format(error)
+
+
 def settled(fault: Fault, run: Callable[..., Any]) -> Fault:
     """A fault for one answer: each function of seconds has been called.
 
@@ -94,6 +100,17 @@ def settled(fault: Fault, run: Callable[..., Any]) -> Fault:
         fault = replace(fault, seconds=run(drawn, fault.seconds, fault))
     inner = getattr(fault, "answer", None)
     return replace(fault, answer=settled(inner, run)) if isinstance(inner, Fault) else fault  # type: ignore[type-var]
+
+
+def settle(entry: Exchange, context: Context) -> bool:
+    """Call the functions of seconds in an entry's fault; False where one has failed, which is the handler's error."""
+    try:
+        if isinstance(entry.fault, Fault):
+            entry.fault = settled(entry.fault, context.run)
+    except BaseException as error:
+        entry.error, entry.fault = error, None
+        return False
+    return True
 
 
 class Spoiling:

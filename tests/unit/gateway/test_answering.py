@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.gateway.answering import Answering, BodyError, Incoming
+from pytest_egress.gateway.answering import Answering, BodyError
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.destination import Destination
+from pytest_egress.gateway.incoming import Incoming
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.names import Names
 from pytest_egress.gateway.recorder import Recorder

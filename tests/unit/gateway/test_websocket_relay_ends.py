@@ -9,7 +9,7 @@ import threading
 import h2.errors
 import pytest
 
-from pytest_egress.gateway import answering
+from pytest_egress.gateway import forwarding
 from pytest_egress.routes import open_websocket
 from pytest_egress.routes.answers import forward
 from pytest_egress.traffic.websocket import Closing, Frames, size_of
@@ -120,7 +120,9 @@ def test_a_client_that_resets_its_stream_is_told_to_the_server_by_a_close_frame(
 ) -> None:
     shut: list[socket.socket] = []
     seen: list[object] = []
-    monkeypatch.setattr(answering, "shut", shut.append)  # as a client that leaves before it is open
+    monkeypatch.setattr(
+        forwarding, "shut", shut.append
+    )  # as a client that leaves before it is open
 
     def serve(ws: RawSide) -> None:
         seen.extend(ws.rest())

@@ -1,6 +1,6 @@
-"""`Call` and `Told`: what an answer that reads and sends by itself tells the gateway, and what is seen of it.
+"""`Conversing`: an answer that reads and sends by itself. `Call` and `Told`: what it tells us, and what we see of it.
 
-The rule: no version of HTTP is known here. `answering` makes both for each such request.
+The rule: no version of HTTP is known here. `answering` makes a `Conversing` for each such request.
 
 Threads: any thread calls everything. `Ledger.changed` guards the count, and no function of the test runs while it is
 held.
@@ -10,19 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from pytest_egress.base.account import Account
+from pytest_egress.gateway.incoming import Incoming
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.passing_duplex import PassingDuplex
 from pytest_egress.gateway.recorder import Recorder
-from pytest_egress.gateway.spoiling import Line, StoppedError, break_line
+from pytest_egress.gateway.replies import failed_reply
+from pytest_egress.gateway.spoiling import (
+    LEFT_EARLY,
+    Line,
+    SpoiledDuplex,
+    Spoiling,
+    StoppedError,
+    break_line,
+    settle,
+)
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.pauses import pause
 from pytest_egress.ledger.windows import Activity, AttemptContext, Window
-from pytest_egress.routes.duplex import ClientLeftError, Duplex
+from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
 from pytest_egress.routes.faults import End, Fault, Raw, Silence, drawn, with_answer
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.entries import UNREADABLE_WEBSOCKET, Exchange
 from pytest_egress.traffic.made_body import MESSAGES, MadeBody, never
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, reason_phrase
@@ -173,3 +184,66 @@ class Told(PassingDuplex):
     def check_ended(self, answer: object) -> None:
         if not self.has_ended:
             raise RuntimeError(f"{answer!r} returned before it had ended its response")
+
+
+@dataclass(frozen=True)
+class Conversing:
+    """The reply of an answer that reads and sends by itself."""
+
+    incoming: Incoming
+    route: InnerRoute
+    turn: int
+    answer: DuplexAnswer
+    context: Context
+    recorder: Recorder
+    outlive: Callable[[Lasting], None]
+
+    def __call__(self, entry: Exchange) -> Response | None:
+        """Return the 500 to send where the answer raises before it has begun to answer."""
+        incoming, ledger = self.incoming, self.recorder.ledger
+        if entry.fault is not None and not settle(entry, self.context):
+            return failed_reply(entry)
+        call = Call(
+            entry,
+            self.recorder,
+            incoming.attempt.context,
+            self.context,
+            self.turn,
+            incoming.duplex,
+            self.outlive,
+        )
+        activity = incoming.attempt.activity
+        duplex = Told(incoming.duplex, entry, ledger, activity)
+        activity.what, activity.route = entry, self.route
+        try:
+            if entry.fault is not None:
+                duplex = Told(self._spoiled(entry, call), entry, ledger, activity)
+            self.context.run(self.answer.converse, incoming.request, duplex, call)
+            if entry.fault is None or not duplex.disconnected:  # else a wrapper may have ended it
+                duplex.check_ended(self.answer)
+        except StoppedError:
+            pass
+        except ClientLeftError as error:
+            entry.note = entry.note or LEFT_EARLY.format(error)
+        except BaseException as error:
+            entry.fault = None if not duplex.has_begun else entry.fault
+            call.note_error(error)
+            return self._fail(entry, duplex)
+        finally:
+            activity.rest()
+        call.count()
+        return None
+
+    def _spoiled(self, entry: Exchange, call: Call) -> Duplex:
+        """Both directions of a request, as the wrappers around the answer have them. Their delays come first."""
+        line = self.incoming.duplex
+        spoiling = Spoiling(self.recorder.ledger, self.incoming.attempt, entry, line)
+        spoiling.delay()
+        return SpoiledDuplex(spoiling, lambda: call.is_detached) if spoiling.spoils_body else line
+
+    def _fail(self, entry: Exchange, duplex: Told) -> Response | None:
+        if not duplex.has_begun:
+            return failed_reply(entry)
+        if not duplex.has_ended:
+            duplex.reset()
+        return None
