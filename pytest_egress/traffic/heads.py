@@ -33,7 +33,7 @@ LENGTH: Final = re.compile(rb"(?i)\ncontent-length:([^\n]*)")
 
 
 @dataclass(frozen=True)
-class Fault:
+class HeadFault:
     """Why a head or a trailer section is refused, with the RFC section that rules, and the status of the answer."""
 
     text: str
@@ -46,10 +46,10 @@ def end_of_head(data: bytes) -> int | None:
     return found.end() if found else None
 
 
-def head_fault(head: bytes) -> Fault | None:
+def head_fault(head: bytes) -> HeadFault | None:
     """Why a head, with its empty line, is refused, though h11 might read it; None where it is not."""
     if len(head) > MAX_HEADER_BYTES:
-        return Fault(f"its head is over MAX_HEADER_BYTES, {MAX_HEADER_BYTES} bytes", 431)
+        return HeadFault(f"its head is over MAX_HEADER_BYTES, {MAX_HEADER_BYTES} bytes", 431)
     line, _, fields = head.partition(b"\n")
     return (
         line_fault(head, "head")
@@ -58,26 +58,26 @@ def head_fault(head: bytes) -> Fault | None:
     )
 
 
-def line_fault(lines: bytes, part: str) -> Fault | None:
+def line_fault(lines: bytes, part: str) -> HeadFault | None:
     """Why lines are refused: for how one ends or begins, or for a control character. `part` names them."""
     breaks = lines.count(b"\r\n")
     if lines.count(b"\n") != breaks:
         what = f"a line of its {part} ends in LF alone: lines end in CR LF"
-        return Fault(f"{what} (RFC 9112 section 2.2)")
+        return HeadFault(f"{what} (RFC 9112 section 2.2)")
     if lines.count(b"\r") != breaks:
         what = f"a line of its {part} has a CR without LF: lines end in CR LF"
-        return Fault(f"{what} (RFC 9112 section 2.2)")
+        return HeadFault(f"{what} (RFC 9112 section 2.2)")
     if b"\n " in lines or b"\n\t" in lines:
         after = in_words(", after its field ", FOLD, lines)
         what = f"a line of its {part} begins with white space{after}: a field is one line"
-        return Fault(f"{what} (RFC 9112 section 5.2)")
+        return HeadFault(f"{what} (RFC 9112 section 5.2)")
     if len(lines.translate(None, CONTROLS)) != len(lines):
         within = in_words(", in its field ", CONTROL, lines)
-        return Fault(f"its {part} has a control character{within} (RFC 9110 section 5.5)")
+        return HeadFault(f"its {part} has a control character{within} (RFC 9110 section 5.5)")
     return None
 
 
-def request_line_fault(line: bytes) -> Fault | None:
+def request_line_fault(line: bytes) -> HeadFault | None:
     """Why a request line is refused, by its version or the form of its request-target. h11 tells what else is wrong."""
     method, target, version = line.split(b" ") if line.count(b" ") == 2 else (b"", b"", b"")
     if line == PREFACE or not version.startswith(b"HTTP/"):
@@ -85,14 +85,14 @@ def request_line_fault(line: bytes) -> Fault | None:
     if version not in VERSIONS:
         text = f"its version is {quoted(version)}: HTTP/1.1 or HTTP/1.0 was expected"
         status_code = 400 if version.startswith(b"HTTP/1.") else 505
-        return Fault(f"{text} (RFC 9112 section 2.3)", status_code)
+        return HeadFault(f"{text} (RFC 9112 section 2.3)", status_code)
     if method == b"CONNECT" or TARGET.match(target) or (method, target) == (b"OPTIONS", b"*"):
         return None
     text = f"its request-target begins with {quoted(target[:1])}: a path begins with '/'"
-    return Fault(f"{text} (RFC 9112 section 3.2)")
+    return HeadFault(f"{text} (RFC 9112 section 3.2)")
 
 
-def length_fault(fields: bytes, *, is_of_1_0: bool) -> Fault | None:
+def length_fault(fields: bytes, *, is_of_1_0: bool) -> HeadFault | None:
     """Why fields are refused that say where the body ends: they have to say one thing, to every server.
 
     A Content-Length that is repeated or listed may be refused even where all are equal (RFC 9110 section 8.6), as nginx
@@ -101,20 +101,20 @@ def length_fault(fields: bytes, *, is_of_1_0: bool) -> Fault | None:
     names = fields.lower()
     is_coded = b"\ntransfer-encoding:" in names
     if is_coded and is_of_1_0:
-        return Fault("it has Transfer-Encoding, which HTTP/1.0 has not (RFC 9112 section 6.1)")
+        return HeadFault("it has Transfer-Encoding, which HTTP/1.0 has not (RFC 9112 section 6.1)")
     if b"\ncontent-length:" not in names:
         return None
     if is_coded:
-        return Fault("it has both Content-Length and Transfer-Encoding (RFC 9112 section 6.1)")
+        return HeadFault("it has both Content-Length and Transfer-Encoding (RFC 9112 section 6.1)")
     lengths = b",".join(LENGTH.findall(fields)).count(b",") + 1
     if lengths > 1:
-        return Fault(f"its Content-Length has {lengths} values (RFC 9110 section 8.6)")
+        return HeadFault(f"its Content-Length has {lengths} values (RFC 9110 section 8.6)")
     return None
 
 
 def fault_in_http2(
     method: bytes, path: bytes | None, fields: Sequence[tuple[bytes, bytes]], *, ends: bool
-) -> Fault | None:
+) -> HeadFault | None:
     """Why the head of a request of HTTP/2 is refused, though h2 has read it; None where it is not.
 
     Args:
@@ -124,23 +124,23 @@ def fault_in_http2(
     """
     if path is not None and not path.startswith(b"/") and (method, path) != (b"OPTIONS", b"*"):
         text = f"its :path begins with {quoted(path[:1])}, and not with '/'"
-        return Fault(f"{text} (RFC 9113 section 8.3.1)")
+        return HeadFault(f"{text} (RFC 9113 section 8.3.1)")
     if path is not None and NOT_IN_PATH.search(path):
-        return Fault("its :path has a space or a control character (RFC 9113 section 8.3.1)")
+        return HeadFault("its :path has a space or a control character (RFC 9113 section 8.3.1)")
     for name, value in fields:
         if CONTROL.search(value):
             within = f"its head has a control character, in its field {quoted(name)}"
-            return Fault(f"{within} (RFC 9110 section 5.5)")
+            return HeadFault(f"{within} (RFC 9110 section 5.5)")
     lengths = [value for name, value in fields if name == b"content-length"]
     if len(lengths) > 1:
-        return Fault(f"its Content-Length has {len(lengths)} values (RFC 9110 section 8.6)")
+        return HeadFault(f"its Content-Length has {len(lengths)} values (RFC 9110 section 8.6)")
     if ends and lengths and lengths[0].strip(b"0"):
         text = f"its Content-Length is {quoted(lengths[0])}, and no body follows"
-        return Fault(f"{text} (RFC 9113 section 8.1.1)")
+        return HeadFault(f"{text} (RFC 9113 section 8.1.1)")
     return None
 
 
-def trailer_fault(section: bytes, count: int) -> Fault | None:
+def trailer_fault(section: bytes, count: int) -> HeadFault | None:
     """Why the trailer section of a chunked body is refused, though h11 has read it; None where it is not.
 
     The bytes before the section, such as the last chunk, do not matter. `count` is how many fields h11 has found in it.

@@ -22,7 +22,7 @@ from pytest_egress.traffic.fields import (
     raw_value,
     size_of,
 )
-from pytest_egress.traffic.heads import Fault, end_of_head, head_fault, trailer_fault
+from pytest_egress.traffic.heads import HeadFault, end_of_head, head_fault, trailer_fault
 from pytest_egress.traffic.http1_plain import PlainRequest, plain_head, plain_request
 from pytest_egress.traffic.messages import (
     BROKEN_ON_PURPOSE,
@@ -328,7 +328,7 @@ class Http1:
         return b"".join(self.send(response, "GET", date))
 
 
-def refuse(fault: Fault | None) -> None:
+def refuse(fault: HeadFault | None) -> None:
     """The fault is raised as h11 raises those that it finds itself, by a h11.RemoteProtocolError."""
     if fault is not None:
         raise h11.RemoteProtocolError(fault.text, error_status_hint=fault.status_code)

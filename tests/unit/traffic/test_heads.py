@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_egress.traffic.fields import MAX_HEADER_BYTES
 from pytest_egress.traffic.heads import (
-    Fault,
+    HeadFault,
     end_of_head,
     fault_in_http2,
     head_fault,
@@ -139,7 +139,7 @@ def test_a_head_is_no_longer_than_the_limit_however_it_comes() -> None:
     head = GET % b"".join([b"X: ", b"y" * (MAX_HEADER_BYTES - len(GET) - 3), b"\r\n"])
     assert len(head) == MAX_HEADER_BYTES
     assert head_fault(head) is None
-    assert head_fault(head.replace(b"X:", b"XX:")) == Fault(
+    assert head_fault(head.replace(b"X:", b"XX:")) == HeadFault(
         "its head is over MAX_HEADER_BYTES, 65536 bytes", 431
     )
 
