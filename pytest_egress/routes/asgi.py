@@ -77,7 +77,7 @@ class AsgiApplication(Application):
 
     def answer(self, request: Request, begin: Begin) -> Response:
         """Exceptions are not caught. An application sends its head when it likes: nothing has to be begun for it."""
-        conversation, let_go = self.begin(partial(Conversation, request))
+        conversation, let_go = self.begin(partial(AsgiExchange, request))
         return AsgiBody(conversation, let_go).respond()
 
     def begin(self, make: Callable[[AppThread], CallT]) -> tuple[CallT, Callable[[], None]]:
@@ -133,7 +133,7 @@ class Beginning:
 
 
 @dataclass(frozen=True)
-class End:
+class AppEnded:
     """The application sends nothing more; `is_whole` says that it raised `error` after a complete response."""
 
     error: BaseException | None = None
@@ -186,7 +186,7 @@ class AppCall(Running[None]):
         events: Events that the application may wait for; they are set when the client leaves.
 
     Attributes:
-        items: The queue for the thread that waits for the answer; an `End` is its last item.
+        items: The queue for the thread that waits for the answer; an `AppEnded` is its last item.
         is_complete: Whether the application has sent all that there is to send.
     """
 
@@ -235,7 +235,7 @@ class AppCall(Running[None]):
                 raise ClientLeftError("the client has closed the connection")
 
     def ended(self) -> None:
-        self.items.put(End(self.failure()))
+        self.items.put(AppEnded(self.failure()))
 
     def failure(self) -> BaseException | None:
         """The exception of the application, or an error for how it has ended, or None."""
@@ -320,7 +320,7 @@ class Lifespan:
 CallT = TypeVar("CallT", bound=AppCall)
 
 
-class Conversation(AppCall):
+class AsgiExchange(AppCall):
     """One request to an ASGI application. Its `items` are a `Beginning`, pieces of a streamed body, and the end."""
 
     def __init__(self, request: Request, thread: AppThread) -> None:
@@ -410,7 +410,7 @@ class Conversation(AppCall):
     def _finish(self, error: BaseException | None = None) -> None:
         self._finished = True
         if self._head is None or self._content is None:
-            self.items.put(End(error, self.is_complete))
+            self.items.put(AppEnded(error, self.is_complete))
         else:
             self.items.put(Beginning(self._head, self._content, error))
 
@@ -453,7 +453,7 @@ class AsgiBody(Iterator[bytes]):
 
     has_begun: Final = True
 
-    def __init__(self, conversation: Conversation, let_go: Callable[[], None]) -> None:
+    def __init__(self, conversation: AsgiExchange, let_go: Callable[[], None]) -> None:
         self._conversation, self._let_go = conversation, let_go
         self._ended = self._closed = False
         self._raised: BaseException | None = None
@@ -466,7 +466,7 @@ class AsgiBody(Iterator[bytes]):
         """
         try:
             begin = self._next_item()
-            if isinstance(begin, End) and begin.error is not None:
+            if isinstance(begin, AppEnded) and begin.error is not None:
                 self._ended = True
                 raise begin.error
             assert isinstance(begin, Beginning)
@@ -492,18 +492,20 @@ class AsgiBody(Iterator[bytes]):
             raise StopIteration
         return piece
 
-    def _next_item(self) -> Beginning | bytes | End:
+    def _next_item(self) -> Beginning | bytes | AppEnded:
         request = self._conversation.request
-        item: Beginning | bytes | End = self._conversation.next_item(lambda: request.disconnected)
+        item: Beginning | bytes | AppEnded = self._conversation.next_item(
+            lambda: request.disconnected
+        )
         return item
 
-    def _take(self, item: Beginning | bytes | End) -> bytes | None:
+    def _take(self, item: Beginning | bytes | AppEnded) -> bytes | None:
         """The piece that has been sent; None at the end."""
         if isinstance(item, bytes):
             self._conversation.thread.call(self._conversation.taken.set)
             return item
         self._ended = True
-        if isinstance(item, End) and item.error is not None:
+        if isinstance(item, AppEnded) and item.error is not None:
             if not item.is_whole:
                 raise item.error
             self._raised = item.error

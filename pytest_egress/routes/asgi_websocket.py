@@ -19,9 +19,9 @@ from pytest_egress.base.raising import at_hand, claim, is_claimed
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.asgi import (
     AppCall,
+    AppEnded,
     AppThread,
     AsgiApplication,
-    End,
     Message,
     head_of,
     scope_of,
@@ -78,11 +78,11 @@ def answer(
     except ClientLeftError:
         asgi_socket.disconnect()
         first = asgi_socket.items.get()
-        if isinstance(first, End) and (
+        if isinstance(first, AppEnded) and (
             first.error is None or asgi_socket.has_ended_by(first.error)
         ):
             raise
-    if isinstance(first, End):
+    if isinstance(first, AppEnded):
         raise first.error or RuntimeError(
             f"{asgi_socket.thread.name} ended before it accepted or closed"
         )
@@ -132,7 +132,7 @@ class Accept:
 
 
 class AsgiSocket(AppCall):
-    """One WebSocket of an ASGI application. Its `items` are `Accept` or a `Response`, and the `End`."""
+    """One WebSocket of an ASGI application. Its `items` are `Accept` or a `Response`, and the `AppEnded`."""
 
     def __init__(self, request: Request, thread: AppThread) -> None:
         self._opened, self._arrived = asyncio.Event(), asyncio.Event()
