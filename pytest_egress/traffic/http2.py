@@ -56,45 +56,45 @@ class Http2Error(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
+class Http2Event:
     stream: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Event):
+class Asked(Http2Event):
     """The head of a request has come. Where neither body nor trailers follow, `Ended` comes next."""
 
     head: Head
 
 
 @dataclass(frozen=True, kw_only=True)
-class BodyCame(Event):
+class BodyCame(Http2Event):
     """`Http2.give_back` gives the bytes of this piece back when they have been read."""
 
     data: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended(Event):
+class Ended(Http2Event):
     trailers: Headers
 
 
 @dataclass(frozen=True, kw_only=True)
-class WasReset(Event):
+class WasReset(Http2Event):
     """A stream was reset: by its client, or by h2 since its client broke a rule. `why` is part of a sentence."""
 
     why: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unreadable(Event):
+class Unreadable(Http2Event):
     """The request is malformed, or came on a stream that its client had ended; the stream has been reset."""
 
     why: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowGrew(Event):
+class WindowGrew(Http2Event):
     """More may be sent on a stream; of stream 0, on each."""
 
 
