@@ -45,11 +45,11 @@ from .mux_frames import (
     ByeAcknowledged,
     Data,
     Datagram,
-    Event,
     Failed,
     Fin,
     Hello,
     Lost,
+    MuxEvent,
     Open,
     Opened,
     Pong,
@@ -427,7 +427,7 @@ class Mux:
 
     # From the wire
 
-    def receive(self, data: bytes | bytearray | memoryview) -> Iterator[Event]:
+    def receive(self, data: bytes | bytearray | memoryview) -> Iterator[MuxEvent]:
         """Take bytes that were read, cut anywhere, and return an iterator of their events.
 
         Events that are not iterated over come with the next call. After our `fail`, or the peer's, there
@@ -445,7 +445,7 @@ class Mux:
             self._buffer += data
         return self._events()
 
-    def _events(self) -> Iterator[Event]:
+    def _events(self) -> Iterator[MuxEvent]:
         while (frame := self._next_frame()) is not None:
             kind, number, payload = frame
             event = _HANDLERS[kind](self, number, payload)
@@ -476,7 +476,7 @@ class Mux:
         if self._bye_received and kind in BEFORE_BYE:
             raise self._violation(f"sent a frame of type {kind} after BYE")
 
-    def _on_hello(self, _: int, payload: bytes) -> Event:
+    def _on_hello(self, _: int, payload: bytes) -> MuxEvent:
         version, ipv6 = GREETING.unpack_from(payload)
         if version != VERSION:
             raise self._violation(f"speaks version {version} of the link, not {VERSION}")
@@ -485,7 +485,7 @@ class Mux:
         self._greeted = True
         return Hello(bool(ipv6), unpack_text(payload[GREETING.size :]))
 
-    def _on_open(self, number: int, payload: bytes) -> Event | None:
+    def _on_open(self, number: int, payload: bytes) -> MuxEvent | None:
         if number != self._next[self._peer]:
             raise self._violation(f"opened stream {number}, not {self._next[self._peer]}")
         if self._known[self._peer] == MAX_STREAMS:
@@ -496,7 +496,7 @@ class Mux:
             return None
         return Open(number, payload)
 
-    def _on_opened(self, number: int, _: bytes) -> Event | None:
+    def _on_opened(self, number: int, _: bytes) -> MuxEvent | None:
         state = self._live(number)
         if state is None:
             return None
@@ -505,7 +505,7 @@ class Mux:
         state.answered = True
         return Opened(number)
 
-    def _on_refused(self, number: int, payload: bytes) -> Event | None:
+    def _on_refused(self, number: int, payload: bytes) -> MuxEvent | None:
         state = self._live(number)
         if state is not None and (state.theirs or state.answered):
             raise self._violation(f"refused stream {number} out of turn")
@@ -514,7 +514,7 @@ class Mux:
         (code,) = ERRNO.unpack_from(payload)
         return Refused(number, code, unpack_text(payload[ERRNO.size :]))
 
-    def _on_data(self, number: int, payload: bytes) -> Event | None:
+    def _on_data(self, number: int, payload: bytes) -> MuxEvent | None:
         state = self._live(number)
         if state is None:
             return None
@@ -536,7 +536,7 @@ class Mux:
         state.credit += count
         self._schedule(state)
 
-    def _on_fin(self, number: int, payload: bytes) -> Event | None:
+    def _on_fin(self, number: int, payload: bytes) -> MuxEvent | None:
         state = self._live(number)
         if state is None:
             # If our FIN was sent too, the peer has forgotten the stream, and will not answer our RST.
@@ -549,7 +549,7 @@ class Mux:
         self._forget_finished(state)
         return Fin(number, payload == UNHEARD)
 
-    def _on_rst(self, number: int, payload: bytes) -> Event | None:
+    def _on_rst(self, number: int, payload: bytes) -> MuxEvent | None:
         if number in self._resets:
             self._forget_reset(number)
             return None
@@ -561,33 +561,33 @@ class Mux:
         self._put(RST, number)
         return Reset(number, payload == UNHEARD)
 
-    def _on_datagram(self, channel: int, payload: bytes) -> Event:
+    def _on_datagram(self, channel: int, payload: bytes) -> MuxEvent:
         self._check_channel(channel)
         return Datagram(channel, payload)
 
-    def _on_lost(self, channel: int, payload: bytes) -> Event:
+    def _on_lost(self, channel: int, payload: bytes) -> MuxEvent:
         self._check_channel(channel)
         return Lost(channel, NUMBER.unpack(payload)[0])
 
     def _on_ping(self, _: int, payload: bytes) -> None:
         (self._pong,) = NUMBER.unpack(payload)
 
-    def _on_pong(self, _: int, payload: bytes) -> Event:
+    def _on_pong(self, _: int, payload: bytes) -> MuxEvent:
         (number,) = NUMBER.unpack(payload)
         if not 0 < number <= self._pings_sent:
             raise self._violation(f"answered ping {number}, which was not sent")
         return Pong(number)
 
-    def _on_error(self, _: int, payload: bytes) -> Event:
+    def _on_error(self, _: int, payload: bytes) -> MuxEvent:
         self._stop()
         return Failed(unpack_text(payload))
 
-    def _on_bye(self, _: int, __: bytes) -> Event:
+    def _on_bye(self, _: int, __: bytes) -> MuxEvent:
         self._bye_received = True
         self._put(BYE_ACK, 0)
         return Bye()
 
-    def _on_bye_ack(self, _: int, __: bytes) -> Event:
+    def _on_bye_ack(self, _: int, __: bytes) -> MuxEvent:
         if not self._bye_sent:
             raise self._violation("acknowledged a BYE that was not sent")
         return ByeAcknowledged()
@@ -693,7 +693,7 @@ def _opener(number: int) -> int:
     return AGENT if number & 1 else HOST
 
 
-_HANDLERS: dict[int, Callable[[Mux, int, bytes], Event | None]] = {
+_HANDLERS: dict[int, Callable[[Mux, int, bytes], MuxEvent | None]] = {
     HELLO: Mux._on_hello,
     OPEN: Mux._on_open,
     OPENED: Mux._on_opened,

@@ -56,7 +56,7 @@ class ProtocolError(Exception):
     """The peer broke the rules of the framing; the text is a sentence that says how."""
 
 
-class Event:
+class MuxEvent:
     """Something that the peer did. Events are equal when their class and their fields are.
 
     The classes are written out: importing dataclasses or typing would double what the agent imports.
@@ -78,7 +78,7 @@ class Event:
         return f"{type(self).__name__}({fields})"
 
 
-class Hello(Event):
+class Hello(MuxEvent):
     """The peer's first frame: whether it has IPv6, and a text with its features."""
 
     __slots__ = __match_args__ = ("ipv6", "text")
@@ -88,7 +88,7 @@ class Hello(Event):
         self.text = text
 
 
-class Open(Event):
+class Open(MuxEvent):
     """The peer opened a stream for a purpose; accept it, refuse it or reset it."""
 
     __slots__ = __match_args__ = ("stream", "purpose")
@@ -98,7 +98,7 @@ class Open(Event):
         self.purpose = purpose
 
 
-class Opened(Event):
+class Opened(MuxEvent):
     """The peer accepted a stream of ours."""
 
     __slots__ = __match_args__ = ("stream",)
@@ -107,7 +107,7 @@ class Opened(Event):
         self.stream = stream
 
 
-class Refused(Event):
+class Refused(MuxEvent):
     """The peer refused a stream of ours, with an errno and a sentence; the stream has ended."""
 
     __slots__ = __match_args__ = ("stream", "number", "text")
@@ -118,7 +118,7 @@ class Refused(Event):
         self.text = text
 
 
-class Data(Event):
+class Data(MuxEvent):
     """The next bytes of a stream. Call `Mux.consumed` when they have been read."""
 
     __slots__ = __match_args__ = ("stream", "data")
@@ -128,7 +128,7 @@ class Data(Event):
         self.data = data
 
 
-class Fin(Event):
+class Fin(MuxEvent):
     """The peer sends nothing more on a stream; this side still may.
 
     `unheard` says that the peer's socket has had no byte acknowledged so far of those that we sent.
@@ -141,7 +141,7 @@ class Fin(Event):
         self.unheard = unheard
 
 
-class Reset(Event):
+class Reset(MuxEvent):
     """The peer ended a stream, both ways; the bytes that we had queued on it are dropped.
 
     `unheard` says that the peer's socket had no byte acknowledged of those that we sent.
@@ -154,7 +154,7 @@ class Reset(Event):
         self.unheard = unheard
 
 
-class Datagram(Event):
+class Datagram(MuxEvent):
     __slots__ = __match_args__ = ("channel", "data")
 
     def __init__(self, channel: int, data: bytes) -> None:
@@ -162,7 +162,7 @@ class Datagram(Event):
         self.data = data
 
 
-class Lost(Event):
+class Lost(MuxEvent):
     """The peer dropped `count` datagrams of a channel since its last such frame."""
 
     __slots__ = __match_args__ = ("channel", "count")
@@ -172,7 +172,7 @@ class Lost(Event):
         self.count = count
 
 
-class Pong(Event):
+class Pong(MuxEvent):
     """The peer answered our ping of this number, and with it every earlier one."""
 
     __slots__ = __match_args__ = ("number",)
@@ -181,7 +181,7 @@ class Pong(Event):
         self.number = number
 
 
-class Failed(Event):
+class Failed(MuxEvent):
     """The peer gave up, for the reason in the text; nothing follows."""
 
     __slots__ = __match_args__ = ("text",)
@@ -190,13 +190,13 @@ class Failed(Event):
         self.text = text
 
 
-class Bye(Event):
+class Bye(MuxEvent):
     """The peer has nothing more to send; all that it had queued has arrived."""
 
     __slots__ = ()
 
 
-class ByeAcknowledged(Event):
+class ByeAcknowledged(MuxEvent):
     """All that we had queued has arrived at the peer: it is safe to end."""
 
     __slots__ = ()

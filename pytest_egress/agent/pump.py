@@ -11,7 +11,7 @@ import select
 from struct import Struct, pack
 
 from .mux import Mux
-from .mux_frames import Data, Event, Fin, Refused, Reset
+from .mux_frames import Data, Fin, MuxEvent, Refused, Reset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Pump:
         outlet = self._by_stream.get(stream)
         return None if outlet is None else outlet.sock
 
-    def take(self, event: Event) -> bool:
+    def take(self, event: MuxEvent) -> bool:
         """False where the pump has no stream of this event."""
         if not isinstance(event, (Data, Fin, Reset, Refused)):
             return False

@@ -15,7 +15,7 @@ from time import monotonic
 from .capture import FRAMES, LISTENER, Capture, CaptureError, dropped, target_addresses
 from .dials import Dials
 from .mux import AGENT, Mux
-from .mux_frames import DNS, MONITORS, PACKETS, Bye, Data, Datagram, Event, Fin, Open, Reset
+from .mux_frames import DNS, MONITORS, PACKETS, Bye, Data, Datagram, Fin, MuxEvent, Open, Reset
 from .original_destination import original_destination
 from .pump import READABLE, WRITABLE, Interests, Pump
 
@@ -207,7 +207,7 @@ class Agent:
             self._wire.write()
             raise SystemExit(1)  # without `Wire.finish`, which could wait forever
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: MuxEvent) -> None:
         if isinstance(event, Open):
             self._handle_open(event)
         elif isinstance(event, Datagram):

@@ -36,11 +36,11 @@ from pytest_egress.agent.mux_frames import (
     ByeAcknowledged,
     Data,
     Datagram,
-    Event,
     Failed,
     Fin,
     Hello,
     Lost,
+    MuxEvent,
     Open,
     Opened,
     Pong,
@@ -349,7 +349,7 @@ class StreamLink:
                     if isinstance(event, Failed):
                         self._on_failed(event)
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: MuxEvent) -> None:
         if isinstance(event, (Fin, Reset)):
             self._learn_fate(event)
         if self._pump.take(event):
@@ -442,7 +442,7 @@ class StreamLink:
     def _on_pong(self, _: Pong) -> None:
         self._answered = True
 
-    def _on_end(self, _: Event) -> None:
+    def _on_end(self, _: MuxEvent) -> None:
         self._finished = True
 
     def _serve_mailbox(self, mailbox: Mailbox, events: int) -> None:
@@ -562,7 +562,7 @@ class StreamLink:
         self._interests.close()
 
 
-_HANDLERS: Final[dict[type[Event], Callable[[StreamLink, Any], None]]] = {
+_HANDLERS: Final[dict[type[MuxEvent], Callable[[StreamLink, Any], None]]] = {
     Hello: StreamLink._on_hello,
     Failed: StreamLink._on_failed,
     Open: StreamLink._on_open,

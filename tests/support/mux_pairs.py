@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable
 
 from pytest_egress.agent.mux import AGENT, HOST, Mux
-from pytest_egress.agent.mux_frames import Data, Event, Hello
+from pytest_egress.agent.mux_frames import Data, Hello, MuxEvent
 
 # As on the wire.
 HELLO, OPEN, OPENED, REFUSED, DATA, CREDIT, FIN, RST = range(1, 9)
@@ -31,11 +31,11 @@ def pair() -> tuple[Mux, Mux]:
     return agent, host
 
 
-def carry(sender: Mux, receiver: Mux) -> list[Event]:
+def carry(sender: Mux, receiver: Mux) -> list[MuxEvent]:
     return list(receiver.receive(sender.send()))
 
 
-def joined(events: Iterable[Event], stream: int) -> bytes:
+def joined(events: Iterable[MuxEvent], stream: int) -> bytes:
     return b"".join(
         event.data for event in events if isinstance(event, Data) and event.stream == stream
     )

@@ -20,9 +20,9 @@ from pytest_egress.agent.mux_frames import (
     ByeAcknowledged,
     Data,
     Datagram,
-    Event,
     Fin,
     Hello,
+    MuxEvent,
     Open,
     Opened,
     Pong,
@@ -70,7 +70,7 @@ def test_any_bytes_give_events_or_our_error(
     with contextlib.suppress(ProtocolError):
         for data in received:
             for event in host.receive(data):
-                assert isinstance(event, Event)
+                assert isinstance(event, MuxEvent)
                 if isinstance(event, Open) and event.stream % 4 == 1:
                     host.reset(event.stream)
             host.send()
@@ -116,7 +116,7 @@ class End:
         self.arrived: dict[int, list[bytes]] = {DNS: [], MONITORS: [], PACKETS: []}
         self.pongs: list[int] = []
         self.last_ping = 0
-        self.ends: list[Event] = []
+        self.ends: list[MuxEvent] = []
 
     def live(self) -> list[int]:
         return [stream for stream, story in self.stories.items() if not story.over]
@@ -176,7 +176,7 @@ class End:
             self.take_in(event)
             self.check()
 
-    def take_in(self, event: Event) -> None:
+    def take_in(self, event: MuxEvent) -> None:
         match event:
             case Open(stream, purpose):
                 assert purpose == b"purpose"
