@@ -55,7 +55,7 @@ from .mux_frames import (
     Pong,
     ProtocolError,
     Refused,
-    Reset,
+    StreamReset,
     pack_frame,
     pack_text,
     unpack_text,
@@ -559,7 +559,7 @@ class Mux:
         self._drop(number)
         self._answers.add(number)
         self._put(RST, number)
-        return Reset(number, payload == UNHEARD)
+        return StreamReset(number, payload == UNHEARD)
 
     def _on_datagram(self, channel: int, payload: bytes) -> MuxEvent:
         self._check_channel(channel)

@@ -141,7 +141,7 @@ class Fin(MuxEvent):
         self.unheard = unheard
 
 
-class Reset(MuxEvent):
+class StreamReset(MuxEvent):
     """The peer ended a stream, both ways; the bytes that we had queued on it are dropped.
 
     `unheard` says that the peer's socket had no byte acknowledged of those that we sent.

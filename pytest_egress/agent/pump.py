@@ -11,7 +11,7 @@ import select
 from struct import Struct, pack
 
 from .mux import Mux
-from .mux_frames import Data, Fin, MuxEvent, Refused, Reset
+from .mux_frames import Data, Fin, MuxEvent, Refused, StreamReset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,12 +108,12 @@ class Pump:
 
     def take(self, event: MuxEvent) -> bool:
         """False where the pump has no stream of this event."""
-        if not isinstance(event, (Data, Fin, Reset, Refused)):
+        if not isinstance(event, (Data, Fin, StreamReset, Refused)):
             return False
         outlet = self._by_stream.get(event.stream)
         if outlet is None:
             return False
-        if isinstance(event, (Reset, Refused)):
+        if isinstance(event, (StreamReset, Refused)):
             outlet.cut = True
             self._cut(outlet)
             return True

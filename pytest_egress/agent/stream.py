@@ -15,7 +15,18 @@ from time import monotonic
 from .capture import FRAMES, LISTENER, Capture, CaptureError, dropped, target_addresses
 from .dials import Dials
 from .mux import AGENT, Mux
-from .mux_frames import DNS, MONITORS, PACKETS, Bye, Data, Datagram, Fin, MuxEvent, Open, Reset
+from .mux_frames import (
+    DNS,
+    MONITORS,
+    PACKETS,
+    Bye,
+    Data,
+    Datagram,
+    Fin,
+    MuxEvent,
+    Open,
+    StreamReset,
+)
 from .original_destination import original_destination
 from .pump import READABLE, WRITABLE, Interests, Pump
 
@@ -214,11 +225,11 @@ class Agent:
             self._send_dns_answer(event.data)
         elif isinstance(event, Bye):
             self._ended = True
-        elif isinstance(event, Reset) and event.stream in self._flushes:
+        elif isinstance(event, StreamReset) and event.stream in self._flushes:
             self._flushes.remove(event.stream)
-        elif isinstance(event, Reset) and (dial := self._dialling.pop(event.stream, None)):
+        elif isinstance(event, StreamReset) and (dial := self._dialling.pop(event.stream, None)):
             self._drop(dial)
-        elif isinstance(event, (Data, Fin, Reset)) and event.stream in self._changes:
+        elif isinstance(event, (Data, Fin, StreamReset)) and event.stream in self._changes:
             self._take_change(event)
         else:
             self._pump.take(event)
@@ -234,14 +245,14 @@ class Agent:
         else:
             self._mux.refuse(event.stream, errno.EINVAL, f"no such purpose: {event.purpose!r}")
 
-    def _take_change(self, event: Data | Fin | Reset) -> None:
+    def _take_change(self, event: Data | Fin | StreamReset) -> None:
         """A message of `dials` may come in pieces; it is applied and answered at its end."""
         if isinstance(event, Data):
             self._changes[event.stream] += event.data
             self._mux.consumed(event.stream, len(event.data))
             return
         message = self._changes.pop(event.stream)
-        if isinstance(event, Reset):
+        if isinstance(event, StreamReset):
             return
         if refusal := self._rules.change(message):
             self._mux.refuse(event.stream, errno.EIO, refusal)

@@ -46,7 +46,7 @@ from pytest_egress.agent.mux_frames import (
     Pong,
     ProtocolError,
     Refused,
-    Reset,
+    StreamReset,
 )
 from pytest_egress.agent.pump import READABLE, WRITABLE, Interests, Pump
 from pytest_egress.agent.stream import (
@@ -350,7 +350,7 @@ class StreamLink:
                         self._on_failed(event)
 
     def _handle(self, event: MuxEvent) -> None:
-        if isinstance(event, (Fin, Reset)):
+        if isinstance(event, (Fin, StreamReset)):
             self._learn_fate(event)
         if self._pump.take(event):
             return
@@ -358,7 +358,7 @@ class StreamLink:
         if handler is not None:
             handler(self, event)
 
-    def _learn_fate(self, event: Fin | Reset) -> None:
+    def _learn_fate(self, event: Fin | StreamReset) -> None:
         """The fate of bytes sent to a client is set before the gateway sees that the connection has ended."""
         sock = self._pump.sock(event.stream)
         if isinstance(sock, Dialled):
@@ -400,7 +400,7 @@ class StreamLink:
             sock.close()
             opened.set_exception(OSError(event.number, os.strerror(event.number)))
 
-    def _on_reset(self, event: Reset) -> None:
+    def _on_reset(self, event: StreamReset) -> None:
         self._on_refused(Refused(event.stream, errno.ECONNRESET, ""))
 
     def _on_queued(self, event: Data) -> None:
@@ -568,7 +568,7 @@ _HANDLERS: Final[dict[type[MuxEvent], Callable[[StreamLink, Any], None]]] = {
     Open: StreamLink._on_open,
     Opened: StreamLink._on_opened,
     Refused: StreamLink._on_refused,
-    Reset: StreamLink._on_reset,
+    StreamReset: StreamLink._on_reset,
     Data: StreamLink._on_queued,
     Fin: StreamLink._on_fin,
     Datagram: StreamLink._on_datagram,

@@ -39,7 +39,7 @@ from pytest_egress.agent.mux_frames import (
     Pong,
     ProtocolError,
     Refused,
-    Reset,
+    StreamReset,
 )
 from tests.support.mux_pairs import (
     CREDIT,
@@ -186,7 +186,7 @@ def test_a_reset_drops_what_is_queued_and_is_told_once() -> None:
     agent.reset(stream)
     assert agent.pending(stream) == 0
     assert carry(host, agent) == []
-    assert carry(agent, host) == [Reset(stream)]
+    assert carry(agent, host) == [StreamReset(stream)]
     data = host.send()
     assert kinds(data) == [RST]
     assert list(agent.receive(data)) == []
@@ -204,7 +204,11 @@ def test_what_breaks_off_is_reset_after_what_is_queued() -> None:
     assert (agent.room(stream), agent.pending(stream)) == (0, 10)
     with pytest.raises(ValueError, match="cannot be written to"):
         agent.write(stream, b"more")
-    assert carry(agent, host) == [Reset(empty), Data(stream, b"last words"), Reset(stream)]
+    assert carry(agent, host) == [
+        StreamReset(empty),
+        Data(stream, b"last words"),
+        StreamReset(stream),
+    ]
     agent.break_off(stream)
     assert carry(host, agent) == []
     assert agent.openable == MAX_STREAMS
@@ -219,13 +223,13 @@ def test_an_end_may_say_that_nobody_got_what_the_peer_sent(unheard: bool) -> Non
     agent.break_off(broken, unheard)
     agent.break_off(at_once, unheard)
     assert carry(agent, host) == [
-        Reset(at_once, unheard),
+        StreamReset(at_once, unheard),
         Fin(closed, unheard),
         Data(broken, b"last words"),
-        Reset(broken, unheard),
+        StreamReset(broken, unheard),
     ]
     agent.reset(closed)  # which says nothing of that
-    assert carry(agent, host) == [Reset(closed)]
+    assert carry(agent, host) == [StreamReset(closed)]
 
 
 def test_what_breaks_off_waits_for_credit_and_no_close_waits_for_it() -> None:
@@ -241,9 +245,9 @@ def test_what_breaks_off_waits_for_credit_and_no_close_waits_for_it() -> None:
     assert carry(agent, host) == []
     host.consumed(stream, WINDOW)
     carry(host, agent)
-    assert carry(agent, host) == [Data(stream, b"last words"), Reset(stream)]
+    assert carry(agent, host) == [Data(stream, b"last words"), StreamReset(stream)]
     agent.close()
-    assert carry(agent, host) == [Reset(other), Bye()]
+    assert carry(agent, host) == [StreamReset(other), Bye()]
 
 
 def test_a_peer_that_resets_first_hears_no_last_words() -> None:
@@ -253,7 +257,7 @@ def test_a_peer_that_resets_first_hears_no_last_words() -> None:
     agent.write(stream, b"last words")
     agent.break_off(stream)
     host.reset(stream)
-    assert carry(host, agent) == [Reset(stream)]
+    assert carry(host, agent) == [StreamReset(stream)]
     assert carry(agent, host) == []
     assert agent.openable == MAX_STREAMS
 
@@ -525,7 +529,7 @@ def test_after_close_nothing_can_be_queued_but_the_rest_goes_on() -> None:
     agent.reset(theirs)
     data = agent.send()
     assert kinds(data) == [CREDIT, RST, PING]
-    assert list(host.receive(data)) == [Reset(theirs)]
+    assert list(host.receive(data)) == [StreamReset(theirs)]
 
 
 def test_a_stream_that_is_opened_while_we_close_is_reset_unseen() -> None:
@@ -533,7 +537,7 @@ def test_a_stream_that_is_opened_while_we_close_is_reset_unseen() -> None:
     agent.close()
     stream = host.open(b"80")
     assert carry(host, agent) == []
-    assert carry(agent, host) == [Reset(stream), Bye()]
+    assert carry(agent, host) == [StreamReset(stream), Bye()]
 
 
 def test_who_gives_up_says_so_and_nothing_else() -> None:
@@ -706,7 +710,7 @@ def test_only_a_stream_that_is_accepted_can_be_written_to() -> None:
 
 def test_events_are_values() -> None:
     assert Data(1, b"x") == Data(1, b"x") != Data(1, b"y")
-    assert Fin(1) != Reset(1)
+    assert Fin(1) != StreamReset(1)
     assert len({Fin(1), Fin(1), Bye()}) == 2
     assert repr(Refused(3, 111, "no")) == "Refused(stream=3, number=111, text='no')"
     match Refused(3, 111, "no"):

@@ -28,7 +28,7 @@ from pytest_egress.agent.mux_frames import (
     Pong,
     ProtocolError,
     Refused,
-    Reset,
+    StreamReset,
 )
 from tests.support.mux_pairs import GREETING, HELLO, carry, frame, joined, number, pair
 
@@ -189,7 +189,7 @@ class End:
                 story.unread += len(data)
             case Fin(stream):
                 self.stories[stream].fin_seen = True
-            case Reset(stream) | Refused(stream):
+            case StreamReset(stream) | Refused(stream):
                 assert not self.stories[stream].over
                 self.stories[stream].over = True
             case Datagram(channel, data):
