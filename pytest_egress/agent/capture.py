@@ -19,7 +19,7 @@ from .netlink import (
     NETFILTER,
     NEW,
     ROUTE,
-    Request,
+    NetlinkRequest,
     answers,
     attribute,
     attributes,
@@ -84,7 +84,7 @@ class CaptureError(Exception):
 class Refusal(CaptureError):
     """The kernel refused a request; `number` is the errno."""
 
-    def __init__(self, request: Request, number: int) -> None:
+    def __init__(self, request: NetlinkRequest, number: int) -> None:
         super().__init__(refusal_text(request, number))
         self.number = number
 
@@ -130,7 +130,7 @@ class Capture:
         return {**found, "packets": [self.packets], "monitors": self.monitors}
 
 
-def refusal_text(request: Request, number: int) -> str:
+def refusal_text(request: NetlinkRequest, number: int) -> str:
     name = errno.errorcode.get(number, str(number))
     said = f"The kernel refused {request.what} ({name})."
     if number == errno.EPERM:
@@ -147,7 +147,7 @@ def refusal_text(request: Request, number: int) -> str:
 
 
 def ask(
-    sock: Socket, requests: Sequence[Request], wrap: bool = False, acknowledged: int = 1
+    sock: Socket, requests: Sequence[NetlinkRequest], wrap: bool = False, acknowledged: int = 1
 ) -> None:
     """Send the requests and wait until they are acknowledged.
 
@@ -186,13 +186,13 @@ def open_netlink(family: int, groups: int = 0) -> Socket:
         nft = family == NETFILTER
         what = "a netfilter socket" if nft else "a routing socket"
         needs = "nf_tables NAT (CONFIG_NF_TABLES)" if nft else "CONFIG_NET"
-        raise Refusal(Request(what, needs, 0, 0, b""), error.errno or 0) from None
+        raise Refusal(NetlinkRequest(what, needs, 0, 0, b""), error.errno or 0) from None
     sock.bind((0, groups))
     sock.connect((0, 0))
     return sock
 
 
-def _ask_once(family: int, requests: Sequence[Request], wrap: bool = False) -> None:
+def _ask_once(family: int, requests: Sequence[NetlinkRequest], wrap: bool = False) -> None:
     sock = open_netlink(family)
     try:
         ask(sock, requests, wrap)
@@ -244,7 +244,7 @@ def make_network(ipv6: bool) -> bool:
     peer = nest(1, _interface() + attribute(_IFNAME, text(PEER)))
     pair = nest(18, attribute(1, text("veth")), nest(2, peer))
     create = _interface() + attribute(_IFNAME, text(INTERFACE)) + pair
-    _ask_once(ROUTE, [Request("a pair of interfaces", "CONFIG_VETH", _NEWLINK, NEW, create)])
+    _ask_once(ROUTE, [NetlinkRequest("a pair of interfaces", "CONFIG_VETH", _NEWLINK, NEW, create)])
     index, peer_index = _socket.if_nametoindex(INTERFACE), _socket.if_nametoindex(PEER)
     _ask_once(ROUTE, [*_silence(index, peer_index, ipv6), _address(_socket.AF_INET, index)])
     ipv6 = ipv6 and _has_ipv6_address(index)
@@ -257,7 +257,7 @@ def make_network(ipv6: bool) -> bool:
     return ipv6
 
 
-def _silence(index: int, peer_index: int, ipv6: bool) -> list[Request]:
+def _silence(index: int, peer_index: int, ipv6: bool) -> list[NetlinkRequest]:
     """Requests that keep the kernel from sending packets of its own on both ends of the pair.
 
     They come before any address: otherwise the kernel sends 31 packets within six seconds.
@@ -291,22 +291,22 @@ def _interface(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
     return pack("=BxHiII", 0, 0, index, flags, change)  # ifinfomsg
 
 
-def _link(what: str, index: int, flags: int, change: int, more: bytes = b"") -> Request:
-    return Request(what, "CONFIG_VETH", _NEWLINK, 0, _interface(index, flags, change) + more)
+def _link(what: str, index: int, flags: int, change: int, more: bytes = b"") -> NetlinkRequest:
+    return NetlinkRequest(what, "CONFIG_VETH", _NEWLINK, 0, _interface(index, flags, change) + more)
 
 
 def _own(family: int) -> bytes:
     return _socket.inet_pton(family, ADDRESS4 if family == _socket.AF_INET else ADDRESS6)
 
 
-def _address(family: int, index: int) -> Request:
+def _address(family: int, index: int) -> NetlinkRequest:
     prefix, flags = (PREFIX4, 0) if family == _socket.AF_INET else (PREFIX6, _IFA_F_NODAD)
     body = pack("=BBBBi", family, prefix, flags, 0, index)  # ifaddrmsg
     both = attribute(2, _own(family)) + attribute(1, _own(family))
-    return Request("an address", "CONFIG_INET", _NEWADDR, NEW, body + both)
+    return NetlinkRequest("an address", "CONFIG_INET", _NEWADDR, NEW, body + both)
 
 
-def _routes(family: int, index: int) -> list[Request]:
+def _routes(family: int, index: int) -> list[NetlinkRequest]:
     """Default routes, and a table in which every destination is local, for two kinds of packets.
 
     The first kind are packets that have no ports when they are routed: they come from a raw socket. By
@@ -326,23 +326,23 @@ def _routes(family: int, index: int) -> list[Request]:
     ]
 
 
-def _policy(what: str, family: int, prefix: int, flags: int, condition: bytes) -> Request:
+def _policy(what: str, family: int, prefix: int, flags: int, condition: bytes) -> NetlinkRequest:
     """A policy rule: packets that meet a condition use the table in which every destination is local."""
     body = pack("=BBBBBBBBI", family, prefix, 0, 0, _LOCAL_TABLE, 0, 0, 1, flags)  # fib_rule_hdr
     priority = attribute(6, pack("=I", 100 + flags))
     needs = f"CONFIG_{'IP' if family == _socket.AF_INET else 'IPV6'}_MULTIPLE_TABLES"
-    return Request(
+    return NetlinkRequest(
         f"the routing rule for {what}", needs, _NEWRULE, NEW, body + priority + condition
     )
 
 
 def _default(
     family: int, index: int, table: int, scope: int, kind: int, more: bytes = b""
-) -> Request:
+) -> NetlinkRequest:
     """A default route of kind unicast (1) or local (2); 4 is RTPROT_STATIC."""
     body = pack("=BBBBBBBBI", family, 0, 0, 0, table, 4, scope, kind, 0)  # rtmsg
     device = attribute(4, pack("=i", index))
-    return Request("a default route", "CONFIG_INET", _NEWROUTE, NEW, body + device + more)
+    return NetlinkRequest("a default route", "CONFIG_INET", _NEWROUTE, NEW, body + device + more)
 
 
 # ------------------------------------------------------------------ rules and sockets
@@ -436,9 +436,9 @@ def dropped(packets: Socket) -> int:
     return unpack_from("=I", info, 4 * _DROPS)[0] if len(info) > 4 * _DROPS else 0
 
 
-def _log_config(body: bytes) -> Request:
+def _log_config(body: bytes) -> NetlinkRequest:
     header = pack("!BBH", 0, 0, LOG_GROUP)
-    return Request(
+    return NetlinkRequest(
         "the nftables log", "CONFIG_NETFILTER_NETLINK_LOG", 4 << 8 | 1, ACK, header + body
     )
 

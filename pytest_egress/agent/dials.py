@@ -16,7 +16,7 @@ from .nftables import DROP_UNLOGGED, dial_rule, dial_verdict, no_dial_rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .netlink import Request
+    from .netlink import NetlinkRequest
 
 REPLACE, INSERT = b"=", b"+"
 """The first byte of a message. `REPLACE`: its rules replace those that there are. `INSERT`: they come before those."""
@@ -78,7 +78,7 @@ class Dials:
         return ""
 
 
-def _requests(data: bytes) -> list[Request]:
+def _requests(data: bytes) -> list[NetlinkRequest]:
     first = data[:1] == INSERT
     rules = [_rule(*fields, first=first) for fields in RULE.iter_unpack(data[1:])]
     # Each rule is put before those that are there: the last one has to come first.
@@ -94,7 +94,7 @@ def _rule(
     address: bytes,
     *,
     first: bool,
-) -> Request:
+) -> NetlinkRequest:
     packed = address[:4] if version == 4 else address
     ends = {
         CAPTURED: dial_verdict(""),

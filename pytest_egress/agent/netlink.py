@@ -29,7 +29,7 @@ _ATTRIBUTE = Struct("=HH")  # nlattr: length, type
 _CODE = Struct("=i")
 
 
-class Request:
+class NetlinkRequest:
     """A request to the kernel, with the words for the error if the kernel refuses it.
 
     Attributes:
@@ -61,7 +61,7 @@ def message(kind: int, flags: int, body: bytes, sequence: int = 0) -> bytes:
     return _HEADER.pack(length, kind, flags | REQUEST, sequence, 0) + body
 
 
-def numbered(requests: Sequence[Request], acknowledged: int = 1) -> bytes:
+def numbered(requests: Sequence[NetlinkRequest], acknowledged: int = 1) -> bytes:
     """One datagram of requests, numbered from 1; those from `acknowledged` on ask for an acknowledgement."""
     return b"".join(
         message(

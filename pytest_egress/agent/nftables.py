@@ -21,7 +21,7 @@ from _socket import AF_INET, AF_INET6, inet_pton
 from struct import pack
 
 from .addresses import ADDRESS4, ADDRESS6, INTERFACE, PEER
-from .netlink import APPEND, CREATE, NEW, Request, attribute, message, nest, text
+from .netlink import APPEND, CREATE, NEW, NetlinkRequest, attribute, message, nest, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def batch(requests: Sequence[bytes]) -> bytes:
     return b"".join((message(_BATCH_BEGIN, 0, edge), *requests, message(_BATCH_END, 0, edge)))
 
 
-def ruleset(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[Request]:
+def ruleset(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[NetlinkRequest]:
     """The table for packets that sockets send: its chains and their rules.
 
     Args:
@@ -99,7 +99,7 @@ def ruleset(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[Req
     ]
 
 
-def frame_ruleset() -> list[Request]:
+def frame_ruleset() -> list[NetlinkRequest]:
     """The table for frames that packet sockets send, which bypass the output hook.
 
     They arrive at the other end of the veth pair, where the ingress hook sees them. Nothing else
@@ -114,7 +114,9 @@ def frame_ruleset() -> list[Request]:
 # ------------------------------------------------------------------ rules of the chains
 
 
-def _redirect_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[Request]:
+def _redirect_rules(
+    ports4: tuple[int, int], ports6: tuple[int, int] | None
+) -> list[NetlinkRequest]:
     tcp4, dns4 = ports4
     rules = []
     dials = _verdict(_JUMP, attribute(2, text("dials")))
@@ -142,7 +144,7 @@ def _redirect_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> 
     return rules
 
 
-def _dial_rules() -> list[Request]:
+def _dial_rules() -> list[NetlinkRequest]:
     """Log a dial that a rule of the chain `dials` is for, and reset or drop it.
 
     Connection tracking does not keep either packet, so that the chain sees each repetition of it too.
@@ -162,7 +164,7 @@ def dial_verdict(chain: str) -> bytes:
 
 def dial_rule(
     address: bytes, prefix: int, port: int, begins: bytes, end: bytes, *, first: bool
-) -> Request:
+) -> NetlinkRequest:
     """A rule of the chain `dials`.
 
     Args:
@@ -180,7 +182,7 @@ def dial_rule(
     return _rule("dials", "a dial", "NF_TABLES", condition + end, place=0 if first else APPEND)
 
 
-def no_dial_rules() -> Request:
+def no_dial_rules() -> NetlinkRequest:
     body = attribute(1, text(TABLE)) + attribute(2, text("dials"))
     return _request("to delete nftables rules", "NF_TABLES", _DELRULE, 0, body)
 
@@ -196,7 +198,7 @@ def _to_network(address: bytes, prefix: int) -> bytes:
     return _family(family) + load + _compare(address)
 
 
-def _record_rules() -> list[Request]:
+def _record_rules() -> list[NetlinkRequest]:
     judge = _goto("judge")
     return [
         # At this hook only raw sockets send fragments. They are judged before connection tracking, which would
@@ -213,7 +215,7 @@ def _record_rules() -> list[Request]:
     ]
 
 
-def _judge_rules() -> list[Request]:
+def _judge_rules() -> list[NetlinkRequest]:
     refuse = _goto("refuse")
     return [
         *_accept_own("judge"),
@@ -228,7 +230,7 @@ def _judge_rules() -> list[Request]:
     ]
 
 
-def _refuse_rules() -> list[Request]:
+def _refuse_rules() -> list[NetlinkRequest]:
     tcp = _protocol(TCP)
     strays = (tcp + _by_way_of("lo", _DIFFERENT), tcp + _to_last_port())
     return [
@@ -246,7 +248,7 @@ def _refuse_rules() -> list[Request]:
     ]
 
 
-def _frame_chain(device: str) -> list[Request]:
+def _frame_chain(device: str) -> list[NetlinkRequest]:
     hook = _hook(_HOOK_INGRESS, 0, attribute(3, text(device)))
     drop = attribute(5, pack("!I", _DROP))
     body = _named(device) + hook + attribute(7, text("filter")) + drop
@@ -257,7 +259,7 @@ def _frame_chain(device: str) -> list[Request]:
     ]
 
 
-def _accept_own(chain: str) -> list[Request]:
+def _accept_own(chain: str) -> list[NetlinkRequest]:
     """Rules that accept packets to the namespace's own addresses.
 
     They match addresses, not `oif lo`: after a redirect, later chains see the interface from before it.
@@ -272,13 +274,13 @@ def _accept_own(chain: str) -> list[Request]:
 
 def _request(
     what: str, needs: str, kind: int, flags: int, body: bytes, family: int = NFPROTO_INET
-) -> Request:
+) -> NetlinkRequest:
     header = pack("!BBH", family, 0, 0)
     needs = f"nf_tables NAT (CONFIG_{needs})"
-    return Request(what, needs, _SUBSYSTEM << 8 | kind, flags, header + body)
+    return NetlinkRequest(what, needs, _SUBSYSTEM << 8 | kind, flags, header + body)
 
 
-def _table(name: str, family: int) -> Request:
+def _table(name: str, family: int) -> NetlinkRequest:
     what, needs = f"the table {name} {TABLE}", f"NF_TABLES_{name.upper()}"
     return _request(what, needs, _NEWTABLE, NEW, attribute(1, text(TABLE)), family)
 
@@ -291,7 +293,7 @@ def _hook(number: int, priority: int, more: bytes = b"") -> bytes:
     return nest(4, attribute(1, pack("!I", number)), attribute(2, pack("!i", priority)), more)
 
 
-def _chain(name: str, kind: str, priority: int, needs: str) -> Request:
+def _chain(name: str, kind: str, priority: int, needs: str) -> NetlinkRequest:
     body = _named(name) + _hook(_HOOK_OUTPUT, priority) + attribute(7, text(kind))
     return _request(f"the nftables chain of type {kind}", needs, _NEWCHAIN, NEW, body)
 
@@ -304,12 +306,12 @@ def _rule(
     family: int = NFPROTO_INET,
     *,
     place: int = APPEND,
-) -> Request:
+) -> NetlinkRequest:
     body = attribute(1, text(TABLE)) + attribute(2, text(chain)) + nest(4, expressions)
     return _request(f"the nftables rule ({what})", needs, _NEWRULE, CREATE | place, body, family)
 
 
-def _redirect(what: str, condition: bytes, port: int, ports: int = 1) -> Request:
+def _redirect(what: str, condition: bytes, port: int, ports: int = 1) -> NetlinkRequest:
     """The kernel chooses one of `ports` consecutive ports."""
     to_ports = (
         _load(_REGISTER, pack("!H", port))

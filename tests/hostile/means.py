@@ -96,7 +96,7 @@ def ipv4(protocol: int, content: bytes, source: str = OWN4, to: str = TO4) -> by
 
 def ask(family: int, kind: int, body: bytes, flags: int = 0) -> None:
     """One netlink request; what the kernel refuses is an OSError."""
-    request = netlink.Request("", "", kind, flags, body)
+    request = netlink.NetlinkRequest("", "", kind, flags, body)
     sock = capture.open_netlink(family)
     try:
         capture.ask(sock, [request], wrap=kind >> 8 == 10)

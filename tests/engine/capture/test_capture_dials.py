@@ -155,7 +155,7 @@ sys.path.insert(0, "/egress")
 from agent import capture, netlink, nftables
 socket_ = capture.open_netlink(netlink.NETFILTER)
 capture.ask(socket_, [nftables.no_dial_rules()], wrap=True)
-table = netlink.Request("", "", 10 << 8 | 2, 0, b"\\1\\0\\0\\0" + netlink.attribute(1, b"egress\\0"))
+table = netlink.NetlinkRequest("", "", 10 << 8 | 2, 0, b"\\1\\0\\0\\0" + netlink.attribute(1, b"egress\\0"))
 capture.ask(socket_, [table], wrap=True)
 """
 

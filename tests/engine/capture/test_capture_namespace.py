@@ -176,15 +176,15 @@ except CaptureError as error:
 
 TAMPERING = {
     "an address": (
-        "netlink.Request('', '', 21, 0, capture._address(socket.AF_INET6, eth0).body)",
+        "netlink.NetlinkRequest('', '', 21, 0, capture._address(socket.AF_INET6, eth0).body)",
         "something deleted an address of ours in the target's network namespace",
     ),
     "a policy rule": (
-        "netlink.Request('', '', 33, 0, capture._routes(socket.AF_INET, eth0)[2].body)",
+        "netlink.NetlinkRequest('', '', 33, 0, capture._routes(socket.AF_INET, eth0)[2].body)",
         "something deleted a policy rule in the target's network namespace",
     ),
     "a default route": (
-        "netlink.Request('', '', 25, 0, capture._routes(socket.AF_INET, eth0)[0].body)",
+        "netlink.NetlinkRequest('', '', 25, 0, capture._routes(socket.AF_INET, eth0)[0].body)",
         "something deleted a default route in the target's network namespace",
     ),
     "the interface": (
@@ -262,7 +262,9 @@ def test_a_target_may_make_an_interface_of_its_own(
             kind = "netlink.nest(18, netlink.attribute(1, b'veth\\0'))"
             body = f"capture._interface() + {attributes} + {kind}"
             target.python(
-                TAMPER.replace("{request}", f"netlink.Request('', '', 16, netlink.NEW, {body})")
+                TAMPER.replace(
+                    "{request}", f"netlink.NetlinkRequest('', '', 16, netlink.NEW, {body})"
+                )
             )
         assert not all(is_silent((monitor,)) for monitor in link.monitors)
         assert events(link) == []

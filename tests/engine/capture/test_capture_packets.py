@@ -436,7 +436,7 @@ def test_a_connection_that_the_kernel_has_forgotten_leaves_no_packet(
         sys.path.insert(0, "/egress")
         from agent import capture, netlink
         def forget():
-            flush = netlink.Request("", "", 1 << 8 | 2, 0, bytes([0, 0, 0, 0]))
+            flush = netlink.NetlinkRequest("", "", 1 << 8 | 2, 0, bytes([0, 0, 0, 0]))
             capture.ask(capture.open_netlink(netlink.NETFILTER), [flush])
         clients = [socket.create_connection(({address!r}, {port}), 10) for _ in range(3)]
         forget()

@@ -28,12 +28,17 @@ class Asked:
     """
 
     def __init__(self) -> None:
-        self.requests: list[netlink.Request] = []
+        self.requests: list[netlink.NetlinkRequest] = []
         self.acknowledged = 0
         self.error: Exception | None = None
 
     def ask(
-        self, _sock: object, requests: list[netlink.Request], *, wrap: bool, acknowledged: int
+        self,
+        _sock: object,
+        requests: list[netlink.NetlinkRequest],
+        *,
+        wrap: bool,
+        acknowledged: int,
     ) -> None:
         assert wrap
         self.requests, self.acknowledged = requests, acknowledged
@@ -87,7 +92,7 @@ def test_an_insertion_puts_its_rules_before_the_others_in_their_order(
 def test_a_kernel_that_refuses_is_told_of(
     asked: Asked, dials: Dials, number: int, expected: str
 ) -> None:
-    request = netlink.Request("the nftables rule (a dial)", "", 0, 0, b"")
+    request = netlink.NetlinkRequest("the nftables rule (a dial)", "", 0, 0, b"")
     asked.error = Refusal(request, number)
     assert dials.change(REPLACE + RULES[0]) == expected
 

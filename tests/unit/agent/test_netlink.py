@@ -47,7 +47,7 @@ def test_the_messages_of_one_port_are_left_out() -> None:
 
 
 def test_requests_are_acknowledged_from_a_number_on() -> None:
-    requests = [netlink.Request("", "", 20, netlink.APPEND, b"") for _ in range(3)]
+    requests = [netlink.NetlinkRequest("", "", 20, netlink.APPEND, b"") for _ in range(3)]
     flags = [
         struct.unpack_from("=H", netlink.numbered(requests, 3), at + 6)[0] for at in (0, 16, 32)
     ]
