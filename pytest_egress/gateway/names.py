@@ -70,7 +70,7 @@ class Visit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ruling:
+class NameRuling:
     """What there is to say to a question about one name.
 
     Attributes:
@@ -220,10 +220,10 @@ class Names:
 
     def _resolve(
         self, context: AttemptContext, question: Question, asker: Asker
-    ) -> tuple[list[Ruling], Resolution]:
+    ) -> tuple[list[NameRuling], Resolution]:
         """What is said to a question: about its name, and about each that a CNAME leads to, as a resolver asks."""
         if not question.has_rules:
-            return [Ruling()], Resolution()
+            return [NameRuling()], Resolution()
         asked = AskedName(
             name=question.name,
             type=question.type,
@@ -244,7 +244,9 @@ class Names:
         is_truncated = any(v.answer.is_truncated for ruling in rulings for v in ruling.visits)
         return rulings, Resolution(answer=answer, cnames=tuple(cnames), is_truncated=is_truncated)
 
-    def _rule(self, context: AttemptContext, asked: AskedName, *, is_led: bool = False) -> Ruling:
+    def _rule(
+        self, context: AttemptContext, asked: AskedName, *, is_led: bool = False
+    ) -> NameRuling:
         """What is said to a question about one name: by routes, else by the target's /etc/hosts.
 
         A route that says nothing about the type asked for leaves that to the next one, whose errors count no more if
@@ -254,20 +256,20 @@ class Names:
         visits: list[Visit] = []
         for visit in self._visits(context, asked):
             if visit.answer.is_error and not all(each.answer.leaves_all for each in visits):
-                return Ruling(visits=visits, answer=NO_ADDRESS)
+                return NameRuling(visits=visits, answer=NO_ADDRESS)
             visits.append(visit)
             if visit.answer.answers(asked.type):
-                return Ruling(visits=visits, answer=visit.answer)
+                return NameRuling(visits=visits, answer=visit.answer)
         # A name of /etc/hosts is asked for where the file has it for one address family only. A synthetic address for
         # the other family would lead such a client to the gateway.
         if asked.name in self._target.hosts:
-            return Ruling(visits=visits, answer=self._target.hosts[asked.name])
+            return NameRuling(visits=visits, answer=self._target.hosts[asked.name])
         is_named_somehow = (
             is_led or context.window.dns != "strict" or is_named(context.tables, asked.name)
         )
         if not is_named_somehow:
-            return Ruling(answer=NO_SUCH_NAME, is_undeclared=True)
-        return Ruling(visits=visits)
+            return NameRuling(answer=NO_SUCH_NAME, is_undeclared=True)
+        return NameRuling(visits=visits)
 
     def _visits(self, context: AttemptContext, asked: AskedName) -> Iterator[Visit]:
         """A route whose sequence has been used up is passed over."""
@@ -283,7 +285,7 @@ class Names:
 LOOP: Final = "its CNAMEs come to no end: {}"
 
 
-def followed(ruling: Ruling, type: str) -> Record | None:
+def followed(ruling: NameRuling, type: str) -> Record | None:
     if ruling.answer is None or type in NOT_FOLLOWED:
         return None
     return ruling.answer.cname
