@@ -69,7 +69,7 @@ def run(silent_seconds: float, most: int) -> None:
         most: How many connections of the target are carried at once; further ones wait.
     """
     mux = Mux(AGENT, most)
-    wire = Wire(mux)
+    wire = StandardStreams(mux)
     try:
         Agent(mux, wire, Capture(), Dials(), silent_seconds).run()
     except CaptureError as error:
@@ -79,7 +79,7 @@ def run(silent_seconds: float, most: int) -> None:
     wire.finish()
 
 
-class Wire:
+class StandardStreams:
     """The standard streams of the agent, which are pipes in a container."""
 
     def __init__(self, mux: Mux, input: int = 0, output: int = 1) -> None:
@@ -134,7 +134,7 @@ class Agent:
     """Serves one namespace; `silent_seconds` is as `run` takes it."""
 
     def __init__(
-        self, mux: Mux, wire: Wire, capture: Capture, dials: Dials, silent_seconds: float
+        self, mux: Mux, wire: StandardStreams, capture: Capture, dials: Dials, silent_seconds: float
     ) -> None:
         self._mux, self._wire, self._capture, self._rules = mux, wire, capture, dials
         self._interests = Interests()
@@ -216,7 +216,7 @@ class Agent:
         if monotonic() - self._last_read >= self._silent_seconds:
             self._mux.fail(f"it heard nothing of the test process for {self._silent_seconds:g} s")
             self._wire.write()
-            raise SystemExit(1)  # without `Wire.finish`, which could wait forever
+            raise SystemExit(1)  # without `StandardStreams.finish`, which could wait forever
 
     def _handle(self, event: MuxEvent) -> None:
         if isinstance(event, Open):

@@ -13,7 +13,7 @@ from typing import cast
 from pytest_egress.agent.capture import Capture
 from pytest_egress.agent.dials import Dials
 from pytest_egress.agent.mux import AGENT, MAX_STREAMS, Mux
-from pytest_egress.agent.stream import Agent, Wire
+from pytest_egress.agent.stream import Agent, StandardStreams
 from pytest_egress.link.attach import Attachment, connect
 from pytest_egress.link.stream import StreamLink
 from tests.support.target_shell import SECONDS, accepted
@@ -107,7 +107,7 @@ class StreamScene:
         ours, theirs = socket.socketpair()
         self.theirs, self.mux = theirs, Mux(AGENT, most)
         self.output = theirs.dup()  # standard input and output are two descriptors
-        self.wire = Wire(self.mux, theirs.fileno(), self.output.fileno())
+        self.wire = StandardStreams(self.mux, theirs.fileno(), self.output.fileno())
         self.thread = threading.Thread(target=self._serve)
         self.thread.start()
         self.link = StreamLink(Unframed(ours))
