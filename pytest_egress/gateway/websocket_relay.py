@@ -42,7 +42,7 @@ from pytest_egress.traffic.websocket import (
     NO_CODE,
     NORMAL,
     Frames,
-    Handshake,
+    Opening,
     accept,
     accept_token,
 )
@@ -97,7 +97,7 @@ class WebSocketRelay(DuplexAnswer):
         subprotocol = answer.headers.get("sec-websocket-protocol")
         handshake = with_fields(accept(request, list(filter(None, [subprotocol]))), answer.headers)
         server = OpenWebSocket(
-            upstream, request, Handshake(status_code=101, headers=NO_FIELDS, subprotocol=subprotocol),
+            upstream, request, Opening(status_code=101, headers=NO_FIELDS, subprotocol=subprotocol),
             account=account, frames=Frames(None, of_client=True, account=account), is_relayed=True,
         )  # fmt: skip
         server.begin()
@@ -164,10 +164,10 @@ def copy(source: OpenWebSocket, sink: OpenWebSocket, broken: int) -> None:
         sink.pass_close(code or NORMAL, source.close_reason, lambda: not source.has_left)
 
 
-def with_fields(handshake: Handshake, headers: Headers) -> Handshake:
+def with_fields(handshake: Opening, headers: Headers) -> Opening:
     """A handshake with the fields of the server's response that are not of one connection."""
     kept = [pair for pair in end_to_end(headers).raw if pair[0].lower() not in OF_A_HANDSHAKE]
-    return Handshake(
+    return Opening(
         status_code=handshake.status_code,
         headers=Headers([*handshake.headers.raw, *kept]),
         subprotocol=handshake.subprotocol,

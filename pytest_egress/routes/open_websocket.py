@@ -38,7 +38,7 @@ from pytest_egress.traffic.websocket import (
     ClosedError,
     Closing,
     Frames,
-    Handshake,
+    Opening,
     PingFrame,
     WebSocketMessage,
     check_close,
@@ -93,7 +93,7 @@ class WebSocket:
         self,
         duplex: Duplex,
         request: Request,
-        handshake: Handshake,
+        handshake: Opening,
         messages: list[WebSocketMessage] | None = None,
         account: Account | None = None,
         *,
@@ -481,7 +481,7 @@ class OpenWebSocket(WebSocket):
         return sorted({*dir(WebSocket), *vars(self)})
 
     @property
-    def handshake(self) -> Handshake:
+    def handshake(self) -> Opening:
         return self._handshake
 
     def date(self, now: float) -> None:

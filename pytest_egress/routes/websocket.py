@@ -22,7 +22,7 @@ from pytest_egress.routes.open_websocket import OpenWebSocket, WebSocket
 from pytest_egress.traffic.messages import UNSET, Request, Response, reason_phrase, shown
 from pytest_egress.traffic.websocket import (
     INTERNAL_ERROR,
-    HandshakeError,
+    OpeningError,
     accept,
     check_subprotocols,
 )
@@ -131,7 +131,7 @@ def refusal_of(request: Request) -> tuple[Response, str] | None:
     """None for a handshake of a WebSocket."""
     try:
         accept(request)
-    except HandshakeError as error:
+    except OpeningError as error:
         text = f"pytest-egress: {error}\n"
         return Response(error.status_code, headers=error.headers.raw, text=text), str(error)
     return None

@@ -65,7 +65,7 @@ class WebSocketMessage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Handshake:
+class Opening:
     """What was agreed on for a WebSocket. The status is 101, or 200 over HTTP/2.
 
     The parameters of `permessage-deflate` are in `deflate` as the response has them; None without compression.
@@ -77,7 +77,7 @@ class Handshake:
     deflate: str | None = None
 
 
-class HandshakeError(ValueError):
+class OpeningError(ValueError):
     """A request is no handshake of a WebSocket, or not one by RFC 6455 section 4.2.1.
 
     The fields of the response tell the client what is accepted.
@@ -99,18 +99,18 @@ def asks_for_websocket(request: Request) -> bool:
 def is_handshake(request: Request) -> bool:
     try:
         accept(request)
-    except HandshakeError:
+    except OpeningError:
         return False
     return True
 
 
-def accept(request: Request, subprotocols: Sequence[str] = ()) -> Handshake:
+def accept(request: Request, subprotocols: Sequence[str] = ()) -> Opening:
     """Agree to the handshake of a request (RFC 6455 section 4.2.2, RFC 8441 section 5).
 
     The subprotocols are those that the server speaks, the best one first.
 
     Raises:
-        HandshakeError: The request is no handshake; the text says what is wrong with it.
+        OpeningError: The request is no handshake; the text says what is wrong with it.
     """
     fields: list[tuple[str, str]] = []
     if request.http_version == "1.1":
@@ -127,7 +127,7 @@ def accept(request: Request, subprotocols: Sequence[str] = ()) -> Handshake:
     extensions = request.headers.get("sec-websocket-extensions", "")
     if (deflate := agreed_deflate(extensions)) is not None:
         fields.append(("Sec-WebSocket-Extensions", "; ".join(filter(None, [DEFLATE, deflate]))))
-    return Handshake(
+    return Opening(
         status_code=101 if request.http_version == "1.1" else 200,
         headers=Headers(fields),
         subprotocol=subprotocol,
@@ -139,14 +139,14 @@ def checked_key(request: Request) -> str:
     """The key of a handshake over HTTP/1.1.
 
     Raises:
-        HandshakeError: The request asks for no WebSocket, or has no valid key.
+        OpeningError: The request asks for no WebSocket, or has no valid key.
     """
     headers = request.headers
     upgrades = "upgrade" in items(headers.get("connection", "").lower())
     if request.method != "GET" or not upgrades or not asks_for_websocket(request):
         raise no_handshake(request)
     if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
-        raise HandshakeError("the handshake of a WebSocket has no body, and this request has one")
+        raise OpeningError("the handshake of a WebSocket has no body, and this request has one")
     keys = headers.get_all("sec-websocket-key")
     try:
         is_whole = len(keys) == 1 and len(base64.b64decode(keys[0], validate=True)) == 16
@@ -154,7 +154,7 @@ def checked_key(request: Request) -> str:
         is_whole = False
     if not is_whole:
         got = shown(", ".join(keys)) if keys else "absent"
-        raise HandshakeError(f"Sec-WebSocket-Key is {got}: it has to be 16 bytes in base64, once")
+        raise OpeningError(f"Sec-WebSocket-Key is {got}: it has to be 16 bytes in base64, once")
     return keys[0]
 
 
@@ -163,16 +163,16 @@ def check_version(request: Request) -> None:
     versions = request.headers.get_all("sec-websocket-version")
     if versions != [VERSION]:
         got = shown(", ".join(versions)) if versions else "absent"
-        raise HandshakeError(
+        raise OpeningError(
             f"Sec-WebSocket-Version is {got}: it has to be {VERSION}",
             426,
             Headers([("Upgrade", WEBSOCKET), ("Sec-WebSocket-Version", VERSION)]),
         )
 
 
-def no_handshake(request: Request) -> HandshakeError:
+def no_handshake(request: Request) -> OpeningError:
     """An ordinary request gets 426 (RFC 9110 section 15.5.22)."""
-    return HandshakeError(
+    return OpeningError(
         f"{request.method} {request.shown_url} is an ordinary request, and the route answers WebSockets alone. "
         f"A WebSocket begins with GET, Connection: Upgrade and Upgrade: websocket",
         426,

@@ -16,7 +16,7 @@ from pytest_egress.traffic.websocket import (
     ClosedError,
     Closing,
     Frames,
-    HandshakeError,
+    OpeningError,
     PingFrame,
     WebSocketMessage,
     accept,
@@ -87,7 +87,7 @@ def test_an_ordinary_request_is_told_to_upgrade() -> None:
         request(Upgrade="h2c"),
         request("POST"),
     ):
-        with pytest.raises(HandshakeError, match="is an ordinary request") as caught:
+        with pytest.raises(OpeningError, match="is an ordinary request") as caught:
             accept(plain)
         assert caught.value.status_code == 426
         assert caught.value.headers["upgrade"] == "websocket"
@@ -95,7 +95,7 @@ def test_an_ordinary_request_is_told_to_upgrade() -> None:
 
 @pytest.mark.parametrize("version", ["8", "13, 8", "", None])
 def test_another_version_is_refused_with_the_one_that_is_spoken(version: str | None) -> None:
-    with pytest.raises(HandshakeError, match="it has to be 13") as caught:
+    with pytest.raises(OpeningError, match="it has to be 13") as caught:
         accept(request(Sec_WebSocket_Version=version))
     assert caught.value.status_code == 426
     assert caught.value.headers["sec-websocket-version"] == "13"
@@ -105,19 +105,19 @@ def test_another_version_is_refused_with_the_one_that_is_spoken(version: str | N
     "key", [None, "", "c2hvcnQ=", f"{KEY}AAAA", "dGhlIHNhbXBsZSBub25jZQ=*", "ü" * 24]
 )
 def test_a_key_that_is_not_16_bytes_is_refused(key: str | None) -> None:
-    with pytest.raises(HandshakeError, match="Sec-WebSocket-Key is") as caught:
+    with pytest.raises(OpeningError, match="Sec-WebSocket-Key is") as caught:
         accept(request(Sec_WebSocket_Key=key))
     assert caught.value.status_code == 400
 
 
 def test_two_keys_are_refused() -> None:
-    with pytest.raises(HandshakeError, match="once"):
+    with pytest.raises(OpeningError, match="once"):
         accept(request_with([*HANDSHAKE.items(), ("Sec-WebSocket-Key", KEY)]))
 
 
 def test_a_body_is_refused() -> None:
     for fields in ({"Content_Length": "5"}, {"Transfer_Encoding": "chunked"}):
-        with pytest.raises(HandshakeError, match="has no body"):
+        with pytest.raises(OpeningError, match="has no body"):
             accept(request(**fields))
     assert accept(request(Content_Length="0")).status_code == 101
 
@@ -128,7 +128,7 @@ def test_over_http_2_there_is_no_key_and_the_status_is_200() -> None:
     handshake = accept(asked)
     assert (handshake.status_code, handshake.headers.raw) == (200, ())
     plain = dataclasses.replace(request_with(fields[1:]), http_version="2")
-    with pytest.raises(HandshakeError, match="is an ordinary request"):
+    with pytest.raises(OpeningError, match="is an ordinary request"):
         accept(plain)
 
 
@@ -158,7 +158,7 @@ def test_any_fields_are_a_handshake_or_a_handshake_error(
     asked = request_with([*(HANDSHAKE.items() if whole else ()), *fields], method)
     try:
         handshake = accept(asked, ["chat"])
-    except HandshakeError as refusal:
+    except OpeningError as refusal:
         status = refusal.status_code
         assert status in (400, 426)
     else:
