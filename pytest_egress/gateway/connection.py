@@ -41,7 +41,7 @@ from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import Recorder, passes, silent_outcome
 from pytest_egress.ledger.windows import Activity, AttemptContext, Window
-from pytest_egress.link.stream_sockets import Accepted
+from pytest_egress.link.stream_sockets import AcceptedSocket
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import still_claims
 from pytest_egress.traffic.messages import host_port
@@ -170,7 +170,7 @@ class Connection:
     ) -> None:
         self.recorder, self.ledger, self.target = recorder, recorder.ledger, recorder.target
         self.sock, self.client, self._registry = sock, client, registry
-        self._is_copied, self._has_asked = isinstance(sock, Accepted), False
+        self._is_copied, self._has_asked = isinstance(sock, AcceptedSocket), False
         self.destination = Destination()
         self.ident: int | None = None
         self.idle_since: float | None = None

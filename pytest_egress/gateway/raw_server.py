@@ -51,7 +51,7 @@ from pytest_egress.gateway.starttls import StartTls
 from pytest_egress.gateway.tcp_info import Traffic, traffic
 from pytest_egress.gateway.upstreams import Upstreams, upstream_host
 from pytest_egress.ledger.windows import Pause
-from pytest_egress.link.stream_sockets import Accepted
+from pytest_egress.link.stream_sockets import AcceptedSocket
 from pytest_egress.routes.answers import Forward, Receipt, Service, place_of
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import ConnectFault, End, Fault, FaultPlan, Raw, Reset, plan
@@ -250,11 +250,11 @@ class RawServer:
         """What the connection has carried, as its client sees it; the socket may be a twin of the connection's.
 
         Behind a stream link the kernel's acknowledgements come from the link's own socket. The link reports at the
-        client's end whether the client had received anything (`Accepted.fate`). Until that is known, the counters are
-        final only once the connection is over: a client that has closed answers late bytes by a reset.
+        client's end whether the client had received anything (`AcceptedSocket.fate`). Until that is known, the counters
+        are final only once the connection is over: a client that has closed answers late bytes by a reset.
         """
         carried = traffic(sock)
-        fate = self.accepted.fate if isinstance(self.accepted, Accepted) else "heard"
+        fate = self.accepted.fate if isinstance(self.accepted, AcceptedSocket) else "heard"
         if fate == "unheard":
             return carried._replace(heard=False)
         return carried if fate == "heard" else carried._replace(settled=carried.is_over)

@@ -9,7 +9,7 @@ import socket
 import struct
 from typing import Final, NamedTuple
 
-from pytest_egress.link.stream_sockets import Accepted
+from pytest_egress.link.stream_sockets import AcceptedSocket
 
 CLOSED: Final = 7  # TCP_CLOSE: the connection was reset, or both sides have closed
 UNACKNOWLEDGED: Final = struct.Struct("@24xI")  # tcpi_unacked
@@ -44,7 +44,7 @@ def has_heard(sock: socket.socket, accepted: socket.socket) -> bool:
     """Whether a client that has ended had got a byte of ours; the accepted socket object knows behind a stream link."""
     if sock.fileno() < 0:  # reset before the handshake: wrap_socket() has closed it
         return False
-    if isinstance(accepted, Accepted) and accepted.fate != "heard":
+    if isinstance(accepted, AcceptedSocket) and accepted.fate != "heard":
         return False
     return traffic(sock).heard
 

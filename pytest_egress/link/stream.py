@@ -64,7 +64,7 @@ from pytest_egress.errors import LinkError
 from pytest_egress.link.attach import Attachment
 from pytest_egress.link.changes import NOT_CHANGED, own_port
 from pytest_egress.link.stream_sockets import (
-    Accepted,
+    AcceptedSocket,
     Dialled,
     Fate,
     Listener,
@@ -204,7 +204,7 @@ class StreamLink:
 
     def destination(self, sock: socket.socket) -> tuple[str, int] | None:
         """OSError with ENOENT where the sidecar's kernel could not tell."""
-        dialled = sock.dialled if isinstance(sock, Accepted) else None
+        dialled = sock.dialled if isinstance(sock, AcceptedSocket) else None
         if isinstance(dialled, str):
             raise OSError(errno.ENOENT, dialled)
         return dialled
@@ -580,7 +580,7 @@ _HANDLERS: Final[dict[type[MuxEvent], Callable[[StreamLink, Any], None]]] = {
 
 
 def parse_purpose(purpose: bytes) -> tuple[tuple[str, int] | str | None, tuple[str, int]]:
-    """The address that a client dialled, as in `Accepted.dialled`, and its own; ProtocolError for another form."""
+    """The address that a client dialled, as `AcceptedSocket.dialled`, and its own; ProtocolError for another form."""
     text = purpose.decode("utf-8", "replace")
     if text.startswith(UNKNOWN.decode()):
         return text[len(UNKNOWN) + 1 :], ("", 0)

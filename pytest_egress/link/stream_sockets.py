@@ -27,7 +27,7 @@ Fate = Literal["heard", "doubtful", "unheard"]
 """Whether bytes sent to a client arrived: some did; none had when the client closed its side; none ever did."""
 
 
-class Accepted(Socket):
+class AcceptedSocket(Socket):
     """An accepted connection of the target.
 
     Attributes:
@@ -78,10 +78,10 @@ class Listener(Socket):
             raise
         return sock
 
-    def accept(self) -> tuple[Accepted, tuple[str, int]]:
+    def accept(self) -> tuple[AcceptedSocket, tuple[str, int]]:
         """The address is that of the client inside the target; OSError where no connection of the target's is there."""
         descriptor, peer = self._accept()  # type: ignore[attr-defined]  # typeshed has none
-        sock = Accepted(fileno=descriptor)
+        sock = AcceptedSocket(fileno=descriptor)
         with self._lock:
             expected = self._expected.pop(peer, None)
         if expected is None:

@@ -232,7 +232,7 @@ def test_a_flush_ends_whichever_datagrams_were_lost_before_it_could_be_answered(
 
 
 def fate_of(ours: socket.socket) -> str:
-    assert isinstance(ours, stream_sockets.Accepted)
+    assert isinstance(ours, stream_sockets.AcceptedSocket)
     return ours.fate
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_egress.link.stream_sockets import Accepted, Listener, loopback_pair
+from pytest_egress.link.stream_sockets import AcceptedSocket, Listener, loopback_pair
 from tests.support.stage import reset
 
 DIALLED, CLIENT = ("203.0.113.9", 443), ("10.213.0.2", 4000)
@@ -74,7 +74,7 @@ def test_an_address_is_known_until_its_connection_is_accepted_and_no_longer(
     ours = listener.dial(DIALLED, CLIENT)
     address = ours.getsockname()
     sock, client = listener.accept()
-    assert isinstance(sock, Accepted)
+    assert isinstance(sock, AcceptedSocket)
     assert (sock.dialled, client) == (DIALLED, CLIENT)
     sock.close()
     reset(ours)
