@@ -22,7 +22,7 @@ from pytest_egress.gateway.bodies import Body
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.spoiling import Line, StoppedError
 from pytest_egress.gateway.upstream_body import whole
-from pytest_egress.gateway.upstreams import Owner, Upstreams, upstream_host
+from pytest_egress.gateway.upstreams import SocketOwner, Upstreams, upstream_host
 from pytest_egress.ledger.windows import stays
 from pytest_egress.routes.answers import Forward, check_forward, forward
 from pytest_egress.routes.duplex import ClientLeftError
@@ -39,7 +39,7 @@ CUT_OFF: Final = (
 )
 
 
-class Carrier(Owner, Protocol):
+class Carrier(SocketOwner, Protocol):
     """The transport of requests: a connection of HTTP/1.1, or one stream where a connection has several."""
 
     @property

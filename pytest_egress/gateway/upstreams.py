@@ -21,7 +21,7 @@ from pytest_egress.routes.kinds import PASSTHROUGH
 from pytest_egress.routes.table import RouteTable, opening
 
 
-class Owner(Protocol):
+class SocketOwner(Protocol):
     """The connection of a target for which sockets to real servers are opened."""
 
     def adopt(self, other: socket.socket, /) -> socket.socket:
@@ -52,7 +52,7 @@ class Upstreams:
                 context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
             return self._contexts[http2]
 
-    def connect(self, owner: Owner, to: Forward, port: int) -> socket.socket:
+    def connect(self, owner: SocketOwner, to: Forward, port: int) -> socket.socket:
         """Connect to what a `Forward` names, at `port` where it names none. Raises UpstreamError where that fails."""
         if to.container is not None:
             return owner.adopt(upstream.connect_container(to.container, to.port or 0))
@@ -61,7 +61,7 @@ class Upstreams:
 
     def reach(
         self,
-        owner: Owner,
+        owner: SocketOwner,
         route: InnerRoute | None,
         host: str,
         port: int,
@@ -83,7 +83,7 @@ class Upstreams:
         return owner.adopt(upstream.connect(host, port, remedy))
 
     def secure(
-        self, owner: Owner, sock: socket.socket, host: str, *, http2: bool = False
+        self, owner: SocketOwner, sock: socket.socket, host: str, *, http2: bool = False
     ) -> socket.socket:
         """Make a TLS connection over a socket that was adopted; the TLS socket is adopted before its handshake.
 
