@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pytest_egress.base.sockets import READ_BYTES
 from pytest_egress.routes.answers import Desk, Receipt, Service
-from pytest_egress.traffic.smtp import CLOSING, NO_ROOM, NO_ROUTE, Session, Step
+from pytest_egress.traffic.smtp import CLOSING, NO_ROOM, NO_ROUTE, SmtpSession, SmtpStep
 
 REFUSALS: Final[Mapping[Receipt, bytes]] = {
     "elsewhere": CLOSING,
@@ -35,7 +35,7 @@ class SmtpServer(Service):
     """The server that `smtp()` returns holds nothing: any number of routes and connections may use it at once."""
 
     def serve(self, sock: Any, name: str, desk: Desk) -> None:
-        session = Session(name, is_secure=not hasattr(sock, "starttls"))
+        session = SmtpSession(name, is_secure=not hasattr(sock, "starttls"))
         try:
             converse(sock, session, desk)
         finally:
@@ -47,7 +47,7 @@ class SmtpServer(Service):
         return "smtp()"
 
 
-def converse(sock: Any, session: Session, desk: Desk) -> None:
+def converse(sock: Any, session: SmtpSession, desk: Desk) -> None:
     """Answer commands, until the client quits or closes, or its next mail is for another connection."""
     sock.sendall(session.greeting)
     while data := sock.recv(READ_BYTES):
@@ -66,7 +66,7 @@ def converse(sock: Any, session: Session, desk: Desk) -> None:
                 session.start_tls()
 
 
-def hand_over(step: Step, desk: Desk) -> bytes:
+def hand_over(step: SmtpStep, desk: Desk) -> bytes:
     if step.mail is None:
         return step.reply
     if step.refusal:

@@ -1,4 +1,4 @@
-"""SMTP as a server speaks it (RFC 5321): commands as values, and `Session`, which answers them. No socket is touched.
+"""SMTP as a server speaks it (RFC 5321): commands as values, and `SmtpSession`, which answers them. No socket here.
 
 A session takes every mail and every login. It gets bytes by `feed`, and has a step for each command that is whole: the
 reply, and what is to be done. Commands that a client sends without waiting (RFC 2920) are steps one after the other.
@@ -88,7 +88,7 @@ def size_of(recipients: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class SmtpStep:
     """What follows from a command.
 
     Attributes:
@@ -215,7 +215,7 @@ def reply(code: int, *lines: str) -> bytes:
     )
 
 
-class Session:
+class SmtpSession:
     """The server's side of one connection. `name` is the host that it says it is; mails have at most `max_bytes`."""
 
     def __init__(
@@ -259,7 +259,7 @@ class Session:
         self._unread.clear()
         self._begin()
 
-    def step(self) -> Step | None:
+    def step(self) -> SmtpStep | None:
         """None where more bytes are needed."""
         if self._is_data:
             return self._read_mail()
@@ -273,7 +273,7 @@ class Session:
             return self._refusal(f"{error}\r\n".encode(), error.sender)
         except SmtpError as error:
             self._asks = ""
-            return Step(reply=f"{error}\r\n".encode())
+            return SmtpStep(reply=f"{error}\r\n".encode())
 
     @property
     def unfinished(self) -> str:
@@ -283,13 +283,13 @@ class Session:
         size = self._dropped + len(self._unread) - len(b"\r\n")
         return f"a mail from {quoted((self._sender or '').encode())} broke off within DATA, after {size} bytes"
 
-    def _refusal(self, reply: bytes, sender: str) -> Step:
+    def _refusal(self, reply: bytes, sender: str) -> SmtpStep:
         """The mail is too large."""
         mail = Envelope(
             sender=sender, recipients=tuple(self._recipients), content=b"", user=self._user
         )
         why = f"it was refused with 552, since it has over {self.max_bytes} bytes"
-        return Step(reply=reply, mail=mail, refusal=why)
+        return SmtpStep(reply=reply, mail=mail, refusal=why)
 
     def _line(self) -> bytes | None:
         """The next line, without its end; None where it is not whole yet."""
@@ -308,7 +308,7 @@ class Session:
 
     # Commands.
 
-    def _obey(self, command: Command) -> Step:
+    def _obey(self, command: Command) -> SmtpStep:
         argument = command.argument
         match command.verb:
             case "EHLO" | "HELO":
@@ -329,32 +329,34 @@ class Session:
             case "NOOP":
                 return ok("2.0.0 Ok")
             case "HELP":
-                return Step(reply=reply(214, f"2.0.0 {COMMANDS}"))
+                return SmtpStep(reply=reply(214, f"2.0.0 {COMMANDS}"))
             case "VRFY":
-                return Step(reply=reply(252, "2.1.5 Every address is taken"))
+                return SmtpStep(reply=reply(252, "2.1.5 Every address is taken"))
             case "EXPN":
                 raise SmtpError(502, "5.5.1 There are no lists to expand")
             case "QUIT":
-                return Step(reply=reply(221, "2.0.0 Bye"), then="quit")
+                return SmtpStep(reply=reply(221, "2.0.0 Bye"), then="quit")
         raise SmtpError(500, f"5.5.1 {command.verb} is not known; {COMMANDS}")
 
-    def _greet(self, command: Command) -> Step:
+    def _greet(self, command: Command) -> SmtpStep:
         if not command.argument:
             raise SmtpError(501, f"5.5.4 Expected {command.verb} and the client's name")
         self._forget_mail()
         self._is_greeted = True
         offers = [] if self.is_secure else ["STARTTLS"]
         extensions = [*EXTENSIONS, f"SIZE {self.max_bytes}", *offers]
-        return Step(reply=reply(250, self.name, *(extensions if command.verb == "EHLO" else ())))
+        return SmtpStep(
+            reply=reply(250, self.name, *(extensions if command.verb == "EHLO" else ()))
+        )
 
-    def _starttls(self, argument: str) -> Step:
+    def _starttls(self, argument: str) -> SmtpStep:
         if argument:
             raise SmtpError(501, "5.5.4 STARTTLS takes nothing")
         if self.is_secure:
             raise SmtpError(503, "5.5.1 This is TLS already")
-        return Step(reply=reply(220, "2.0.0 Ready for TLS"), then="starttls")
+        return SmtpStep(reply=reply(220, "2.0.0 Ready for TLS"), then="starttls")
 
-    def _mail(self, argument: str) -> Step:
+    def _mail(self, argument: str) -> SmtpStep:
         self._check_greeted()
         if self._sender is not None:
             raise SmtpError(503, "5.5.1 A mail is under way: DATA ends it, RSET forgets it")
@@ -383,7 +385,7 @@ class Session:
                     raise SmtpError(555, f"5.5.4 MAIL takes no {quoted(name.encode())}")
         return "SMTPUTF8" in dict(path.parameters)
 
-    def _recipient(self, argument: str) -> Step:
+    def _recipient(self, argument: str) -> SmtpStep:
         if self._sender is None:
             raise SmtpError(503, "5.5.1 MAIL comes first")
         path = parse_path(argument, "TO")
@@ -397,14 +399,14 @@ class Session:
         self._recipients.append(path.address)
         return ok("2.1.5 Recipient ok")
 
-    def _data(self, argument: str) -> Step:
+    def _data(self, argument: str) -> SmtpStep:
         if argument:
             raise SmtpError(501, "5.5.4 DATA takes nothing")
         if not self._recipients:
             raise SmtpError(503, "5.5.1 MAIL and RCPT come first")
         self._is_data = True
         self._unread[:0] = b"\r\n"  # the mail may be empty, and its end the first line
-        return Step(reply=reply(354, "End with a line that is a dot"))
+        return SmtpStep(reply=reply(354, "End with a line that is a dot"))
 
     def _check_greeted(self) -> None:
         if not self._is_greeted:
@@ -412,7 +414,7 @@ class Session:
 
     # A mail.
 
-    def _read_mail(self) -> Step | None:
+    def _read_mail(self) -> SmtpStep | None:
         """Read to the line that is a dot. Only CRLF ends a line here, so that no mail can hide another one."""
         end = self._unread.find(END_OF_MAIL, self._searched)
         if end < 0:
@@ -426,16 +428,16 @@ class Session:
         sender, recipients = self._sender or "", tuple(self._recipients)
         refused = reply(552, too_large(self.max_bytes))
         if self._is_too_large:  # which has been told
-            step = Step(reply=refused)
+            step = SmtpStep(reply=refused)
         elif len(content) > self.max_bytes:
             step = self._refusal(refused, sender)
         else:
             mail = Envelope(sender=sender, recipients=recipients, content=content, user=self._user)
-            step = Step(reply=reply(250, "2.0.0 Taken"), mail=mail)
+            step = SmtpStep(reply=reply(250, "2.0.0 Taken"), mail=mail)
         self._forget_mail()
         return step
 
-    def _drop(self) -> Step | None:
+    def _drop(self) -> SmtpStep | None:
         """Drop what has come of a mail that is too large; the first time, tell that it is."""
         is_new, self._is_too_large = not self._is_too_large, True
         del self._unread[: self._searched]
@@ -445,7 +447,7 @@ class Session:
 
     # AUTH.
 
-    def _authenticate(self, argument: str) -> Step:
+    def _authenticate(self, argument: str) -> SmtpStep:
         self._check_greeted()
         if self._user is not None:
             raise SmtpError(503, "5.5.1 The client is logged in")
@@ -458,20 +460,20 @@ class Session:
             raise SmtpError(504, f"5.5.4 AUTH takes {', '.join(MECHANISMS)}, not {shown}")
         if given := initial.strip():
             return self._continue_login(given)
-        return Step(reply=ASK_FOR_USER if self._asks == "LOGIN" else b"334 \r\n")
+        return SmtpStep(reply=ASK_FOR_USER if self._asks == "LOGIN" else b"334 \r\n")
 
-    def _continue_login(self, text: str) -> Step:
+    def _continue_login(self, text: str) -> SmtpStep:
         if self._asks in LOGINS:
             return self._logged_in(LOGINS[self._asks](text))
         said = parse_base64(text).decode("utf-8", "replace")
         if self._asks == "PASSWORD":
             return self._logged_in(self._login)
         self._asks, self._login = "PASSWORD", said
-        return Step(reply=ASK_FOR_PASSWORD)
+        return SmtpStep(reply=ASK_FOR_PASSWORD)
 
-    def _logged_in(self, user: str) -> Step:
+    def _logged_in(self, user: str) -> SmtpStep:
         self._asks, self._user = "", user
-        return Step(reply=reply(235, "2.7.0 Logged in"))
+        return SmtpStep(reply=reply(235, "2.7.0 Logged in"))
 
 
 LOGINS: Final[Mapping[str, Callable[[str], str]]] = {
@@ -495,8 +497,8 @@ EXTENSIONS: Final = (
 )
 
 
-def ok(text: str) -> Step:
-    return Step(reply=reply(250, text))
+def ok(text: str) -> SmtpStep:
+    return SmtpStep(reply=reply(250, text))
 
 
 def check_charset(address: str, takes_utf8: bool) -> None:

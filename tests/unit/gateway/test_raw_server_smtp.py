@@ -21,7 +21,7 @@ from pytest_egress.routes.faults import delayed, refuse
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.smtp import smtp
 from pytest_egress.traffic.entries import Mail, TcpConnection, TlsFailure
-from pytest_egress.traffic.smtp import Session
+from pytest_egress.traffic.smtp import SmtpSession
 from tests.support.echo import read_line
 from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually
 
@@ -414,7 +414,7 @@ def test_an_answer_that_is_replaced_is_so_for_the_next_mail(stage: Stage) -> Non
 def test_a_mail_that_is_too_large_is_recorded_and_fails_the_test(
     stage: Stage, mailbox: InnerRoute, monkeypatch: pytest.MonkeyPatch, announced: bool
 ) -> None:
-    defaults = Session.__init__.__kwdefaults__
+    defaults = SmtpSession.__init__.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "max_bytes", 1000)
     with connected(stage) as client:

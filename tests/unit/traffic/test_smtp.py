@@ -14,9 +14,9 @@ from pytest_egress.traffic.smtp import (
     MAX_RECIPIENTS,
     Command,
     Envelope,
-    Session,
     SmtpError,
-    Step,
+    SmtpSession,
+    SmtpStep,
     parse_command,
     parse_path,
 )
@@ -25,7 +25,7 @@ REPLY = re.compile(rb"(?:\d{3}-[^\r\n]*\r\n)*\d{3} [^\r\n]*\r\n")
 MAIL = b"EHLO client.test\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@x.test>\r\n"
 
 
-def steps(session: Session, data: bytes) -> list[Step]:
+def steps(session: SmtpSession, data: bytes) -> list[SmtpStep]:
     """All steps that follow from some bytes."""
     session.feed(data)
     found = []
@@ -36,15 +36,17 @@ def steps(session: Session, data: bytes) -> list[Step]:
     return found
 
 
-def replies(data: bytes, session: Session | None = None) -> list[str]:
+def replies(data: bytes, session: SmtpSession | None = None) -> list[str]:
     """The replies to some commands, each its first line's code and enhanced code."""
-    found = steps(session or Session("mail.test"), data)
+    found = steps(session or SmtpSession("mail.test"), data)
     return [" ".join(step.reply.decode().split("\r\n")[-2].split()[:2]) for step in found]
 
 
-def mails(data: bytes, session: Session | None = None) -> list[Envelope]:
+def mails(data: bytes, session: SmtpSession | None = None) -> list[Envelope]:
     return [
-        step.mail for step in steps(session or Session("mail.test"), data) if step.mail is not None
+        step.mail
+        for step in steps(session or SmtpSession("mail.test"), data)
+        if step.mail is not None
     ]
 
 
@@ -87,7 +89,7 @@ def test_two_mails_come_on_one_connection() -> None:
 
 
 def test_a_mail_that_is_too_large_is_refused_at_its_end_and_is_not_kept() -> None:
-    session = Session("mail.test", max_bytes=100)
+    session = SmtpSession("mail.test", max_bytes=100)
     assert replies(MAIL + b"DATA\r\n", session)[-1] == "354 End"
     told = [step for _ in range(1000) for step in steps(session, b"x" * 98 + b"\r\n")]
     assert len(session._unread) < 300
@@ -105,7 +107,7 @@ def test_a_mail_that_is_too_large_is_refused_at_its_end_and_is_not_kept() -> Non
 
 
 def test_a_mail_may_be_as_large_as_size_says() -> None:
-    session = Session("mail.test", max_bytes=10)
+    session = SmtpSession("mail.test", max_bytes=10)
     (mail,) = mails(MAIL + b"DATA\r\n" + b"12345678\r\n.\r\n", session)
     assert len(mail.content) == 10
     again = b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n123456789\r\n.\r\n"
@@ -116,7 +118,7 @@ def test_a_mail_may_be_as_large_as_size_says() -> None:
 
 @pytest.mark.parametrize("size", [b"SIZE=11", b"SIZE=99999999999999999999"])
 def test_a_mail_that_is_announced_as_too_large_is_refused_at_once(size: bytes) -> None:
-    session = Session("mail.test", max_bytes=10)
+    session = SmtpSession("mail.test", max_bytes=10)
     (_, step) = steps(session, b"EHLO c\r\nMAIL FROM:<a@x.test> " + size + b"\r\n")
     assert step.reply == b"552 5.3.4 A mail has at most 10 bytes\r\n"
     assert step.mail == Envelope(sender="a@x.test", recipients=(), content=b"")
@@ -125,7 +127,7 @@ def test_a_mail_that_is_announced_as_too_large_is_refused_at_once(size: bytes) -
 
 
 def test_a_mail_whose_end_has_not_come_is_told_with_its_size() -> None:
-    session = Session("mail.test")
+    session = SmtpSession("mail.test")
     assert session.unfinished == ""
     steps(session, MAIL)
     assert session.unfinished == ""
@@ -138,7 +140,7 @@ def test_a_mail_whose_end_has_not_come_is_told_with_its_size() -> None:
 
 
 def test_ehlo_says_what_there_is_and_helo_does_not() -> None:
-    (step,) = steps(Session("mail.test", max_bytes=1000), b"EHLO client.test\r\n")
+    (step,) = steps(SmtpSession("mail.test", max_bytes=1000), b"EHLO client.test\r\n")
     assert step.reply.decode().split("\r\n") == [
         "250-mail.test",
         "250-8BITMIME",
@@ -150,9 +152,9 @@ def test_ehlo_says_what_there_is_and_helo_does_not() -> None:
         "250 STARTTLS",
         "",
     ]
-    (step,) = steps(Session("mail.test", is_secure=True), b"EHLO client.test\r\n")
+    (step,) = steps(SmtpSession("mail.test", is_secure=True), b"EHLO client.test\r\n")
     assert b"STARTTLS" not in step.reply
-    (step,) = steps(Session("mail.test"), b"helo client.test\n")
+    (step,) = steps(SmtpSession("mail.test"), b"helo client.test\n")
     assert step.reply == b"250 mail.test\r\n"
 
 
@@ -217,7 +219,7 @@ def test_recipients_have_a_limit() -> None:
 
 
 def test_a_line_that_is_too_long_is_refused_as_one_command() -> None:
-    session = Session("mail.test")
+    session = SmtpSession("mail.test")
     for _ in range(4):
         assert replies(b"x" * MAX_LINE_BYTES, session) == []
     assert replies(b"QUIT\r\nNOOP\r\n", session) == ["500 5.5.2", "250 2.0.0"]
@@ -232,7 +234,7 @@ def test_white_space_within_a_command_costs_no_more_than_any_other() -> None:
 
 
 def test_what_a_reply_quotes_is_short_and_printable() -> None:
-    (step,) = steps(Session("mail.test"), b"\x1b[31m" + b"x" * 200 + b"\r\n")
+    (step,) = steps(SmtpSession("mail.test"), b"\x1b[31m" + b"x" * 200 + b"\r\n")
     assert step.reply == b"500 5.5.2 No command: '?[31m%b...'\r\n" % (b"x" * 55)
 
 
@@ -283,7 +285,7 @@ def plain(text: str) -> bytes:
     ],
 )
 def test_a_mail_has_the_user_that_logged_in(login: bytes) -> None:
-    session = Session("mail.test")
+    session = SmtpSession("mail.test")
     assert replies(b"EHLO client.test\r\n" + login + b"\r\n", session)[-1] == "235 2.7.0"
     (mail,) = mails(MAIL + b"DATA\r\nhi\r\n.\r\n", session)
     assert mail.user == "ann"
@@ -291,7 +293,7 @@ def test_a_mail_has_the_user_that_logged_in(login: bytes) -> None:
 
 
 def test_after_starttls_the_session_knows_nothing_and_what_was_injected_is_dropped() -> None:
-    session = Session("mail.test")
+    session = SmtpSession("mail.test")
     login = b"EHLO c\r\nAUTH PLAIN " + plain("\0ann\0secret") + b"\r\n"
     found = replies(login + b"STARTTLS\r\nMAIL FROM:<eve@x.test>\r\n", session)
     assert found[-1] == "220 2.0.0"  # the MAIL behind it has no reply
@@ -316,7 +318,7 @@ PIECES = st.one_of(
 
 @given(st.lists(PIECES, max_size=30))
 def test_any_bytes_have_replies_that_are_replies_and_never_raise(pieces: list[bytes]) -> None:
-    session = Session("mail.test", max_bytes=200)
+    session = SmtpSession("mail.test", max_bytes=200)
     for piece in pieces:
         for step in steps(session, piece):
             assert REPLY.fullmatch(step.reply)
@@ -342,7 +344,7 @@ def test_replies_do_not_depend_on_the_pieces_in_which_bytes_come(
     data = b"".join(piece for piece in pieces if piece != b"STARTTLS\r\n")
     if b"STARTTLS" in data.upper():
         return
-    whole, cut = Session("mail.test", max_bytes=200), Session("mail.test", max_bytes=200)
+    whole, cut = SmtpSession("mail.test", max_bytes=200), SmtpSession("mail.test", max_bytes=200)
     expected = steps(whole, data)
     found = [step for at in range(0, len(data), size) for step in steps(cut, data[at : at + size])]
     assert found == expected
@@ -362,7 +364,7 @@ BEARER = "auth=Bearer ya29.secret\1"
 )
 @pytest.mark.parametrize("at_once", [True, False])
 def test_a_token_logs_in(mechanism: str, said: str, user: str, at_once: bool) -> None:
-    session = Session("mail.test")
+    session = SmtpSession("mail.test")
     given = plain(said)
     login = (
         f"AUTH {mechanism} ".encode() + given
