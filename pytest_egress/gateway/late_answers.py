@@ -62,7 +62,7 @@ class Lateness:
 
 
 @dataclass(eq=False, kw_only=True)
-class Late:
+class LateAnswer:
     """An answer that is sent later.
 
     Attributes:
@@ -89,9 +89,9 @@ class LateAnswers:
         self._recorder, self._ledger = recorder, recorder.ledger
         self.workers: Final = Workers(f"egress {recorder.target.name} late answer", MAX_LATE)
         self._lock = threading.Lock()
-        self._late: set[Late] = set()
+        self._late: set[LateAnswer] = set()
 
-    def add(self, context: AttemptContext, late: Late, wire: bytes) -> None:
+    def add(self, context: AttemptContext, late: LateAnswer, wire: bytes) -> None:
         """Send an answer later; beyond `MAX_LATE` not at all, and its entry says so. The question has been recorded."""
         pause = Pause(late.entry, late.lateness[0].delays[0])
         late.waiting.enter_context(self._ledger.pausing(pause, None, is_endless=False))
@@ -118,14 +118,14 @@ class LateAnswers:
         self._drop(lambda late: True)
         self.workers.stop()
 
-    def _drop(self, condition: Callable[[Late], bool]) -> None:
+    def _drop(self, condition: Callable[[LateAnswer], bool]) -> None:
         """Drop the answers that meet a condition. What a function raises about them from now on is nobody's."""
         with self._lock:
             found = [late for late in self._late if condition(late)]
         for late in found:
             self._take(late)
 
-    def _take(self, late: Late) -> bool:
+    def _take(self, late: LateAnswer) -> bool:
         """Remove an answer; return whether it was still to be sent."""
         with self._lock:
             if late not in self._late:
@@ -135,7 +135,7 @@ class LateAnswers:
         late.waiting.close()
         return True
 
-    def _serve(self, context: AttemptContext, late: Late, wire: bytes) -> None:
+    def _serve(self, context: AttemptContext, late: LateAnswer, wire: bytes) -> None:
         """Wait until an answer is due, and send it. What a function of a test raises fails no later test."""
         if late.over.is_set():  # it has waited for a thread
             return

@@ -14,7 +14,7 @@ from typing import Final
 
 from pytest_egress.base.sockets import READ_BYTES, receive_timeout
 from pytest_egress.gateway.connection import Connection
-from pytest_egress.gateway.late_answers import Asker, Late, LateAnswers, Lateness
+from pytest_egress.gateway.late_answers import Asker, LateAnswer, LateAnswers, Lateness
 from pytest_egress.gateway.name_turns import AskedName, NameTurns, Turn
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Claim, Recorder, unclaimed
 from pytest_egress.ledger.windows import AttemptContext
@@ -166,7 +166,7 @@ class Names:
         self._record(context, entry, is_undeclared=rulings[0].is_undeclared)
         if not (lateness and reply.wire):
             return reply
-        self.late.add(context, Late(entry=entry, lateness=lateness, asker=asker), reply.wire)
+        self.late.add(context, LateAnswer(entry=entry, lateness=lateness, asker=asker), reply.wire)
         return replace(reply, wire=b"")
 
     def _entry(

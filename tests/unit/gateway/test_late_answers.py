@@ -11,7 +11,7 @@ import pytest
 
 from pytest_egress.base.clock import monotonic
 from pytest_egress.gateway import late_answers
-from pytest_egress.gateway.late_answers import Asker, Late, LateAnswers, Lateness
+from pytest_egress.gateway.late_answers import Asker, LateAnswer, LateAnswers, Lateness
 from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext, Window
@@ -54,7 +54,7 @@ class LateScene:
         entry = query()
         self.ledger.record(self.window, entry)
         asker = asker or Asker(client=None, send=self.sent.append)
-        late = Late(entry=entry, lateness=tuple(lateness), asker=asker)
+        late = LateAnswer(entry=entry, lateness=tuple(lateness), asker=asker)
         self.late.add(self.attempt_context(), late, wire)
         return entry
 
