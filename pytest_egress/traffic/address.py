@@ -29,7 +29,7 @@ _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class Form(NamedTuple):
+class AddressForm(NamedTuple):
     """An accepted form of an address, an example of it, and what the example matches."""
 
     form: str
@@ -38,22 +38,22 @@ class Form(NamedTuple):
 
 
 FORMS = (
-    Form("exact name", "api.example.com", "that name"),
-    Form(
+    AddressForm("exact name", "api.example.com", "that name"),
+    AddressForm(
         "glob",
         "*.example.com",
         "every name below example.com, at any depth, not example.com itself",
     ),
-    Form("glob, * anywhere", "*example.com", "example.com and every name that ends so"),
-    Form("IPv4", "192.0.2.7", "that address"),
-    Form("IPv6", "2001:db8::7", "that address"),
-    Form("IPv4 CIDR", "192.0.2.0/24", "every address of that network"),
-    Form("IPv6 CIDR", "2001:db8::/32", "every address of that network"),
-    Form("any host", "*", "every name and every address"),
-    Form("with a port", "api.example.com:8443", "that port alone"),
-    Form("IPv6 with a port", "[2001:db8::7]:8443", "brackets when a port follows"),
-    Form("IPv6 CIDR with a port", "[2001:db8::/32]:8443", "brackets when a port follows"),
-    Form("any port", "api.example.com:*", "every port"),
+    AddressForm("glob, * anywhere", "*example.com", "example.com and every name that ends so"),
+    AddressForm("IPv4", "192.0.2.7", "that address"),
+    AddressForm("IPv6", "2001:db8::7", "that address"),
+    AddressForm("IPv4 CIDR", "192.0.2.0/24", "every address of that network"),
+    AddressForm("IPv6 CIDR", "2001:db8::/32", "every address of that network"),
+    AddressForm("any host", "*", "every name and every address"),
+    AddressForm("with a port", "api.example.com:8443", "that port alone"),
+    AddressForm("IPv6 with a port", "[2001:db8::7]:8443", "brackets when a port follows"),
+    AddressForm("IPv6 CIDR with a port", "[2001:db8::/32]:8443", "brackets when a port follows"),
+    AddressForm("any port", "api.example.com:*", "every port"),
 )
 """All accepted forms, in the order in which they are shown."""
 
