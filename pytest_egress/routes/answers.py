@@ -58,7 +58,7 @@ QueryValue = str | list[str] | tuple[str, ...]
 HEAD_SECONDS: Final = 0.2  # for the first piece of a body to follow its head, which then goes alone
 
 
-class Head(Protocol):
+class ResponseHead(Protocol):
     """The head of a response whose first piece is being made."""
 
     @property
@@ -68,7 +68,7 @@ class Head(Protocol):
         """Raise what has gone wrong when the head was sent; called after the `with` block."""
 
 
-Begin = Callable[[Response], AbstractContextManager[Head]]
+Begin = Callable[[Response], AbstractContextManager[ResponseHead]]
 """Has the head of a response sent where the `with` block, which makes the first piece of its body, takes long."""
 
 
@@ -80,7 +80,7 @@ class Held:
     def check(self) -> None: ...
 
 
-def held(response: Response) -> AbstractContextManager[Head]:
+def held(response: Response) -> AbstractContextManager[ResponseHead]:
     """The `Begin` where no head is sent alone."""
     return nullcontext(Held())
 

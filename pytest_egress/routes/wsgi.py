@@ -17,7 +17,14 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from pytest_egress.base.sockets import READ_BYTES
-from pytest_egress.routes.answers import AnsweredError, Application, Begin, Head, Held, takes
+from pytest_egress.routes.answers import (
+    AnsweredError,
+    Application,
+    Begin,
+    Held,
+    ResponseHead,
+    takes,
+)
 from pytest_egress.routes.applications import App, answer_of, declared_length, is_async, name_of
 from pytest_egress.traffic.fields import end_to_end, raw_value
 from pytest_egress.traffic.messages import Request, Response
@@ -151,7 +158,7 @@ class WsgiCall:
         self._head_is_final = False
         self._written: list[bytes] = []
         self._body: WsgiBody | None = None  # once it has returned an iterable
-        self._sent: Head = Held()
+        self._sent: ResponseHead = Held()
         self._waiting = ExitStack()
         self._streaming: Response | None = None
         self._raised: BaseException | None = None  # after the whole body
