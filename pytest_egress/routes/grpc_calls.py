@@ -5,7 +5,7 @@ in the context variables of the route's declaration. This module is imported whe
 it imports grpcio.
 
 Threads: the asking thread; the loop's; the one that reports that the client has left, which only marks that; a thread
-of the loop at the deadline. Whoever ends the call first decides its status (`Turns`).
+of the loop at the deadline. Whoever ends the call first decides its status (`SendTurns`).
 """
 
 from __future__ import annotations

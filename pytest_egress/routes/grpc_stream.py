@@ -17,7 +17,7 @@ import grpc
 from pytest_egress.base.account import OverLimitError
 from pytest_egress.base.clock import SELDOM_SECONDS
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex
-from pytest_egress.routes.grpc_threads import OverError, Turns
+from pytest_egress.routes.grpc_threads import OverError, SendTurns
 from pytest_egress.traffic.grpc import (
     CONTENT_TYPE,
     ENCODINGS,
@@ -69,7 +69,7 @@ class CallStream:
         headers = conversation.exchange.request.headers
         self._buffer = MessageBuffer(headers.get("grpc-encoding", "identity").lower())
         self._accepted = accepted_encodings(headers)
-        self._turns = Turns()
+        self._turns = SendTurns()
         self._unread = conversation.account.hold(MESSAGES)
         self._head_sent = False
         self._last: tuple[list[tuple[str, str]], bytes] | None = None

@@ -1,7 +1,7 @@
 """The threads of a call of gRPC: the order in which they send, and what they call when it is over.
 
-Threads: any thread calls. `Turns` and `Callbacks` have a lock each, which is held for their own fields alone: nothing
-is called meanwhile.
+Threads: any thread calls. `SendTurns` and `Callbacks` have a lock each, which is held for their own fields alone:
+nothing is called meanwhile.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class OverError(Exception):
     pass
 
 
-class Turns:
+class SendTurns:
     """Lets one thread at a time send, and one thread end the call: the first that wants to."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_egress.routes.grpc_threads import Callbacks, OverError, Turns
+from pytest_egress.routes.grpc_threads import Callbacks, OverError, SendTurns
 from tests.support.stage import SECONDS, eventually
 
 
@@ -23,7 +23,7 @@ def nothing_is_left() -> Iterator[None]:
 
 
 def test_one_thread_sends_at_a_time() -> None:
-    turns, order = Turns(), []
+    turns, order = SendTurns(), []
     entered, leave = threading.Event(), threading.Event()
 
     def first() -> None:
@@ -47,7 +47,7 @@ def test_one_thread_sends_at_a_time() -> None:
 
 
 def test_the_first_end_counts_and_nothing_is_sent_after_it() -> None:
-    turns, ends = Turns(), []
+    turns, ends = SendTurns(), []
     assert turns.end(lambda: ends.append("first"))
     assert not turns.end(lambda: ends.append("second"))
     assert turns.over
@@ -57,7 +57,7 @@ def test_the_first_end_counts_and_nothing_is_sent_after_it() -> None:
 
 
 def test_an_end_while_another_thread_sends_is_that_threads_to_send() -> None:
-    turns, ends = Turns(), []
+    turns, ends = SendTurns(), []
     with turns.turn():
         assert turns.end(lambda: ends.append(threading.current_thread()))
         assert ends == []
@@ -66,7 +66,7 @@ def test_an_end_while_another_thread_sends_is_that_threads_to_send() -> None:
 
 
 def test_an_end_wakes_who_waits_for_a_turn() -> None:
-    turns, refused = Turns(), threading.Event()
+    turns, refused = SendTurns(), threading.Event()
 
     def wait() -> None:
         with pytest.raises(OverError), turns.turn():
