@@ -88,7 +88,7 @@ def read_file(chunks: Iterable[bytes], limit: int) -> File:
         CutArchiveError: The archive ends within it, or before.
         tarfile.TarError: There is none.
     """
-    stream = _Stream(chunks, limit + _HEADS)
+    stream = _ChunkFile(chunks, limit + _HEADS)
     try:
         with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8") as archive:
             for member in archive:
@@ -118,7 +118,7 @@ def read_folder(chunks: Iterable[bytes], limit: int) -> dict[str, Member] | None
     Raises:
         CutArchiveError: It is not complete.
     """
-    stream, members = _Stream(chunks, limit), dict[str, Member]()
+    stream, members = _ChunkFile(chunks, limit), dict[str, Member]()
     try:
         with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8") as archive:
             for info in archive:
@@ -135,7 +135,7 @@ def read_folder(chunks: Iterable[bytes], limit: int) -> dict[str, Member] | None
     return members if "" in members and members[""].directory else None
 
 
-class _Stream(io.RawIOBase):
+class _ChunkFile(io.RawIOBase):
     """A file over chunks that is read once from beginning to end, up to a limit."""
 
     def __init__(self, chunks: Iterable[bytes], limit: int) -> None:
