@@ -175,7 +175,7 @@ class RawServer:
     def carry_out(self, entry: TcpConnection, plan: FaultPlan, context: Context) -> None:
         answer = plan.answer
         if isinstance(answer, Forward):
-            self.relay(entry, answer, plan.shape)
+            self.pass_to(entry, answer, plan.shape)
         elif isinstance(answer, Service):
             self.serve_by(entry, answer, context, plan.shape)
         elif callable(answer):
@@ -206,7 +206,7 @@ class RawServer:
         entry = self.begin(route, "passthrough", found_for)
         # `Recorder.record` counts it: even a silent connection reaches a real server.
         self.is_counted = True
-        self.relay(entry, Forward())
+        self.pass_to(entry, Forward())
 
     def begin(self, route: InnerRoute | None, outcome: Outcome, found_for: str) -> TcpConnection:
         self.connection.accounted = True
@@ -523,7 +523,7 @@ class RawServer:
 
     # Another server.
 
-    def relay(self, entry: TcpConnection, to: Forward, shape: Shape = PLAIN) -> None:
+    def pass_to(self, entry: TcpConnection, to: Forward, shape: Shape = PLAIN) -> None:
         """Copy between the client and another server until both have ended."""
         connection = self.connection
         if traffic(connection.sock).came:

@@ -188,7 +188,9 @@ def decrypted(tls: RawTlsSocket) -> Iterator[RawSocket]:
     At the end, what was written to it has been sent.
     """
     inner, outer = pair()
-    copying = threading.Thread(target=copy, args=(tls, outer), name="egress TLS", daemon=True)
+    copying = threading.Thread(
+        target=copy_decrypted, args=(tls, outer), name="egress TLS", daemon=True
+    )
     copying.start()
     sock = RawSocket(fileno=inner.detach())
     sock.ends = tls.ends
@@ -200,7 +202,7 @@ def decrypted(tls: RawTlsSocket) -> Iterator[RawSocket]:
         outer.close()
 
 
-def copy(tls: ssl.SSLSocket, outer: Socket) -> None:
+def copy_decrypted(tls: ssl.SSLSocket, outer: Socket) -> None:
     """Copy both ways until one side has ended. The handler sees a client that broke off as an end."""
     with suppress(OSError):
         relay(tls, outer)

@@ -112,7 +112,7 @@ class WebSocketRelay(DuplexAnswer):
         )
         try:
             with opened(ws, conversation, server):
-                relay(ws, server)
+                copy_both_ways(ws, server)
         finally:
             server.end()
             upstream.close()
@@ -131,19 +131,19 @@ def reply(response: Response, duplex: Duplex, conversation: Conversation) -> Non
             duplex.finish()
 
 
-def relay(ws: OpenWebSocket, server: OpenWebSocket) -> None:
+def copy_both_ways(ws: OpenWebSocket, server: OpenWebSocket) -> None:
     """Copy messages both ways until both are over."""
     back = threading.Thread(
-        target=copy, args=(server, ws, BAD_GATEWAY), name="websocket relay", daemon=True
+        target=copy_messages, args=(server, ws, BAD_GATEWAY), name="websocket relay", daemon=True
     )
     back.start()
     try:
-        copy(ws, server, GOING_AWAY)
+        copy_messages(ws, server, GOING_AWAY)
     finally:
         back.join()
 
 
-def copy(source: OpenWebSocket, sink: OpenWebSocket, broken: int) -> None:
+def copy_messages(source: OpenWebSocket, sink: OpenWebSocket, broken: int) -> None:
     """Copy messages, and close the sink as the source is closed.
 
     What the sink sends until it has closed too is copied by the other thread, and waited for by a source that has
