@@ -56,7 +56,9 @@ def remedy(entry: Entry) -> str:
         )
         if entry.grpc is not None and entry.grpc.service:
             return f'egress.intercept_{request.scheme}("{address}", {servicer_of(entry.grpc)})'
-        path = "" if request.method == "CONNECT" else f", path={quoted(glob_of(request.path))}"
+        path = (
+            "" if request.method == "CONNECT" else f", path={string_literal(glob_of(request.path))}"
+        )
         return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
     if isinstance(entry, DnsQuery):
         return declaring(entry)
@@ -77,7 +79,7 @@ def declaring(query: DnsQuery) -> str:
     if record is None or query.type in ("HTTPS", "SVCB"):  # asked for to connect, beside addresses
         return f'egress.intercept_https("{query.host}")'
     name = address if address and query.type == "PTR" else query.host
-    return f'egress.dns("{name}", {query.type}={quoted(record)})'
+    return f'egress.dns("{name}", {query.type}={string_literal(record)})'
 
 
 def servicer_of(call: GrpcCall) -> str:
@@ -109,7 +111,7 @@ def glob_of(path: str) -> str:
     return cut(path, SHOWN_TARGET, "*")
 
 
-def quoted(text: str) -> str:
+def string_literal(text: str) -> str:
     """A string literal in the double quotes that formatters prefer."""
     return repr(text) if '"' in text or "\\" in text else f'"{text}"'
 

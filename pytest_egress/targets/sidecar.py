@@ -330,9 +330,9 @@ class Sidecar:
         try:
             link.start(START_SECONDS)
         except EOFError:
-            raise self._ended(quoted(link.words())) from None
+            raise self._ended(what_it_wrote(link.words())) from None
         except TimeoutError:
-            raise LinkError(_silent(quoted(link.words()))) from None
+            raise LinkError(_silent(what_it_wrote(link.words()))) from None
         return link
 
     def _receive(self, rendezvous: Rendezvous, attachment: Attachment) -> DescriptorLink:
@@ -340,7 +340,7 @@ class Sidecar:
         poller = select.poll()
         poller.register(rendezvous.socket, select.POLLIN)
         poller.register(attachment, select.POLLIN)
-        output, wrote = b"", quoted("")
+        output, wrote = b"", what_it_wrote("")
         while (left := deadline - monotonic()) > 0:
             ready = {descriptor for descriptor, _ in poller.poll(left * 1000)}
             if rendezvous.socket.fileno() in ready:
@@ -348,7 +348,9 @@ class Sidecar:
             if attachment.fileno() in ready:
                 said = attachment.read()
                 output += said or b""
-                wrote = quoted(f"{output.decode('utf-8', 'replace')}{attachment.text()}".strip())
+                wrote = what_it_wrote(
+                    f"{output.decode('utf-8', 'replace')}{attachment.text()}".strip()
+                )
                 if said is None:
                     found = _GAVE_UP.search(wrote)
                     if found and int(found[1]) in (ANOTHER_HOST, NO_UNIX_SOCKET):
@@ -387,7 +389,7 @@ def tells_of_joining(options: Mapping[str, Any]) -> bool:
     return JOINED_SETTING not in (options.get("sysctls") or {})
 
 
-def quoted(text: str) -> str:
+def what_it_wrote(text: str) -> str:
     return f"It wrote:\n{text}" if text else "It wrote nothing."
 
 

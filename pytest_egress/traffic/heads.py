@@ -83,12 +83,12 @@ def request_line_fault(line: bytes) -> HeadFault | None:
     if line == PREFACE or not version.startswith(b"HTTP/"):
         return None
     if version not in VERSIONS:
-        text = f"its version is {quoted(version)}: HTTP/1.1 or HTTP/1.0 was expected"
+        text = f"its version is {shown_bytes(version)}: HTTP/1.1 or HTTP/1.0 was expected"
         status_code = 400 if version.startswith(b"HTTP/1.") else 505
         return HeadFault(f"{text} (RFC 9112 section 2.3)", status_code)
     if method == b"CONNECT" or TARGET.match(target) or (method, target) == (b"OPTIONS", b"*"):
         return None
-    text = f"its request-target begins with {quoted(target[:1])}: a path begins with '/'"
+    text = f"its request-target begins with {shown_bytes(target[:1])}: a path begins with '/'"
     return HeadFault(f"{text} (RFC 9112 section 3.2)")
 
 
@@ -123,19 +123,19 @@ def fault_in_http2(
         ends: Whether neither a body nor trailers follow.
     """
     if path is not None and not path.startswith(b"/") and (method, path) != (b"OPTIONS", b"*"):
-        text = f"its :path begins with {quoted(path[:1])}, and not with '/'"
+        text = f"its :path begins with {shown_bytes(path[:1])}, and not with '/'"
         return HeadFault(f"{text} (RFC 9113 section 8.3.1)")
     if path is not None and NOT_IN_PATH.search(path):
         return HeadFault("its :path has a space or a control character (RFC 9113 section 8.3.1)")
     for name, value in fields:
         if CONTROL.search(value):
-            within = f"its head has a control character, in its field {quoted(name)}"
+            within = f"its head has a control character, in its field {shown_bytes(name)}"
             return HeadFault(f"{within} (RFC 9110 section 5.5)")
     lengths = [value for name, value in fields if name == b"content-length"]
     if len(lengths) > 1:
         return HeadFault(f"its Content-Length has {len(lengths)} values (RFC 9110 section 8.6)")
     if ends and lengths and lengths[0].strip(b"0"):
-        text = f"its Content-Length is {quoted(lengths[0])}, and no body follows"
+        text = f"its Content-Length is {shown_bytes(lengths[0])}, and no body follows"
         return HeadFault(f"{text} (RFC 9113 section 8.1.1)")
     return None
 
@@ -157,8 +157,8 @@ def in_words(before: str, pattern: re.Pattern[bytes], lines: bytes) -> str:
     found = pattern.search(lines)
     start = lines.rfind(b"\n", 0, found.start() if found else 0) + 1
     name, colon, _ = lines[start:].partition(b":")
-    return f"{before}{quoted(name)}" if colon and not {*b" \n"} & {*name} else ""
+    return f"{before}{shown_bytes(name)}" if colon and not {*b" \n"} & {*name} else ""
 
 
-def quoted(data: bytes) -> str:
+def shown_bytes(data: bytes) -> str:
     return shown(data.decode("latin-1"))
