@@ -239,7 +239,7 @@ class Http2Body(UpstreamBody):
         if isinstance(event, h2.events.ResponseReceived):
             self._on_head(event)
         elif isinstance(event, h2.events.InformationalResponseReceived):
-            status, headers = head_of(event.headers or [])
+            status, headers = answered_head(event.headers or [])
             if STATUS.fullmatch(status) and int(status) != CONTINUE:
                 self._interims.append((int(status), headers))
         elif isinstance(event, h2.events.DataReceived):
@@ -258,7 +258,7 @@ class Http2Body(UpstreamBody):
             self._fail(f"it reset the stream ({code_name(event.error_code)})")
 
     def _on_head(self, event: h2.events.ResponseReceived) -> None:
-        status, headers = head_of(event.headers or [])
+        status, headers = answered_head(event.headers or [])
         if not STATUS.fullmatch(status):
             return self._fail(f"its status is {status.decode('latin-1')!r}")
         self._status, self._head = int(status), headers
@@ -288,7 +288,7 @@ def client_side() -> h2.connection.H2Connection:
     return connection
 
 
-def head_of(raw: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, Headers]:
+def answered_head(raw: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, Headers]:
     """The status of a response, b"" where there is none, and the fields to pass to the client."""
     pairs = list(raw)
     status = next((value for name, value in pairs if name == b":status"), b"")

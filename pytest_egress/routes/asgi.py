@@ -358,7 +358,7 @@ class AsgiExchange(AppCall):
         if self.is_gone and kind.startswith("http.response."):
             await asyncio.sleep(0)  # lets the loop cancel an application that sends endlessly
         elif kind == "http.response.start" and self._head is None:
-            self._head = head_of(message)
+            self._head = response_of(message)
             self._later(HEAD_SECONDS, self._give_stream)
         elif kind == "http.response.body" and self._head is not None:
             body, more = bytes(message.get("body", b"")), message.get("more_body", False)
@@ -431,7 +431,7 @@ class AsgiExchange(AppCall):
         return RuntimeError(f"{self.thread.name} ended without sending {missing}")
 
 
-def head_of(message: Message) -> Response:
+def response_of(message: Message) -> Response:
     fields = list(message.get("headers", ()))
     for name, value in fields:
         if not isinstance(name, bytes) or not isinstance(value, bytes):

@@ -23,7 +23,7 @@ from pytest_egress.routes.asgi import (
     AppThread,
     AsgiApplication,
     Message,
-    head_of,
+    response_of,
     scope_of,
 )
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
@@ -221,7 +221,7 @@ class AsgiSocket(AppCall):
             await self._deny(kind, message)
         elif not self._is_decided and kind == "websocket.accept":
             self._is_decided = True
-            headers = head_of({"status": 200, "headers": message.get("headers", ())}).headers
+            headers = response_of({"status": 200, "headers": message.get("headers", ())}).headers
             self.items.put(Accept(subprotocol=message.get("subprotocol"), headers=headers))
             await self._opened.wait()
         elif not self._is_decided and kind == "websocket.close":
@@ -260,7 +260,7 @@ class AsgiSocket(AppCall):
 
     async def _deny(self, kind: str, message: Message) -> None:
         if kind.endswith(".start") and not self._is_decided and self._denial is None:
-            self._denial = head_of(message)
+            self._denial = response_of(message)
             return
         if not kind.endswith(".body") or self._denial is None or self._is_decided:
             raise RuntimeError(f"{self.thread.name} sent {kind!r} out of turn")

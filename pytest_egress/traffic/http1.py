@@ -152,7 +152,7 @@ class Http1:
             return None
         is_chunked = b"transfer-encoding" in dict(event.headers)
         self._chunks = self.waiting if is_chunked else None
-        return head_of(event)
+        return http1_head(event)
 
     def _check_trailers(self, end: h11.EndOfMessage) -> None:
         chunks, self._chunks = self._chunks, None
@@ -338,7 +338,7 @@ def server_side() -> h11.Connection:
     return h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
 
 
-def head_of(event: h11.Request) -> Head:
+def http1_head(event: h11.Request) -> Head:
     raw = event.headers.raw_items()
     known = {name.lower(): value for name, value in raw}  # h11 lets neither of the two repeat
     target, authority = event.target.decode("latin-1"), known.get(b"host", b"").decode("latin-1")

@@ -244,7 +244,7 @@ class Http2:
         self.has_asked = True
         number = event.stream_id
         try:
-            head = head_of(tuple(plain(event.headers)), ends=event.stream_ended is not None)
+            head = http2_head(tuple(plain(event.headers)), ends=event.stream_ended is not None)
         except ValueError as error:
             self.reset(number, h2.errors.ErrorCodes.PROTOCOL_ERROR)
             self._count_reset()
@@ -366,7 +366,7 @@ def plain(headers: object) -> RawFields:
 
 
 @lru_cache(maxsize=64)
-def head_of(raw: tuple[tuple[bytes, bytes], ...], *, ends: bool) -> Head:
+def http2_head(raw: tuple[tuple[bytes, bytes], ...], *, ends: bool) -> Head:
     """The `Head` of a request that h2 has decoded and checked (RFC 9113 section 8.3.1).
 
     It is cached, since clients ask the same again: calls of one method of gRPC have equal heads. Host is the first
