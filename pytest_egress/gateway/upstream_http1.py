@@ -40,7 +40,7 @@ class Http1Body(UpstreamBody):
     def exchange(self, prefix: str, *, encoded: bool) -> Response:
         """Return the response once what came with its head has been parsed."""
         try:
-            self._send_head(outgoing(self._request, self._content, prefix, encoded=encoded))
+            self._send_head(http1_request(self._request, self._content, prefix, encoded=encoded))
             head = self._receive_head()
             with self._wire.lock:  # an error in what came can still be answered by a status
                 self._ahead = self._h11.next_event()
@@ -116,7 +116,7 @@ def answered_fields(head: h11.Response) -> Headers:
     return without(kept, "content-length") if "transfer-encoding" in received else kept
 
 
-def outgoing(request: Request, content: Content, prefix: str, *, encoded: bool) -> h11.Request:
+def http1_request(request: Request, content: Content, prefix: str, *, encoded: bool) -> h11.Request:
     """The head of a request to a real server: end-to-end fields, Host, framing, and `Connection: close`."""
     headers = outgoing_fields(request, content, encoded=encoded)
     if not request.headers.get("host"):

@@ -75,7 +75,9 @@ class Http2Body(UpstreamBody):
     def exchange(self, prefix: str, *, encoded: bool) -> Response:
         """A response that ends with its head has no stream: gRPC needs its end sent with the head ("Trailers-Only")."""
         try:
-            self._send_head(outgoing(self._request, self._content, self._scheme, prefix, encoded))
+            self._send_head(
+                http2_request(self._request, self._content, self._scheme, prefix, encoded)
+            )
         except h2.exceptions.ProtocolError as error:
             raise ConnectionError(told(error)) from error
         if not self._goes_at_once:
@@ -303,7 +305,7 @@ def code_name(code: int) -> str:
         return f"error {code}"
 
 
-def outgoing(
+def http2_request(
     request: Request, content: Content, scheme: str, prefix: str, encoded: bool
 ) -> list[tuple[bytes, bytes]]:
     """The head of a request to a real server: pseudo-fields and end-to-end fields (RFC 9113 sections 8.2.2 and 8.3.1).

@@ -189,7 +189,7 @@ def shake_hands(
     http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
     key = base64.b64encode(os.urandom(16)).decode("ascii")
     try:
-        sock.sendall(http.send(outgoing(request, prefix, key)) or b"")
+        sock.sendall(http.send(opening_request(request, prefix, key)) or b"")
         sock.sendall(http.send(h11.EndOfMessage()) or b"")
         response = answered(sock, http, account.hold("responses"))
         if response.status_code == 101:
@@ -201,7 +201,7 @@ def shake_hands(
     return SocketDuplex(sock, http.trailing_data[0]), response
 
 
-def outgoing(request: Request, prefix: str, key: str) -> h11.Request:
+def opening_request(request: Request, prefix: str, key: str) -> h11.Request:
     """The handshake's request: end-to-end fields, and those that open a WebSocket."""
     kept = [
         pair
