@@ -244,7 +244,7 @@ class RawServer:
         if isinstance(sock, ssl.SSLSocket):
             return False
         await_ready(sock, select.POLLIN | select.POLLRDHUP, seconds)
-        return has_ended(sock) and not traffic(sock).came
+        return has_hung_up(sock) and not traffic(sock).came
 
     def carried(self, sock: socket.socket) -> Traffic:
         """What the connection has carried, as its client sees it; the socket may be a twin of the connection's.
@@ -268,7 +268,7 @@ class RawServer:
         return not carried.came and (self.left_first or not is_heard)
 
     def has_left(self) -> bool:
-        return has_ended(self.tcp)
+        return has_hung_up(self.tcp)
 
     def is_no_call(self, sock: socket.socket) -> bool:
         """Whether the connection was no call: its client, or the end of its test, ended it with no byte either way.
@@ -277,7 +277,7 @@ class RawServer:
         """
         # The end is looked for before the counters are read: the other way round, bytes and an end that came in between
         # would look like an end without bytes.
-        if not (self.connection.is_cut or has_ended(sock)):
+        if not (self.connection.is_cut or has_hung_up(sock)):
             return False
         carried = self.carried(sock)
         if carried.sent and not carried.came:
@@ -426,7 +426,7 @@ class RawServer:
         is_cut = self.connection.is_cut or (self.between is not None and self.between.is_cut)
         if is_cut and isinstance(error, ClientLeftError):  # we have cancelled what it awaited
             return True
-        if not is_cut and (type(error) is EOFError or not has_ended(twin)):
+        if not is_cut and (type(error) is EOFError or not has_hung_up(twin)):
             return False
         return is_of_connection(error) and self.ends.is_about(error)
 
@@ -544,7 +544,7 @@ class RawServer:
             connection.idle_since = monotonic()
             if self.is_counted:
                 return
-            if out.first or (back.count and not has_ended(connection.sock)):
+            if out.first or (back.count and not has_hung_up(connection.sock)):
                 self.count(entry)
 
         is_cut = False
@@ -612,6 +612,6 @@ def is_of_connection(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno == errno.ENOTCONN
 
 
-def has_ended(sock: socket.socket) -> bool:
+def has_hung_up(sock: socket.socket) -> bool:
     """Whether the other side has closed or reset, or this side closed (POLLRDHUP, poll(2)). Bytes may be unread."""
     return bool(await_ready(sock, select.POLLRDHUP, 0))

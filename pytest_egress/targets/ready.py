@@ -68,7 +68,7 @@ class ReadySidecar:
         sidecar = result_of(self._created)
         if sidecar.setup != setup:
             raise NotReadyError(f"it has the setup {sidecar.setup}, not {setup}")
-        if self._link.done() and has_ended(self.link()):
+        if self._link.done() and link_has_ended(self.link()):
             raise NotReadyError("it has ended")
         return sidecar
 
@@ -216,6 +216,6 @@ def result_of(step: Future[T]) -> T:
         raise NotReadyError(f"it has failed: {error}") from error
 
 
-def has_ended(link: AnyLink) -> bool:
+def link_has_ended(link: AnyLink) -> bool:
     """Whether the sidecar of a link that nothing reads has ended."""
     return bool(await_ready(link.channel, select.POLLIN | select.POLLRDHUP, 0))
