@@ -18,7 +18,7 @@ from contextvars import Context, ContextVar
 from typing import Any, Final, Generic, TypeVar
 
 from pytest_egress.base.clock import LOOK_SECONDS, monotonic
-from pytest_egress.base.unawaited import Unawaited, first_of, is_lost
+from pytest_egress.base.unawaited import Unawaited, first_error, is_lost
 
 END_SECONDS: Final = 10.0  # for everything on a loop to end; then an error names it
 MAX_THREADS: Final = 1000  # for what blocks; each stream of gRPC needs one for each direction
@@ -218,7 +218,7 @@ class Running(Future[Result]):
     def _lost(self) -> BaseException | None:
         failed = [task.exception() for task in self._tasks if is_lost(task)]
         self._tasks.clear()  # those that still run are the loop's
-        return first_of(failed, () if self._on.left is None else (self._on.left,))
+        return first_error(failed, () if self._on.left is None else (self._on.left,))
 
     def interrupt(self) -> None:
         """Any thread may call this."""

@@ -53,7 +53,7 @@ class Unawaited:
         """Raise the first error; one of the types `lesser` where there is no other. A task that still runs has none."""
         # A task whose error nobody has asked for: asyncio logs it when the task is dropped, which may be later.
         failed = (task.exception() for task in [*self._tasks] if is_lost(task))
-        error = first_of((*self._raised, *failed), lesser)
+        error = first_error((*self._raised, *failed), lesser)
         self._raised = []
         if error is not None:
             raise_again(error)
@@ -64,7 +64,7 @@ def is_lost(task: asyncio.Task[Any]) -> bool:
     return bool(task._log_traceback)
 
 
-def first_of(
+def first_error(
     errors: Iterable[BaseException | None], lesser: tuple[type[BaseException], ...]
 ) -> BaseException | None:
     there = [error for error in errors if error is not None]

@@ -39,7 +39,7 @@ def connect(host: str, port: int, remedy: str = "") -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = [address for *_, address in found]
-        sock = first_of(unreserved(where, addresses, remedy) if remedy else addresses)
+        sock = connect_to_first(unreserved(where, addresses, remedy) if remedy else addresses)
     # ValueError: IDNA refuses the name. RuntimeError, UserWarning: pytest-socket forbids the connection.
     except (OSError, ValueError, RuntimeError, UserWarning) as error:
         raise UpstreamError(f"{where} cannot be reached: {error}") from error
@@ -59,7 +59,7 @@ def unreserved(where: str, addresses: Iterable[SocketAddress], remedy: str) -> l
     )
 
 
-def first_of(addresses: Iterable[SocketAddress]) -> socket.socket:
+def connect_to_first(addresses: Iterable[SocketAddress]) -> socket.socket:
     """Raise the OSError of the last address where none accepts."""
     last = OSError("it has no address")
     for address in addresses:

@@ -475,7 +475,7 @@ def said_of(error: BaseException | None) -> str:
 
 
 def unrouted_headline(entries: Sequence[Entry]) -> str:
-    return first_of(fold(entries), "no route claims it")
+    return first_and_more(fold(entries), "no route claims it")
 
 
 def accepted_headline(entries: Sequence[Entry]) -> str:
@@ -509,7 +509,7 @@ def handshakes_headline(entries: Sequence[Entry]) -> str:
 
 
 def surplus_headline(others: Iterable[Entry]) -> str:
-    return first_of(fold(others), "not expected")
+    return first_and_more(fold(others), "not expected")
 
 
 def restless_headline(seconds: float, under_way: Sequence[str], entries: Sequence[Entry]) -> str:
@@ -520,7 +520,7 @@ def restless_headline(seconds: float, under_way: Sequence[str], entries: Sequenc
     return f"{told[0]}: {never}" if told else never
 
 
-def first_of(entries: Sequence[tuple[Entry, int]], what: str) -> str:
+def first_and_more(entries: Sequence[tuple[Entry, int]], what: str) -> str:
     return f"{attempt_text(entries[0][0])}: {what}{more_text(len(entries) - 1)}"
 
 
