@@ -258,7 +258,7 @@ class Engine:
 
         def read() -> File:
             with self._archive(container, path) as answer:
-                check_answer(answer)
+                check_succeeded(answer)
                 return read_file(answer.iter_content(CHUNK_BYTES), limit)
 
         try:
@@ -284,7 +284,7 @@ class Engine:
         url = self._url(container, "logs")
         try:
             with engine_errors(f"read the log of {name}"), self._get(url, params) as answer:
-                check_answer(answer)
+                check_succeeded(answer)
                 for chunk in answer.iter_content(READ_BYTES):
                     output.feed(chunk)
         except OutputError as error:
@@ -447,10 +447,10 @@ def check_missing(answer: requests.Response) -> None:
     """
     said = answer.text  # a connection can be used again once its response has been read
     if answer.status_code != HTTPStatus.NOT_FOUND and not any(each in said for each in UNREACHABLE):
-        check_answer(answer)
+        check_succeeded(answer)
 
 
-def check_answer(answer: requests.Response) -> None:
+def check_succeeded(answer: requests.Response) -> None:
     try:
         answer.raise_for_status()
     except requests.exceptions.HTTPError as error:

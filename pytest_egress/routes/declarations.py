@@ -67,7 +67,7 @@ def declare(kind: Kind, address: object, answer: object = None, **options: Any) 
     return Declaration(
         kind=kind,
         address=parsed,
-        answer=check_answer(kind, answer),
+        answer=checked_answer(kind, answer),
         match=Match(**match),
         **options,
     )
@@ -148,7 +148,7 @@ class Declaration:
 
     def another(self, answer: object) -> object:
         """The answer in the form that the route uses. One that it cannot give raises TypeError or ValueError."""
-        answer = check_answer(self.kind, answer, self.records)
+        answer = checked_answer(self.kind, answer, self.records)
         self._check_fits(answer)
         check_uncounted(self.presented, None, answer)
         check_cname(self.address.text, answer, self.records)
@@ -205,7 +205,7 @@ def check_head_decides(match: Match, why: str) -> None:
             )
 
 
-def check_answer(kind: Kind, answer: object, records: Records = NO_RECORDS) -> object:
+def checked_answer(kind: Kind, answer: object, records: Records = NO_RECORDS) -> object:
     """Convert the answer to the form that the route uses.
 
     Args:
