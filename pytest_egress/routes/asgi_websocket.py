@@ -87,7 +87,7 @@ def answer(
             f"{asgi_socket.thread.name} ended before it accepted or closed"
         )
     if isinstance(first, Response):
-        refuse(first, duplex, conversation)
+        send_denial(first, duplex, conversation)
         asgi_socket.disconnect()
         if (error := asgi_socket.items.get().error) is not None:
             raise error
@@ -111,7 +111,7 @@ def answer(
             raise error
 
 
-def refuse(response: Response, duplex: Duplex, conversation: Conversation) -> None:
+def send_denial(response: Response, duplex: Duplex, conversation: Conversation) -> None:
     """The response is the application's."""
     conversation.count()
     with contextlib.suppress(ClientLeftError):

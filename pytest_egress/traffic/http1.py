@@ -146,7 +146,7 @@ class Http1:
             return None
         waiting = self.waiting
         if self._h11.their_state is h11.IDLE and (end := end_of_head(waiting)) is not None:
-            refuse(head_fault(waiting[:end]))
+            raise_fault(head_fault(waiting[:end]))
         event = self._h11.next_event()
         if not isinstance(event, h11.Request):
             return None
@@ -158,7 +158,7 @@ class Http1:
         chunks, self._chunks = self._chunks, None
         if chunks is not None:
             section = chunks[: len(chunks) - len(self.waiting)]
-            refuse(trailer_fault(section, len(end.headers)))
+            raise_fault(trailer_fault(section, len(end.headers)))
 
     def awaited(self) -> bytes:
         """The bytes of `100 Continue` where the client waits for them (RFC 9110 section 10.1.1), else b""."""
@@ -328,7 +328,7 @@ class Http1:
         return b"".join(self.send(response, "GET", date))
 
 
-def refuse(fault: HeadFault | None) -> None:
+def raise_fault(fault: HeadFault | None) -> None:
     """The fault is raised as h11 raises those that it finds itself, by a h11.RemoteProtocolError."""
     if fault is not None:
         raise h11.RemoteProtocolError(fault.text, error_status_hint=fault.status_code)
