@@ -106,7 +106,7 @@ class Pump:
         outlet = self._by_stream.get(stream)
         return None if outlet is None else outlet.sock
 
-    def take(self, event: MuxEvent) -> bool:
+    def take_event(self, event: MuxEvent) -> bool:
         """False where the pump has no stream of this event."""
         if not isinstance(event, (Data, Fin, StreamReset, Refused)):
             return False

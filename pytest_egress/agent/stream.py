@@ -232,7 +232,7 @@ class Agent:
         elif isinstance(event, (Data, Fin, StreamReset)) and event.stream in self._changes:
             self._take_change(event)
         else:
-            self._pump.take(event)
+            self._pump.take_event(event)
 
     def _handle_open(self, event: Open) -> None:
         word, _, rest = event.purpose.partition(b" ")

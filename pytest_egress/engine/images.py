@@ -48,7 +48,7 @@ def pull(client: DockerClient, name: str, told: Step) -> None:
     for step in client.api.pull(repository, tag=tag, stream=True, decode=True):
         if "error" in step:
             raise APIError(step["error"])
-        told.text = progress.take(step)
+        told.text = progress.take_step(step)
 
 
 class PullProgress:
@@ -61,7 +61,7 @@ class PullProgress:
         self._text = f"pulling {name}"
         log.info("%s", self._text)
 
-    def take(self, step: Mapping[str, Any]) -> str:
+    def take_step(self, step: Mapping[str, Any]) -> str:
         detail = step.get("progressDetail") or {}
         if step.get("status") == "Downloading" and "total" in detail:
             self._layers[step["id"]] = detail["current"], detail["total"]

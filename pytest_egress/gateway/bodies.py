@@ -72,7 +72,7 @@ class Body:
             self._keep()
         return self.so_far
 
-    def take(self, content: bytes) -> None:
+    def take_content(self, content: bytes) -> None:
         """Take a body that has come with its head and has no trailers. Raises OverLimitError as `content` does."""
         if content:
             check_size(len(content))

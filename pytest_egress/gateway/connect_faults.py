@@ -5,9 +5,9 @@ it for the addresses that names were given, and for all others, and the kernel g
 that it ends; the log is read here, and the route's turn moves on. A client that dials again before the new rules are in
 force meets the old ones: a fault in a sequence ends at least as many dials as it has turns.
 
-Threads: the gateway's reader calls `take` and, for UDP, `learn`; any other thread may call the rest. What is known of
-past dials changes under `Ledger.changed`, and rules are made under it. `_lock` guards the rules that are in force; it
-is held while the kernel applies others, and `Ledger.changed` is never acquired while it is.
+Threads: the gateway's reader calls `take_packet` and, for UDP, `learn`; any other thread may call the rest. What is
+known of past dials changes under `Ledger.changed`, and rules are made under it. `_lock` guards the rules that are in
+force; it is held while the kernel applies others, and `Ledger.changed` is never acquired while it is.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class ConnectFaults:
 
     # Dials that the kernel has refused or dropped.
 
-    def take(self, packet: Packet) -> None:
+    def take_packet(self, packet: Packet) -> None:
         """Record a dial that the kernel has logged, and count it as a call of its route. The reader calls it."""
         fault, port = FAULTS[packet.prefix], packet.port or 0
         if isinstance(fault, Blackhole) and self._is_repetition(packet):

@@ -195,7 +195,7 @@ class Http1Server:
             if self.answering.begins_at_head(incoming):
                 self.share(duplex, incoming)
             elif (content := self.http.read_whole()) is not None:
-                incoming.body.take(content)
+                incoming.body.take_content(content)
             else:
                 _ = incoming.body.content
             entry, response = self.answering.answer(incoming)

@@ -401,7 +401,7 @@ class Gateway:
             self._next_packet = packet.sequence + 1
             self._count_missing(self._missing)
         if packet.prefix in FAULTS:
-            self.dials.take(packet)
+            self.dials.take_packet(packet)
             return
         context = self.target.attempt_context()
         hosts = *self.names.of(packet.destination), packet.destination

@@ -352,7 +352,7 @@ class StreamLink:
     def _handle(self, event: MuxEvent) -> None:
         if isinstance(event, (Fin, StreamReset)):
             self._learn_fate(event)
-        if self._pump.take(event):
+        if self._pump.take_event(event):
             return
         handler = _HANDLERS.get(type(event))
         if handler is not None:

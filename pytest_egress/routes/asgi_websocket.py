@@ -205,7 +205,7 @@ class AsgiSocket(AppCall):
         if self._ws is None or self._cut is not None:  # refused, or ended
             return {"type": DISCONNECT, "code": BROKEN_OFF, "reason": ""}
         try:
-            content = self._ws.take()
+            content = self._ws.take_message()
         except WebSocketClosedError as error:
             return {"type": DISCONNECT, "code": error.code, "reason": error.reason}
         if content is None:

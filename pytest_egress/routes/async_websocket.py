@@ -85,7 +85,7 @@ class AsyncWebSocket:
         end = None if timeout is None else monotonic() + timeout
         while True:
             self._arrived.clear()  # before looking: what comes meanwhile sets it again
-            if (message := self._ws.take()) is not None:
+            if (message := self._ws.take_message()) is not None:
                 return message
             left = None if end is None else max(end - monotonic(), 0)
             try:

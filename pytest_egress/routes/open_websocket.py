@@ -570,7 +570,7 @@ class OpenWebSocket(WebSocket):
         with self._changed:
             self._listeners.append(callback)
 
-    def take(self) -> str | bytes | None:
+    def take_message(self) -> str | bytes | None:
         """None where no message has come yet; WebSocketClosedError where there is no further one."""
         with self._changed:
             return self._take()

@@ -212,7 +212,7 @@ class Http2:
     def _late(self, frame: bytes) -> str:
         """What a client has sent on a stream that it had ended, as a text; "" for any other frame."""
         fields, self._decoder.fields = self._decoder.fields, ()
-        return self._ends.take(frame, fields)
+        return self._ends.take_frame(frame, fields)
 
     def _is_farewell(self, frame: bytes) -> bool:
         """Whether a frame is a GOAWAY that breaks no rule."""
@@ -263,7 +263,7 @@ class Http2:
 
     def _count_reset(self) -> None:
         """Whoever reset the stream: a client can make us reset one as well (CVE-2025-8671)."""
-        if not self._resets.take():
+        if not self._resets.take_token():
             text = f"more than {RESET_BURST} streams were reset within seconds"
             raise self._refuse(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, text)
 
@@ -351,7 +351,7 @@ class Bucket:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._left, self._at = clock, float(RESET_BURST), clock()
 
-    def take(self) -> bool:
+    def take_token(self) -> bool:
         now = self._clock()
         self._left = min(RESET_BURST, self._left + (now - self._at) * RESET_RATE) - 1
         self._at = now

@@ -45,7 +45,7 @@ class ClientEnds:
         self._offender = 0  # the stream of the last offence: DATA after it is the same one
         self._block_is_late = self._block_ends = self._block_is_first = False
 
-    def take(self, frame: bytes, fields: Fields) -> str:
+    def take_frame(self, frame: bytes, fields: Fields) -> str:
         """Take a whole frame, with its head, and the fields of the block that ends with it, if one does.
 
         Returns:

@@ -250,9 +250,9 @@ def test_handlers_whose_client_has_reset_count_against_the_threads_of_a_target(
 def test_the_budget_of_resets_refills_and_never_over_its_burst() -> None:
     now = [0.0]
     bucket = Bucket(lambda: now[0])
-    assert all(bucket.take() for _ in range(RESET_BURST))
-    assert not bucket.take()
+    assert all(bucket.take_token() for _ in range(RESET_BURST))
+    assert not bucket.take_token()
     now[0] += 1
-    assert sum(bucket.take() for _ in range(1000)) <= RESET_RATE
+    assert sum(bucket.take_token() for _ in range(1000)) <= RESET_RATE
     now[0] += 1_000_000
-    assert sum(bucket.take() for _ in range(2 * RESET_BURST)) == RESET_BURST
+    assert sum(bucket.take_token() for _ in range(2 * RESET_BURST)) == RESET_BURST

@@ -37,11 +37,11 @@ def ends() -> ClientEnds:
 
 
 def head(ends: ClientEnds, stream: int = 1, flags: int = 0, fields: Fields = POST) -> str:
-    return ends.take(frame(HEADERS, stream, END_HEADERS | flags), fields)
+    return ends.take_frame(frame(HEADERS, stream, END_HEADERS | flags), fields)
 
 
 def data(ends: ClientEnds, stream: int = 1, flags: int = 0, payload: bytes = b"x") -> str:
-    return ends.take(frame(DATA, stream, flags, payload), ())
+    return ends.take_frame(frame(DATA, stream, flags, payload), ())
 
 
 def test_a_request_with_a_body_and_trailers_is_no_offence(ends: ClientEnds) -> None:
@@ -61,14 +61,14 @@ def test_another_head_is_told_once_and_what_follows_belongs_to_it(ends: ClientEn
 
 def test_so_is_one_that_comes_in_parts_at_its_end(ends: ClientEnds) -> None:
     head(ends, 1, END_STREAM)
-    assert ends.take(frame(HEADERS), ()) == ""
-    assert ends.take(frame(CONTINUATION), ()) == ""
-    assert "/evil" in ends.take(frame(CONTINUATION, flags=END_HEADERS), POST)
+    assert ends.take_frame(frame(HEADERS), ()) == ""
+    assert ends.take_frame(frame(CONTINUATION), ()) == ""
+    assert "/evil" in ends.take_frame(frame(CONTINUATION, flags=END_HEADERS), POST)
 
 
 def test_after_a_reset_by_its_client_nothing_may_come(ends: ClientEnds) -> None:
     head(ends)
-    ends.take(frame(RST_STREAM, payload=bytes(4)), ())
+    ends.take_frame(frame(RST_STREAM, payload=bytes(4)), ())
     assert "DATA of 1 bytes came for stream 1" in data(ends)
     assert "digest: x, age: 1" in head(ends, 1, END_STREAM, TRAILERS)
     assert "no fields" in head(ends, 1, END_STREAM, ())
@@ -92,7 +92,7 @@ def test_a_second_head_is_none_of_trailers_though_the_stream_is_open(ends: Clien
 
 def test_of_other_frames_and_streams_nothing_is_told(ends: ClientEnds) -> None:
     head(ends, 5, END_STREAM)
-    assert ends.take(frame(SETTINGS, 0), ()) == ""
+    assert ends.take_frame(frame(SETTINGS, 0), ()) == ""
     assert data(ends, 7) == ""  # h2 refuses it: that stream is idle
     assert "stream 3," in data(ends, 3)
 
