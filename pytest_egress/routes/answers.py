@@ -40,10 +40,10 @@ Handler = Callable[[Any], Any]  # of a Request, or of a socket
 
 # Types for type checkers. A static answer may be sent many times, so it contains no iterator.
 StaticBody = dict[Any, Any] | list[Any] | bytes | bytearray | None
-Body = StaticBody | str | Iterator[bytes | str] | AsyncIterator[bytes | str]
-Result = Response | Body | int | tuple[int, Body] | Fault
+ResultBody = StaticBody | str | Iterator[bytes | str] | AsyncIterator[bytes | str]
+HandlerResult = Response | ResultBody | int | tuple[int, ResultBody] | Fault
 """The values that a handler of requests may return."""
-HttpHandler = Callable[[Request], Result | Awaitable[Result]]
+HttpHandler = Callable[[Request], HandlerResult | Awaitable[HandlerResult]]
 RawHandler = Callable[[Any], int | Awaitable[int | None] | None]
 """A function of the connected socket, an `ssl.SSLSocket` within TLS; returning int lets a lambda call `send`."""
 StreamsFunction = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]

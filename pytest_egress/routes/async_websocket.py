@@ -18,7 +18,7 @@ from pytest_egress.routes.open_websocket import OpenWebSocket
 from pytest_egress.traffic.messages import Request
 from pytest_egress.traffic.websocket import NORMAL, WebSocketMessage
 
-AsyncHandler = Callable[["AsyncWebSocket"], Awaitable[Any]]
+AsyncWebSocketHandler = Callable[["AsyncWebSocket"], Awaitable[Any]]
 
 
 class AsyncWebSocket:
@@ -120,7 +120,7 @@ class AsyncWebSocket:
         await asyncio.to_thread(self._ws.close, code, reason)
 
 
-def run_handler(handler: AsyncHandler, ws: OpenWebSocket) -> Any:
+def run_handler(handler: AsyncWebSocketHandler, ws: OpenWebSocket) -> Any:
     """The event loop is the handler's own. An exception of a task that nobody has awaited is raised too."""
 
     async def main() -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-Content = Literal["requests", "bytes", "names", "nothing"]
+Carries = Literal["requests", "bytes", "names", "nothing"]
 
 
 class Kind:
@@ -45,7 +45,7 @@ class Kind:
         method: str,
         marker: str,
         usage: str,
-        carries: Content,
+        carries: Carries,
         default_port: int | None = None,
         ends_tls: bool = False,
         passes_through: bool = False,

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Form = Literal["ca", "bundle", "truststore"]
+FileForm = Literal["ca", "bundle", "truststore"]
 
 DIRECTORY: Final = "/etc/pytest-egress"
 ROOT_DIRECTORY: Final = "/pytest-egress"  # where something is mounted over /etc
-FILE_NAMES: Final[Mapping[Form, str]] = {
+FILE_NAMES: Final[Mapping[FileForm, str]] = {
     "ca": "ca.pem",
     "bundle": "bundle.pem",
     "truststore": "truststore.jks",
@@ -34,7 +34,7 @@ class Variable:
     """
 
     name: str
-    form: Form
+    form: FileForm
     runtimes: tuple[str, ...]
     flag: str = ""
 

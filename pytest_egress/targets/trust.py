@@ -28,7 +28,7 @@ from pytest_egress.targets.certificates import (
 from pytest_egress.targets.mounts import is_within, normal
 from pytest_egress.targets.packages import FIREFOX_POLICIES, Packaged
 from pytest_egress.targets.roots import FileKind, Files, Roots
-from pytest_egress.targets.runtimes import FILE_NAMES, Form
+from pytest_egress.targets.runtimes import FILE_NAMES, FileForm
 from pytest_egress.traffic.messages import shown
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def own_files(ca_pem: bytes, roots: Roots) -> dict[str, bytes]:
     """The files of our directory, by name: the CA alone, all roots with the CA, and these as a Java keystore."""
     bundle = append(roots.merged, ca_pem)
     keystore = java_keystore(list(dict.fromkeys([*roots.of_java, *from_pem(ca_pem)])))
-    content: dict[Form, bytes] = {"ca": ca_pem, "bundle": bundle, "truststore": keystore}
+    content: dict[FileForm, bytes] = {"ca": ca_pem, "bundle": bundle, "truststore": keystore}
     return {FILE_NAMES[form]: data for form, data in content.items()}
 
 
