@@ -123,6 +123,11 @@ EXCEPTIONS = {
 """The threads of a call of gRPC take turns. `routes.grpc` names a type of `threading` in the signature of
 `grpc.Server.stop`. A WebSocket has a reader."""
 
+SHARED_WORDS = {
+    "Container": "tests hold `targets.container.Container` by its interface, `targets.handle.Container`",
+}
+"""The names of classes and type aliases that several modules define, and why."""
+
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE_FOLDER).with_suffix("").parts)
     .removesuffix("__init__")
@@ -261,6 +266,27 @@ def test_each_door_and_each_use_of_the_table_is_needed() -> None:
         if not any(user == name and used in (other, room_of(other)) for user, other in crossings)
     ]
     assert (unused, unneeded) == ([], [])
+
+
+def type_names(module: str) -> Iterator[str]:
+    """Yield the names of the classes and the type aliases that a module defines, but not of type variables."""
+    tree = ast.parse(source_path(module).read_text())
+    yield from (node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    for node in tree.body:
+        target, equals, value = ast.unparse(node).partition(" = ")
+        name = target.partition(":")[0]
+        if re.fullmatch(r"_?[A-Z][a-z]\w*", name) and equals and not value.startswith("TypeVar("):
+            yield name
+
+
+def test_a_word_is_one_type() -> None:
+    homes: dict[str, set[str]] = {}
+    for module in MODULES:
+        for name in type_names(module):
+            homes.setdefault(name, set()).add(module)
+    shared = {name: sorted(found) for name, found in homes.items() if len(found) > 1}
+    assert {name: found for name, found in shared.items() if name not in SHARED_WORDS} == {}
+    assert {*SHARED_WORDS} == {*shared}
 
 
 def test_there_is_no_import_cycle() -> None:
