@@ -38,11 +38,7 @@ class Account:
         self.held = 0
 
     def keep(self, size: int, what: str) -> None:
-        """`what` is the kind of the bytes, for a report: "requests".
-
-        Raises:
-            OverLimitError: They would be too many. They are counted as lost.
-        """
+        """`what` is the kind of the bytes, for a report: "requests". Those over the limit raise OverLimitError."""
         if not self.has_room(size, what):
             raise over_limit()
 

@@ -250,11 +250,7 @@ class SharedLoop(Generic[LoopT]):
             self._users += 1
 
     def release(self) -> None:
-        """The last user's release ends the loop, and raises as `LoopThread.stop`.
-
-        Raises:
-            RuntimeError: A user is released twice.
-        """
+        """The last user's release ends the loop, and raises as `LoopThread.stop`. One too many is a RuntimeError."""
         with self._lock:
             if not self._users:
                 raise RuntimeError(f"{self._name} is released more often than acquired")

@@ -62,11 +62,7 @@ class Workers:
         self._is_stopped = False
 
     def run(self, job: Job) -> None:
-        """A job must not raise.
-
-        Raises:
-            RuntimeError: No thread can be started, and none runs that would take the job later.
-        """
+        """A job must not raise. RuntimeError: no thread can be started, and none runs that would take it later."""
         with self._lock:
             if self._idle:
                 seat = self._idle.pop()

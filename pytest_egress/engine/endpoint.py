@@ -60,11 +60,7 @@ class Client(docker.DockerClient):
 
 
 class SshClient(Client):
-    """A client of an engine that ssh leads to; `close` ends its connections.
-
-    Raises:
-        DockerException: Nothing answers; the text is that of ssh.
-    """
+    """A client of an engine by ssh, which `close` ends; DockerException, with the text of ssh, if nothing answers."""
 
     def __init__(self, address: str) -> None:
         self.address: Final = address
@@ -160,11 +156,7 @@ def tls_of(material: Path, verify: bool) -> TLSConfig:
 
 
 def identify(client: docker.DockerClient) -> tuple[str, str, str]:
-    """The engine is "Docker" or `PODMAN`, with its version and the system whose containers it runs.
-
-    Raises:
-        DockerException, RequestException: Nothing answers.
-    """
+    """The engine ("Docker" or `PODMAN`), its version, its system; DockerException, RequestException if none answers."""
     said = said_by(client.api)
     if "Libpod-Api-Version" in said:
         return PODMAN, said["Libpod-Api-Version"], "linux"

@@ -23,11 +23,7 @@ FORBIDS: Final = (RuntimeError, UserWarning)  # pytest-socket's error; which one
 
 
 class engine_errors:  # used as a statement; a generator's frames would show in tracebacks
-    """Turn docker-py's errors into an `EngineError` that names the action and quotes the engine's message.
-
-    Args:
-        action: What the engine was asked to do: "start it".
-    """
+    """Turn docker-py's errors into an `EngineError` that names the action, as in "start it", and quotes the engine."""
 
     def __init__(self, action: str, *, passing: tuple[type[Exception], ...] = ()) -> None:
         self.action = action

@@ -45,11 +45,7 @@ class RunFolder:
 
 
 def remove_folders() -> list[str]:
-    """Remove the temporary folders of runs that have ended.
-
-    Returns:
-        The last line of each watchdog's standard error. A watchdog that did not fail has removed its folder.
-    """
+    """Remove the folders of runs that have ended; return the last line of each watchdog that has failed."""
     failures = []
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         if run_lives(folder) is False:
@@ -60,11 +56,7 @@ def remove_folders() -> list[str]:
 
 
 def run_lives(folder: str | Path) -> bool | None:
-    """Whether the run with this folder goes on: it then holds the lock in it (flock(2)).
-
-    Returns:
-        None where that cannot be seen: the folder is another machine's or user's, or has been removed.
-    """
+    """Whether a run goes on (flock(2)), by its folder; None where that is another's, or gone."""
     try:
         lock = open_lock(folder)
     except (OSError, ValueError):  # ValueError where a label is no path
@@ -91,11 +83,7 @@ def open_lock(folder: str | Path) -> int:
 
 
 def open_own(path: str | Path, flags: int, folder: int | None = None) -> int:
-    """Open a file or folder of this user's, as a descriptor that child processes do not inherit (PEP 446).
-
-    Raises:
-        OSError: It does not exist, is another user's, is a link, or is neither file nor folder.
-    """
+    """Open a file or folder of this user's, not to be inherited (PEP 446); OSError for anything else, as for a link."""
     # Not blocking: another user may have put a named pipe there, whose open() waits for its other end.
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     found = os.fstat(descriptor)

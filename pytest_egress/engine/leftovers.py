@@ -126,11 +126,7 @@ def is_gone(error: APIError) -> bool:
 
 
 def remove_containers(api: APIClient, containers: Iterable[str]) -> list[str]:
-    """Remove containers, in repeated turns: Podman refuses to remove a sidecar while its target exists.
-
-    Returns:
-        The identifiers of those that have been removed, or are being removed.
-    """
+    """Remove containers, in turns: Podman keeps a sidecar while its target exists. Return those gone, or going."""
     gone: list[str] = []
     left, before = list(containers), -1
     while left and len(gone) > before:
@@ -175,11 +171,7 @@ def remove_labelled(
 
 
 def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
-    """Remove what runs have left which were killed together with their watchdogs; return the containers' identifiers.
-
-    Args:
-        kept: Whether to remove also those that --egress-keep has left.
-    """
+    """Remove what killed runs have left, with `kept` what --egress-keep has too; return the containers' identifiers."""
     # Images are listed before containers: an image that a run makes in between is not taken for unused.
     images = client.api.images(filters={"label": SESSION_LABEL})
     listed = labelled(client.api, SESSION_LABEL)

@@ -55,11 +55,7 @@ def outlast(
     has_left: Callable[[], bool] = stays,
     look: float = LOOK_SECONDS,
 ) -> PauseEnd:
-    """Wait as `pause` does, where the ledger has been told already.
-
-    Args:
-        look: Seconds between two looks at whether the client has left.
-    """
+    """Wait as `pause` does, where the ledger has been told; `look` is the seconds between two looks at the client."""
     deadline = inf if seconds is None else ledger.clock() + seconds
     while (left := deadline - ledger.clock()) > 0:
         if over.wait(LOOK_SECONDS if ledger.prompts else min(left, look)):

@@ -66,11 +66,7 @@ class StreamDemultiplexer:
 
 
 class Attachment:
-    """The standard streams of one container.
-
-    Args:
-        rest: The bytes that were read after the head of the engine's answer.
-    """
+    """The standard streams of one container; `rest` was read after the head of the engine's answer."""
 
     def __init__(self, sock: socket.socket, rest: bytes = b"") -> None:
         self.sock = sock

@@ -62,11 +62,7 @@ class Case:
         return [error for error in errors if error is not None]
 
     def explain(self, own: BaseException) -> None:
-        """A handler's exception is the cause of the test's own failure, if that has no cause yet.
-
-        Raises:
-            pytest.exit.Exception: The user left the debugger in a handler.
-        """
+        """A handler's exception is the cause of the test's failure, unless that has one. A `pytest.exit` is raised."""
         if isinstance(own, QUIET):
             return
         self.check_exit()

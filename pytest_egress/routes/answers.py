@@ -347,11 +347,7 @@ def check_static(answer: object) -> Response:
 
 
 def answered_by(handler: object, result: object) -> Response | Fault:
-    """Convert the value that a handler returned to a `Response`, or to a fault with one.
-
-    Raises:
-        TypeError, ValueError: It is no answer; the text says where the handler is.
-    """
+    """Convert a handler's result to a `Response` or a fault; TypeError or ValueError says where the handler is."""
     try:
         return returned(result)
     except (TypeError, ValueError) as error:

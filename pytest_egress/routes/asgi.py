@@ -68,11 +68,7 @@ class AsgiApplication(Application):
         self._loop.acquire()
 
     def release(self) -> None:
-        """After the last release, the application is shut down and its thread ends.
-
-        Raises:
-            BaseException: The application raised it after a response, or at its shutdown.
-        """
+        """After the last release the application is shut down; what it raised then, or after a response, is raised."""
         self._loop.release()
 
     def answer(self, request: Request, begin: Begin) -> Response:
@@ -121,11 +117,7 @@ def scope_of(request: Request, state: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Beginning:
-    """The application's response begins; with `content` None, the pieces of a streamed body follow.
-
-    Attributes:
-        error: The exception that followed a complete response, or None.
-    """
+    """The response begins; with `content` None, its pieces follow. An `error` came after a complete response."""
 
     head: Response
     content: bytes | None

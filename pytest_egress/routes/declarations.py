@@ -46,11 +46,7 @@ def accepted_options(kind: Kind) -> Mapping[str, None]:
 
 
 def declare(kind: Kind, address: object, answer: object = None, **options: Any) -> Declaration:
-    """Check the arguments of the method of `Egress` that declares a route of one kind.
-
-    Raises:
-        AddressError, TypeError, ValueError: The text quotes the refused argument and lists what is accepted.
-    """
+    """Check the arguments of a kind's method of `Egress`; errors quote the refused one and list what is accepted."""
     parsed = parse_address(address, default_port=kind.default_port)
     accepted = accepted_options(kind)
     if unknown := [name for name in options if name not in accepted]:

@@ -56,11 +56,7 @@ class Duplex(Protocol):
         """An interim response is 102 to 199 (RFC 9110 section 15.2). Nothing happens in HTTP/1.0."""
 
     def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
-        """The head is sent at once. 101 in HTTP/1.1 has the connection's bytes follow in both directions.
-
-        Args:
-            ends: Whether there is no body and there are no trailers.
-        """
+        """The head is sent at once; after 101 in HTTP/1.1, bytes both ways follow. `ends`: no body, no trailers."""
 
     def send(self, data: bytes) -> None:
         """The call waits while the client takes nothing."""
@@ -110,11 +106,7 @@ class Conversation(Protocol):
         """The error is recorded before `converse` raises it: the client is about to learn of the end."""
 
     def note_unreadable(self, why: str) -> None:
-        """Record that the client has sent unreadable bytes; it fails the test that runs now.
-
-        Args:
-            why: A sentence without its full stop.
-        """
+        """Record that the client has sent unreadable bytes, and `why`, a sentence; it fails the running test."""
 
     def reject(self, note: str) -> None:
         """Make the call unrouted: nothing that the test declared answers it. `note` is a sentence for the entry."""

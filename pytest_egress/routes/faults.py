@@ -359,11 +359,7 @@ NO_CONNECTION_YET: Final = (
 
 
 def check_connect_faults(answer: object, method: str, address: str, *, takes_unread: bool) -> None:
-    """Refuse `refuse()` and `blackhole()`, by TypeError, where a route answers after the connection is made.
-
-    Args:
-        takes_unread: Whether the route answers connections from their first byte on.
-    """
+    """A fault of connecting raises TypeError, unless the route answers connections from their first byte on."""
     for part in answer.answers if isinstance(answer, AnswerSequence) else (answer,):
         if isinstance(part, ConnectFault) and not takes_unread:
             raise TypeError(

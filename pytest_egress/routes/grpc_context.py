@@ -48,11 +48,7 @@ def code_of(code: object) -> Code:
 
 
 class Context:
-    """The part of a call that the contexts of both kinds of servicers have in common.
-
-    Attributes:
-        ends: The deadline, by the kernel's clock; None where the client has set none.
-    """
+    """The part that both kinds of contexts share; `ends` is the deadline by the kernel's clock, None without one."""
 
     def __init__(self, stream: CallStream, request: Request, ends: float | None) -> None:
         self.stream, self.ends = stream, ends

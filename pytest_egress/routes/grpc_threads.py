@@ -53,11 +53,7 @@ class SendTurns:
             self._changed.notify_all()
 
     def end(self, last: Callable[[], None]) -> bool:
-        """False where the call has ended before.
-
-        Args:
-            last: Sends the status. It is called here; while another thread sends, that one calls it afterwards.
-        """
+        """False where the call has ended. `last` sends the status: here, or afterwards on the thread that sends now."""
         with self._lock:
             if self._over:
                 return False

@@ -250,11 +250,7 @@ def json_request_differences(wanted: Any, request: Request) -> list[str]:
 def json_differences(
     wanted: Any, found: Any, path: str = "json", secret: bool = False
 ) -> Iterator[str]:
-    """A line for each difference, with its path: `json.items[0].price: 5 is not 6`.
-
-    Args:
-        secret: Whether a name in the path says that the values are secrets.
-    """
+    """A line for each difference: `json.items[0].price: 5 is not 6`; masked where a name in the path is a secret's."""
 
     def mask(value: object, secret: bool = secret) -> object:
         return masked_json(value, secret=secret)

@@ -31,11 +31,7 @@ WORDS: Final[Mapping[type[Fault], str]] = {Silence: SILENCE, Truncated: TRUNCATE
 
 
 def check_names(answer: object, records: Records = NO_RECORDS) -> object:
-    """Make `NameAnswer`s of the answer of a DNS route. Each has the records that the route declares besides.
-
-    Raises:
-        TypeError, ValueError: DNS cannot answer so; the text lists what it can.
-    """
+    """Make `NameAnswer`s, each with the records, of a DNS route's answer; an error lists what it may be."""
     if isinstance(answer, AnswerSequence):
         return answer.checked(lambda each: check_names(each, records))
     if isinstance(answer, Delayed):

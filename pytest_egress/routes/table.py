@@ -345,11 +345,7 @@ def spent_route(tables: Sequence[RouteTable], host: str, port: int) -> NearMiss 
 def nearest_by_address(
     tables: Sequence[RouteTable], scheme: str, host: str, port: int
 ) -> NearMiss | None:
-    """The route whose address is most similar to one that no route has.
-
-    Args:
-        scheme: "https", "http", or "tcp", for which only raw routes are compared.
-    """
+    """The route whose address is most similar to one that no route has; for the scheme "tcp", of raw routes alone."""
     misses = [
         address_miss(each, scheme, host, port)
         for table in tables

@@ -177,11 +177,7 @@ class Turns:
         return isinstance(layers(self._given.of_turn(turn))[1], answers.Service)
 
     def reserve_mail(self, has_room: Callable[[], bool]) -> answers.Receipt:
-        """Reserve a turn for a mail on an open connection; whether that is done, or why not.
-
-        Args:
-            has_room: Makes room for the mail, or returns False. It is called where there is a turn for it.
-        """
+        """Reserve a turn for a mail, or say why not; `has_room`, which makes room for it, is called if there is one."""
         with self._lock:
             if (turn := self.reserve()) is None:
                 return "used up"

@@ -85,11 +85,7 @@ def is_end(fault: object) -> bool:
 
 
 class WebSocketAnswer(DuplexAnswer):
-    """An answer that opens a WebSocket; `websocket` makes it. Many calls may go on at once.
-
-    Args:
-        handler: The function of the test, the fault that follows the handshake, or None.
-    """
+    """An answer that opens WebSockets, many at once: for a function, for the test (None), or to end them by a fault."""
 
     def __init__(
         self, handler: WebSocketHandler | End | None, subprotocols: tuple[str, ...]

@@ -164,11 +164,7 @@ class WsgiCall:
         self._raised: BaseException | None = None  # after the whole body
 
     def respond(self, request: Request) -> Response:
-        """Unless the response is streamed, the returned iterable is closed.
-
-        Raises:
-            AnsweredError: The application has raised after its whole body.
-        """
+        """The returned iterable is closed, unless it streams. AnsweredError: the application raised after its body."""
         iterable, response = self._app(environ_of(request), self.start_response), None
         try:
             response = self._answer(iterable)

@@ -41,11 +41,7 @@ class ExternalContainer(Container):
     network_mode = ""
 
     def open(self) -> dict[str, Any]:
-        """Start the sidecar, and return the options to create the target with, as docker-py takes them.
-
-        Raises:
-            ImageError, LinkError, EngineError: Nothing is left behind.
-        """
+        """Start the sidecar; return docker-py's options to create the target with. After an error nothing is left."""
         try:
             return self._open()
         except BaseException:

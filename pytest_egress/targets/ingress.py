@@ -25,11 +25,7 @@ RETRY_SECONDS: Final = 0.05
 
 
 class Ingress:
-    """A listener on 127.0.0.1 for one port of a target.
-
-    Args:
-        connect: Makes a connection into the namespace; OSError where the port is closed.
-    """
+    """A listener on 127.0.0.1 for one port of a target; `connect` raises OSError where that is closed."""
 
     def __init__(self, connect: Callable[[], socket.socket]) -> None:
         self._connect = connect

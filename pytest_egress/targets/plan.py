@@ -53,11 +53,7 @@ def plan(
     trust: Sequence[str] | None = None,
     **docker_options: Any,
 ) -> Plan:
-    """Make a plan of the checked arguments; TypeError or ValueError, with the value and what is accepted.
-
-    Args:
-        own: The options of docker-py's for which `start` has a parameter.
-    """
+    """Make a plan; bad arguments raise TypeError or ValueError. `own` are docker-py's options that `start` names."""
     check_container(
         image, command, env=env, files=files, input=input, trust=trust, **docker_options
     )

@@ -45,11 +45,7 @@ _NO_PROGRAM = re.compile("executable file not found|: no such file or directory"
 
 
 class SidecarSetup(NamedTuple):
-    """The link and the interpreter of a sidecar.
-
-    Attributes:
-        image: The image whose Python runs the agent; None for this process's own Python.
-    """
+    """The link of a sidecar, and the image whose Python runs the agent; None for this process's own Python."""
 
     link: LinkKind = "descriptor"
     image: str | None = None

@@ -283,11 +283,7 @@ class Files:
         return path, kind_of_member(member)
 
     def _follow(self, path: str, target: str) -> tuple[str, FileKind] | None:
-        """The real path behind a link, and the kind of file there.
-
-        Returns:
-            None where the link leads out of the folders that were read, back through a folder, or in a circle.
-        """
+        """The real path behind a link, and its kind; None where it leads to what was not read, back, or in a circle."""
         end = normal(posixpath.join(posixpath.dirname(path), target))
         known = target.startswith("/") or not is_within(path, self.homes)
         back = ".." in CLIMB.sub("", target, count=1).split("/")

@@ -202,11 +202,7 @@ class Sidecar:
         return self.has_served
 
     def renew(self) -> AnyLink:
-        """Move to a new network namespace after `retire`, for another target; the caller closes the link.
-
-        Raises:
-            LinkError, OSError: The sidecar could not, or has ended.
-        """
+        """Move to a new namespace after `retire`; the caller closes the link. LinkError, OSError: it could not."""
         assert isinstance(self.link, DescriptorLink), "retire() has said so"
         had_ipv6 = self.link.ipv6
         self.link = self.link.renew()

@@ -62,11 +62,7 @@ def trusting(ca_pem: bytes, subject: bytes, roots: Roots, directory: str) -> dic
 
 
 def check_directory(files: Files, directory: str) -> None:
-    """Refuse an image that leads our directory into a mount: nothing is written there, and variables lead to it.
-
-    Raises:
-        EngineError: With the path, and where it leads.
-    """
+    """Refuse, by EngineError, an image that leads our directory, to which variables lead, into a mount."""
     real, _ = files.resolve(directory)
     if is_within(real, files.mounts) and not is_within(directory, files.foreign):
         raise EngineError(

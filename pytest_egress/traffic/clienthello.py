@@ -100,14 +100,7 @@ def _begun(data: bytes) -> tuple[bytes, int]:
 
 
 def parse_client_hello(data: bytes) -> ClientHello | None:
-    """Read the ClientHello that a connection begins with; what follows it is ignored.
-
-    Returns:
-        The hello, or None when there is more of it to come.
-
-    Raises:
-        ClientHelloError: The bytes are no ClientHello, or it is longer than `MAX_HELLO_BYTES`.
-    """
+    """The ClientHello that a connection begins with; None where more is to come, ClientHelloError where it is none."""
     if not data:
         return None
     message, missing = _begun(data)

@@ -172,12 +172,7 @@ class Source:
         return True
 
     def line(self) -> bytes:
-        """The next line, without its end, which is taken too.
-
-        Raises:
-            EOFError: It has no end.
-            ValueError: It is over `MAX_LINE_BYTES`.
-        """
+        """The next line, taken with its end, which is left out; EOFError without one, ValueError for one too long."""
         while (end := self._piece.find(b"\r\n", self._at, self._at + MAX_LINE_BYTES)) < 0:
             if len(self._piece) - self._at >= MAX_LINE_BYTES:
                 raise ValueError(f"it has a line of more than {MAX_LINE_BYTES} bytes")
@@ -294,11 +289,7 @@ DECODERS: Final[dict[str, Callable[[Source], Pieces]]] = {
 
 
 def br_library(need: str) -> Any:
-    """`need` is a clause that says what needs it.
-
-    Raises:
-        ContentError: It is not installed, or cannot bound what it gives.
-    """
+    """`need` says what needs it; ContentError where none is installed, or it cannot bound what it gives."""
     try:
         import brotli
     except ImportError:

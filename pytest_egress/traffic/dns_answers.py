@@ -149,11 +149,7 @@ class Resolution:
 
 
 def check_name_answer(answer: object, records: Records = NO_RECORDS) -> NameAnswer:
-    """Make a `NameAnswer` of an address, a list of them, one of `RCODES`, or another of the words that it takes.
-
-    Raises:
-        TypeError, ValueError: It is none of these; the text lists them.
-    """
+    """Make a `NameAnswer` of an address, a list of them, or a word; TypeError or ValueError lists what it takes."""
     words: Mapping[Any, NameAnswer] = {
         **{rcode: NameAnswer(rcode=rcode) for rcode in RCODES},
         SILENCE: NameAnswer(rcode=None),

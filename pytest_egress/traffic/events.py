@@ -67,11 +67,7 @@ def lines_of(text: str) -> list[str]:
 
 
 def event_bytes(item: object) -> bytes:
-    """The bytes of an `Event`, or of its data: a str, or a dict or list that is sent as JSON.
-
-    Raises:
-        TypeError: It is none of these, or its data cannot be sent as JSON.
-    """
+    """The bytes of an `Event`, or of its data: a str, or a dict or list sent as JSON; TypeError for anything else."""
     if isinstance(item, Event):
         return bytes(item)
     if isinstance(item, (str, dict, list)):

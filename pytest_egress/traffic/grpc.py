@@ -197,11 +197,7 @@ def unpadded(text: str) -> bytes:
 
 
 def checked_metadata(metadata: Iterable[Any] | None) -> Metadata:
-    """The checks are those of grpc's own server.
-
-    Raises:
-        TypeError, ValueError: It cannot be sent; the text quotes the pair.
-    """
+    """The checks are those of grpc's own server; TypeError or ValueError quotes the pair that cannot be sent."""
     return tuple(map(checked_pair, metadata or ()))
 
 
@@ -310,11 +306,7 @@ class MessageBuffer:
         self._bytes += data
 
     def next_message(self) -> bytes | None:
-        """The next message, inflated where it is compressed; None where its end has not come yet.
-
-        Raises:
-            StatusError: It cannot be read, or is over `MAX_MESSAGE_BYTES`.
-        """
+        """The next message, inflated; None where its end is still to come. StatusError: unreadable, or too large."""
         buffer = self._bytes
         if len(buffer) < PREFIX:
             return None

@@ -299,11 +299,7 @@ class Http2:
         self._send(lambda: self._h2.send_headers(stream, head, end_stream=ends))
 
     def room(self, stream: int) -> int:
-        """How many bytes of a body the next frame of a stream may have.
-
-        Raises:
-            ConnectionError: The connection or the stream has ended.
-        """
+        """How many bytes the next frame of a body may have; ConnectionError where connection or stream has ended."""
         try:
             window = self._h2.local_flow_control_window(stream)
         except h2.exceptions.ProtocolError as error:

@@ -54,11 +54,7 @@ class FrameCutter:
         self._waiting += data
 
     def next_frame(self) -> bytes | None:
-        """The next whole frame with its head; None where more bytes are needed.
-
-        Raises:
-            FrameTooLongError: The next frame is announced to be over the limit. It is not waited for.
-        """
+        """The next whole frame; None where more bytes are needed. FrameTooLongError: one is announced too long."""
         waiting = self._waiting
         if len(waiting) < HEAD_BYTES:
             return None

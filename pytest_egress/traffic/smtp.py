@@ -139,11 +139,7 @@ def parse_command(line: bytes) -> Command:
 
 
 def parse_path(argument: str, keyword: str) -> Path:
-    """`argument` follows the verb; `keyword` is "FROM" or "TO".
-
-    Raises:
-        SmtpError: There is no path, or a parameter is malformed.
-    """
+    """`argument` follows the verb; `keyword` is "FROM" or "TO". SmtpError: no path, or a malformed parameter."""
     name, colon, rest = argument.partition(":")
     found = PATH.fullmatch(rest.strip()) if colon and name.strip().upper() == keyword else None
     if found is None:

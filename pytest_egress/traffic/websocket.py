@@ -136,11 +136,7 @@ def accept(request: Request, subprotocols: Sequence[str] = ()) -> Opening:
 
 
 def checked_key(request: Request) -> str:
-    """The key of a handshake over HTTP/1.1.
-
-    Raises:
-        OpeningError: The request asks for no WebSocket, or has no valid key.
-    """
+    """The key of a handshake over HTTP/1.1; OpeningError where no WebSocket is asked for, or no key is valid."""
     headers = request.headers
     upgrades = "upgrade" in items(headers.get("connection", "").lower())
     if request.method != "GET" or not upgrades or not asks_for_websocket(request):
@@ -408,11 +404,7 @@ def connection_of(deflate: str | None, of_client: bool) -> Connection:
 
 
 def check_close(code: object, reason: object) -> None:
-    """Refuse a code that no close frame may have (RFC 6455 section 7.4), and a reason that does not fit.
-
-    Raises:
-        TypeError, ValueError: The text quotes the value and says what is accepted.
-    """
+    """Refuse a code that no close frame may have (RFC 6455 section 7.4), and a reason that does not fit."""
     if not isinstance(reason, str):
         raise TypeError(f"close(reason={reason!r}): it takes a str")
     if len(reason.encode()) > MAX_REASON_BYTES:
@@ -433,11 +425,7 @@ def can_be_sent(code: Any) -> bool:
 
 
 def check_subprotocols(subprotocols: object) -> tuple[str, ...]:
-    """Check the names of subprotocols, and return them as a tuple (RFC 6455 section 4.1: each is a token).
-
-    Raises:
-        TypeError, ValueError: The text quotes the value and says what is accepted.
-    """
+    """Return the names as a tuple; TypeError or ValueError where one is no token (RFC 6455 section 4.1)."""
     if isinstance(subprotocols, str) or not isinstance(subprotocols, Sequence):
         raise TypeError(
             f"subprotocols={subprotocols!r}: it takes a list of names, the best one first, as ['chat.v2', 'chat.v1']"
