@@ -20,19 +20,12 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """How bytes of one direction come.
+    """How bytes of one direction come."""
 
-    Attributes:
-        delay: How many seconds later each comes, and the end too.
-        rate: How many come in a second, at most.
-        limit: After how many the connection ends; None for no limit.
-        resets: Whether it then ends by RST, and not by FIN.
-    """
-
-    delay: float = 0.0
-    rate: float = math.inf
-    limit: int | None = None
-    resets: bool = False
+    delay: float = 0.0  # how many seconds later each comes, and the end too
+    rate: float = math.inf  # how many come in a second, at most
+    limit: int | None = None  # after how many the connection ends; None for no limit
+    resets: bool = False  # whether it then ends by RST, and not by FIN
 
     @property
     def is_plain(self) -> bool:

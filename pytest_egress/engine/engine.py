@@ -177,17 +177,12 @@ class Engine:
         self,
         container: DockerContainer,
         command: Sequence[str] | str,
-        options: Mapping[str, Any],
-        action: str,
+        options: Mapping[str, Any],  # the options of docker-py's `exec_create`
+        action: str,  # what is done, in an error's text: "run 'ls' in shop"
         output: Output,
-        left: Callable[[], float],
+        left: Callable[[], float],  # the seconds that it may still take
     ) -> int:
         """Run a command in a container, read its output, and return its exit code.
-
-        Args:
-            options: The options of docker-py's `exec_create`.
-            action: What is done, in an error's text: "run 'ls' in shop".
-            left: The seconds that it may still take.
 
         Raises:
             EngineError: The engine refused, or broke off; or the command has written too much.

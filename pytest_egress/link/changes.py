@@ -35,17 +35,12 @@ class Verdict(IntEnum):
 
 
 class DialRule(NamedTuple):
-    """The verdict on the dials of a network's addresses.
-
-    Attributes:
-        port: None for every one.
-        begins: The first eight bytes of the TCP header; b"" for any.
-    """
+    """The verdict on the dials of a network's addresses."""
 
     verdict: Verdict
     network: IPv4Network | IPv6Network
-    port: int | None
-    begins: bytes = b""
+    port: int | None  # None for every one
+    begins: bytes = b""  # the first eight bytes of the TCP header; b"" for any
 
 
 def replacement(rules: Sequence[DialRule]) -> bytes:

@@ -24,19 +24,12 @@ from pytest_egress.base.choices import (
 
 # No dataclass: that would take a quarter of a millisecond of every run of pytest.
 class Options(NamedTuple):
-    """The options that apply to a test.
+    """The options that apply to a test."""
 
-    Attributes:
-        unrouted: What happens to an attempt that no route claims.
-        dns: How DNS answers a name that no route names.
-        assert_all_called: Whether the test's own routes must be called.
-        timeout: Seconds for which handlers may continue after the test.
-    """
-
-    unrouted: Policy = "fail"
-    dns: NamePolicy = "synthetic"
-    assert_all_called: bool = True
-    timeout: float = 5.0
+    unrouted: Policy = "fail"  # what happens to an attempt that no route claims
+    dns: NamePolicy = "synthetic"  # how DNS answers a name that no route names
+    assert_all_called: bool = True  # whether the test's own routes must be called
+    timeout: float = 5.0  # seconds for which handlers may continue after the test
 
 
 def is_seconds(value: object) -> bool:

@@ -162,21 +162,13 @@ class Connectable(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Forward:
-    """An answer by another server; `forward` makes it.
+    """An answer by another server; `forward` makes it."""
 
-    Attributes:
-        scheme: "http", "https" or "tcp"; None for the scheme that the target used.
-        host: None for the host that the target dialled.
-        port: None for the port that the target dialled.
-        path: The path that is put before that of each request.
-        container: The container that the port is of, or None.
-    """
-
-    scheme: str | None = None
-    host: str | None = None
-    port: int | None = None
-    path: str = ""
-    container: Connectable | None = None
+    scheme: str | None = None  # "http", "https" or "tcp"; None for the scheme that the target used
+    host: str | None = None  # None for the host that the target dialled
+    port: int | None = None  # None for the port that the target dialled
+    path: str = ""  # the path that is put before that of each request
+    container: Connectable | None = None  # the container that the port is of, or None
 
     def __str__(self) -> str:
         if self.container is not None:

@@ -242,19 +242,13 @@ class AppCall(Running[None]):
 
 
 class Lifespan:
-    """The lifespan of an ASGI application. One that raises at startup is taken not to support lifespans.
-
-    Attributes:
-        state: The values that startup stored for the requests.
-        started: Set when requests may be sent, or startup has failed.
-        error: The error of its shutdown, or None.
-    """
+    """The lifespan of an ASGI application. One that raises at startup is taken not to support lifespans."""
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self.state: dict[str, Any] = {}
-        self.started = asyncio.Event()
-        self.error: BaseException | None = None
+        self.state: dict[str, Any] = {}  # the values that startup stored for the requests
+        self.started = asyncio.Event()  # set when requests may be sent, or startup has failed
+        self.error: BaseException | None = None  # the error of its shutdown, or None
         self._failure = ""
         self._asked = self._told = False
         self._stopping = asyncio.Event()

@@ -58,20 +58,15 @@ class CallDetails(grpc.HandlerCallDetails):
 
 
 class ServicerCall:
-    """One call of a servicer's method.
-
-    Args:
-        handler: The `grpc.RpcMethodHandler` of the method.
-        loop: Runs async servicers, and measures deadlines.
-    """
+    """One call of a servicer's method."""
 
     def __init__(
         self,
-        handler: Any,
+        handler: Any,  # the `grpc.RpcMethodHandler` of the method
         call: GrpcCall,
         duplex: Duplex,
         conversation: Conversation,
-        loop: LoopThread,
+        loop: LoopThread,  # runs async servicers, and measures deadlines
     ) -> None:
         self._handler, self._call, self._loop = handler, call, loop
         self._duplex, self._conversation = duplex, conversation

@@ -53,31 +53,15 @@ MAX_WAITING_FRAMES: Final = 100  # of pongs; then the reader waits for the threa
 
 @dataclass
 class Outgoing:
-    """A frame to send.
-
-    Attributes:
-        message: The recorded message, or None.
-        is_lost: Whether it was not sent, since the client has left.
-    """
+    """A frame to send."""
 
     data: bytes
-    message: WebSocketMessage | None = None
-    is_lost: bool = False
+    message: WebSocketMessage | None = None  # the recorded message, or None
+    is_lost: bool = False  # whether it was not sent, since the client has left
 
 
 class WebSocket:
     """A WebSocket as a blocking object: `for message in ws: ws.send(message)`. Any thread may use it.
-
-    Args:
-        duplex: Carries its bytes.
-        request: The request that opens it.
-        handshake: What was agreed on.
-        messages: The list to record messages in: that of the exchange. With None nothing is recorded.
-        account: Counts what is kept of it.
-        refuse: Records, with a sentence, that the client has sent what cannot be read.
-        frames: Its frames, where they are not those of a server.
-        is_bounded: Whether reading stops while many messages wait for `recv`.
-        is_relayed: Whether a close frame of the peer is answered by `close` alone.
 
     Attributes:
         request: The request that opened it.
@@ -94,13 +78,13 @@ class WebSocket:
         duplex: Duplex,
         request: Request,
         handshake: Opening,
-        messages: list[WebSocketMessage] | None = None,
-        account: Account | None = None,
+        messages: list[WebSocketMessage] | None = None,  # None records nothing
+        account: Account | None = None,  # counts what is kept
         *,
-        refuse: Callable[[str], None] = lambda why: None,
-        frames: Frames | None = None,
-        is_bounded: bool = True,
-        is_relayed: bool = False,
+        refuse: Callable[[str], None] = lambda why: None,  # gets why bytes cannot be read
+        frames: Frames | None = None,  # those of a server by default
+        is_bounded: bool = True,  # reading stops while many messages wait for `recv`
+        is_relayed: bool = False,  # a close frame of the peer is answered by `close` alone
     ) -> None:
         self.request: Final = request
         self.subprotocol: Final = handshake.subprotocol

@@ -112,16 +112,11 @@ def in_order(tables: Sequence[RouteTable], *hosts: str) -> Iterator[InnerRoute]:
 
 @dataclass(frozen=True, kw_only=True)
 class NearMiss:
-    """A route that did not answer.
-
-    Attributes:
-        differences: The reasons, a line each.
-        is_spent: Whether the only reason is that it has answered as often as it may.
-    """
+    """A route that did not answer."""
 
     route: InnerRoute
-    differences: tuple[str, ...]
-    is_spent: bool = False
+    differences: tuple[str, ...]  # the reasons, a line each
+    is_spent: bool = False  # whether the only reason is that it has answered as often as it may
 
 
 class Decision(NamedTuple):

@@ -36,17 +36,11 @@ class Holder(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """The current answer of a route. It is replaced as a whole, so readers take no lock.
+    """The current answer of a route. It is replaced as a whole, so readers take no lock."""
 
-    Attributes:
-        answer: As `check_answer` returned it.
-        context: The context variables at the place that declared it.
-        first_turn: The first turn that it answers, as `Turns.reserve` counts turns.
-    """
-
-    answer: object
-    context: Context
-    first_turn: int
+    answer: object  # as `check_answer` returned it
+    context: Context  # the context variables at the place that declared it
+    first_turn: int  # the first turn that it answers, as `Turns.reserve` counts turns
 
     @cached_property
     def may_begin_at_head(self) -> bool:

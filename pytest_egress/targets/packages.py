@@ -96,25 +96,16 @@ FIREFOX_POLICIES: Final = "/etc/firefox/policies/policies.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """The folders in which an image may have packages, by its configuration, its history and the test's options.
+    """The folders in which an image may have packages, by its configuration, its history and the test's options."""
 
-    Attributes:
-        bins: Folders of programs; a Python may be in any of them.
-        applications: Folders that may have packages below, the likeliest first.
-        modules: Folders of Node.js's packages.
-        gems: Folders of Ruby's packages, Bundler's among them.
-        python: The version of its Python, if a variable tells it.
-        ruby: The version of its Ruby, if a variable tells it.
-    """
-
-    bins: tuple[str, ...] = ()
-    applications: tuple[str, ...] = ()
+    bins: tuple[str, ...] = ()  # folders of programs; a Python may be in any of them
+    applications: tuple[str, ...] = ()  # folders that may have packages below, the likeliest first
     sites: tuple[str, ...] = ()
-    modules: tuple[str, ...] = ()
-    gems: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()  # folders of Node.js's packages
+    gems: tuple[str, ...] = ()  # folders of Ruby's packages, Bundler's among them
     home: str = "/root"
-    python: str = ""
-    ruby: str = ""
+    python: str = ""  # the version of its Python, if a variable tells it
+    ruby: str = ""  # the version of its Ruby, if a variable tells it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,15 +127,11 @@ class Address:
     """The hosts and ports that a route is declared for, made by `parse_address`.
 
     Two addresses are equal when their normal forms are: `text`, as it was declared, does not count.
-
-    Attributes:
-        host: The host in normal form: a name, an address, a network, a glob or `*`.
-        port: The port, or None for any.
     """
 
     text: str = field(compare=False)
-    host: str
-    port: int | None
+    host: str  # the host in normal form: a name, an address, a network, a glob or `*`
+    port: int | None  # the port, or None for any
     _pattern: _Pattern = field(compare=False, repr=False)
 
     def matches(self, host: str, port: int) -> bool:

@@ -60,9 +60,6 @@ class Http1:
 
     Args:
         lock: Held while h11 is used, where one thread may read a body while another one sends.
-
-    Attributes:
-        trailers: The fields after the latest body that was read to its end.
     """
 
     def __init__(self, lock: AbstractContextManager[Any] | None = None) -> None:
@@ -71,7 +68,7 @@ class Http1:
         self._is_untouched = True  # h11 has been given nothing of the next request
         self._plain: PlainRequest | None = None  # the current request, while it is not h11's
         self._chunks: bytes | None = None  # of a chunked body: what h11 had at the latest `receive`
-        self.trailers = NO_FIELDS
+        self.trailers = NO_FIELDS  # the fields after the latest body that was read to its end
 
     @property
     def _h11(self) -> h11.Connection:

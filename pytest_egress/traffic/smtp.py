@@ -63,19 +63,12 @@ class Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Envelope:
-    """A mail as it was handed over.
+    """A mail as it was handed over."""
 
-    Attributes:
-        sender: The address in MAIL FROM; "" of a bounce.
-        recipients: The addresses in RCPT TO, in order.
-        content: The mail, with CRLF, dots as its author wrote them.
-        user: The name that the client had logged in with, or None.
-    """
-
-    sender: str
-    recipients: tuple[str, ...]
-    content: bytes
-    user: str | None = None
+    sender: str  # the address in MAIL FROM; "" of a bounce
+    recipients: tuple[str, ...]  # the addresses in RCPT TO, in order
+    content: bytes  # the mail, with CRLF, dots as its author wrote them
+    user: str | None = None  # the name that the client had logged in with, or None
 
     @property
     def size(self) -> int:
