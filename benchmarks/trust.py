@@ -17,7 +17,7 @@ from benchmarks.parts import Measure, Part
 from benchmarks.start import milliseconds
 from pytest_egress import Egress
 from pytest_egress.engine.archive import build_tar
-from pytest_egress.targets.container import Container
+from pytest_egress.targets.contents import Contents
 from pytest_egress.targets.roots import FOLDER_BYTES
 from pytest_egress.targets.sidecar import Sidecar
 
@@ -61,7 +61,7 @@ def prepare(of: Collection[str]) -> Iterator[Measure]:
 
 def run_once(egress: Egress, image: str, name: str, alone: bool) -> float:
     """Run a container, and return how long its step takes, or the call that is made in the place of it."""
-    fill, start, started = Container._fill, Sidecar.start, threading.Event()
+    fill, start, started = Contents.fill, Sidecar.start, threading.Event()
     found: list[float] = []
 
     def start_sidecar(sidecar: Sidecar) -> Any:
@@ -70,15 +70,15 @@ def run_once(egress: Egress, image: str, name: str, alone: bool) -> float:
         finally:
             started.set()
 
-    def timed_fill(container: Container, created: Any, *rest: Any) -> None:
+    def timed_fill(contents: Contents, created: Any) -> None:
         if alone:
             started.wait(STARTED_SECONDS)
         calls = calls_of(egress, created)
-        found.append(milliseconds(calls.get(name, lambda: fill(container, created, *rest))))
+        found.append(milliseconds(calls.get(name, lambda: fill(contents, created))))
 
     with (
         mock.patch.object(Sidecar, "start", start_sidecar),
-        mock.patch.object(Container, "_fill", timed_fill),
+        mock.patch.object(Contents, "fill", timed_fill),
     ):
         egress.run(image, ["true"])
     (took,) = found

@@ -174,7 +174,7 @@ class Session:
         if self.ledger.window is not window:
             return
         for container in self.live():
-            container.settle()
+            container.gateway.settle()
             container.gateway.turn_away()
         self.drain(window, timeout, AFTER_TEST)
         with self.ledger.changed:
@@ -190,7 +190,7 @@ class Session:
 
     def end_start(self, container: Container, window: Window) -> None:
         """Raw connections of a shared container stay open after its start, such as those of a pool."""
-        container.settle()
+        container.gateway.settle()
         container.gateway.turn_away()
         self.drain(window, window.drain_seconds, AFTER_START)
         with self.ledger.changed:
@@ -356,7 +356,7 @@ class Session:
             if self.ledger.wait_for(stirs, seconds):
                 return False
         for container in self.live():
-            container.settle()
+            container.gateway.settle()
         with self.ledger.changed:
             return not stirs()
 
@@ -447,9 +447,9 @@ def log_sections(
 
 def log_text(container: Container, window: Window | None) -> str:
     if window is None or container.owner.scope == "test" or container.born is window:
-        lines = [container.log_tail()]
+        lines = [container.log.tail()]
     else:
-        tail = container.log_since(window.opened)
+        tail = container.log.since(window.opened)
         lines = [THIS_PART if tail else NO_PART, tail]
     lines += prose(f"({container.killed})", "") if container.killed else []
     return "\n".join(filter(None, lines))

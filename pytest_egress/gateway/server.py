@@ -2,7 +2,7 @@
 
 One thread, the reader, reads the link: connections, DNS over UDP, packets, tampering, the sidecar's death. A connection
 has a thread of its own while an attempt goes on, and is registered in the reader's poller while it waits for its
-client. Any thread may call `flush`, `turn_away`, `unread`, `busy`, `revise` and `stop`. `Ledger.changed` is the
+client. Any thread may call `flush`, `settle`, `settle_all`, `gather`, `turn_away`, `unread`, `busy`, `revise` and `stop`. `Ledger.changed` is the
 outer lock and `Connections.lock` the inner: never acquire the first while holding the second. This module knows
 nothing of containers or engines.
 """
@@ -15,13 +15,14 @@ import os
 import select
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 import pytest_egress.base.sockets as sockets
-from pytest_egress.base.clock import monotonic
+from pytest_egress.base.clock import LOOK_SECONDS, monotonic
 from pytest_egress.base.forks import close_in_forked_children
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.authority import Authority
@@ -40,8 +41,8 @@ from pytest_egress.gateway.names import NAMES_PORT, Names
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Claim, Recorder
 from pytest_egress.gateway.site import TargetView
 from pytest_egress.gateway.upstreams import Upstreams
-from pytest_egress.ledger.ledger import Ledger
-from pytest_egress.ledger.windows import AttemptContext
+from pytest_egress.ledger.ledger import CUT_SECONDS, Ledger
+from pytest_egress.ledger.windows import DRAIN_SECONDS, AttemptContext
 from pytest_egress.link.interface import BACKLOG, LISTENER, Link
 from pytest_egress.link.tampering import tampering
 from pytest_egress.routes.table import (
@@ -57,6 +58,7 @@ from pytest_egress.traffic.packets import Packet, parse_packets
 
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
 ANY_HOST: Final = "*"  # a redirected datagram does not tell its original destination
+UNREAD_SECONDS: Final = 0.002  # for a thread to read what has arrived
 BATCH: Final = 256  # datagrams to read before the reader returns to connections
 
 SIDECAR_LOST: Final = "its sidecar was lost while it ran ({}); nothing it sent after that was seen, and nothing got out"
@@ -136,6 +138,45 @@ class Gateway:
             self._flushes.append(done)
             self._waker.send(b"f")
         done.wait(max(deadline - monotonic(), 0))
+
+    def settle(self) -> None:
+        """Return when the gateway has read, and assigned to a window, all that its target has sent."""
+        self.flush()
+        deadline = self.ledger.clock() + DRAIN_SECONDS
+        while self.unread() and self.ledger.clock() < deadline:
+            time.sleep(UNREAD_SECONDS)
+
+    def settle_all(self) -> None:
+        """Return when all that the target sent until its end has been handled.
+
+        A handler that asks does not wait for itself. A connection that waits for a real server, and whose client has
+        left, is cut.
+        """
+        self.settle()
+        seconds, me = self.target.attempt_context().window.drain_seconds, threading.get_ident()
+
+        def open_ones() -> list[Connection]:
+            return [each for each in self.connections if {*each.threads()} != {me}]
+
+        wait_for = self.ledger.wait_for
+        wait_for(
+            lambda: all(each.activity.is_abandoned() for each in open_ones()), seconds, LOOK_SECONDS
+        )
+        with self.ledger.changed:
+            left = [each for each in open_ones() if each.activity.is_abandoned()]
+        for each in left:
+            each.cut()
+        wait_for(lambda: not any(each.is_cut for each in open_ones()), CUT_SECONDS)
+
+    def gather(self) -> None:
+        """Record the attempts that the target has begun, as they are now."""
+        if self.stopping:
+            return
+        self.settle()
+        busy = self.busy()
+        for connection in busy:
+            connection.cut()
+        self.ledger.wait_for(lambda: all(c.ended for c in busy), CUT_SECONDS)
 
     def turn_away(self) -> None:
         """Cut and count the connections that wait because the cap is reached: not accepted yet, or parked."""

@@ -8,11 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import pytest_egress.targets.runtimes as runtimes
 import pytest_egress.targets.trust as trust
 from pytest_egress.engine.engine import Engine, check_runtime
-from pytest_egress.targets.container import Container, check_processes
+from pytest_egress.targets.container import Container
+from pytest_egress.targets.contents import Contents
 from pytest_egress.targets.options import check_container_options
+from pytest_egress.targets.processes import check_processes
 from pytest_egress.targets.provision import SidecarSetup
 from pytest_egress.targets.runtimes import DIRECTORY
 from pytest_egress.targets.sidecar import Sidecar
@@ -53,27 +54,30 @@ class ExternalContainer(Container):
         sidecar, setup = self._services.provisioner.sidecar(self._start_sidecar, self.close)
         self.hints = ["trust(container) was not called for it: variables alone lead to the CA"]
         self.network_mode = f"container:{sidecar.id}"
-        env = runtimes.variables(image.attrs["Config"].get("Env") or [])
+        contents = self._contents(image)
         found = {
             "network_mode": self.network_mode,
-            "environment": runtimes.environment(env, self._plan.env),
+            "environment": contents.environment(),
             **self._names(),
         }
         if setup.image is None:  # else the engine may not see this machine's folders
-            found["volumes"] = {self._folder(image, env): {"bind": DIRECTORY, "mode": "ro"}}
+            found["volumes"] = {self._folder(image, contents): {"bind": DIRECTORY, "mode": "ro"}}
         return found
+
+    def _contents(self, image: Image) -> Contents:
+        return Contents(self._services, self._plan, image, self._hostname)
 
     def _start_sidecar(self, setup: SidecarSetup) -> tuple[Sidecar, SidecarSetup]:
         sidecar = self._create_sidecar(dict(self._plan.options), setup)
         self._open_gateway(sidecar.start())
         return sidecar, setup
 
-    def _folder(self, image: Image, env: dict[str, str]) -> str:
+    def _folder(self, image: Image, contents: Contents) -> str:
         """Make a folder with our files, to be mounted, so that a target trusts the CA without a call of `adopt`."""
         engine, authority = self._services.engine, self._services.authority
         scratch = engine.create(image, self._plan.image, command=NEVER_RUN)
         try:
-            roots = self._roots(self._files(scratch, env), image, env)
+            roots = contents.roots(contents.files(scratch))
         finally:
             engine.remove(scratch)
         folder = tempfile.mkdtemp(dir=engine.folder)
@@ -93,12 +97,13 @@ class ExternalContainer(Container):
             )
         check_runtime(container)
         check_created(self._services.engine, container)
-        self._note_processes(container)
-        self._docker = container
+        self._take(container)
         image = container.image
         assert image is not None
-        env = runtimes.variables(image.attrs["Config"].get("Env") or [])
-        self._fill(container, image, env)
+        contents = self._contents(image)
+        contents.fill(container)
+        self.hints = contents.hints
+        self.search |= contents.search
 
 
 def check_created(engine: Engine, container: DockerContainer) -> None:

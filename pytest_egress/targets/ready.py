@@ -164,6 +164,16 @@ class ReadySidecars:
         """Sidecars that wait already serve one more target."""
         self._reuse = False
 
+    def check_joined(self, sidecar: Sidecar, name: str) -> None:
+        """Raise LinkError where the sidecar has moved, and the target is not in its new namespace."""
+        if not sidecar.has_served:
+            return
+        try:
+            sidecar.check_joined(name)
+        except LinkError:
+            self.stop_reuse()
+            raise
+
     def give_up_reuse(self, error: LinkError) -> bool:
         """After a sidecar's failure, have each target served by a sidecar of its own; return whether that may help.
 

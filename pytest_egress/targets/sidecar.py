@@ -6,7 +6,9 @@ which needs a shared folder. On any other engine it runs an image with a Python 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import ipaddress
 import os
 import re
 import secrets
@@ -54,6 +56,7 @@ from pytest_egress.targets.provision import (
     not_shared,
     sidecar_errors,
 )
+from pytest_egress.traffic.dns_answers import NO_ADDRESS, NameAnswer
 
 AnyLink: TypeAlias = DescriptorLink | StreamLink
 
@@ -96,6 +99,26 @@ def made_up_hostname() -> str:
     while (name := secrets.token_hex(6)).isdecimal():
         pass
     return name
+
+
+def hosts_of(options: Mapping[str, Any]) -> dict[str, NameAnswer]:
+    """The names that a container's options give addresses to: its own, and `extra_hosts`."""
+    host, domain = options["hostname"], options.get("domainname")
+    lines = {host: ADDRESS4, **(options.get("extra_hosts") or {})}
+    if domain:
+        lines[f"{host}.{domain}"] = ADDRESS4
+    return {
+        name.lower(): host_answer(address)
+        for line, address in lines.items()
+        for name in line.split()
+    }
+
+
+def host_answer(address: str) -> NameAnswer:
+    """The answer has no address where only the engine knows it ("host-gateway")."""
+    with contextlib.suppress(ValueError):
+        return NameAnswer(addresses=(str(ipaddress.ip_address(address)),))
+    return NO_ADDRESS
 
 
 class Sidecar:

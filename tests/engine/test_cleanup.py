@@ -30,9 +30,10 @@ from pytest_egress.gateway.server import Gateway
 from pytest_egress.routes.answers import HttpAnswer
 from pytest_egress.session import Session
 from pytest_egress.targets import container as containers
-from pytest_egress.targets import trust
+from pytest_egress.targets import contents, trust
 from pytest_egress.targets.handle import Container
 from pytest_egress.targets.ingress import Ingress
+from pytest_egress.targets.logs import Log
 from pytest_egress.targets.sidecar import Sidecar
 from tests.support.inner_runs import only_plugins
 
@@ -186,15 +187,15 @@ PHASES: dict[str, tuple[Any, str]] = {
     "sidecar-create": (Sidecar, "_create"),
     "sidecar-start": (Sidecar, "start"),
     "target-create": (Engine, "create"),
-    "roots": (containers, "find_roots"),
+    "roots": (contents, "find_roots"),
     "put": (trust, "put"),
     "gateway": (Gateway, "__init__"),
     "gateway-start": (Gateway, "start"),
-    "input": (containers.Container, "_attach_input"),
+    "input": (containers, "attach_input"),
     "target-start": (containers.Container, "_start"),
     "ready": (containers.Container, "become_ready"),
-    "settle": (containers.Container, "settle"),
-    "log": (containers.Container, "log_tail"),
+    "settle": (Gateway, "settle"),
+    "log": (Log, "tail"),
     "ingress": (Ingress, "__init__"),
 }
 

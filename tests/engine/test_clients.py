@@ -492,7 +492,7 @@ def test_what_raw_and_packet_sockets_send_is_an_attempt_like_any_other(
 ) -> None:
     python(client, SEND_RAW)
     assert isinstance(client, containers.Container)
-    client.settle()
+    client.gateway.settle()
     segment, frame = attempts(egress, PacketAttempt)
     assert [(it.protocol, it.host, it.port) for it in (segment, frame)] == [
         ("TCP", "203.0.113.9", 81),

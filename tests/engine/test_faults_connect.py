@@ -70,7 +70,7 @@ class Outage:
 
     def connections(self) -> list[TcpConnection]:
         """Those of the test so far."""
-        self.container.settle()
+        self.container.gateway.settle()
         return [entry for entry in self.window.entries if isinstance(entry, TcpConnection)]
 
     def timeline(self) -> list[str]:
@@ -311,7 +311,7 @@ def test_each_dial_is_a_call(scene: Outage) -> None:
         """
     )
     assert found == ["{'ECONNREFUSED'}"]
-    scene.container.settle()
+    scene.container.gateway.settle()
     assert route.call_count == 100
 
 
@@ -323,7 +323,7 @@ def test_a_flood_of_dials_is_recorded_and_no_tampering(scene: Outage) -> None:
         """
     )
     assert found == ["{'ECONNREFUSED'}"]
-    scene.container.settle()
+    scene.container.gateway.settle()
     assert route.call_count == 5000
     route.respond(greets)
     route.respond(refuse())

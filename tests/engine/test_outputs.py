@@ -50,7 +50,7 @@ def test_more_output_than_is_kept_is_an_error(
             talker.wait()
         with pytest.raises(EngineError, match=r"^clients:latest#4 wrote more than 1 MiB"):
             talker.logs()
-        assert talker.log_tail() == "\n".join(["customer"] * 50)  # type: ignore[attr-defined]
+        assert talker.log.tail() == "\n".join(["customer"] * 50)  # type: ignore[attr-defined]
     assert shop.exec("echo again").stdout == "again\n"
 
 

@@ -146,10 +146,10 @@ def test_a_clock_of_the_engine_that_is_another_is_allowed_for(
     between = Window().opened
     container.exec(["sh", "-c", "echo go >/tmp/pipe"])
     assert egress.session.ledger.wait_for(lambda: "second" in container.logs(), SECONDS)
-    assert container.log_since(between) == "second"
-    before, after = container._starting
-    container._starting = before - 3600, after - 3600  # as if ours were an hour late
-    assert container.log_since(between - 3600) == "second"
+    assert container.log.since(between) == "second"
+    before, after = container.log.starting
+    container.log.starting = before - 3600, after - 3600  # as if ours were an hour late
+    assert container.log.since(between - 3600) == "second"
 
 
 @pytest.mark.parametrize("link", ["descriptor", "stream"])

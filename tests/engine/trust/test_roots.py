@@ -579,7 +579,7 @@ def test_the_roots_of_an_image_are_found_once_whoever_asks_at_the_same_time(
         asked.append(threading.get_ident())
         return find(*args)
 
-    monkeypatch.setattr("pytest_egress.targets.container.find_roots", record)
+    monkeypatch.setattr("pytest_egress.targets.contents.find_roots", record)
 
     def run(_number: int) -> int:
         barrier.wait()
@@ -605,7 +605,7 @@ def test_what_one_container_has_besides_is_not_taken_for_the_images(
         found.append(find(*args))
         return found[-1]
 
-    monkeypatch.setattr("pytest_egress.targets.container.find_roots", record)
+    monkeypatch.setattr("pytest_egress.targets.contents.find_roots", record)
     with Egress(session=session) as egress:
         for given in ({}, options, {}):
             egress.run(image, check=True, **given)

@@ -1,20 +1,10 @@
-"""What a container says of its signals, and of the times of its log."""
+"""What the times of a log say."""
 
 from __future__ import annotations
 
 import pytest
 
-from pytest_egress.targets.container import seconds_of, signal_name
-
-
-@pytest.mark.parametrize(
-    ("value", "name"), [("SIGINT", "SIGINT"), ("15", "SIGTERM"), (3, "SIGQUIT"), ("37", "37")]
-)
-def test_a_signal_is_called_by_its_name_where_it_has_one(value: object, name: str) -> None:
-    assert signal_name(value) == name
-
-
-# The part of a log.
+from pytest_egress.targets.logs import seconds_of
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+"""With which containers a target may share processes: it can enter the network of each of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_egress.engine.engine import Engine
+from pytest_egress.engine.leftovers import SIDECAR, is_known_as_ours, is_ours
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container as DockerContainer
+
+
+def check_processes(engine: Engine, container: DockerContainer) -> None:
+    """Raise ValueError for processes shared with a container of another network, which could be entered (setns(2))."""
+    mode = container.attrs["HostConfig"].get("PidMode") or ""
+    name = mode.partition(":")[2]
+    if shares_processes(container) and not is_captured(engine, other := engine.container(name)):
+        reach = (
+            "the capabilities of a sidecar"
+            if is_sidecar(other)
+            else "the network of that container"
+        )
+        raise ValueError(
+            f"pid_mode={mode!r} is refused: with it a target can reach {reach}; name another target"
+        )
+
+
+def shares_processes(container: DockerContainer) -> bool:
+    return (container.attrs["HostConfig"].get("PidMode") or "").startswith("container:")
+
+
+def is_captured(engine: Engine, container: DockerContainer) -> bool:
+    """Whether a container has the network of a sidecar, or none, and no processes but a target's.
+
+    The processes of a sidecar are not a target's: the first one may make network namespaces.
+    """
+    config = container.attrs["HostConfig"]
+    if config.get("Privileged") or config.get("PidMode") == "host" or is_sidecar(container):
+        return False
+    kind, _, name = (config.get("NetworkMode") or "").partition(":")
+    if kind != "none" and not (kind == "container" and is_known_as_ours(engine.client.api, name)):
+        return False
+    kind, _, name = (config.get("PidMode") or "").partition(":")
+    return kind != "container" or is_captured(engine, engine.container(name))
+
+
+def is_sidecar(container: DockerContainer) -> bool:
+    listed = {"Names": [container.attrs["Name"]], "Labels": container.attrs["Config"]["Labels"]}
+    return is_ours(listed) and str(container.name).startswith(SIDECAR)
