@@ -32,12 +32,12 @@ from pytest_egress.ledger.report import (
     evicted_lines,
     fold,
     lost_lines,
-    outcome_text,
     prose,
     restless_headline,
     restless_text,
     route_line,
 )
+from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.windows import (
     DRAIN_SECONDS,
     EVENTS_SECONDS,

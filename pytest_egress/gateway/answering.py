@@ -49,7 +49,7 @@ from pytest_egress.gateway.spoiling import Line, StoppedError, left_note, settle
 from pytest_egress.gateway.upstream_body import UpstreamBody
 from pytest_egress.gateway.upstreams import Upstreams
 from pytest_egress.gateway.websocket_relay import WebSocketRelay
-from pytest_egress.ledger.report import failed_upstream_body
+from pytest_egress.ledger.refusals import failed_upstream_body
 from pytest_egress.ledger.windows import STILL_STREAMED, Streams, stays
 from pytest_egress.routes.answers import AnsweredError, Forward, Handler, held
 from pytest_egress.routes.asgi import AsgiApplication

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_egress.gateway.incoming import Incoming
-from pytest_egress.ledger.report import (
+from pytest_egress.ledger.refusals import (
     blocked_body,
     handler_error_body,
     refused_body,

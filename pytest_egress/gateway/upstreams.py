@@ -14,7 +14,7 @@ from typing import Protocol
 
 import pytest_egress.gateway.upstream as upstream
 from pytest_egress.gateway.destination import Destination
-from pytest_egress.ledger.report import naming
+from pytest_egress.ledger.remedies import naming
 from pytest_egress.routes.answers import Forward
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import PASSTHROUGH

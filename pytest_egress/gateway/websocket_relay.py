@@ -24,7 +24,7 @@ from pytest_egress.base.sockets import READ_BYTES
 from pytest_egress.base.wire import Wire
 from pytest_egress.errors import UpstreamError, WebSocketClosedError
 from pytest_egress.gateway.upstream_body import check_room
-from pytest_egress.ledger.report import failed_upstream_body
+from pytest_egress.ledger.refusals import failed_upstream_body
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.open_websocket import OpenWebSocket
 from pytest_egress.routes.websocket import opened, refusal_of

@@ -4,7 +4,10 @@ The rule: an attempt is recorded before anything acts on it. Every module is a d
 
 * `ledger`: the windows of a run with their entries, and the lock that guards them.
 * `pauses`: the wait of a fault, which keeps no window open.
-* `report`: entries as text: verdicts, timelines, near misses, advice.
+* `refusals`: the bodies of the responses that refuse a request.
+* `remedies`: the line of code that declares a route for an attempt.
+* `report`: the texts of verdicts: attempts, near misses, advice, headlines.
+* `timeline`: a line for each entry, with its outcome.
 * `verdict`: whether a window's attempts fail its test, and by which error.
 * `windows`: `Window`, the attempts that are judged together.
 """

@@ -1,4 +1,4 @@
-"""Every text that a user reads about traffic: verdicts, the timeline of the ledger, and the bodies of refusals.
+"""The texts of verdicts and errors about traffic, and their headlines.
 
 A text says what happened with the value quoted, which routes there were, and what to type. Pure functions of values.
 """
@@ -14,13 +14,11 @@ from typing import Final
 
 from pytest_egress.base.account import over_limit
 from pytest_egress.errors import AddressError
+from pytest_egress.ledger.remedies import remedy
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.routes.kinds import BLOCK, INTERCEPT_TCP, Kind
 from pytest_egress.routes.route import Scope, later_text
 from pytest_egress.routes.table import NearMiss
 from pytest_egress.traffic.address import parse_address
-from pytest_egress.traffic.dns import reversed_address
-from pytest_egress.traffic.dns_answers import RECORD_EXAMPLES
 from pytest_egress.traffic.entries import (
     CERTAIN,
     NO_QUIC,
@@ -34,86 +32,12 @@ from pytest_egress.traffic.entries import (
     TcpConnection,
     TlsFailure,
 )
-from pytest_egress.traffic.grpc import GrpcCall, registering
-from pytest_egress.traffic.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
-from pytest_egress.traffic.redaction import masked_text
+from pytest_egress.traffic.messages import host_port
 
-SHOWN_ENTRIES: Final = 200  # of a timeline: its first and last hundred
 SHOWN_ATTEMPTS: Final = 50  # different attempts of a verdict
-SHOWN_MESSAGES: Final = 10  # of a WebSocket in a timeline: its first and last five
 SHOWN_AWAITED: Final = 5  # faults that a container waited for
 SHOWN_NEAR: Final = 2  # near misses of an attempt
 WIDTH: Final = 100  # characters of a line of prose; long words are never broken
-
-
-def remedy(entry: Entry) -> str:
-    """The line of code that declares a route for an attempt."""
-    if isinstance(entry, Exchange):
-        request = entry.request
-        address = host_port(
-            request.host,
-            None if request.port == SCHEME_PORTS[request.scheme] else request.port,
-        )
-        if entry.grpc is not None and entry.grpc.service:
-            return f'egress.intercept_{request.scheme}("{address}", {servicer_of(entry.grpc)})'
-        path = (
-            "" if request.method == "CONNECT" else f", path={string_literal(glob_of(request.path))}"
-        )
-        return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
-    if isinstance(entry, DnsQuery):
-        return declaring(entry)
-    if entry.needs_server:
-        where = host_port(entry.host, entry.port)
-        return f'egress.intercept_tcp("{where}", forward("tcp://127.0.0.1:{entry.port}"))'
-    if isinstance(entry, TlsFailure):
-        return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
-    if isinstance(entry, TcpConnection) and entry.speaks_http2:
-        return f'egress.intercept_http("{host_port(entry.host, entry.port)}")'
-    kind = INTERCEPT_TCP if isinstance(entry, TcpConnection) else BLOCK
-    return f'egress.{kind.method}("{host_port(entry.host, entry.port)}")'
-
-
-def declaring(query: DnsQuery) -> str:
-    """The line of code that declares the name of a query: by the record that it asks for, else by a route."""
-    address, record = reversed_address(query.host), RECORD_EXAMPLES.get(query.type)
-    if record is None or query.type in ("HTTPS", "SVCB"):  # asked for to connect, beside addresses
-        return f'egress.intercept_https("{query.host}")'
-    name = address if address and query.type == "PTR" else query.host
-    return f'egress.dns("{name}", {query.type}={string_literal(record)})'
-
-
-def servicer_of(call: GrpcCall) -> str:
-    service = call.service.rpartition(".")[2]
-    return f"grpc_server(({registering(call.service)}, {service}()))"
-
-
-def naming(kind: Kind | None, address: str, scheme: str, host: str, port: int) -> str:
-    """The line of code that lets a container reach a real server, by naming exactly that host.
-
-    Args:
-        kind: The kind of the route that would let it through; None where a handler called `request.forward`.
-        address: The address that the route is declared for.
-        scheme: "https", "http" or "tcp".
-    """
-    where = host_port(host, port)
-    if kind is None:
-        return f'request.forward("{scheme}://{where}")'
-    try:
-        parse_address(where, default_port=port)
-    except AddressError:  # such as 0x7f000001, for which no route can be declared
-        method = INTERCEPT_TCP.method if kind.passes_through else kind.method
-        return f'egress.{method}("{address}", forward("{scheme}://{where}"))'
-    answer = "" if kind.passes_through else ", forward()"
-    return f'egress.{kind.method}("{where}"{answer})'
-
-
-def glob_of(path: str) -> str:
-    return cut(path, SHOWN_TARGET, "*")
-
-
-def string_literal(text: str) -> str:
-    """A string literal in the double quotes that formatters prefer."""
-    return repr(text) if '"' in text or "\\" in text else f'"{text}"'
 
 
 def route_line(route: InnerRoute) -> str:
@@ -528,107 +452,6 @@ def more_text(number: int) -> str:
     return f" (and {number} more)" if number else ""
 
 
-def ledger_lines(entries: Iterable[Entry]) -> list[str]:
-    """The timeline, a line for each entry: seconds since the first one, the container, the attempt and its outcome."""
-    listed = sorted(entries, key=lambda entry: entry.started)
-    if not listed:
-        return []
-    first, several = listed[0].started, len({entry.container for entry in listed}) > 1
-    lines = []
-    for entry in listed:
-        container = f"{entry.container}  " if several else ""
-        for at, line in ((entry.started, outcome_text(entry)), *message_lines(entry)):
-            lines.append(f"{at - first:8.3f} s  {container}{line}")
-    if len(lines) > SHOWN_ENTRIES:
-        half = SHOWN_ENTRIES // 2
-        lines[half:-half] = [f"  ... {len(lines) - SHOWN_ENTRIES} more ..."]
-    return lines
-
-
-def outcome_text(entry: Entry) -> str:
-    if isinstance(entry, DnsQuery):
-        return query_text(entry)
-    what = str(entry)
-    if isinstance(entry, Exchange):
-        what = exchange_text(entry)
-    elif isinstance(entry, TcpConnection):
-        what = connection_text(entry)
-    outcome = "" if entry.outcome in ("routed", "recorded") else entry.outcome.upper()
-    if entry.accepted is not None:
-        outcome = " ".join([outcome, f"ACCEPTED {entry.accepted.route.presented.given}"]).strip()
-    note = f"[{entry.note.partition('. ')[0]}]" if entry.note else ""  # the verdict has all of it
-    return "  ".join(filter(None, [what, outcome, note]))
-
-
-def query_text(entry: DnsQuery) -> str:
-    answered = ", ".join(entry.answer) or entry.rcode or entry.fault or "no answer"
-    found = " -> ".join(map(str, (entry, *entry.cnames, cut(str(answered), SHOWN_TARGET))))
-    outcome = "" if entry.outcome == "recorded" else entry.outcome.upper()
-    fault = f"[{entry.fault}]" if entry.fault not in (None, answered) else ""
-    note = f"[{entry.note}]" if not outcome and entry.note and entry.fault != answered else ""
-    raised = raised_text(entry).removeprefix(", ")
-    return "  ".join(filter(None, [f"DNS {found}", outcome, fault, note, raised]))
-
-
-def exchange_text(entry: Exchange) -> str:
-    answered, details = " -> no response yet", ""
-    if (status := grpc_status(entry)) is not None:
-        answered, details = f" -> {status[0]}", status[1]
-    elif entry.response is not None:
-        answered = f" -> {entry.response.status_code} {entry.response.reason}".rstrip()
-    elif entry.fault is not None:
-        answered = f" -> {entry.fault}"
-    if entry.fault is not None and not answered.endswith(f"{entry.fault}"):
-        details += f", by {entry.fault}"
-    took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
-    return f"{entry}{entry.request.shown_stream}{answered}{took}{details}{spoken_text(entry)}{raised_text(entry)}"
-
-
-def grpc_status(entry: Exchange) -> tuple[str, str] | None:
-    """None while the call runs, and for other requests."""
-    if entry.grpc is None:
-        return None
-    code, details = entry.grpc.code, entry.grpc.details
-    if code is None:
-        head = entry.response.headers if entry.response is not None else {}
-        return ("no status yet", "") if "grpc-accept-encoding" in head else None
-    said = cut(masked_text(details.partition("\n")[0]), SHOWN_TARGET)
-    return code.name, f": {said}" if said else ""
-
-
-def spoken_text(entry: Exchange) -> str:
-    """Empty where the exchange has opened no WebSocket."""
-    if (ws := entry.websocket) is None:
-        return ""
-    count = len(entry.messages) + ws.unkept
-    state = "open" if ws.close_code is None else f"closed with {ws.close_code}"
-    return f", {count} message{'s' * (count != 1)}, {state}"
-
-
-def message_lines(entry: Entry) -> list[tuple[float, str]]:
-    """The messages of a WebSocket for the timeline: when, and a line; those in the middle are left out."""
-    if not isinstance(entry, Exchange) or entry.websocket is None:
-        return []
-    lines = [(message.at, f"  {message}") for message in entry.messages]
-    if len(lines) > SHOWN_MESSAGES:
-        half = SHOWN_MESSAGES // 2
-        lines[half:-half] = [
-            (lines[half][0], f"  ... {len(lines) - SHOWN_MESSAGES} more messages ...")
-        ]
-    return lines
-
-
-def connection_text(entry: TcpConnection) -> str:
-    copied = entry.sent or entry.received
-    passed = f"{entry.sent} bytes out, {entry.received} back" if copied else ""
-    answered = ", ".join(filter(None, [str(entry.fault or ""), passed]))
-    return f"{entry}{f' -> {answered}' if answered else ''}{raised_text(entry)}"
-
-
-def raised_text(entry: Exchange | TcpConnection | DnsQuery) -> str:
-    return f", handler raised {type(entry.error).__name__}" if entry.error is not None else ""
-
-
 def awaited_text(pauses: Iterable[object]) -> str:
     """The end of an error about a container that took too long: the faults that it still waited for; "" for none."""
     counted = Counter(map(str, pauses))
@@ -665,32 +488,3 @@ def order_text(routes: Sequence[object], calls: Sequence[Entry]) -> str:
 
 def times_text(count: int) -> str:
     return f"  ({count} times)" if count > 1 else ""
-
-
-# Bodies of responses, which a client reads.
-
-
-def unrouted_body(exchange: Exchange) -> str:
-    """The body of the 502 for a request that no route answers."""
-    if exchange.note:  # refused for its form: no route would help
-        return refused_body(exchange)
-    lines = [f"pytest-egress: no route answers {exchange}"]
-    return "\n".join([*lines, *near_lines(exchange.near), f"to answer it: {remedy(exchange)}", ""])
-
-
-def blocked_body(exchange: Exchange) -> str:
-    why = route_line(exchange.route) if exchange.route is not None else 'unrouted="block"'
-    return f"pytest-egress: {exchange} is blocked by {why}\n"
-
-
-def failed_upstream_body(exchange: Exchange) -> str:
-    return f"pytest-egress: {exchange.note}\n"
-
-
-def refused_body(exchange: Exchange) -> str:
-    """The request is refused whatever routes there are, such as one for another Host: 421."""
-    return f"pytest-egress: {exchange}: {exchange.note}\n"
-
-
-def handler_error_body(exchange: Exchange) -> str:
-    return f"pytest-egress: {handler_error_text(exchange)}\nThe test fails with its traceback.\n"

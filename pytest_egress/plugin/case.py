@@ -119,12 +119,12 @@ class Case:
             accepted_text,
             handler_errors_lines,
             handshakes_text,
-            ledger_lines,
             lost_lines,
             shared_note,
             shared_text,
             unrouted_text,
         )
+        from pytest_egress.ledger.timeline import ledger_lines
         from pytest_egress.ledger.verdict import (
             accepted_entries,
             broken_handshakes,
@@ -190,7 +190,7 @@ class Late:
 
 
 def late_sections(egress: Egress, containers: Sequence[Container]) -> list[tuple[str, str]]:
-    from pytest_egress.ledger.report import ledger_lines
+    from pytest_egress.ledger.timeline import ledger_lines
     from pytest_egress.session import log_sections
 
     return [("egress", "\n".join(ledger_lines(egress.ledger))), *log_sections(containers)]

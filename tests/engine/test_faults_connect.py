@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_egress import Egress, Route, blackhole, forward, refuse, sequence
-from pytest_egress.ledger.report import outcome_text
+from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.ledger.windows import Window
 from pytest_egress.link.changes import Verdict

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from pytest_egress import Egress, HandlerError, UnroutedError, forward, grpc_server, port_open
-from pytest_egress.ledger.report import outcome_text
+from pytest_egress.ledger.timeline import outcome_text
 from tests.support.greeter import pb, pb_grpc
 
 SECONDS = 30.0

@@ -24,7 +24,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from grpc_status import rpc_status
 
 from pytest_egress.gateway.replies import unproved_reply
-from pytest_egress.ledger.report import attempt_lines, outcome_text
+from pytest_egress.ledger.report import attempt_lines
+from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.grpc import GrpcServer, grpc_server
 from pytest_egress.traffic.entries import Exchange

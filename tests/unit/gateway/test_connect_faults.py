@@ -23,7 +23,7 @@ from pytest_egress.gateway.connect_faults import (
     Deciding,
     verdict_of,
 )
-from pytest_egress.ledger.report import outcome_text
+from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.link.changes import DialRule, Verdict
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import keyed_on, opening

@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 from pytest_egress.gateway.tls_failures import silent_after_handshake
-from pytest_egress.ledger.report import outcome_text
+from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.traffic.clienthello import ClientHello
 from tests.support.http2_client import Http2Client

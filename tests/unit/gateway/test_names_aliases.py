@@ -8,7 +8,7 @@ import pytest
 
 from pytest_egress import forward, refuse
 from pytest_egress.gateway.connect_faults import VERDICTS
-from pytest_egress.ledger.report import outcome_text
+from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.traffic.entries import Exchange, PacketAttempt, TcpConnection
 from tests.support.outside import EDGE, Outside
 from tests.support.stage import (

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_egress import delayed, sequence
 from pytest_egress.errors import HandlerError
-from pytest_egress.ledger.report import outcome_text
+from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.traffic.dns import tcp_frame, tcp_frames
 from pytest_egress.traffic.dns_answers import NameAnswer

@@ -30,7 +30,7 @@ from pytest_egress import (
 )
 from pytest_egress.gateway.raw_faults import RETURNABLE
 from pytest_egress.gateway.raw_server import CUT_SILENT, NO_CALL
-from pytest_egress.ledger.report import outcome_text
+from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
 from pytest_egress.routes.faults import Fault

@@ -14,7 +14,7 @@ import pytest_egress.gateway.raw_server as raw_server
 from pytest_egress import HandlerError, NeverCalledError
 from pytest_egress.gateway.raw_server import CUT_SILENT, NO_CALL, RawServer, has_hung_up
 from pytest_egress.gateway.tcp_info import ANYTHING, traffic
-from pytest_egress.ledger.report import outcome_text
+from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward, sequence
 from pytest_egress.traffic.entries import TcpConnection

@@ -14,7 +14,8 @@ import pytest
 from pytest_egress import UnroutedError
 from pytest_egress.base import account
 from pytest_egress.base.account import OBJECT_BYTES
-from pytest_egress.ledger.report import ledger_lines, never_called_text
+from pytest_egress.ledger.report import never_called_text
+from pytest_egress.ledger.timeline import ledger_lines
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.faults import delayed, refuse

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.ledger.report import outcome_text
+from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.faults import (

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_egress.ledger.report import outcome_text, remedy, unrouted_body, unrouted_text
+from pytest_egress.ledger.refusals import unrouted_body
+from pytest_egress.ledger.remedies import remedy
+from pytest_egress.ledger.report import unrouted_text
+from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.routes.matching import Match
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.messages import SHOWN_TARGET, Headers, Request, Response

@@ -1,0 +1,33 @@
+"""The bodies of the responses by which the gateway refuses a request: a client reads them, and its logs show them."""
+
+from __future__ import annotations
+
+from pytest_egress.ledger.remedies import remedy
+from pytest_egress.ledger.report import handler_error_text, near_lines, route_line
+from pytest_egress.traffic.entries import Exchange
+
+
+def unrouted_body(exchange: Exchange) -> str:
+    """The body of the 502 for a request that no route answers."""
+    if exchange.note:  # refused for its form: no route would help
+        return refused_body(exchange)
+    lines = [f"pytest-egress: no route answers {exchange}"]
+    return "\n".join([*lines, *near_lines(exchange.near), f"to answer it: {remedy(exchange)}", ""])
+
+
+def blocked_body(exchange: Exchange) -> str:
+    why = route_line(exchange.route) if exchange.route is not None else 'unrouted="block"'
+    return f"pytest-egress: {exchange} is blocked by {why}\n"
+
+
+def failed_upstream_body(exchange: Exchange) -> str:
+    return f"pytest-egress: {exchange.note}\n"
+
+
+def refused_body(exchange: Exchange) -> str:
+    """The request is refused whatever routes there are, such as one for another Host: 421."""
+    return f"pytest-egress: {exchange}: {exchange.note}\n"
+
+
+def handler_error_body(exchange: Exchange) -> str:
+    return f"pytest-egress: {handler_error_text(exchange)}\nThe test fails with its traceback.\n"

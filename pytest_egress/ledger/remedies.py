@@ -1,0 +1,82 @@
+"""What to type: the line of code that declares a route for an attempt, or lets it reach a real server."""
+
+from __future__ import annotations
+
+from pytest_egress.errors import AddressError
+from pytest_egress.routes.kinds import BLOCK, INTERCEPT_TCP, Kind
+from pytest_egress.traffic.address import parse_address
+from pytest_egress.traffic.dns import reversed_address
+from pytest_egress.traffic.dns_answers import RECORD_EXAMPLES
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection, TlsFailure
+from pytest_egress.traffic.grpc import GrpcCall, registering
+from pytest_egress.traffic.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
+
+
+def remedy(entry: Entry) -> str:
+    """The line of code that declares a route for an attempt."""
+    if isinstance(entry, Exchange):
+        request = entry.request
+        address = host_port(
+            request.host,
+            None if request.port == SCHEME_PORTS[request.scheme] else request.port,
+        )
+        if entry.grpc is not None and entry.grpc.service:
+            return f'egress.intercept_{request.scheme}("{address}", {servicer_of(entry.grpc)})'
+        path = (
+            "" if request.method == "CONNECT" else f", path={string_literal(glob_of(request.path))}"
+        )
+        return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
+    if isinstance(entry, DnsQuery):
+        return declaring(entry)
+    if entry.needs_server:
+        where = host_port(entry.host, entry.port)
+        return f'egress.intercept_tcp("{where}", forward("tcp://127.0.0.1:{entry.port}"))'
+    if isinstance(entry, TlsFailure):
+        return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
+    if isinstance(entry, TcpConnection) and entry.speaks_http2:
+        return f'egress.intercept_http("{host_port(entry.host, entry.port)}")'
+    kind = INTERCEPT_TCP if isinstance(entry, TcpConnection) else BLOCK
+    return f'egress.{kind.method}("{host_port(entry.host, entry.port)}")'
+
+
+def declaring(query: DnsQuery) -> str:
+    """The line of code that declares the name of a query: by the record that it asks for, else by a route."""
+    address, record = reversed_address(query.host), RECORD_EXAMPLES.get(query.type)
+    if record is None or query.type in ("HTTPS", "SVCB"):  # asked for to connect, beside addresses
+        return f'egress.intercept_https("{query.host}")'
+    name = address if address and query.type == "PTR" else query.host
+    return f'egress.dns("{name}", {query.type}={string_literal(record)})'
+
+
+def servicer_of(call: GrpcCall) -> str:
+    service = call.service.rpartition(".")[2]
+    return f"grpc_server(({registering(call.service)}, {service}()))"
+
+
+def naming(kind: Kind | None, address: str, scheme: str, host: str, port: int) -> str:
+    """The line of code that lets a container reach a real server, by naming exactly that host.
+
+    Args:
+        kind: The kind of the route that would let it through; None where a handler called `request.forward`.
+        address: The address that the route is declared for.
+        scheme: "https", "http" or "tcp".
+    """
+    where = host_port(host, port)
+    if kind is None:
+        return f'request.forward("{scheme}://{where}")'
+    try:
+        parse_address(where, default_port=port)
+    except AddressError:  # such as 0x7f000001, for which no route can be declared
+        method = INTERCEPT_TCP.method if kind.passes_through else kind.method
+        return f'egress.{method}("{address}", forward("{scheme}://{where}"))'
+    answer = "" if kind.passes_through else ", forward()"
+    return f'egress.{kind.method}("{where}"{answer})'
+
+
+def glob_of(path: str) -> str:
+    return cut(path, SHOWN_TARGET, "*")
+
+
+def string_literal(text: str) -> str:
+    """A string literal in the double quotes that formatters prefer."""
+    return repr(text) if '"' in text or "\\" in text else f'"{text}"'

@@ -1,0 +1,78 @@
+"""The line that would route an attempt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_egress.ledger.remedies import remedy
+from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.kinds import INTERCEPT_HTTP, INTERCEPT_HTTPS, INTERCEPT_TCP
+from pytest_egress.traffic.address import parse_address
+from pytest_egress.traffic.entries import Entry, Exchange
+from tests.support.entries import exchange, packet, tcp, tls
+
+REMEDIES = [
+    (exchange(), 'egress.intercept_https("api.test", method="GET", path="/")'),
+    (
+        exchange("POST", "/v1", port=8443),
+        'egress.intercept_https("api.test:8443", method="POST", path="/v1")',
+    ),
+    (
+        exchange(secure=False, port=443),
+        'egress.intercept_http("api.test:443", method="GET", path="/")',
+    ),
+    (
+        exchange(path='/a"b\\'),
+        'egress.intercept_https("api.test", method="GET", path=\'/a"b\\\\\')',
+    ),
+    (
+        exchange("CONNECT", "real.test:443", secure=False, port=3128),
+        'egress.intercept_http("api.test:3128", method="CONNECT")',
+    ),
+    (
+        exchange("POST", "/Charge", headers={"content-type": "application/grpc"}),  # no service
+        'egress.intercept_https("api.test", method="POST", path="/Charge")',
+    ),
+    (
+        exchange(host="2001:db8::7"),
+        'egress.intercept_https("[2001:db8::7]", method="GET", path="/")',
+    ),
+    (tls(), 'egress.intercept_https("api.test")'),
+    (tls(port=8443), 'egress.intercept_https("api.test:8443")'),
+    (tcp(), 'egress.intercept_tcp("api.test:5432")'),
+    (packet(protocol="ICMP", port=None), 'egress.block("api.test")'),
+]
+
+
+class Egress:
+    """Takes a line that a report suggests."""
+
+    @staticmethod
+    def intercept_https(address: str, **match: Any) -> Any:
+        return declare(INTERCEPT_HTTPS, address, **match)
+
+    @staticmethod
+    def intercept_http(address: str, **match: Any) -> Any:
+        return declare(INTERCEPT_HTTP, address, **match)
+
+    @staticmethod
+    def intercept_tcp(address: str) -> Any:
+        return declare(INTERCEPT_TCP, address)
+
+    @staticmethod
+    def block(address: str) -> Any:
+        return parse_address(address, default_port=None)
+
+
+@pytest.mark.parametrize(("entry", "line"), REMEDIES, ids=[line for _, line in REMEDIES])
+def test_the_line_that_would_route_an_attempt_can_be_pasted_and_does(
+    entry: Entry, line: str
+) -> None:
+    assert remedy(entry) == line
+    declared = eval(line, {"egress": Egress})
+    address = getattr(declared, "address", declared)
+    assert address.matches(entry.host, entry.port or 0)
+    if isinstance(entry, Exchange):
+        assert declared.match.differences(entry.request) == []

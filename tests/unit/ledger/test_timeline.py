@@ -1,0 +1,118 @@
+"""The timeline: its order, its length, and the line of each entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from pytest_egress.ledger.timeline import (
+    SHOWN_ENTRIES,
+    SHOWN_MESSAGES,
+    ledger_lines,
+    outcome_text,
+)
+from pytest_egress.routes.faults import delayed
+from pytest_egress.traffic.entries import Entry, Exchange
+from pytest_egress.traffic.messages import Headers, Response
+from pytest_egress.traffic.websocket import WebSocketMessage
+from tests.support.entries import exchange, query, tcp, tls
+
+
+def test_the_timeline_is_in_order_of_time_and_names_containers_where_there_are_several() -> None:
+    entries = [exchange(started=101.5), query(started=100.25)]
+    assert ledger_lines(entries) == [
+        "   0.000 s  DNS api.test A -> 198.18.0.1",
+        "   1.250 s  GET https://api.test/ -> no response yet  UNROUTED",
+    ]
+    assert ledger_lines([*entries, query(container="cart", started=103.0)])[1:] == [
+        "   1.250 s  shop  GET https://api.test/ -> no response yet  UNROUTED",
+        "   2.750 s  cart  DNS api.test A -> 198.18.0.1",
+    ]
+    assert ledger_lines([]) == []
+
+
+@dataclass
+class Spoken:
+    """A WebSocket that is over, as a report sees it."""
+
+    close_code: int | None
+    unkept: int = 0
+
+
+def chat(count: int, close_code: int | None, unkept: int = 0) -> Exchange:
+    """An exchange that has opened a WebSocket, and has so many messages, one a second."""
+    entry = exchange(outcome="routed", path="/chat", started=100.0)
+    entry.response = Response.received(101, Headers(), reason="Switching Protocols")
+    entry.websocket = Spoken(close_code, unkept)
+    entry.messages.extend(
+        WebSocketMessage(content=str(number), from_client=not number % 2, at=101.0 + number)
+        for number in range(count)
+    )
+    return entry
+
+
+def test_the_timeline_shows_the_messages_of_a_websocket_and_how_it_ended() -> None:
+    later = query(started=101.5)
+    assert ledger_lines([chat(2, 4001), later]) == [
+        "   0.000 s  GET https://api.test/chat -> 101 Switching Protocols, 2 messages, closed with 4001",
+        "   1.000 s    -> '0'",
+        "   2.000 s    <- '1'",
+        "   1.500 s  DNS api.test A -> 198.18.0.1",
+    ]
+    assert outcome_text(chat(1, None)).endswith(", 1 message, open")
+    assert outcome_text(chat(1, 1006, unkept=2)).endswith(", 3 messages, closed with 1006")
+
+
+def test_the_timeline_leaves_the_messages_in_the_middle_out() -> None:
+    lines = ledger_lines([chat(SHOWN_MESSAGES + 3, 1000)])
+    assert len(lines) == 1 + SHOWN_MESSAGES + 1
+    assert lines[1 + SHOWN_MESSAGES // 2].endswith("... 3 more messages ...")
+    assert lines[-1].endswith("-> '12'")
+
+
+def test_a_long_timeline_keeps_its_beginning_and_its_end() -> None:
+    lines = ledger_lines([tcp(started=float(second)) for second in range(SHOWN_ENTRIES + 5)])
+    assert len(lines) == SHOWN_ENTRIES + 1
+    assert lines[SHOWN_ENTRIES // 2] == "  ... 5 more ..."
+    assert lines[0].startswith("   0.000 s")
+    assert lines[-1].startswith(" 204.000 s")
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        (query(answer=(), rcode="NXDOMAIN"), "DNS api.test A -> NXDOMAIN"),
+        (
+            query(answer=(), rcode="", fault="silence", note="not answered"),
+            "DNS api.test A -> silence",
+        ),
+        (query(answer=(), fault="truncated"), "DNS api.test A -> NOERROR  [truncated]"),
+        (
+            query(answer=("192.0.2.7",), cnames=("b.test",), fault=delayed("192.0.2.7", 2)),
+            "DNS api.test A -> b.test -> 192.0.2.7  [delayed('192.0.2.7', 2)]",
+        ),
+        (
+            query(answer=("192.0.2.7",), note="not answered", error=KeyError("x")),
+            "DNS api.test A -> 192.0.2.7  [not answered]  handler raised KeyError",
+        ),
+        (
+            query(answer=(), rcode="NXDOMAIN", outcome="unrouted", note="why"),
+            "DNS api.test A -> NXDOMAIN  UNROUTED",
+        ),
+        (
+            exchange(outcome="routed", response=Response(200), duration=0.0123),
+            "GET https://api.test/ -> 200 OK in 12.3 ms",
+        ),
+        (
+            exchange(outcome="routed", response=Response(500), error=KeyError("x")),
+            "GET https://api.test/ -> 500 Internal Server Error, handler raised KeyError",
+        ),
+        (exchange(response=Response(299)), "GET https://api.test/ -> 299  UNROUTED"),
+        (tcp(outcome="blocked"), "TCP api.test:5432 (198.18.0.1)  BLOCKED"),
+        (tls(outcome="recorded", note="why"), "TLS api.test:443 (198.18.0.1)  [why]"),
+        (tcp(note="why"), "TCP api.test:5432 (198.18.0.1)  UNROUTED  [why]"),
+    ],
+)
+def test_a_line_of_the_timeline_says_what_became_of_it(entry: Entry, text: str) -> None:
+    assert outcome_text(entry) == text
