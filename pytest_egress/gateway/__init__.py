@@ -30,6 +30,7 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `name_turns`: which answer of a sequence a DNS query gets.
 * `named_hosts`: the host that a request names, and whether its connection is for that.
 * `names`: answers DNS queries, and knows which name an address was given out for.
+* `packets`: the packets that no socket takes: recorded, judged, and counted where they are missing.
 * `passing_duplex`: both directions of a request, before another one.
 * `patience`: how long a client may stop within a head or a body.
 * `raw_ends`: which errors of a raw handler came from the end of its client's connection.

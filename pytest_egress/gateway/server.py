@@ -2,9 +2,9 @@
 
 One thread, the reader, reads the link: connections, DNS over UDP, packets, tampering, the sidecar's death. A connection
 has a thread of its own while an attempt goes on, and is registered in the reader's poller while it waits for its
-client. Any thread may call `flush`, `settle`, `settle_all`, `gather`, `turn_away`, `unread`, `busy`, `revise` and `stop`. `Ledger.changed` is the
-outer lock and `Connections.lock` the inner: never acquire the first while holding the second. This module knows
-nothing of containers or engines.
+client. Any thread may call `flush`, `settle`, `settle_all`, `gather`, `turn_away`, `unread`, `busy`, `revise` and
+`stop`. `Ledger.changed` is the outer lock and `Connections.lock` the inner: never acquire the first while holding the
+second. This module knows nothing of containers or engines.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pytest_egress.base.clock import LOOK_SECONDS, monotonic
 from pytest_egress.base.forks import close_in_forked_children
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.authority import Authority
-from pytest_egress.gateway.connect_faults import FAULTS, ConnectFaults
+from pytest_egress.gateway.connect_faults import ConnectFaults
 from pytest_egress.gateway.connection import Carried, Connection, is_still_allowed
 from pytest_egress.gateway.connections import (
     IDLE_SECONDS,
@@ -37,29 +37,19 @@ from pytest_egress.gateway.connections import (
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.dispatch import Dispatcher, Parts
 from pytest_egress.gateway.late_answers import Asker
-from pytest_egress.gateway.names import NAMES_PORT, Names
-from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Claim, Recorder
+from pytest_egress.gateway.names import Names
+from pytest_egress.gateway.packets import BATCH, Packets
+from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.gateway.site import TargetView
 from pytest_egress.gateway.upstreams import Upstreams
 from pytest_egress.ledger.ledger import CUT_SECONDS, Ledger
 from pytest_egress.ledger.windows import DRAIN_SECONDS, AttemptContext
 from pytest_egress.link.interface import BACKLOG, LISTENER, Link
 from pytest_egress.link.tampering import tampering
-from pytest_egress.routes.table import (
-    certificate_route,
-    claimed,
-    keyed_on,
-    lacks_certificate,
-    presenting_route,
-)
-from pytest_egress.traffic.dns import why_no_query
-from pytest_egress.traffic.entries import NO_HTTP3, NO_QUIC, UDP_HEADER_BYTES, PacketAttempt
-from pytest_egress.traffic.packets import Packet, parse_packets
+from pytest_egress.routes.table import certificate_route, lacks_certificate, presenting_route
 
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
-ANY_HOST: Final = "*"  # a redirected datagram does not tell its original destination
 UNREAD_SECONDS: Final = 0.002  # for a thread to read what has arrived
-BATCH: Final = 256  # datagrams to read before the reader returns to connections
 
 SIDECAR_LOST: Final = "its sidecar was lost while it ran ({}); nothing it sent after that was seen, and nothing got out"
 
@@ -92,6 +82,7 @@ class Gateway:
         self.names = Names(self.recorder, ipv6=link.ipv6)
         self.dials = ConnectFaults(link, self.recorder, self.names)
         self.names.learn = self.dials.learn
+        self.packets = Packets(self.recorder, self.names, self.dials)
         self.connections = Connections(
             self.recorder,
             link_most=link.most,
@@ -109,7 +100,6 @@ class Gateway:
             upstreams=self.upstreams,
             workers=self.workers,
         )
-        self._next_packet = self._missing = self._told_missing = 0
         self._flushes: list[threading.Event] = []
         self._reader = threading.Thread(target=self._run, name=f"egress {target.name}", daemon=True)
         close_in_forked_children(self, Gateway.abandon)
@@ -337,7 +327,7 @@ class Gateway:
             add(sock, self._accept)
         for sock in self.link.dns:
             add(sock, self._answer_names)
-        add(self.link.packets, self._record_packets)
+        add(self.link.packets, self.packets.read)
         for sock in self.link.monitors:
             add(sock, self._watch)
         return work
@@ -347,7 +337,9 @@ class Gateway:
             self._wake.recv(4096)
 
     def _flushed(self) -> None:
-        self._count_missing(self.link.lost_packets)  # no number after the last packets shows a gap
+        self.packets.count_missing(
+            self.link.lost_packets
+        )  # no number after the last packets shows a gap
         with self.connections.lock:
             done, self._flushes = self._flushes, []
         for event in done:
@@ -409,74 +401,8 @@ class Gateway:
             self.recorder.complain("a DNS query was not answered", error)
             return b""
         if reply.no_query:
-            context = self.target.attempt_context()
-            claim = self.recorder.outcome(context, ANY_HOST, NAMES_PORT)
-            entry = PacketAttempt(
-                **self.recorder.about(claim, ANY_HOST, NAMES_PORT),
-                protocol="UDP",
-                address="",
-                size=UDP_HEADER_BYTES + len(query),
-                first_bytes=query[:FIRST_BYTES_KEPT],
-                note=f"{reply.no_query}; for which server it was is not known",
-            )
-            self.recorder.record(context, entry)
+            self.packets.record_no_query(query, reply.no_query)
         return reply.wire
-
-    def _record_packets(self, sock: socket.socket) -> None:
-        for _ in range(BATCH):
-            try:
-                data = sock.recv(65536)
-            except BlockingIOError:
-                return
-            except OSError:  # ENOBUFS: the kernel has dropped packets
-                data = b""
-            if not data:  # by an empty message a link says that it has dropped packets
-                self.recorder.complain("packets came faster than they could be recorded")
-                return
-            for packet in parse_packets(data):
-                self._record_packet(packet)
-
-    def _record_packet(self, packet: Packet) -> None:
-        if packet.sequence is not None:
-            self._missing += packet.sequence - self._next_packet
-            self._next_packet = packet.sequence + 1
-            self._count_missing(self._missing)
-        if packet.prefix in FAULTS:
-            self.dials.take_packet(packet)
-            return
-        context = self.target.attempt_context()
-        hosts = *self.names.of(packet.destination), packet.destination
-        host = keyed_on(context.tables, hosts, packet.port or 0)
-        entry = PacketAttempt(
-            **self.recorder.about(Claim("recorded"), host, packet.port),
-            protocol=packet.protocol_name,
-            address=packet.destination,
-            size=packet.size,
-            first_bytes=packet.payload[:FIRST_BYTES_KEPT],
-        )
-        if packet.protocol is not None:  # what is not IP has no address that a route could name
-            self._judge_packet(context, entry)
-        if entry.protocol == "UDP" and entry.port == NAMES_PORT:
-            entry.note = why_no_query(packet.payload)
-        self.recorder.record(context, entry)
-
-    def _count_missing(self, missing: int) -> None:
-        """A gap in sequence numbers, or the link, shows how many were lost since the start; each is counted once."""
-        if (more := missing - self._told_missing) > 0:
-            self._told_missing = missing
-            self.recorder.miss(more)
-
-    def _judge_packet(self, context: AttemptContext, packet: PacketAttempt) -> None:
-        """QUIC to an address whose HTTPS a route answers is recorded only: its client falls back to TCP."""
-        host, port = packet.host, packet.port or 0
-        route = claimed(context.tables, host, port)
-        falls_back = route is not None and route.kind.answers_https
-        packet.outcome, packet.route = self.recorder.outcome(
-            context, host, port, "recorded" if falls_back and packet.is_quic else "unrouted"
-        )
-        if falls_back and packet.protocol == "UDP":
-            other = f"{NO_QUIC}, and {route} answers HTTPS over TCP alone"
-            packet.note = NO_HTTP3 if packet.is_quic else other
 
     def _watch(self, monitor: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
