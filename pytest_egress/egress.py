@@ -1,6 +1,7 @@
 """`Egress`, the object that tests use: it declares routes, starts containers, and has the ledger and the assertions.
 
-This module knows nothing of pytest: `with Egress() as egress:` works anywhere.
+This module knows nothing of pytest: `with Egress() as egress:` works anywhere. The class is long because tests call
+all of its methods on one object, and each names all of its parameters, for editors and type checkers.
 """
 
 from __future__ import annotations

@@ -8,6 +8,10 @@ How a stream ends: each side sends FIN after its last bytes, and the stream is f
 sent and received. Or one side sends RST (or REFUSED), and the other answers with RST. Until that answer
 the id stays taken, and frames that the peer sent before are dropped. Both sides count the ids that are
 taken, so that neither opens more than `MAX_STREAMS`.
+
+`Mux` is one long class, with a method for each frame: what is received frees, ends and schedules the same
+streams that frames are sent from, and halves of it would write to each other's state. It is one module
+because each further one would be another import in the start of every sidecar.
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ a handler's socket options would not work as on a connection of the target itsel
 Threads: any thread may call the public methods. Those of the section "The link's thread" run on that thread alone,
 which owns the mux, the pump and the wire; other threads give it functions to call (`_command`). `_lock` guards these
 commands and the flags `_closed` and `_ended`; no other lock is acquired while it is held.
+
+`StreamLink` is one long class, with a method for each event: a dial, a change and a flush each begin with a command,
+end with an event, and fail with the link, so that a class for each would need the mux, the pump and the link's end.
 """
 
 from __future__ import annotations
