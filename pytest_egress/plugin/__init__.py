@@ -9,7 +9,9 @@ what of this room only a test that uses egress needs, is imported where such a t
 * `usage`: which tests use egress.
 * `fixtures`: `egress`, its counterparts for wider scopes, and the fixtures that users override.
 * `case`: one run of a test that uses egress: its window and its verdict.
-* `run`: the hooks that act while tests run.
+* `run`: one run of pytest: its options, its session, and the screen and prompts beside it.
+* `tests`: the hooks that act while one test runs.
+* `header`: the lines at the beginning and the end of a run.
 * `reports`: how a failure is shown, and at which frame a debugger stops.
 * `screen`: shows on the terminal what takes long.
 * `prompts`: debugger prompts, and the deadlines that wait for them.
@@ -31,7 +33,7 @@ from pytest_egress.plugin.markers import (
     pytest_make_collect_report,
 )
 from pytest_egress.plugin.options import pytest_addoption
-from pytest_egress.plugin.run import pytest_configure
+from pytest_egress.plugin.tests import pytest_configure
 
 __all__ = [
     "class_egress",

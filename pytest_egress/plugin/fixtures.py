@@ -12,6 +12,7 @@ import pytest
 
 from pytest_egress.plugin.markers import declare, markers_named, own_markers
 from pytest_egress.plugin.run import RUN
+from pytest_egress.plugin.tests import CASES
 
 if TYPE_CHECKING:
     import docker
@@ -115,8 +116,8 @@ def open_egress(
     """
     from pytest_egress.egress import Egress
 
-    run = request.config.stash[RUN]
-    case = run.case(request.node) if scope == "test" else None
+    run, cases = request.config.stash[RUN], request.config.stash[CASES]
+    case = cases.case(request.node) if scope == "test" else None
     egress = Egress(session=run.session(), parent=parent, scope=scope)
     if case is not None:
         case.egress = egress
@@ -124,6 +125,6 @@ def open_egress(
         declare(egress, own_markers(request))
         yield egress
     finally:
-        late = run.end(egress, request.node)
+        late = cases.end(egress, request.node)
     if late is not None:
         raise late

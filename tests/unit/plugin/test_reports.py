@@ -182,7 +182,7 @@ def test_own(egress): traffic(egress, 'https://x.test/'); assert 502 == 200
 
 def test_full_trace_shows_how_a_verdict_was_reached(run: RunPytest) -> None:
     result = run("def test_a(egress): traffic(egress, 'https://x.test/')", "--full-trace")
-    lines_of(result, "*plugin/run.py*", f"FAILED test_x.py::test_a - {UNROUTED_X}*")
+    lines_of(result, "*plugin/tests.py*", f"FAILED test_x.py::test_a - {UNROUTED_X}*")
 
 
 def test_what_cannot_be_sent_is_told_with_its_place_beside_the_tests_own_failure(

@@ -255,7 +255,9 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The sessions for whose first container a sidecar was prepared."""
     sessions: list[object] = []
     monkeypatch.setattr("pytest_egress.plugin.run.is_overridden", is_overridden)
-    monkeypatch.setattr("pytest_egress.plugin.run.Run.pytest_report_collectionfinish", lambda _: "")
+    monkeypatch.setattr(
+        "pytest_egress.plugin.header.Header.pytest_report_collectionfinish", lambda _: ""
+    )
     monkeypatch.setattr(ReadySidecars, "prepare", lambda self: sessions.append(self))
     return sessions
 

@@ -1,0 +1,72 @@
+"""`Header`: the lines at the beginning and the end of a run, and what the workers of pytest-xdist send for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_egress.plugin.options import Options
+from pytest_egress.plugin.run import Run
+from pytest_egress.plugin.usage import uses_egress
+
+
+class Header:
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._announced = ""
+
+    def pytest_report_header(self) -> str | None:
+        default = Options()
+        said = [
+            f"{name}={getattr(self._run.options, name)}"
+            for name in ("unrouted", "dns")
+            if getattr(self._run.options, name) != getattr(default, name)
+        ]
+        said += [f"engines={', '.join(self._run.engines)}"] if self._run.engines else []
+        said += [*(["keeps containers of failed tests"] if self._run.keep else [])]
+        return f"egress: {', '.join(said)}" if said else None
+
+    def pytest_report_collectionfinish(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> str | None:
+        """The line names the engine of the environment; the summary names other engines that were used."""
+        quiet = config.getoption("verbose") < 0 or config.getoption("collectonly")
+        if quiet or not any(map(uses_egress, items)):
+            return None
+        from pytest_egress.errors import EngineError
+
+        try:
+            from pytest_egress.engine.engine import contact
+
+            self._run.client, name = contact(self._run.engine_client, self._run.engine)
+        except (EngineError, ImportError):  # a project may have a docker.py of its own
+            self._run.answers = False
+            return None  # a test will raise it, unless a fixture of the user's names another engine
+        self._announced = f"{name}, {self._run.session().provisioner.setups[0]}"
+        return f"egress: {self._announced}"
+
+    # Runs after the last fixture's teardown, and inside the wrapper of pytest-xdist that sends workeroutput.
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """The controller of pytest-xdist gets this worker's traffic outside of any test, and its engines."""
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["egress"] = self._run.outside
+            session.config.workeroutput["egress engines"] = self._run.used
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        output = getattr(node, "workeroutput", {})  # absent when the worker crashed
+        self._run.outside += [f"[{node.gateway.id}] {line}" for line in output.get("egress", ())]
+        self._run.used += output.get("egress engines", ())
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """List the traffic outside of any test, and the engines that the header could not name."""
+        if terminalreporter.verbosity >= 0:
+            for engine in sorted({*self._run.used} - {self._announced}):
+                terminalreporter.write_line(f"egress: {engine}")
+        if self._run.outside:
+            from pytest_egress.base.escaping import escaped
+
+            terminalreporter.section("egress: traffic outside of any test")
+            terminalreporter.write_line(escaped("\n".join(self._run.outside)))
