@@ -6,6 +6,7 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `answering`: turns a request into its response and its entry, without a client socket and for any version of HTTP.
 * `attempt`: one attempt, with all that its entry needs.
 * `authority`: the CA, and the TLS context with the leaf certificate for each name.
+* `calling`: an answer that returns a response, as the gateway sees it.
 * `calls`: calls a handler.
 * `bodies`: the body of a request, read once.
 * `connect_faults`: which dials of its target the kernel refuses or drops, and the record of those.
@@ -16,9 +17,8 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `dispatch`: finds out by a connection's first bytes what it carries, and passes it to the server for that.
 * `forwarding`: sends one request to real servers.
 * `http1_duplex`: both directions of one HTTP/1.1 request.
-* `http1_server`: reads HTTP/1.1 requests and sends responses.
+* `http1_server`: reads HTTP/1.1 requests.
 * `http2_batches`: has one worker serve all requests of HTTP/2 that one read has brought.
-* `http2_exchange`: serves one request of HTTP/2.
 * `http2_server`: reads the requests of an HTTP/2 connection, many at once.
 * `http2_stream`: one request of HTTP/2 and the way back to its client.
 * `http2_wire`: the socket of a connection on which many threads send.
@@ -31,7 +31,6 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `named_hosts`: the host that a request names, and whether its connection is for that.
 * `names`: answers DNS queries, and knows which name an address was given out for.
 * `packets`: the packets that no socket takes: recorded, judged, and counted where they are missing.
-* `passing_duplex`: both directions of a request, before another one.
 * `patience`: how long a client may stop within a head or a body.
 * `raw_ends`: which errors of a raw handler came from the end of its client's connection.
 * `raw_faults`: what the faults of a raw route make of one connection.
@@ -40,7 +39,7 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `reach`: which upstream addresses are this machine's own, or otherwise reserved.
 * `recorder`: decides, records and counts the outcome of an attempt.
 * `replies`: the responses to requests that no handler answers.
-* `request_faults`: has a request fail as its answer says.
+* `sending`: sends a response by the duplex of its request.
 * `server`: the gateway of one target, and its reader thread.
 * `site`: what the gateway knows of its target.
 * `spoiling`: what makes an answer late, slow or short.

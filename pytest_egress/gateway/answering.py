@@ -1,8 +1,9 @@
 """`Answering`: checks the host of a request, decides which route answers it, and calls its handler or forwards it.
 
-This module touches no client socket and knows no version of HTTP: a server reads the head of a request, gives its
-`Duplex`, and sends the response. The decision about a request is a `Ruling`. Its entry is recorded before its handler
-runs, and counted afterwards. A server asks `begins_at_head` first. Where that is not so, it has the whole body read.
+This module touches no client socket and knows no version of HTTP: a server reads the head of a request and gives its
+`Duplex`, by which the response is sent. The decision about a request is a `Ruling`. Its entry is recorded before its
+handler runs, and counted before the response is sent. A server asks `begins_at_head` first. Where that is not so, it
+has the whole body read.
 
 Threads: a request is answered on the thread that asks, and that may be any: the requests of one connection may be
 answered at the same time. No lock is held while a matcher, a handler or a body runs.
@@ -11,22 +12,18 @@ answered at the same time. No lock is held while a matcher, a handler or a body 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
-from contextvars import Context
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from pytest_egress.base.account import OverLimitError
-from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.bodies import Body
-from pytest_egress.gateway.calls import answer_request
+from pytest_egress.gateway.calling import Calling, forwarded
 from pytest_egress.gateway.conversation import Conversing
-from pytest_egress.gateway.forwarding import RESPONSES, Carrier, Forwarding
+from pytest_egress.gateway.forwarding import Carrier, Forwarding
 from pytest_egress.gateway.incoming import Incoming, Ruling
-from pytest_egress.gateway.late_heads import LateHead
 from pytest_egress.gateway.named_hosts import (
     authority_of_other,
     is_misdirected,
@@ -35,27 +32,30 @@ from pytest_egress.gateway.named_hosts import (
     said,
 )
 from pytest_egress.gateway.names import Names
+from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.recorder import Claim, Recorder, accepted, passes
 from pytest_egress.gateway.replies import (
     failed_reply,
     misdirected_reply,
     no_reply,
     opens_no_websocket,
-    own_reply,
     rejected_reply,
     unproved_reply,
 )
-from pytest_egress.gateway.spoiling import Line, StoppedError, left_note, settle, source_of
-from pytest_egress.gateway.upstream_body import UpstreamBody
+from pytest_egress.gateway.sending import Sending
+from pytest_egress.gateway.spoiling import (
+    LEFT_EARLY,
+    Line,
+    Spoiling,
+    StoppedError,
+)
 from pytest_egress.gateway.upstreams import Upstreams
 from pytest_egress.gateway.websocket_relay import WebSocketRelay
-from pytest_egress.ledger.refusals import failed_upstream_body
-from pytest_egress.ledger.windows import STILL_STREAMED, Streams, stays
-from pytest_egress.routes.answers import AnsweredError, Forward, Handler, held
+from pytest_egress.routes.answers import Forward
 from pytest_egress.routes.asgi import AsgiApplication
 from pytest_egress.routes.asgi_websocket import AsgiWebSocket
 from pytest_egress.routes.duplex import ClientLeftError, DuplexAnswer
-from pytest_egress.routes.faults import Fault, layers, with_answer
+from pytest_egress.routes.faults import Fault, layers
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import (
     Decision,
@@ -70,23 +70,12 @@ from pytest_egress.routes.table import (
 )
 from pytest_egress.routes.turns import takes_what_comes
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.fields import MAX_BODY_BYTES, Head, size_of
-from pytest_egress.traffic.grpc import Code, is_grpc
-from pytest_egress.traffic.made_body import (
-    BY_ITS_ROUTE,
-    MAX_MADE_BYTES,
-    OVER_HELD,
-    KeptStream,
-    MadeBody,
-    never,
-)
+from pytest_egress.traffic.fields import Head
+from pytest_egress.traffic.grpc import is_grpc
 from pytest_egress.traffic.messages import (
-    NO_FIELDS,
-    UNSET,
     Headers,
     Request,
     Response,
-    Unset,
 )
 from pytest_egress.traffic.websocket import WEBSOCKET, asks_for_websocket, is_handshake
 
@@ -98,10 +87,6 @@ UNSEEN: Final = (
     "{route} would answer it, and its connection has not been shown that {given}: it was opened before the route was "
     "declared, or another route for the host comes first, and decides the handshake"
 )
-FREE_BYTES: Final = 1024
-"""The content of a response that is kept without being counted: `MAX_ENTRIES` bounds all of them well enough."""
-
-SOON_SECONDS: Final = 0.25  # for the next piece of a call of gRPC that gets no answer
 NO_WEBSOCKET: Final = (
     "over HTTP/2 the status {} would tell its client that a WebSocket is open (RFC 8441 section 5), so that 501 was "
     "sent: websocket(handler) opens one"
@@ -112,10 +97,6 @@ PREDICATE: Final = "match= predicate"
 """Parts of a route that may run without end, as `Activity.part`."""
 
 NO_TUNNEL: Final = "CONNECT asks for a tunnel, and there is no proxy here: nothing needs one"
-
-
-class BodyError(Exception):
-    """A response could not be sent, for a reason that is not the client's; the exchange has the reason."""
 
 
 class Answering:
@@ -130,6 +111,7 @@ class Answering:
     ) -> None:
         self.carrier, self.upstreams = carrier, upstreams
         self.recorder, self._names, self.ledger = recorder, names, recorder.ledger
+        self.sending = Sending(carrier, recorder)
 
     def take(self, attempt: Attempt, head: Head, duplex: Line) -> Incoming:
         """The server keeps `duplex` until it has sent the response: the request refers to it weakly.
@@ -215,71 +197,84 @@ class Answering:
         begins = begins_at_head(tables, request, unclaimed=has_status)
         return begins or asks_for_websocket(request)
 
-    def answer(self, incoming: Incoming) -> tuple[Exchange, Response | None]:
-        """Answer a request: return its entry, recorded and counted, and the response to send.
+    def answer(self, incoming: Incoming) -> Exchange:
+        """Answer a request: its entry is recorded, the response sent by its duplex, and the call counted before.
 
-        Returns:
-            None for the response where the server has nothing more to send: the answer has sent it by the duplex, or
-            the client has left before there was one. Where `incoming.duplex` was not reset, and what it has sent is
-            whole, the connection can carry the next request. Where the entry has a fault, the server has to carry
-            that out (`RequestFault`), with the response or without.
+        Nothing is sent where the client has left before there was a response. Where `incoming.duplex` was not reset,
+        and what it has sent is whole, the connection can carry the next request.
 
         Raises:
-            ClientLeftError: The client has left within the body that a matcher has asked for. The request has no entry
-                yet, or one that is undecided: `record_unanswered` is to be called.
+            ClientLeftError, StalledError: The client has left or stopped within the body that a matcher has asked for.
+                The request has no entry yet, or one that is undecided: `give_up` is to be called.
             OverLimitError: That body is too large. The same is to be done.
         """
         entry = self._record(incoming, ruling := self._rule(incoming))
         response = ruling.reply(entry)
         if response is not None:
-            entry.response = response if ruling.is_shared else self._kept(incoming, response)
+            entry.response = response if ruling.is_shared else self.sending.kept(incoming, response)
         incoming.forwarding.release()
         if entry.duration is None and entry.fault is None:
             entry.duration = self.ledger.now() - entry.started
-        if not isinstance(ruling.reply, Conversing):  # which has counted itself
-            self._count(incoming, entry)
         if response is None:
             incoming.attempt.activity.rest()  # where a head has gone alone, no body follows
-            return entry, None
-        if opens_no_websocket(incoming, response):
-            self.close_body(entry, response)
+            if isinstance(ruling.reply, Conversing):  # which has sent and counted by itself
+                return entry
+        self.sending.count(incoming, entry)
+        if response is not None and opens_no_websocket(incoming, response):
+            self.sending.close(entry, response)
             entry.note = NO_WEBSOCKET.format(response.status_code)
             response = Response(501, text=entry.note)
-        return entry, response if response.compress is None else response.encoded()
+        elif response is not None and response.compress is not None:
+            response = response.encoded()
+        if entry.fault is not None:
+            self._spoil(incoming, entry, response)
+        elif response is not None:
+            self.sending.send(incoming, entry, response, incoming.duplex)
+        return entry
 
-    def _count(self, incoming: Incoming, entry: Exchange) -> None:
-        """No lock is needed: the alarm's thread that sends a head alone counts too, but `LateHead.end` waits for it."""
-        if not incoming.is_counted:
-            incoming.is_counted = True
-            self.recorder.count(incoming.attempt.context, entry)
+    def _spoil(self, incoming: Incoming, entry: Exchange, response: Response | None) -> None:
+        """Send a response as the request's fault says, or none, and end its connection where the fault says so."""
+        spoiling = Spoiling(self.ledger, incoming.attempt, entry, incoming.duplex)
+        is_sent = False
+        try:
+            spoiling.delay()
+            if response is not None:
+                self._note_time(entry)
+                is_sent = True
+                if not self.sending.send(incoming, entry, response, spoiling.duplex()):
+                    return
+            spoiling.end()
+        except ClientLeftError as error:
+            if not isinstance(error, StoppedError):
+                entry.note = entry.note or LEFT_EARLY.format(error)
+        finally:
+            self._note_time(entry)
+            if response is not None and not is_sent:
+                self.sending.close(entry, response)
 
-    def _kept(self, incoming: Incoming, response: Response) -> Response:
-        """A response as its entry has it: where it streams, its body is kept there as it is made, if it is not long."""
-        if response.stream is None:
-            return self._kept_whole(incoming, response)
-        if response._record is not None:
-            return response._record
-        limit, why = MAX_MADE_BYTES, ""
-        if isinstance(response.stream, UpstreamBody):
-            route, limit = incoming.forwarding.route, MAX_BODY_BYTES
-            why = BY_ITS_ROUTE if route is not None and route.stream else ""
-        account = incoming.attempt.context.window.account
-        made = MadeBody(limit, account.hold(RESPONSES).fits, why)
-        response.stream = KeptStream(response.stream, made)
-        record = response.recorded(made)
-        if not account.has_room(size_of(response.headers), RESPONSES):
-            record.headers = NO_FIELDS
-        return record
+    def _note_time(self, entry: Exchange) -> None:
+        """Set the entry's duration: the first byte of the response is sent now, or the end has come."""
+        if entry.duration is None:
+            entry.duration = self.ledger.now() - entry.started
 
-    def _kept_whole(self, incoming: Incoming, response: Response) -> Response:
-        """The response has no content in its entry where the window has no room for that."""
-        content, account = response.own_content, incoming.attempt.context.window.account
-        if len(content) <= FREE_BYTES or account.has_room_once(content, RESPONSES):
-            return response
-        made = MadeBody(0, never, OVER_HELD)
-        made.add(response.content)
-        fields, reason = response.headers, response.reason
-        return Response.received(response.status_code, fields, reason=reason, made=made)
+    def give_up(self, incoming: Incoming, error: Exception) -> tuple[Exchange, int, str]:
+        """Record a request whose body could not be read to its end, or not be kept.
+
+        Args:
+            error: What its body, or `answer`, has raised.
+
+        Returns:
+            Its entry, and the status and text to refuse it with.
+        """
+        size = incoming.body.size
+        if isinstance(error, OverLimitError):
+            status_code, text = 413, str(error)
+        elif isinstance(error, StalledError):
+            status_code, text = 408, f"{error} after {size} bytes of a body"
+        else:
+            status_code, text = 400, f"the body broke off after {size} bytes ({error})"
+        entry = self.record_unanswered(incoming, text, is_refused=status_code == 413)
+        return entry, status_code, text
 
     def record_unanswered(
         self, incoming: Incoming, note: str, *, is_refused: bool = False
@@ -376,7 +371,7 @@ class Answering:
         if request.method == "CONNECT":
             return self._reject(incoming, route, decision.near, NO_TUNNEL)
         if passes(context, route, (*to.hosts, request.host), request.port):
-            reply = partial(self._forward, incoming, Forward())
+            reply = partial(forwarded, incoming, Forward())
             return Ruling("passthrough", route, near=decision.near, reply=reply)
         if route is None or route.kind.refuses:
             return self._reject(incoming, route, decision.near)
@@ -405,7 +400,7 @@ class Answering:
         else:
             if not route.stream and not takes_what_comes(answer, incoming.request):
                 self._complete(incoming, route, turn)
-            reply = partial(self._call, incoming, route, answer, context)
+            reply = Calling(incoming, route, answer, context, self.sending)
         is_shared = isinstance(answer, Response) and answer.stream is None
         return Ruling("routed", route, reply=reply, fault=fault, is_shared=is_shared)
 
@@ -475,168 +470,3 @@ class Answering:
                 if self.recorder.outcome(context, other, request.port).outcome == "unrouted":
                     return Claim("unrouted")
         return claim
-
-    # The response.
-
-    def _call(
-        self,
-        incoming: Incoming,
-        route: InnerRoute,
-        answer: Handler | Response | Forward | Unset,
-        context: Context,
-        entry: Exchange,
-    ) -> Response | None:
-        """A route's fault, and one that its handler returns, becomes the entry's."""
-        activity = incoming.attempt.activity
-        activity.what, activity.route = entry, route
-        try:
-            if entry.fault is not None and not settle(entry, context):
-                return failed_reply(entry)
-            if isinstance(answer, Forward):
-                return self._forward(incoming, answer, entry)
-            if not isinstance(answer, Unset):
-                return self._handle(incoming, answer, context, entry)
-            if is_grpc(incoming.request):  # it may have no end before there is an answer
-                incoming.body.keep_soon(SOON_SECONDS)
-            return None
-        finally:
-            if not activity.streams:  # else its head has gone alone, and `pieces` sends the body
-                activity.rest()  # its connection may outlive the entry's test
-
-    def _handle(
-        self, incoming: Incoming, answer: Handler | Response, context: Context, entry: Exchange
-    ) -> Response | None:
-        """The response is 500 where the handler raises before it has begun to answer."""
-        begin = held if entry.fault is not None else partial(self._beginning, incoming, entry)
-        try:
-            response = answer_request(answer, entry.request, context, begin)
-            if isinstance(response, Fault):
-                return self._fail(response, context, entry)
-            return response
-        except AnsweredError as answered:
-            entry.error = answered.error
-            return answered.response
-        except ClientLeftError as error:  # it was cancelled, or has read a body that broke off
-            entry.note, entry.fault = entry.note or left_note(error), None
-            return None
-        except BaseException as error:
-            # Also KeyboardInterrupt and pytest.exit: the test's thread raises it again.
-            entry.error, entry.fault = error, None
-            if not incoming.duplex.has_begun:
-                return failed_reply(entry)
-            incoming.duplex.reset()
-            return None
-
-    @contextmanager
-    def _beginning(
-        self, incoming: Incoming, entry: Exchange, response: Response
-    ) -> Iterator[LateHead]:
-        """Send the head of a response alone where the `with` block takes long: it makes the first piece of the body."""
-        head = LateHead(partial(self._send_head, incoming, entry, response))
-        alarm = self.ledger.late_heads.set(head.ring)
-        try:
-            yield head
-        finally:
-            alarm.call_off()
-            head.end()
-
-    def _send_head(self, incoming: Incoming, entry: Exchange, response: Response) -> bool:
-        """The call is counted before the head is sent; False where the head is not to be sent."""
-        if opens_no_websocket(incoming, response):
-            return False
-        entry.response = self._kept(incoming, response)
-        entry.duration = self.ledger.now() - entry.started
-        self._count(incoming, entry)
-        incoming.duplex.send_head(response)
-        incoming.attempt.activity.streams = streams_of(response)
-        return True
-
-    def _fail(self, returned: Fault, context: Context, entry: Exchange) -> Response | None:
-        """The response in a fault that a handler has returned; None where there is none. The entry gets the fault."""
-        around, (_, response) = entry.fault, layers(returned)
-        entry.fault = with_answer(around, returned) if isinstance(around, Fault) else returned
-        if not settle(entry, context):
-            if response is not UNSET:
-                self.close_body(entry, response)
-            return failed_reply(entry)
-        return None if response is UNSET else response
-
-    def _forward(self, incoming: Incoming, to: Forward, entry: Exchange) -> Response | None:
-        """The response is 502 where the other server gives none (RFC 9110 section 15.6.3)."""
-        try:
-            return incoming.forwarding.pass_on(incoming.request, incoming.body, to)
-        except ClientLeftError as error:
-            entry.note, entry.fault = left_note(error), None
-            return None
-        except UpstreamError as error:
-            entry.note, entry.fault = str(error), None
-            return own_reply(entry, 502, failed_upstream_body(entry), Code.UNAVAILABLE)
-
-    # Sending.
-
-    def pieces(
-        self,
-        incoming: Incoming,
-        entry: Exchange,
-        response: Response,
-        encoded: Callable[[], Iterator[bytes]],
-    ) -> Generator[bytes, None, None]:
-        """An exception that a streamed body raises is recorded as its handler's.
-
-        Raises:
-            BodyError: The body raised, or HTTP cannot carry the response.
-        """
-        activity = incoming.attempt.activity
-        is_forwarded = isinstance(source_of(response.stream), UpstreamBody)
-        if is_forwarded:
-            activity.is_abandoned = self.carrier.has_left
-        if response.stream is not None and entry.outcome == "passthrough":
-            self.carrier.allow_unread(entry.route, entry.host)
-            activity.passes = entry.route
-        elif response.stream is not None:
-            activity.what, activity.route = entry, entry.route  # its handler still runs
-        activity.streams = streams_of(response)
-        is_outside = False
-        try:
-            made = encoded()
-            while (piece := next(made, None)) is not None:
-                is_outside = True
-                yield piece
-                is_outside = False
-        except ClientLeftError:
-            raise
-        except BaseException as error:  # of the body, or about a response that HTTP cannot carry
-            if is_outside:  # whoever sends the pieces has closed this
-                raise
-            if is_forwarded:  # no handler is to blame
-                left = incoming.forwarding.left()
-                if left is not None and not isinstance(left, StoppedError):
-                    raise left from error
-                entry.note = str(left or error)
-            else:
-                entry.error = entry.error or error
-            raise BodyError from error
-        finally:
-            activity.rest()
-            activity.is_abandoned = stays
-            self.carrier.read_again()
-
-    def close_body(self, entry: Exchange, response: Response) -> None:
-        """Close a streamed body, so that its generator's `finally` runs, even if the client has not read it all."""
-        try:
-            getattr(response.stream, "close", lambda: None)()
-        except BaseException as error:  # raised in its `finally`
-            entry.error = entry.error or error
-
-    def client_left(self, entry: Exchange, error: OSError) -> None:
-        if entry.outcome == "routed" and not isinstance(error, StoppedError):
-            why = f"the client closed before the whole response was sent ({error})"
-            entry.note = entry.note if entry.note.startswith(STILL_STREAMED) else why
-
-
-def streams_of(response: Response) -> Streams:
-    """What a response sends piece by piece: "events", which usually have no end, another "body", or ""."""
-    if response.stream is None:
-        return ""
-    kind = response.headers.get("content-type", "").lower()
-    return "events" if kind.startswith("text/event-stream") else "body"

@@ -16,13 +16,12 @@ from typing import Any, NoReturn
 from pytest_egress.base.account import Account
 from pytest_egress.gateway.incoming import Incoming
 from pytest_egress.gateway.lasting import Lasting
-from pytest_egress.gateway.passing_duplex import PassingDuplex
 from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.gateway.replies import failed_reply
 from pytest_egress.gateway.spoiling import (
     LEFT_EARLY,
     Line,
-    SpoiledDuplex,
+    PassingDuplex,
     Spoiling,
     StoppedError,
     break_line,
@@ -136,17 +135,28 @@ class Told(PassingDuplex):
         self._made = None if entry.grpc is None else MadeBody(0, never, MESSAGES)
         self.has_begun = self.has_ended = False
 
-    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
+    def send_by(self, duplex: Duplex) -> None:
+        self._duplex = duplex
+
+    def start(
+        self,
+        status_code: int,
+        headers: Headers = NO_FIELDS,
+        *,
+        reason: str | None = None,
+        ends: bool = False,
+    ) -> None:
         """The entry gets a response with this head."""
-        self._note_head(status_code, headers)
+        self._note_head(status_code, headers, reason)
         self.has_ended = ends
         self._activity.streams = "" if ends else "events"
-        self._duplex.start(status_code, headers, ends=ends)
+        self._duplex.start(status_code, headers, reason=reason, ends=ends)
 
-    def _note_head(self, status_code: int, headers: Headers) -> None:
-        entry, reason = self._entry, reason_phrase(status_code)
+    def _note_head(self, status_code: int, headers: Headers, reason: str | None) -> None:
+        entry = self._entry
         if entry.response is None:
-            entry.response = Response.received(status_code, headers, reason=reason, made=self._made)
+            phrase = reason_phrase(status_code) if reason is None else reason
+            entry.response = Response.received(status_code, headers, reason=phrase, made=self._made)
             entry.duration = self._ledger.now() - entry.started
         self.has_begun = True
 
@@ -168,18 +178,16 @@ class Told(PassingDuplex):
         if trailers.raw and self._entry.response is not None:
             self._entry.response.trailers = trailers
 
-    def respond(
-        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
-    ) -> None:
+    def respond(self, response: Response) -> None:
         """The entry gets a response with this head and these trailers."""
-        self._note_head(status_code, headers)
-        self._note(content)
-        self._note_end(trailers)
-        self._duplex.respond(status_code, headers, content, trailers)
+        self._note_head(response.status_code, response.headers, response.reason)
+        self._note(response.content)
+        self._note_end(response.trailers)
+        self._duplex.respond(response)
 
     def reset(self) -> None:
         self.has_begun = self.has_ended = True
-        self._duplex.reset()
+        super().reset()
 
     def check_ended(self, answer: object) -> None:
         if not self.has_ended:
@@ -212,12 +220,14 @@ class Conversing:
             incoming.duplex,
             self.outlive,
         )
-        activity = incoming.attempt.activity
+        activity, spoiling = incoming.attempt.activity, None
         duplex = Told(incoming.duplex, entry, ledger, activity)
         activity.what, activity.route = entry, self.route
         try:
             if entry.fault is not None:
-                duplex = Told(self._spoiled(entry, call), entry, ledger, activity)
+                spoiling = Spoiling(ledger, incoming.attempt, entry, incoming.duplex)
+                spoiling.delay()
+                duplex.send_by(spoiling.duplex(lambda: call.is_detached))
             self.context.run(self.answer.converse, incoming.request, duplex, call)
             if entry.fault is None or not duplex.disconnected:  # else a wrapper may have ended it
                 duplex.check_ended(self.answer)
@@ -232,14 +242,9 @@ class Conversing:
         finally:
             activity.rest()
         call.count()
+        if spoiling is not None and entry.websocket is None:  # which ends by itself
+            spoiling.end()
         return None
-
-    def _spoiled(self, entry: Exchange, call: Call) -> Duplex:
-        """Both directions of a request, as the wrappers around the answer have them. Their delays come first."""
-        line = self.incoming.duplex
-        spoiling = Spoiling(self.recorder.ledger, self.incoming.attempt, entry, line)
-        spoiling.delay()
-        return SpoiledDuplex(spoiling, lambda: call.is_detached) if spoiling.spoils_body else line
 
     def _fail(self, entry: Exchange, duplex: Told) -> Response | None:
         if not duplex.has_begun:

@@ -5,15 +5,15 @@ only that thread reads and writes, and waits for as long as a client may take. A
 any thread may send while one receives.
 
 Threads: one thread at a time calls `receive`. Any thread calls `start`, `send`, `finish`, `send_interim`, `reset`,
-`disconnected`, `on_disconnect`, and what a fault does. The thread that serves the connection calls `share`, `skip` and
-`close`. The lock guards h11 and the socket. It is not held while a shared socket waits, or a callback runs.
+`disconnected`, `on_disconnect`, and what a fault does. The thread that serves the connection calls `share`, `respond`
+and `close`. The lock guards h11 and a shared socket. It is not held while a socket waits, or a callback runs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
@@ -25,7 +25,7 @@ from pytest_egress.base.sockets import READ_BYTES, send_all
 from pytest_egress.base.wire import Wire
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.http1 import Http1
+from pytest_egress.traffic.http1 import Http1, http_date
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, reason_phrase
 
 Result = TypeVar("Result")
@@ -39,27 +39,25 @@ class Http1Duplex:
     Args:
         http: Its state of HTTP, which uses the same lock.
         lock: Guards `http` and the socket. It is re-entrant.
+        method: The request's.
 
     Attributes:
         is_switched: Whether the bytes of another protocol follow, after 101.
         is_reset: Whether the response has been broken off.
         hangs_up: Why our side of the connection is to be closed, though nothing in the response says so; else "".
+        broken: Why nothing more comes or goes; None while that is not so.
     """
 
     def __init__(
-        self,
-        connection: Connection,
-        http: Http1,
-        lock: threading.RLock,
-        date: Callable[[], str],
+        self, connection: Connection, http: Http1, lock: threading.RLock, method: str
     ) -> None:
-        self._connection, self._http, self._lock, self._date = connection, http, lock, date
+        self._connection, self._http, self._lock, self._method = connection, http, lock, method
         self.is_switched, self.is_reset = False, False
         self.hangs_up = ""
         self._wire: Wire | None = None  # once it is shared
         self._behind = b""  # the first bytes after 101, where they came together with the head
         self._has_left = False
-        self._broken: str | None = None  # why nothing more comes or goes
+        self.broken: str | None = None
         self._callbacks: list[Callable[[], None]] = []
         self._watched: threading.Event | None = None  # set to end the thread that looks
         self._is_over = False
@@ -69,10 +67,6 @@ class Http1Duplex:
     def share(self) -> None:
         """Let other threads send and receive from here on."""
         self._wire = Wire(self._connection.sock, self._lock)
-
-    @property
-    def is_shared(self) -> bool:
-        return self._wire is not None
 
     def close(self) -> None:
         """Note that the request is over, and that nothing is sent or received here any more."""
@@ -107,7 +101,7 @@ class Http1Duplex:
         data = None
         while (piece := self._next_piece(data)) is None:
             if awaited := self._http.awaited():
-                self.write(awaited)
+                self.send_raw(awaited)
             data = self._read(deadline)
         return piece
 
@@ -133,12 +127,6 @@ class Http1Duplex:
             raise TimeoutError("the client has sent nothing in time")
         return data
 
-    def skip(self) -> None:
-        """Discard the rest of the body, as far as it has come already: the response was made without it."""
-        with contextlib.suppress(h11.RemoteProtocolError):
-            while self._http.read_piece():
-                pass
-
     # Whether the client has left.
 
     @property
@@ -146,7 +134,7 @@ class Http1Duplex:
         """A client that has closed its sending side alone waits for the response (`Connection.has_left`)."""
         with self._lock:
             if not self._has_left and not self._is_over:
-                self._has_left = self._broken is not None or self._connection.has_left()
+                self._has_left = self.broken is not None or self._connection.has_left()
             return self._has_left or self._is_over
 
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -185,50 +173,68 @@ class Http1Duplex:
             callback()
 
     def _has_ended(self) -> bool:
-        return self._broken is not None or self.is_reset or self._is_over
+        return self.broken is not None or self.is_reset or self._is_over
 
     def _raise_if_over(self) -> None:
-        if self._has_ended():
-            raise ClientLeftError(self._broken or "the request is over")
+        if self.broken is not None or self.is_reset or self._is_over:
+            raise ClientLeftError(self.broken or "the request is over")
 
     # What goes.
 
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
         """Raise RuntimeError where the response has begun, and ClientLeftError where the client has left."""
-        with self._sending():
+
+        def interim() -> bytes:
             if self._http.has_answered:
                 raise RuntimeError(BEGUN)
-            self._queue(self._http.interim(status_code, headers))
+            return self._http.interim(status_code, headers)
 
-    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
-        with self._sending():
+        self._send(interim)
+
+    def start(
+        self,
+        status_code: int,
+        headers: Headers = NO_FIELDS,
+        *,
+        reason: str | None = None,
+        ends: bool = False,
+    ) -> None:
+        def head() -> bytes:
             if status_code == SWITCHING:
                 data = self._http.switch(headers)
                 self.is_switched, self._behind = True, self._http.waiting
-            else:
-                reason = reason_phrase(status_code)
-                response = Response.received(status_code, headers, reason=reason)
-                data = self._http.head(response, self._date(), framed=ends)
-                data += self._http.end() if ends else b""
-            self._queue(data)
+                return data
+            phrase = reason_phrase(status_code) if reason is None else reason
+            response = Response.received(status_code, headers, reason=phrase)
+            date = http_date(int(self._connection.ledger.now()))
+            return self._http.head(response, date, framed=ends) + (
+                self._http.end() if ends else b""
+            )
+
+        self._send(head)
 
     def send(self, data: bytes) -> None:
         """Bytes after 101 are sent too. Return when the kernel has taken them."""
-        with self._sending():
-            self._queue(data if self.is_switched else self._http.piece(data))
+        self._send(lambda: data if self.is_switched else self._http.piece(data))
 
     def finish(self, trailers: Headers = NO_FIELDS) -> None:
         """After 101 the connection ends when the request is over."""
         if not self.is_switched:
-            with self._sending():
-                self._queue(self._http.end(trailers))
+            self._send(lambda: self._http.end(trailers))
 
-    def respond(
-        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
-    ) -> None:
-        self.start(status_code, headers)
-        self.send(content)
-        self.finish(trailers)
+    def respond(self, response: Response) -> None:
+        """The rest of the request's body is discarded, as far as it has come: the response was made without it."""
+        date = http_date(int(self._connection.started))
+        if self._wire is None:
+            plain = self._http.plain_answer(response, date)
+            if plain is not None:
+                self._send_now(plain)
+                return
+        with contextlib.suppress(h11.RemoteProtocolError):
+            while not self._http.is_read and self._http.read_piece():
+                pass
+        for piece in self._http.whole(response, self._method, date):
+            self.send_raw(piece)
 
     def reset(self) -> None:
         """The client sees "connection reset" when the request is over."""
@@ -248,10 +254,6 @@ class Http1Duplex:
     def has_begun(self) -> bool:
         return self._http.has_answered
 
-    def send_head(self, response: Response) -> None:
-        with self._sending():
-            self._queue(self._http.head(response, self._date()))
-
     def abort(self, why: str) -> None:
         """The connection is reset when the request is over."""
         await_acknowledged(self._connection.sock)
@@ -268,43 +270,42 @@ class Http1Duplex:
         return False
 
     def send_raw(self, data: bytes) -> None:
-        self.write(data)
+        self._send(lambda: data)
 
     def _break(self, why: str) -> None:
         """Have whoever sends or receives find the request over."""
         with self._lock:
-            self._broken = self._broken or why
+            self.broken = self.broken or why
         self._tell_if_left()
 
-    def write(self, data: bytes) -> None:
-        """Return when the kernel has taken the bytes; raise ClientLeftError where the client has left."""
-        with self._sending():
-            self._queue(data)
-
-    @contextlib.contextmanager
-    def _sending(self) -> Iterator[None]:
-        """Hold the lock within the `with` block, and wait at its end until all that was queued is sent.
+    def _send(self, make: Callable[[], bytes]) -> None:
+        """Send bytes, which are made while the lock is held; return when the kernel has taken them.
 
         Nothing is asked of `http` once the request is over: it is in the next one by then.
         """
         with self._lock:
             self._raise_if_over()
-            yield
-            if self._wire is not None and not self._wire.drain(self._has_ended):
-                if self._wire.error is not None:
-                    self._broken = str(self._wire.error)
-                self._raise_if_over()
+            data = make()
+            if self._wire is not None:
+                self._wire.queue(data)
+                if not self._wire.drain(self._has_ended):
+                    if self._wire.error is not None:
+                        self.broken = str(self._wire.error)
+                    self._raise_if_over()
+                return
+        self._send_now(data)
 
-    def _queue(self, data: bytes) -> None:
-        """The caller holds the lock."""
-        if self._wire is None:
-            self._call(lambda: send_all(self._connection.sock, data))
-        else:
-            self._wire.queue(data)
+    def _send_now(self, data: bytes) -> None:
+        """The socket is not shared, and no lock is held: the client may take its time."""
+        try:
+            send_all(self._connection.sock, data)
+        except OSError as error:
+            self.broken = str(error)
+            raise ClientLeftError(self.broken) from error
 
     def _call(self, function: Callable[[], Result]) -> Result:
         try:
             return function()
         except OSError as error:
-            self._broken = str(error)
-            raise ClientLeftError(self._broken) from error
+            self.broken = str(error)
+            raise ClientLeftError(self.broken) from error

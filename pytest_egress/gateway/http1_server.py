@@ -1,16 +1,14 @@
-"""`Http1Server`: reads the HTTP/1.1 requests of a connection, one after the other, and sends the responses.
+"""`Http1Server`: reads the HTTP/1.1 requests of a connection, one after the other.
 
-It runs on the connection's thread. `answering` decides the response to a request. While it does, an answer may send and
-receive by the request's `Http1Duplex`, on any thread.
+It runs on the connection's thread. `answering` answers a request by its `Http1Duplex`. An answer that begins at the
+head may send and receive by that on any thread.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
-from email.utils import formatdate
-from functools import lru_cache, partial
+from collections.abc import Callable
 from typing import Final
 
 import h11
@@ -18,19 +16,18 @@ import h11
 from pytest_egress.base.account import OverLimitError
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.sockets import READ_BYTES, send_all
-from pytest_egress.gateway.answering import Answering, BodyError
+from pytest_egress.gateway.answering import Answering
 from pytest_egress.gateway.connection import LINGER_SECONDS, Connection, Parked
 from pytest_egress.gateway.http1_duplex import Http1Duplex
 from pytest_egress.gateway.incoming import Incoming
 from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
-from pytest_egress.gateway.request_faults import RequestFault
 from pytest_egress.gateway.tls import record_silence
 from pytest_egress.gateway.tls_failures import broken_after_handshake
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import UNREADABLE, Exchange
 from pytest_egress.traffic.fields import MAX_HEADER_BYTES, Head
-from pytest_egress.traffic.http1 import Http1
+from pytest_egress.traffic.http1 import Http1, http_date
 from pytest_egress.traffic.messages import Response
 from pytest_egress.traffic.redaction import masked_text
 from pytest_egress.traffic.websocket import asks_for_websocket
@@ -152,7 +149,7 @@ class Http1Server:
     def write_refusal(self, status_code: int, text: str) -> Response | None:
         """Send an error response, if that is still possible, and let the client read it. Return the response sent."""
         response = Response(status_code, text=text, headers={"Connection": "close"})
-        refusal = self.http.refusal(response, self.date())
+        refusal = self.http.refusal(response, http_date(int(self.ledger.now())))
         try:
             send_all(self.connection.sock, refusal)
         except OSError:
@@ -173,18 +170,12 @@ class Http1Server:
             else:
                 begin_http2(PREFACE_LINE + self.http.waiting)
             return False
-        duplex = self.duplex(self.http, self.lock)
+        duplex = Http1Duplex(self.connection, self.http, self.lock, head.method)
         try:
             return self.exchange(duplex, self.take(head, duplex))
         finally:
             duplex.close()
             self.hangs_up, self.is_switched = duplex.hangs_up, duplex.is_switched
-
-    def duplex(self, http: Http1, lock: threading.RLock) -> Http1Duplex:
-        return Http1Duplex(self.connection, http, lock, self.date)
-
-    def date(self) -> str:
-        return http_date(int(self.ledger.now()))
 
     def take(self, head: Head, duplex: Http1Duplex) -> Incoming:
         return self.answering.take(self.connection.attempt, head, duplex)
@@ -198,28 +189,15 @@ class Http1Server:
                 incoming.body.take_content(content)
             else:
                 _ = incoming.body.content
-            entry, response = self.answering.answer(incoming)
-        except OverLimitError as error:
-            return self.refuse_body(incoming, 413, str(error), is_refused=True)
-        except ClientLeftError as error:
-            text = f"the body broke off after {incoming.body.size} bytes ({error})"
-            return self.refuse_body(incoming, 400, text)
-        except StalledError as error:
-            text = f"{error} after {incoming.body.size} bytes of a body"
-            return self.refuse_body(incoming, 408, text)
-        if self.reply(duplex, incoming, entry, response) and self.http.next_request():
+            entry = self.answering.answer(incoming)
+        except (OverLimitError, ClientLeftError, StalledError) as error:
+            entry, status_code, text = self.answering.give_up(incoming, error)
+            entry.response = self.write_refusal(status_code, text)
+            return False
+        if self.goes_on(duplex, entry):
             return True
         self.record_left_over()
         return False
-
-    def reply(
-        self, duplex: Http1Duplex, incoming: Incoming, entry: Exchange, response: Response | None
-    ) -> bool:
-        """False where the connection ends with the response, or with the fault of the request."""
-        if entry.fault is None:
-            return self.respond(duplex, incoming, entry, response)
-        send = partial(self.respond, duplex, incoming, entry)
-        return RequestFault(self.answering, incoming, entry, response, send).carry_out()
 
     def share(self, duplex: Http1Duplex, incoming: Incoming) -> None:
         """Let an answer that begins at the head send and receive by itself."""
@@ -229,44 +207,20 @@ class Http1Server:
                 incoming.body.give_up()  # messages follow, and no body
         duplex.share()
 
-    def respond(
-        self, duplex: Http1Duplex, incoming: Incoming, entry: Exchange, response: Response | None
-    ) -> bool:
-        """Send a response, unless that was done; False where the connection ends with it."""
-        plain = None if duplex.is_shared else self.plain_answer(entry, response)
-        if plain is not None:
-            return self.send_plain(entry, plain)
-        if response is not None:
-            if response.stream is None and not self.http.is_read:
-                duplex.skip()
-            is_sent = self.send(duplex, incoming, entry, response)
-        else:
-            is_over = duplex.is_reset or duplex.is_switched or bool(duplex.hangs_up)
-            is_sent = self.http.has_answered and not is_over
-            if not self.http.has_answered:  # the client has left: it may still read why
-                entry.response = self.write_refusal(400, entry.note)
-        has_more = duplex.is_switched or not self.http.is_read
-        if has_more and not duplex.is_reset and not duplex.hangs_up:
-            self.connection.linger()
-        return is_sent
-
-    def plain_answer(self, entry: Exchange, response: Response | None) -> bytes | None:
-        """The bytes of a plain response to a plain request; None where there is none, or `send` has to send it."""
-        if response is None:
-            return None
-        try:
-            return self.http.plain_answer(response, http_date(int(entry.started)))
-        except Exception:  # HTTP cannot carry it: `send` meets the same, and records it
-            return None
-
-    def send_plain(self, entry: Exchange, data: bytes) -> bool:
-        """False where the connection ends with the response."""
-        try:
-            send_all(self.connection.sock, data)
-        except OSError as error:
-            self.answering.client_left(entry, error)
+    def goes_on(self, duplex: Http1Duplex, entry: Exchange) -> bool:
+        """Whether the connection carries another request, by what its answer has sent."""
+        http = self.http
+        if duplex.is_reset or duplex.hangs_up:
             return False
-        return True
+        if not http.has_answered:
+            if entry.fault is not None and entry.websocket is None:
+                return False
+            entry.response = self.write_refusal(400, entry.note)  # who has left may still read why
+        elif duplex.broken is None and not duplex.is_switched and http.next_request():
+            return True
+        if duplex.is_switched or not http.is_read:
+            self.connection.linger()
+        return False
 
     def record_left_over(self) -> None:
         """Record pipelined requests that get no answer, because the connection closes after an earlier one."""
@@ -307,48 +261,9 @@ class Http1Server:
 
     def record_unanswered(self, http: Http1, head: Head, note: str) -> None:
         """Record a request whose head was read by the parser `http`, and that gets no answer."""
-        duplex = self.duplex(http, threading.RLock())
+        duplex = Http1Duplex(self.connection, http, threading.RLock(), head.method)
         incoming = self.take(head, duplex)
         with contextlib.suppress(ClientLeftError, OverLimitError):
             http.receive(b"")  # no more than what has come
             _ = incoming.body.content
         self.answering.record_unanswered(incoming, note)
-
-    def refuse_body(
-        self, incoming: Incoming, status_code: int, text: str, *, is_refused: bool = False
-    ) -> bool:
-        """Record the request as unanswered, send an error status, and close; return False."""
-        self.connection.accounted = True
-        entry = self.answering.record_unanswered(incoming, text, is_refused=is_refused)
-        entry.response = self.write_refusal(status_code, text)
-        return False
-
-    def send(
-        self, duplex: Http1Duplex, incoming: Incoming, entry: Exchange, response: Response
-    ) -> bool:
-        """False where the connection ends with the response."""
-
-        def encoded() -> Iterator[bytes]:
-            date = http_date(int(entry.started))
-            return self.http.send(response, entry.request.method, date)
-
-        write = duplex.write if duplex.is_shared else partial(send_all, self.connection.sock)
-        try:
-            for piece in self.answering.pieces(incoming, entry, response, encoded):
-                write(piece)
-        except BodyError:
-            self.connection.reset()
-            return False
-        except OSError as error:
-            self.answering.client_left(entry, error)
-            return False
-        finally:
-            if response.stream is not None:
-                self.answering.close_body(entry, response)
-        return True
-
-
-@lru_cache(maxsize=1)
-def http_date(second: int) -> str:
-    """The value of a Date field (RFC 9110 section 6.6.1), cached, since it changes once a second."""
-    return formatdate(second, usegmt=True)

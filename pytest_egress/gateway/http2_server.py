@@ -29,7 +29,6 @@ from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.answering import Answering
 from pytest_egress.gateway.connection import LINGER_SECONDS, PARK_SECONDS, Connection, Parked
 from pytest_egress.gateway.http2_batches import Batches
-from pytest_egress.gateway.http2_exchange import Http2Exchange
 from pytest_egress.gateway.http2_stream import Http2Stream, run_all
 from pytest_egress.gateway.http2_wire import Http2Wire
 from pytest_egress.gateway.patience import Patience, StalledError
@@ -48,7 +47,7 @@ from pytest_egress.traffic.http2 import (
     Unreadable,
     WasReset,
 )
-from pytest_egress.traffic.messages import NO_FIELDS, cut
+from pytest_egress.traffic.messages import Response, cut
 from pytest_egress.traffic.redaction import masked_text
 
 CLOSED: Final = "the client closed the connection"
@@ -315,8 +314,7 @@ class Http2Server:
     def _serve_stream(self, stream: Http2Stream) -> None:
         try:
             stream.activity.thread = threading.get_ident()
-            answering = self._answering(stream)  # which its carrier's server keeps
-            Http2Exchange(stream, answering).serve()
+            answer(stream, self._answering(stream))
         except OverLimitError as error:
             self._refuse_head(stream, str(error))
         except BaseException as error:
@@ -327,7 +325,7 @@ class Http2Server:
         """Record a request whose head there is no room for, and answer with 413."""
         self.connection.recorder.record_unreadable(stream.attempt, why)
         with contextlib.suppress(ClientLeftError):
-            stream.respond(413, NO_FIELDS, why.encode())
+            stream.respond(Response(413, content=why.encode()))
 
     def _close(self, stream: Http2Stream) -> None:
         stream.close()
@@ -458,6 +456,29 @@ class Http2Server:
         except (OSError, Http2Error) as error:
             why = str(error)
         self._end(why)
+
+
+def answer(stream: Http2Stream, answering: Answering) -> None:
+    """Have the request of a stream answered, on the thread that serves it."""
+    incoming = answering.take(stream.attempt, stream.head, stream)
+    if stream.late_note:
+        if stream.is_whole:
+            _ = incoming.body.content
+        answering.record_unanswered(incoming, stream.late_note)
+        return
+    try:
+        # What follows CONNECT is no body, and has no end before there is an answer (RFC 9113 section 8.5).
+        if stream.head.method != "CONNECT" and not answering.begins_at_head(incoming):
+            stream.is_kept_whole = True
+            _ = incoming.body.content
+            stream.is_kept_whole = False
+        answering.answer(incoming)
+    except (OverLimitError, ClientLeftError, StalledError) as error:
+        entry, status_code, text = answering.give_up(incoming, error)
+        response = Response(status_code, text=text)
+        with contextlib.suppress(ClientLeftError):
+            stream.respond(response)
+            entry.response = response
 
 
 def unreadable_note(why: str) -> str:

@@ -28,15 +28,15 @@ from pytest_egress.gateway.connection import (
     Multiplexed,
     is_still_allowed,
 )
-from pytest_egress.gateway.http1_server import http_date
 from pytest_egress.gateway.http2_wire import Http2Wire
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.ledger.windows import Activity, AttemptContext
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.traffic.fields import Head
-from pytest_egress.traffic.http2 import Http2, response_headers, sendable
+from pytest_egress.traffic.fields import Head, carries_body
+from pytest_egress.traffic.http1 import http_date, sent_fields
+from pytest_egress.traffic.http2 import Http2
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response
 
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, CANCEL = 0, 1, 2, 8
@@ -328,32 +328,38 @@ class Http2Stream:
             raise RuntimeError("an interim response cannot follow the response, which has begun")
         self._write(lambda: self._http.start(self.number, status_code, headers, ends=False))
 
-    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
+    def start(
+        self,
+        status_code: int,
+        headers: Headers = NO_FIELDS,
+        *,
+        reason: str | None = None,
+        ends: bool = False,
+    ) -> None:
         """Date is added where there is none. Raises ValueError where HTTP/2 cannot carry a field."""
-        headers = self._dated(headers)
+        if "date" not in headers:
+            date = http_date(int(self._connection.ledger.now()))
+            headers = Headers([*headers.raw, ("date", date)])
         self._write(lambda: self._start(status_code, headers, ends=ends))
-
-    def _dated(self, headers: Headers) -> Headers:
-        if "date" in headers:
-            return headers
-        date = http_date(int(self._connection.ledger.now()))
-        return Headers([*headers.raw, ("date", date)])
 
     def _start(self, status_code: int, headers: Headers, *, ends: bool) -> None:
         self._http.start(self.number, status_code, headers, ends=ends)
         self._has_started = True
+        self.ends_connection = "close" in headers.get("connection", "").lower()
         if ends:
             self._answered()
 
-    def respond(
-        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
-    ) -> None:
-        """Date is added; one write is made where there is room. Raises ValueError where HTTP/2 cannot carry a field."""
-        headers, ends, fits = self._dated(headers), not (content or trailers.raw), False
+    def respond(self, response: Response) -> None:
+        """One write is made where there is room. Raises ValueError where HTTP/2 cannot carry a field."""
+        has_body = carries_body(self.head.method, response)
+        content, trailers = (response.content, response.trailers) if has_body else (b"", NO_FIELDS)
+        framed = response.stream is None and not trailers.raw
+        headers = sent_fields(response, http_date(int(self.started)), framed=framed)
+        ends, fits = not (content or trailers.raw), False
 
         def write() -> None:
             nonlocal fits
-            self._start(status_code, headers, ends=ends)
+            self._start(response.status_code, headers, ends=ends)
             fits = ends or len(content) <= self._http.room(self.number)
             if fits and not ends:
                 self._send_rest(content, trailers)
@@ -426,12 +432,6 @@ class Http2Stream:
     @property
     def has_begun(self) -> bool:
         return self._has_started
-
-    def send_head(self, response: Response) -> None:
-        """Raise ClientLeftError where the client has left, and ValueError where HTTP/2 cannot carry a field."""
-        sendable(response.headers)
-        date = http_date(int(self._connection.ledger.now()))
-        self.start(response.status_code, response_headers(response, date, framed=False))
 
     def abort(self, why: str) -> None:
         self._server.abort(why)

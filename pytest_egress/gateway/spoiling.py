@@ -9,7 +9,6 @@ stream is held while its client takes nothing.
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import Context
@@ -18,7 +17,6 @@ from math import ceil
 from typing import Any, Final, Protocol
 
 from pytest_egress.gateway.attempt import Attempt
-from pytest_egress.gateway.passing_duplex import PassingDuplex
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.pauses import pause
 from pytest_egress.ledger.windows import Window
@@ -33,11 +31,11 @@ from pytest_egress.routes.faults import (
     Silence,
     Truncated,
     drawn,
-    layers,
     plan,
 )
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.made_body import KeptStream
+from pytest_egress.traffic.fields import carries_body
+from pytest_egress.traffic.http1 import OF_FRAMING
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response
 
 PIECE_SECONDS: Final = 0.05  # of a throttled body, for which a piece is enough
@@ -58,10 +56,6 @@ class Line(Duplex, Protocol):
     @property
     def has_begun(self) -> bool:
         """Whether the head of the response has been sent."""
-        ...
-
-    def send_head(self, response: Response) -> None:
-        """Send the head: the server sends the body later. Raises ClientLeftError where the client has left."""
         ...
 
     def abort(self, why: str) -> None:
@@ -120,24 +114,15 @@ class Spoiling:
         entry: Its entry, whose fault is `settled`.
 
     Attributes:
-        end: The fault in place of an answer, or after it; None where there is none.
-        inner: The answer within the wrappers; None where there is none.
         truncated: The fault that cuts the body; None where none does.
-        was_cut: Whether that has been done, so far as the body goes.
     """
 
     def __init__(self, ledger: Ledger, attempt: Attempt, entry: Exchange, line: Line) -> None:
         found = plan(entry.fault)
-        self.end, self.inner, self.truncated = found.end, found.answer, found.cut
+        self._end, self._delays, self.truncated = found.end, found.delays, found.cut
         self.entry, self.line, self._ledger, self._attempt = entry, line, ledger, attempt
-        self._delays = [each for each in layers(entry.fault)[0] if isinstance(each, Delayed)]
         self._throttled, self._left = found.slow, found.shape.limit
         self._due: float | None = None
-        self.was_cut = False
-
-    @property
-    def spoils_body(self) -> bool:
-        return self.truncated is not None or self._throttled is not None
 
     def delay(self) -> None:
         """Wait as long as the wrappers say, before the first byte of the response.
@@ -204,67 +189,70 @@ class Spoiling:
         window = Window() if outlives else self._attempt.context.window
         self._pause(self._throttled, self._due - now, window)
 
-    def response(self, response: Response) -> Response:
-        """The Content-Length is that of the whole body."""
-        spoiled = copy.copy(response)
-        is_framed = "content-length" in response.headers or "transfer-encoding" in response.headers
-        if response.stream is None and not is_framed:
-            length = ("Content-Length", str(len(response.content)))
-            spoiled.headers = Headers([*response.headers.raw, length])
-        spoiled.make_trailers = None
-        spoiled.stream = SpoiledBody(response, spoiled, self)
-        return spoiled
+    def duplex(self, outlives: Callable[[], bool] = lambda: False) -> Duplex:
+        """What the response is sent by: the request's own duplex, unless its body is spoiled.
+
+        Args:
+            outlives: Whether the request goes on after its window.
+        """
+        is_spoiled = self.truncated is not None or self._throttled is not None
+        return SpoiledDuplex(self, outlives) if is_spoiled else self.line
+
+    def end(self) -> None:
+        """End the connection where a fault says so, in place of an answer or after one. Raises as `delay` does."""
+        if isinstance(self._end, Silence):
+            self.wait(self._end, self._end.seconds)
+        if self._end is not None:
+            break_line(self.line, self._end)
 
 
-class SpoiledBody:
-    """The body of a response as the wrappers have it sent.
+class PassingDuplex:
+    """A `Duplex` that has another one receive. A subclass sends in a way of its own."""
 
-    Args:
-        spoiled: The one that has this body. It gets the trailers, when they are known.
+    def __init__(self, duplex: Duplex) -> None:
+        self._duplex = duplex
 
-    Attributes:
-        source: The body as it was made.
-    """
+    @property
+    def trailers(self) -> Headers:
+        return self._duplex.trailers
 
-    def __init__(self, response: Response, spoiled: Response, spoiling: Spoiling) -> None:
-        is_whole = response.stream is None
-        self.source: Final = (response.content,) if is_whole else response.stream
-        self._response, self._spoiled, self._spoiling = response, spoiled, spoiling
+    @property
+    def disconnected(self) -> bool:
+        return self._duplex.disconnected
 
-    def __iter__(self) -> Iterator[bytes]:
-        spoiling = self._spoiling
-        for piece in self.source:
-            yield from spoiling.pieces(piece)
-            if spoiling.is_cut:
-                break
-        if spoiling.truncated is not None:
-            spoiling.was_cut = True
-            raise StoppedError(f"{spoiling.truncated} has cut it")
-        self._spoiled.trailers = self._response.last_trailers()
+    def receive(self, timeout: float | None = None) -> bytes:
+        return self._duplex.receive(timeout)
 
-    def close(self) -> None:
-        getattr(self.source, "close", lambda: None)()
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._duplex.on_disconnect(callback)
 
+    def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
+        self._duplex.send_interim(status_code, headers)
 
-def source_of(stream: object) -> object:
-    """The body of a response as it was made, whatever spoils or keeps it."""
-    while isinstance(stream, (SpoiledBody, KeptStream)):
-        stream = stream.source
-    return stream
+    def reset(self) -> None:
+        self._duplex.reset()
 
 
 class SpoiledDuplex(PassingDuplex):
-    """A `Duplex` of an answer that sends by itself, slowly or in part."""
+    """The `Duplex` of a response that is sent slowly or in part."""
 
     def __init__(self, spoiling: Spoiling, outlives: Callable[[], bool]) -> None:
         super().__init__(spoiling.line)
         self._line, self._spoiling, self._outlives = spoiling.line, spoiling, outlives
         self._sending = threading.RLock()
 
-    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
+    def start(
+        self,
+        status_code: int,
+        headers: Headers = NO_FIELDS,
+        *,
+        reason: str | None = None,
+        ends: bool = False,
+    ) -> None:
         """Where the body is cut, the head is not the end, even if there is no body."""
+        ends_line = ends and self._spoiling.truncated is None
         with self._sending:
-            self._line.start(status_code, headers, ends=ends and self._spoiling.truncated is None)
+            self._line.start(status_code, headers, reason=reason, ends=ends_line)
             if ends or self._spoiling.is_cut:
                 self._cut()
 
@@ -281,16 +269,20 @@ class SpoiledDuplex(PassingDuplex):
             self._cut()
             self._line.finish(trailers)
 
-    def respond(
-        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
-    ) -> None:
+    def respond(self, response: Response) -> None:
+        """The Content-Length is that of the whole body. A response without a body is sent as ever."""
         with self._sending:
-            self.start(status_code, headers)
-            self.send(content)
-            self.finish(trailers)
-
-    def reset(self) -> None:
-        self._line.reset()
+            if not carries_body(self._spoiling.entry.request.method, response):
+                self._line.respond(response)
+                self._cut()
+                return
+            headers = response.headers
+            if not response.trailers.raw and headers.keys().isdisjoint(OF_FRAMING):
+                length = ("Content-Length", str(len(response.content)))
+                headers = Headers([*headers.raw, length])
+            self.start(response.status_code, headers, reason=response.reason)
+            self.send(response.content)
+            self.finish(response.trailers)
 
     def _cut(self) -> None:
         """Raise StoppedError once the response has been ended where it is to be cut."""

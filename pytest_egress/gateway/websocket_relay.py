@@ -123,12 +123,7 @@ def reply(response: Response, duplex: Duplex, conversation: Conversation) -> Non
     conversation.exchange.response = response
     conversation.count()
     with contextlib.suppress(ClientLeftError):
-        length = ("Content-Length", str(len(response.content)))
-        headers = [pair for pair in response.headers.raw if pair[0].lower() != "content-length"]
-        duplex.start(response.status_code, Headers([*headers, length]), ends=not response.content)
-        if response.content:
-            duplex.send(response.content)
-            duplex.finish()
+        duplex.respond(response)
 
 
 def copy_both_ways(ws: OpenWebSocket, server: OpenWebSocket) -> None:
@@ -322,11 +317,9 @@ class SocketDuplex:
         """A client sends none."""
         raise NotImplementedError
 
-    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
+    def start(self, status_code: int, headers: Headers = NO_FIELDS, **how: object) -> None:
         """A client sends none: the handshake has been made."""
         raise NotImplementedError
 
-    def respond(
-        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
-    ) -> None:
+    def respond(self, response: Response) -> None:
         raise NotImplementedError

@@ -115,9 +115,7 @@ def send_denial(response: Response, duplex: Duplex, conversation: Conversation) 
     """The response is the application's."""
     conversation.count()
     with contextlib.suppress(ClientLeftError):
-        duplex.start(response.status_code, response.headers)
-        duplex.send(response.content)
-        duplex.finish()
+        duplex.respond(response)
 
 
 def is_disconnect(value: object) -> bool:

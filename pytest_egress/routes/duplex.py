@@ -55,18 +55,28 @@ class Duplex(Protocol):
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
         """An interim response is 102 to 199 (RFC 9110 section 15.2). Nothing happens in HTTP/1.0."""
 
-    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
-        """The head is sent at once; after 101 in HTTP/1.1, bytes both ways follow. `ends`: no body, no trailers."""
+    def start(
+        self,
+        status_code: int,
+        headers: Headers = NO_FIELDS,
+        *,
+        reason: str | None = None,
+        ends: bool = False,
+    ) -> None:
+        """The head is sent at once; after 101 in HTTP/1.1, bytes both ways follow.
+
+        Args:
+            reason: The reason phrase; None is the registered one.
+            ends: Whether there is no body and there are no trailers.
+        """
 
     def send(self, data: bytes) -> None:
         """The call waits while the client takes nothing."""
 
     def finish(self, trailers: Headers = NO_FIELDS) -> None: ...
 
-    def respond(
-        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
-    ) -> None:
-        """Do what `start`, `send` and `finish` do in one write, where that is possible."""
+    def respond(self, response: Response) -> None:
+        """Send a response whose body is no stream, or is not sent at all: in one write, where that is possible."""
 
     def reset(self) -> None:
         """Break the response off, so that the client sees an error: RST_STREAM in HTTP/2, RST in HTTP/1.1."""

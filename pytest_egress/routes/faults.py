@@ -383,6 +383,7 @@ class FaultPlan:
     Attributes:
         answer: The answer within them, or None.
         fault: The outermost.
+        delays: Those that have its first byte come later, the outermost first.
         end: The one in place of an answer, or after it.
         cut: The one that cuts the bytes that are sent.
         slow: The one that limits their rate.
@@ -391,6 +392,7 @@ class FaultPlan:
 
     answer: Any
     fault: Fault | None
+    delays: tuple[Delayed, ...]
     end: End | None
     cut: Truncated | None
     slow: Throttled | None
@@ -401,13 +403,14 @@ class FaultPlan:
 def plan(answer: Any) -> FaultPlan:
     """A function of seconds is called now. It may raise, or return no seconds, which raises too."""
     faults, within = layers(answer)
+    delays = tuple(fault for fault in faults if isinstance(fault, Delayed))
     end = next((fault for fault in faults if isinstance(fault, End)), None)
     cuts = [fault for fault in faults if isinstance(fault, Truncated)]
     cut = min(cuts, key=lambda fault: fault.after, default=None)
     throttled = [fault for fault in faults if isinstance(fault, Throttled)]
     slow = min(throttled, key=lambda fault: fault.bytes_per_second, default=None)
     shape = Shape(
-        delay=sum(drawn(fault.seconds, fault) for fault in faults if isinstance(fault, Delayed)),
+        delay=sum(drawn(fault.seconds, fault) for fault in delays),
         rate=slow.bytes_per_second if slow else math.inf,
         limit=cut.after if cut else None,
         resets=cut is not None and cut.reset,
@@ -418,6 +421,7 @@ def plan(answer: Any) -> FaultPlan:
     return FaultPlan(
         answer=None if within is UNSET else within,
         fault=faults[0] if faults else None,
+        delays=delays,
         end=end,
         cut=cut,
         slow=slow,

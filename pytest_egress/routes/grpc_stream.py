@@ -33,7 +33,7 @@ from pytest_egress.traffic.grpc import (
     metadata_fields,
     status_fields,
 )
-from pytest_egress.traffic.messages import Headers, shown
+from pytest_egress.traffic.messages import Headers, Response, shown
 
 MESSAGES: Final = "messages of gRPC"
 MESSAGE_BYTES: Final = 640  # what an empty one takes: protobuf gives each an arena of its own
@@ -215,7 +215,15 @@ class CallStream:
             with contextlib.suppress(ClientLeftError):
                 if self._last is not None:
                     head, message = self._last
-                    self._duplex.respond(200, Headers(head), message, Headers(fields))
+                    self._duplex.respond(
+                        Response.received(
+                            200,
+                            Headers(head),
+                            reason="OK",
+                            content=message,
+                            trailers=Headers(fields),
+                        )
+                    )
                 elif self._head_sent:
                     self._duplex.finish(Headers(fields))
                 else:  # "Trailers-Only"

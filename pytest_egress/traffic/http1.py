@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from email.utils import formatdate
+from functools import lru_cache
 from typing import Any, Final
 
 import h11
@@ -38,6 +40,7 @@ from pytest_egress.traffic.messages import (
 ABSOLUTE_FORM: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/?#]*))?(.*)")
 """RFC 9112 section 3.2.2."""
 
+OF_FRAMING: Final = ("content-length", "transfer-encoding")
 CLOSED: Final = (b"Connection", b"close")
 KEPT_ALIVE: Final = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=15")]
 """Announces a shorter idle time than the gateway's own (`connections.IDLE_SECONDS`). Clients that read it (Node.js,
@@ -215,22 +218,27 @@ class Http1:
             return self._plain.is_answered
         return self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
 
-    def send(self, response: Response, method: str, date: str) -> Iterator[bytes]:
-        """Yield the bytes of a response, piece by piece; those of its head only where that has not been sent alone.
+    def whole(self, response: Response, method: str, date: str) -> Iterator[bytes]:
+        """Yield the bytes of a response whose body is no stream, or is not sent: the response to a HEAD has none.
 
-        An exception of its stream is not caught. The response to a HEAD has no body. `date` is the Date field (RFC 9110
-        section 6.6.1).
+        `date` is the Date field (RFC 9110 section 6.6.1).
         """
         if (plain := self.plain_answer(response, date)) is not None:
             yield plain
             return
-        stream, bodiless = response.stream, not carries_body(method, response)
-        head = b"" if self.has_answered else self.head(response, date, framed=stream is None)
-        if stream is None or bodiless:
-            yield from self._send_content(head, b"" if bodiless else response.content)
+        has_body = carries_body(method, response)
+        content, trailers = (response.content, response.trailers) if has_body else (b"", NO_FIELDS)
+        framed = response.stream is None and not trailers.raw
+        head = self.head(response, date, framed=framed)
+        with self._lock:
+            pieces = self._h11.send_with_data_passthrough(h11.Data(data=content)) if content else []
+        end = self.end(trailers)
+        if len(content) <= READ_BYTES:
+            yield b"".join([head, *(pieces or []), end])  # one write, one TLS record
         else:
             yield head
-            yield from self._send_stream(stream, response)
+            yield from pieces or []
+            yield end
 
     def plain_answer(self, response: Response, date: str) -> bytes | None:
         """None where the request or the response is not plain: h11 has to make the bytes, by `send`."""
@@ -238,7 +246,9 @@ class Http1:
             plain = self._plain
             if plain is None or not plain.has_ended or plain.is_answered:
                 return None
-            if response.stream is not None or len(response.content) > READ_BYTES:
+            if response.stream is not None or response.trailers.raw:
+                return None
+            if len(response.content) > READ_BYTES:
                 return None
             code, reason, size = response.status_code, response.reason, len(response.content)
             head = plain_head(code, reason, response.headers.raw, size, date, KEPT_ALIVE_LINES)
@@ -247,7 +257,7 @@ class Http1:
 
     def head(self, response: Response, date: str, *, framed: bool = False) -> bytes:
         """The head says whether the connection stays open. With `framed`, the body is `response.content`."""
-        headers = response_fields(response, date, framed=framed)
+        headers = raw_fields(sent_fields(response, date, framed=framed))
         said = {"connection", "keep-alive"} & {*response.headers}
         if not said and not self.is_read:  # the next request is not known to follow
             headers.append(CLOSED)
@@ -276,22 +286,6 @@ class Http1:
     def _encoded(self, event: h11.Event) -> bytes:
         with self._lock:
             return self._h11.send(event) or b""
-
-    def _send_stream(self, stream: Iterable[bytes], response: Response) -> Iterator[bytes]:
-        for chunk in as_stated(stream, response):
-            yield self.piece(chunk)
-        yield self.end(response.last_trailers())
-
-    def _send_content(self, head: bytes, content: bytes) -> Iterator[bytes]:
-        with self._lock:
-            pieces = self._h11.send_with_data_passthrough(h11.Data(data=content)) if content else []
-        end = self._encoded(h11.EndOfMessage())
-        if len(content) <= READ_BYTES:
-            yield b"".join([head, *(pieces or []), end])  # one write, one TLS record
-        else:
-            yield head
-            yield from pieces or []
-            yield end
 
     def next_request(self) -> bool:
         """False where the connection cannot have another request."""
@@ -322,7 +316,7 @@ class Http1:
         """The response closes the connection; b"" where none can be sent any more."""
         if self.has_answered:
             return b""
-        return b"".join(self.send(response, "GET", date))
+        return b"".join(self.whole(response, "GET", date))
 
 
 def raise_fault(fault: HeadFault | None) -> None:
@@ -368,17 +362,23 @@ def with_host(raw: list[tuple[bytes, bytes]], host: str) -> list[tuple[bytes, by
     return [(b"Host", value), *(pair for pair in raw if pair[0].lower() != b"host")]
 
 
-def response_fields(response: Response, date: str, *, framed: bool) -> list[tuple[bytes, bytes]]:
+def sent_fields(response: Response, date: str, *, framed: bool) -> Headers:
     """The fields to send: those of the response, Date, and Content-Length where the body's length is known."""
-    headers = raw_fields(response.headers)
+    headers = [*response.headers.raw]
     names = {name.lower() for name, _ in headers}
-    if b"date" not in names:
-        headers.append((b"Date", date.encode()))
-    framed = framed and not names & {b"content-length", b"transfer-encoding"}
-    length = response.content_length
-    if framed and response.status_code not in NO_BODY and length is not None:
-        headers.append((b"Content-Length", b"%d" % length))
-    return headers
+    if "date" not in names:
+        headers.append(("Date", date))
+    if framed and response.status_code not in NO_BODY and names.isdisjoint(OF_FRAMING):
+        length = response.content_length
+        if length is not None:
+            headers.append(("Content-Length", str(length)))
+    return Headers(headers)
+
+
+@lru_cache(maxsize=1)
+def http_date(second: int) -> str:
+    """The value of a Date field (RFC 9110 section 6.6.1), cached, since it changes once a second."""
+    return formatdate(second, usegmt=True)
 
 
 def as_stated(stream: Iterable[bytes], response: Response) -> Iterator[bytes]:

@@ -34,10 +34,10 @@ from pytest_egress.traffic.fields import (
     size_of,
 )
 from pytest_egress.traffic.heads import fault_in_http2
-from pytest_egress.traffic.http1 import percent_encoded, response_fields
+from pytest_egress.traffic.http1 import percent_encoded
 from pytest_egress.traffic.http2_ends import ClientEnds, KeepingDecoder
 from pytest_egress.traffic.http2_errors import told
-from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, shown
+from pytest_egress.traffic.messages import NO_FIELDS, Headers, shown
 
 MAX_STREAMS: Final = 100  # at once, of a connection: what h2, nginx and Go's server allow at least
 MAX_FRAME_BYTES: Final = 16_384  # the default of the RFC; a larger one gained nothing
@@ -434,7 +434,3 @@ def reset_text(event: h2.events.StreamReset) -> str:
 
 def ended_text(error: h2.exceptions.ProtocolError) -> str:
     return f"the stream has ended: {told(error)}"
-
-
-def response_headers(response: Response, date: str, *, framed: bool) -> Headers:
-    return fields(response_fields(response, date, framed=framed))

@@ -689,12 +689,13 @@ class Response:
         reason: str,
         content: bytes | None = None,
         stream: Iterable[bytes] | None = None,
+        trailers: Headers = NO_FIELDS,
         made: MadeBody | None = None,
     ) -> Response:
         """A response as another server sent it, without the checks of what a handler may answer."""
         response = cls(content=content, stream=stream)
         response.status_code, response.headers, response.is_received = status_code, headers, True
-        response._made = made
+        response.trailers, response._made = trailers, made
         response._phrase = status_code, reason
         return response
 

@@ -42,17 +42,22 @@ class FakeDuplex:
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback)
 
-    def respond(
-        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
-    ) -> None:
-        self.start(status_code, headers)
-        self.send(content)
-        self.finish(trailers)
+    def respond(self, response: Response) -> None:
+        self.start(response.status_code, response.headers)
+        self.send(response.content)
+        self.finish(response.trailers)
 
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
         self._send((status_code, dict(headers)))
 
-    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
+    def start(
+        self,
+        status_code: int,
+        headers: Headers = NO_FIELDS,
+        *,
+        reason: str | None = None,
+        ends: bool = False,
+    ) -> None:
         self._send((status_code, dict(headers), *(["ends"] if ends else [])))
 
     def send(self, data: bytes) -> None:
@@ -66,10 +71,6 @@ class FakeDuplex:
 
     broken_by = ""
     has_begun = False
-
-    def send_head(self, response: Response) -> None:
-        self.has_begun = True
-        self._send((response.status_code, dict(response.headers)))
 
     def abort(self, why: str) -> None:
         self.sent.append(("abort", why))
@@ -96,3 +97,8 @@ class FakeDuplex:
 def coming_body(duplex: FakeDuplex, expected: int | None = None) -> Body:
     """A body that comes from a duplex, without a limit of what is kept."""
     return Body(duplex, Account(), expected)
+
+
+def whole(content: bytes, headers: Headers = NO_FIELDS, trailers: Headers = NO_FIELDS) -> Response:
+    """A response that `Duplex.respond` sends."""
+    return Response.received(200, headers, reason="OK", content=content, trailers=trailers)

@@ -15,7 +15,7 @@ from pytest_egress.routes.faults import End
 from pytest_egress.routes.grpc import GrpcServer
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.grpc import GrpcCall, MessageBuffer, frame, status_in
-from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request
+from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
 
@@ -57,17 +57,22 @@ class CallDuplex:
             callback()
         return lambda: self._callbacks.remove(callback)
 
-    def respond(
-        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
-    ) -> None:
-        self.start(status_code, headers)
-        self.send(content)
-        self.finish(trailers)
+    def respond(self, response: Response) -> None:
+        self.start(response.status_code, response.headers)
+        self.send(response.content)
+        self.finish(response.trailers)
 
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
         raise AssertionError("gRPC has no interim responses")
 
-    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
+    def start(
+        self,
+        status_code: int,
+        headers: Headers = NO_FIELDS,
+        *,
+        reason: str | None = None,
+        ends: bool = False,
+    ) -> None:
         self._check()
         assert self.head is None
         assert status_code == 200

@@ -18,7 +18,7 @@ from pytest_egress.routes.duplex import ClientLeftError, DuplexAnswer
 from pytest_egress.routes.faults import End
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.fields import raw_fields
-from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request
+from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response
 
 
 class SocketDuplex:
@@ -53,17 +53,22 @@ class SocketDuplex:
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         raise NotImplementedError
 
-    def respond(
-        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
-    ) -> None:
-        self.start(status_code, headers)
-        self.send(content)
-        self.finish(trailers)
+    def respond(self, response: Response) -> None:
+        self.start(response.status_code, response.headers)
+        self.send(response.content)
+        self.finish(response.trailers)
 
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
         raise NotImplementedError
 
-    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
+    def start(
+        self,
+        status_code: int,
+        headers: Headers = NO_FIELDS,
+        *,
+        reason: str | None = None,
+        ends: bool = False,
+    ) -> None:
         self.started = status_code
         kind = h11.InformationalResponse if status_code == 101 else h11.Response
         self._send(self._http.send(kind(status_code=status_code, headers=raw_fields(headers))))

@@ -149,7 +149,7 @@ def test_what_has_been_sent_so_far_can_be_read_while_more_is_made(stage: Stage) 
 def test_a_response_that_is_too_long_to_keep_is_sent_and_cannot_be_read(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_egress.gateway.answering.MAX_MADE_BYTES", 8)
+    monkeypatch.setattr("pytest_egress.gateway.sending.MAX_MADE_BYTES", 8)
     route = stage.http(ADDRESS, yields)
     again = stage.http(ADDRESS, lambda request: route.calls[0].response, path="/again")
     assert got(stage, "1.1") == SECRET

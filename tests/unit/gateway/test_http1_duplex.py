@@ -16,6 +16,7 @@ import pytest
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Headers, Request
+from tests.support.duplexes import whole as response_of
 from tests.support.stage import (
     ADDRESS,
     MEGABYTE,
@@ -264,7 +265,7 @@ def test_interim_responses_precede_the_response(stage: Stage) -> None:
 
 def test_a_whole_response_is_sent_with_its_trailers(stage: Stage) -> None:
     def answer(duplex: Duplex) -> None:
-        duplex.respond(200, Headers({"X-A": "b"}), b"hey", Headers({"X-Sum": "2"}))
+        duplex.respond(response_of(b"hey", Headers({"X-A": "b"}), Headers({"X-Sum": "2"})))
 
     stage.https("api.test", Functional(answer))
     reply = ask(stage.tls())

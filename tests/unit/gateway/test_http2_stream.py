@@ -12,6 +12,7 @@ import trustme
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Headers, Request, Response
+from tests.support.duplexes import whole as response_of
 from tests.support.http2_client import Http2Client
 from tests.support.stage import SECONDS, Stage, client_context, eventually
 
@@ -90,7 +91,9 @@ def test_interim_responses_come_before_the_response_alone(
 def test_a_whole_response_arrives_whatever_room_there_is_for_it(
     stage: Stage, client: Http2Client, content: bytes, trailers: Headers
 ) -> None:
-    serve(stage, lambda duplex: duplex.respond(200, Headers({"X-A": "b"}), content, trailers))
+    serve(
+        stage, lambda duplex: duplex.respond(response_of(content, Headers({"X-A": "b"}), trailers))
+    )
     answer = client.ask()
     assert (answer.status, answer.body) == (200, content)
     assert (answer.headers["x-a"], "date" in answer.headers) == ("b", True)

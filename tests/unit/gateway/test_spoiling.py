@@ -27,9 +27,10 @@ from pytest_egress.routes.faults import (
     throttled,
     truncated,
 )
-from pytest_egress.traffic.messages import Headers
+from pytest_egress.traffic.messages import Headers, Response
 from tests.support.attempts import exchange
 from tests.support.duplexes import FakeDuplex
+from tests.support.duplexes import whole as response_of
 
 FAST = 1e9
 
@@ -89,11 +90,11 @@ def test_what_is_sent_by_itself_is_cut_at_the_byte() -> None:
 def test_the_end_is_never_sent_even_of_a_body_that_is_shorter() -> None:
     whole, empty = Spoiled(truncated({}, 100)), Spoiled(truncated({}, 100))
     with pytest.raises(StoppedError):
-        whole.spoiled().respond(200, Headers(), b"four")
+        whole.spoiled().respond(Response(content=b"four"))
     with pytest.raises(StoppedError):
         empty.spoiled().start(200, ends=True)
     why = f"{whole.spoiling.truncated} has ended its connection"
-    assert whole.duplex.sent == [(200, {}), b"four", ("reset stream", why)]
+    assert whole.duplex.sent == [(200, {"content-length": "4"}), b"four", ("reset stream", why)]
     assert empty.duplex.sent == [(200, {}), ("reset stream", why)]
 
 
@@ -110,7 +111,7 @@ def test_whatever_else_a_duplex_does_it_does_as_ever() -> None:
     spoiled, left = scene.spoiled(), list[bool]()
     spoiled.on_disconnect(lambda: left.append(True))
     spoiled.send_interim(103)
-    spoiled.respond(200, Headers(), b"four", Headers({"x": "1"}))
+    spoiled.respond(response_of(b"four", Headers(), Headers({"x": "1"})))
     spoiled.reset()
     assert spoiled.receive() == b""
     assert not spoiled.trailers

@@ -39,7 +39,7 @@ def read(pieces: Iterable[bytes]) -> Found:
                 if piece is None:
                     break
                 found.append((head, body, list(http.trailers.raw)))
-                b"".join(http.send(answer(), head.method, "now"))
+                b"".join(http.whole(answer(), head.method, "now"))
                 head, body = None, b""
                 if not http.next_request():
                     return found, False

@@ -138,7 +138,7 @@ def story(data: bytes, response: Response, reads: int, *, begins: bool) -> Itera
         yield http.awaited(), http.has_answered, http.closed, http.has_begun
         if begins:
             yield http.interim(103, Headers({"Link": "a"}))
-        yield b"".join(http.send(response, head.method, "now"))
+        yield b"".join(http.whole(response, head.method, "now"))
         yield http.has_answered, http.next_request(), http.has_begun, http.waiting
         yield http.left_over
         http.receive(GET)
@@ -202,7 +202,7 @@ def test_a_plain_request_and_its_plain_answer_never_reach_h11(data: bytes) -> No
             assert head is not None
             while http.read_piece():
                 pass
-            sent = b"".join(http.send(Response(json={"ok": True}), head.method, "now"))
+            sent = b"".join(http.whole(Response(json={"ok": True}), head.method, "now"))
             assert sent.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
             assert sent.endswith(b"}")
             assert http.next_request()
