@@ -24,9 +24,9 @@ from pytest_egress.gateway.authority import Authority
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import decide, nearest_by_address
-from pytest_egress.traffic.dns import Resolver
+from pytest_egress.traffic.dns.resolver import Resolver
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Response
+from pytest_egress.traffic.http.messages import Response
 
 TRIES: Final = 5  # of which the least counts: what else runs only adds
 HUNDREDS: Final = (100, 1000, 10_000)

@@ -101,10 +101,10 @@ if TYPE_CHECKING:
         TcpConnection as TcpConnection,
         TlsFailure as TlsFailure,
     )
-    from pytest_egress.traffic.events import Event as Event
-    from pytest_egress.traffic.forms import FormFile as FormFile, MultiDict as MultiDict
+    from pytest_egress.traffic.http.events import Event as Event
+    from pytest_egress.traffic.http.forms import FormFile as FormFile, MultiDict as MultiDict
     from pytest_egress.traffic.grpc import GrpcCall as GrpcCall
-    from pytest_egress.traffic.messages import (
+    from pytest_egress.traffic.http.messages import (
         UNSET as UNSET,
         Headers as Headers,
         Request as Request,
@@ -136,10 +136,10 @@ _NAMES = {
     "targets.readiness": "http_ok log_line port_open",
     "targets.results": "CompletedContainer",
     "traffic.entries": "DnsQuery Exchange Mail PacketAttempt TcpConnection TlsFailure",
-    "traffic.events": "Event",
-    "traffic.forms": "FormFile MultiDict",
+    "traffic.http.events": "Event",
+    "traffic.http.forms": "FormFile MultiDict",
     "traffic.grpc": "GrpcCall",
-    "traffic.messages": "UNSET Headers Request Response",
+    "traffic.http.messages": "UNSET Headers Request Response",
     "traffic.websocket": "WebSocketMessage",
 }
 """The public names by module. `__getattr__` imports a module at the first use of one of its names."""

@@ -44,9 +44,9 @@ from pytest_egress.targets.plan import Plan, plan
 from pytest_egress.targets.readiness import Strategy, strategies
 from pytest_egress.targets.results import CompletedContainer, check_result
 from pytest_egress.traffic.address import Address, parse_address
-from pytest_egress.traffic.dns_answers import RecordTexts
+from pytest_egress.traffic.dns.answers import RecordTexts
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection
-from pytest_egress.traffic.messages import UNSET, Request, shown
+from pytest_egress.traffic.http.messages import UNSET, Request, shown
 
 CONTAINER_NAME: Final = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]*")  # or an id; Docker's own rule
 AnyContainer = TypeVar("AnyContainer", bound=Container)

@@ -70,9 +70,9 @@ from pytest_egress.routes.table import (
 )
 from pytest_egress.routes.turns import takes_what_comes
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.fields import Head
 from pytest_egress.traffic.grpc import is_grpc
-from pytest_egress.traffic.messages import (
+from pytest_egress.traffic.http.head import Head
+from pytest_egress.traffic.http.messages import (
     Headers,
     Request,
     Response,

@@ -19,7 +19,7 @@ from pytest_egress.base.choices import alternatives
 from pytest_egress.gateway.leaves import Leaves
 from pytest_egress.gateway.raw_socket import TlsSocket
 from pytest_egress.routes.certificates import USUAL, Presented
-from pytest_egress.traffic.clienthello import X25519, parse_client_hello
+from pytest_egress.traffic.tls.hello import X25519, parse_client_hello
 
 if TYPE_CHECKING:
     import trustme

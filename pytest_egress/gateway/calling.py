@@ -23,7 +23,7 @@ from pytest_egress.routes.faults import Fault, layers, with_answer
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.grpc import Code, is_grpc
-from pytest_egress.traffic.messages import UNSET, Response, Unset
+from pytest_egress.traffic.http.messages import UNSET, Response, Unset
 
 SOON_SECONDS: Final = 0.25  # for the next piece of a call of gRPC that gets no answer
 

@@ -29,7 +29,7 @@ from pytest_egress.routes.answers import (
 )
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import Fault, layers, with_answer
-from pytest_egress.traffic.messages import UNSET, Request, Response, shown
+from pytest_egress.traffic.http.messages import UNSET, Request, Response, shown
 
 AT_ONCE: Final = frozenset({dict, list, str, bytes, int, tuple, type(None)})
 """The types of answers that nobody has to await."""

@@ -34,8 +34,8 @@ from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
 from pytest_egress.routes.faults import End, Fault, Raw, Silence, drawn, with_answer
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.entries import UNREADABLE_WEBSOCKET, Exchange
-from pytest_egress.traffic.made_body import MESSAGES, MadeBody, never
-from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, reason_phrase
+from pytest_egress.traffic.http.made_body import MESSAGES, MadeBody, never
+from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Response, reason_phrase
 
 
 class Call:

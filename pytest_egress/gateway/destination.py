@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from pytest_egress.routes.certificates import USUAL, Presented
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.traffic.clienthello import ClientHello, client_of
-from pytest_egress.traffic.messages import TlsInfo
+from pytest_egress.traffic.http.messages import TlsInfo
+from pytest_egress.traffic.tls.hello import ClientHello, client_of
 
 
 class Destination(NamedTuple):

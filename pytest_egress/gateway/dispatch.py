@@ -48,7 +48,7 @@ from pytest_egress.routes.table import (
     opening,
     presenting_route,
 )
-from pytest_egress.traffic.clienthello import X25519
+from pytest_egress.traffic.tls.hello import X25519
 
 FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
 REJECTION_SECONDS: Final = (

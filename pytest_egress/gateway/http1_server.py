@@ -26,9 +26,9 @@ from pytest_egress.gateway.tls import record_silence
 from pytest_egress.gateway.tls_failures import broken_after_handshake
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import UNREADABLE, Exchange
-from pytest_egress.traffic.fields import MAX_HEADER_BYTES, Head
-from pytest_egress.traffic.http1 import Http1, http_date
-from pytest_egress.traffic.messages import Response
+from pytest_egress.traffic.http.head import MAX_HEADER_BYTES, Head
+from pytest_egress.traffic.http.http1 import Http1, http_date
+from pytest_egress.traffic.http.messages import Response
 from pytest_egress.traffic.redaction import masked_text
 from pytest_egress.traffic.websocket import asks_for_websocket
 

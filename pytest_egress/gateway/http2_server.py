@@ -37,7 +37,7 @@ from pytest_egress.gateway.tls import record_silence
 from pytest_egress.gateway.tls_failures import broken_after_handshake
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import BEGAN_HTTP2, UNREADABLE
-from pytest_egress.traffic.http2 import (
+from pytest_egress.traffic.http.http2 import (
     Asked,
     BodyCame,
     Came,
@@ -47,7 +47,7 @@ from pytest_egress.traffic.http2 import (
     Unreadable,
     WasReset,
 )
-from pytest_egress.traffic.messages import Response, cut
+from pytest_egress.traffic.http.messages import Response, cut
 from pytest_egress.traffic.redaction import masked_text
 
 CLOSED: Final = "the client closed the connection"

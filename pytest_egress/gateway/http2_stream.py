@@ -34,10 +34,10 @@ from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.ledger.windows import Activity, AttemptContext
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.traffic.fields import Head, carries_body
-from pytest_egress.traffic.http1 import http_date, sent_fields
-from pytest_egress.traffic.http2 import Http2
-from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response
+from pytest_egress.traffic.http.head import Head, carries_body
+from pytest_egress.traffic.http.http1 import http_date, sent_fields
+from pytest_egress.traffic.http.http2 import Http2
+from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Response
 
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, CANCEL = 0, 1, 2, 8
 """Codes of RST_STREAM (RFC 9113 section 7)."""

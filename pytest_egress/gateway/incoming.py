@@ -14,8 +14,8 @@ from pytest_egress.routes.faults import Fault
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import NearMiss
 from pytest_egress.traffic.entries import Exchange, Outcome
-from pytest_egress.traffic.fields import Head
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.head import Head
+from pytest_egress.traffic.http.messages import Request, Response
 
 
 class Ruling(NamedTuple):

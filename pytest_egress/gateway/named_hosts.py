@@ -7,8 +7,8 @@ from functools import lru_cache
 from pytest_egress.errors import AddressError
 from pytest_egress.gateway.incoming import Incoming
 from pytest_egress.traffic.address import is_ip_address, normalise_host
-from pytest_egress.traffic.fields import Head, split_authority
-from pytest_egress.traffic.messages import Request, host_port, shown
+from pytest_egress.traffic.http.head import Head, split_authority
+from pytest_egress.traffic.http.messages import Request, host_port, shown
 from pytest_egress.traffic.redaction import masked_authority
 
 

@@ -27,16 +27,7 @@ from pytest_egress.routes.table import (
     name_routes,
     nearest_by_name,
 )
-from pytest_egress.traffic.dns import (
-    Answer,
-    Question,
-    Resolver,
-    reversed_address,
-    tcp_frame,
-    tcp_frames,
-    without_service,
-)
-from pytest_egress.traffic.dns_answers import (
+from pytest_egress.traffic.dns.answers import (
     ANY_TYPE,
     LAME,
     NO_ADDRESS,
@@ -47,8 +38,17 @@ from pytest_egress.traffic.dns_answers import (
     Record,
     Resolution,
 )
+from pytest_egress.traffic.dns.resolver import (
+    Answer,
+    Question,
+    Resolver,
+    reversed_address,
+    tcp_frame,
+    tcp_frames,
+    without_service,
+)
+from pytest_egress.traffic.dns.searchlist import mark_searches
 from pytest_egress.traffic.entries import DnsQuery
-from pytest_egress.traffic.searchlist import mark_searches
 
 NAMES_PORT: Final = 53  # of DNS, over UDP and TCP (RFC 1035, section 4.2)
 UNDECLARED: Final = 'no route names it, so by dns="strict" it does not exist'

@@ -13,7 +13,7 @@ from pytest_egress.gateway.names import NAMES_PORT, Names
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Claim, Recorder
 from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.routes.table import claimed, keyed_on
-from pytest_egress.traffic.dns import why_no_query
+from pytest_egress.traffic.dns.resolver import why_no_query
 from pytest_egress.traffic.entries import NO_HTTP3, NO_QUIC, UDP_HEADER_BYTES, PacketAttempt
 from pytest_egress.traffic.packets import Packet, parse_packets
 

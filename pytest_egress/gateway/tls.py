@@ -18,13 +18,13 @@ from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.raw_socket import TlsSocket
 from pytest_egress.gateway.tls_failures import silent_after_handshake
 from pytest_egress.traffic.address import normalise_host
-from pytest_egress.traffic.clienthello import (
+from pytest_egress.traffic.http.messages import TlsInfo
+from pytest_egress.traffic.tls.hello import (
     MAX_HELLO_BYTES,
     ClientHello,
     bytes_needed,
     parse_client_hello,
 )
-from pytest_egress.traffic.messages import TlsInfo
 
 HANDSHAKE_SECONDS: Final = 10.0  # for a whole ClientHello, and as long again for the handshake
 

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from pytest_egress.routes.certificates import ISSUED_ELSEWHERE, TLS_VERSIONS, USUAL, Presented
 from pytest_egress.routes.route import REJECTED
-from pytest_egress.traffic.clienthello import (
+from pytest_egress.traffic.entries import server_of
+from pytest_egress.traffic.tls.hello import (
     SESSION_TICKET,
     SUPPORTED_VERSIONS,
     ClientHello,
     is_grease,
 )
-from pytest_egress.traffic.entries import server_of
 
 STATUS_REQUEST_V2, SIGNED_TIMESTAMPS, ENCRYPT_THEN_MAC = 17, 18, 22
 RECORD_SIZE_LIMIT, DELEGATED_CREDENTIAL = 28, 34

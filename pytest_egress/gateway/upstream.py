@@ -18,7 +18,7 @@ from pytest_egress.gateway.upstream_body import Content, Interim, UpstreamBody
 from pytest_egress.gateway.upstream_http1 import Http1Body
 from pytest_egress.routes.answers import Connectable
 from pytest_egress.traffic.grpc import is_grpc
-from pytest_egress.traffic.messages import Request, Response, host_port
+from pytest_egress.traffic.http.messages import Request, Response, host_port
 
 CONNECT_SECONDS: Final = 5.0
 

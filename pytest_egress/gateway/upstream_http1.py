@@ -17,14 +17,14 @@ from pytest_egress.gateway.upstream_body import (
     outgoing_fields,
     target_of,
 )
-from pytest_egress.traffic.fields import (
+from pytest_egress.traffic.http.head import (
     MAX_HEADER_BYTES,
     end_to_end,
     fields,
     raw_fields,
     without,
 )
-from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response
+from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Request, Response
 
 
 class Http1Body(UpstreamBody):

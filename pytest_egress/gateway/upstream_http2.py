@@ -32,10 +32,21 @@ from pytest_egress.gateway.upstream_body import (
     outgoing_fields,
     target_of,
 )
-from pytest_egress.traffic.fields import MAX_HEADER_BYTES, end_to_end, fields, raw_fields, without
-from pytest_egress.traffic.http2_errors import told
-from pytest_egress.traffic.http2_frames import GOAWAY, HEAD_BYTES, FrameCutter, FrameTooLongError
-from pytest_egress.traffic.messages import Headers, Request, Response, reason_phrase, shown
+from pytest_egress.traffic.http.head import (
+    MAX_HEADER_BYTES,
+    end_to_end,
+    fields,
+    raw_fields,
+    without,
+)
+from pytest_egress.traffic.http.http2_errors import told
+from pytest_egress.traffic.http.http2_frames import (
+    GOAWAY,
+    HEAD_BYTES,
+    FrameCutter,
+    FrameTooLongError,
+)
+from pytest_egress.traffic.http.messages import Headers, Request, Response, reason_phrase, shown
 from pytest_egress.traffic.redaction import masked_text
 
 STREAM: Final = (

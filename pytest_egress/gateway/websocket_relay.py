@@ -28,13 +28,13 @@ from pytest_egress.ledger.refusals import failed_upstream_body
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.open_websocket import OpenWebSocket
 from pytest_egress.routes.websocket import opened, refusal_of
-from pytest_egress.traffic.fields import (
+from pytest_egress.traffic.http.head import (
     MAX_HEADER_BYTES,
     end_to_end,
     fields,
     raw_fields,
 )
-from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response
+from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Request, Response
 from pytest_egress.traffic.websocket import (
     BAD_GATEWAY,
     BROKEN_OFF,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pytest_egress.errors import AddressError
 from pytest_egress.routes.kinds import BLOCK, INTERCEPT_TCP, Kind
 from pytest_egress.traffic.address import parse_address
-from pytest_egress.traffic.dns import reversed_address
-from pytest_egress.traffic.dns_answers import RECORD_EXAMPLES
+from pytest_egress.traffic.dns.answers import RECORD_EXAMPLES
+from pytest_egress.traffic.dns.resolver import reversed_address
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection, TlsFailure
 from pytest_egress.traffic.grpc import GrpcCall, registering
-from pytest_egress.traffic.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
+from pytest_egress.traffic.http.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
 
 
 def remedy(entry: Entry) -> str:

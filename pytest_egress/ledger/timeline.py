@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
-from pytest_egress.traffic.messages import SHOWN_TARGET, cut
+from pytest_egress.traffic.http.messages import SHOWN_TARGET, cut
 from pytest_egress.traffic.redaction import masked_text
 
 SHOWN_ENTRIES: Final = 200  # its first and last hundred

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from pytest_egress.routes.faults import ConnectFault, Fault, check_fault, is_maker, layers
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.address import MAX_PORT
-from pytest_egress.traffic.dns_answers import NamesAnswer
-from pytest_egress.traffic.messages import (
+from pytest_egress.traffic.dns.answers import NamesAnswer
+from pytest_egress.traffic.http.messages import (
     NO_BODY,
     SCHEME_PORTS,
     UNSET,

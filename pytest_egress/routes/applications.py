@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pytest_egress.traffic.messages import NO_BODY, Headers, Response
+from pytest_egress.traffic.http.messages import NO_BODY, Headers, Response
 
 App = Callable[..., Any]
 

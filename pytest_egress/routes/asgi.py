@@ -25,8 +25,8 @@ from pytest_egress.base.loops import END_SECONDS, LoopThread, Reads, Running, Sh
 from pytest_egress.routes.answers import HEAD_SECONDS, AnsweredError, Application, Begin, takes
 from pytest_egress.routes.applications import App, answer_of, declared_length, is_async, name_of
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.fields import end_to_end, raw_value
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.head import end_to_end, raw_value
+from pytest_egress.traffic.http.messages import Request, Response
 
 RAISE_SECONDS: Final = 0.05  # for an application to raise after its last message, as Starlette's do
 LEAVE_SECONDS: Final = 1.0  # between http.disconnect and the cancellation

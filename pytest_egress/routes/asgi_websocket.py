@@ -29,7 +29,7 @@ from pytest_egress.routes.asgi import (
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.open_websocket import OpenWebSocket
 from pytest_egress.routes.websocket import opened, refusal_of
-from pytest_egress.traffic.messages import Headers, Request, Response
+from pytest_egress.traffic.http.messages import Headers, Request, Response
 from pytest_egress.traffic.websocket import (
     BROKEN_OFF,
     NO_CODE,

@@ -23,8 +23,8 @@ from pytest_egress.routes.name_answers import check_cname, check_declared, check
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.routes.turns import parts_of
 from pytest_egress.traffic.address import Address, parse_address
-from pytest_egress.traffic.dns_answers import NO_RECORDS, RECORD_EXAMPLES, Records
-from pytest_egress.traffic.messages import shown
+from pytest_egress.traffic.dns.answers import NO_RECORDS, RECORD_EXAMPLES, Records
+from pytest_egress.traffic.http.messages import shown
 
 OWN_OPTIONS: Final = ("times", "optional", "name")
 ClientCertificate = Literal["request", "require"]

@@ -13,7 +13,7 @@ from pytest_egress.base.account import Account
 from pytest_egress.routes.answers import Application
 from pytest_egress.routes.faults import End
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response
+from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Request, Response
 
 
 class ClientLeftError(ConnectionError):

@@ -22,7 +22,7 @@ from pytest_egress.base.loops import LoopThread, SharedLoop
 from pytest_egress.routes.duplex import Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.grpc_threads import OverError
 from pytest_egress.traffic.grpc import Code, GrpcCall, is_grpc, registering, status_head
-from pytest_egress.traffic.messages import Request, Response, shown
+from pytest_egress.traffic.http.messages import Request, Response, shown
 
 if TYPE_CHECKING:
     from threading import Event

@@ -33,7 +33,7 @@ from pytest_egress.traffic.grpc import (
     metadata_fields,
     status_fields,
 )
-from pytest_egress.traffic.messages import Headers, Response, shown
+from pytest_egress.traffic.http.messages import Headers, Response, shown
 
 MESSAGES: Final = "messages of gRPC"
 MESSAGE_BYTES: Final = 640  # what an empty one takes: protobuf gives each an arena of its own

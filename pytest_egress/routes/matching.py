@@ -18,7 +18,7 @@ from pytest_egress.base.globs import Glob
 from pytest_egress.errors import ContentError
 from pytest_egress.routes.answers import QueryValue, takes
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.messages import FIELD_NAME, UNSET, Request, lent_json, shown
+from pytest_egress.traffic.http.messages import FIELD_NAME, UNSET, Request, lent_json, shown
 from pytest_egress.traffic.redaction import (
     is_secret,
     masked,

@@ -14,7 +14,7 @@ from pytest_egress.errors import AddressError
 from pytest_egress.routes.faults import Delayed, Fault, Silence, Truncated, shown_answer
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.address import Address, is_ip_address, parse_address
-from pytest_egress.traffic.dns_answers import (
+from pytest_egress.traffic.dns.answers import (
     NAME_ANSWERS,
     NO_RECORDS,
     RECORD_EXAMPLES,
@@ -66,7 +66,7 @@ def check_declared(
                 f"dns({name!r}) has no answer: {NAME_ANSWERS}; or records, as {SOME_RECORDS}"
             )
         return check_names(answer), NO_RECORDS
-    from pytest_egress.traffic.dns_records import parse_records
+    from pytest_egress.traffic.dns.records import parse_records
 
     records = parse_records(texts)
     checked = check_names(SYNTHETIC if answer is None else answer, records)

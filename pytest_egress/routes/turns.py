@@ -21,7 +21,7 @@ from pytest_egress.routes.duplex import DuplexAnswer
 from pytest_egress.routes.faults import ConnectFault, layers
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.grpc import is_grpc
-from pytest_egress.traffic.messages import UNSET, Request
+from pytest_egress.traffic.http.messages import UNSET, Request
 
 
 class Holder(Protocol):

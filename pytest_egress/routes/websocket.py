@@ -19,7 +19,7 @@ from pytest_egress.routes.async_websocket import AsyncWebSocket, run_handler
 from pytest_egress.routes.duplex import Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.faults import Disconnect, End, Fault, Raw, Reset, Silence, shown_answer
 from pytest_egress.routes.open_websocket import OpenWebSocket, WebSocket
-from pytest_egress.traffic.messages import UNSET, Request, Response, reason_phrase, shown
+from pytest_egress.traffic.http.messages import UNSET, Request, Response, reason_phrase, shown
 from pytest_egress.traffic.websocket import (
     INTERNAL_ERROR,
     OpeningError,

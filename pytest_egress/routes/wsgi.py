@@ -26,8 +26,8 @@ from pytest_egress.routes.answers import (
     takes,
 )
 from pytest_egress.routes.applications import App, answer_of, declared_length, is_async, name_of
-from pytest_egress.traffic.fields import end_to_end, raw_value
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.head import end_to_end, raw_value
+from pytest_egress.traffic.http.messages import Request, Response
 
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType]
 

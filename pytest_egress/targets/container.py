@@ -54,7 +54,7 @@ from pytest_egress.targets.sidecar import (
     made_up_hostname,
     tells_of_joining,
 )
-from pytest_egress.traffic.messages import shown
+from pytest_egress.traffic.http.messages import shown
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer

@@ -28,7 +28,7 @@ from pytest_egress.targets.plan import Plan
 from pytest_egress.targets.roots import FileKind, Files, Roots, find_roots
 from pytest_egress.targets.runtimes import DIRECTORY
 from pytest_egress.targets.sidecar import NAMESERVER
-from pytest_egress.traffic.searchlist import normal_suffixes, suffixes_in
+from pytest_egress.traffic.dns.searchlist import normal_suffixes, suffixes_in
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer

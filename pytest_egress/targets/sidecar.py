@@ -56,7 +56,7 @@ from pytest_egress.targets.provision import (
     not_shared,
     sidecar_errors,
 )
-from pytest_egress.traffic.dns_answers import NO_ADDRESS, NameAnswer
+from pytest_egress.traffic.dns.answers import NO_ADDRESS, NameAnswer
 
 AnyLink: TypeAlias = DescriptorLink | StreamLink
 

@@ -29,7 +29,7 @@ from pytest_egress.targets.mounts import is_within, normal
 from pytest_egress.targets.packages import FIREFOX_POLICIES, Packaged
 from pytest_egress.targets.roots import FileKind, Files, Roots
 from pytest_egress.targets.runtimes import FILE_NAMES, FileForm
-from pytest_egress.traffic.messages import shown
+from pytest_egress.traffic.http.messages import shown
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer

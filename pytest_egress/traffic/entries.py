@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from pytest_egress.traffic.grpc import GrpcCall, status_in
-from pytest_egress.traffic.messages import (
+from pytest_egress.traffic.http.messages import (
     SHOWN_VALUE,
     Request,
     Response,
@@ -19,8 +19,8 @@ from pytest_egress.traffic.messages import (
     host_port,
     shown,
 )
-from pytest_egress.traffic.quic import begins_quic
 from pytest_egress.traffic.redaction import masked_bytes
+from pytest_egress.traffic.tls.quic import begins_quic
 
 if TYPE_CHECKING:
     from email.message import EmailMessage

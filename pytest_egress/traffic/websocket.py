@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_egress.base.account import OBJECT_BYTES, Account
-from pytest_egress.traffic.messages import FIELD_NAME, Headers, Request, shown
+from pytest_egress.traffic.http.messages import FIELD_NAME, Headers, Request, shown
 from pytest_egress.traffic.redaction import masked_bytes, masked_text
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import trustme
 
 from pytest_egress import Egress
 from pytest_egress.targets.handle import Container
-from pytest_egress.traffic.dns_answers import NamesAnswer
+from pytest_egress.traffic.dns.answers import NamesAnswer
 from pytest_egress.traffic.entries import DnsQuery
 from tests.support.clients import OTHER_CA, attempts, python
 from tests.support.outside import Outside

@@ -57,9 +57,9 @@ WITHOUT_FILE: Final = {
     "targets/results": BY_ENGINE,
     "targets/roots": BY_ENGINE,
     "targets/runtimes": BY_ENGINE,
-    "traffic/dns_answers": "gateway/test_names_answers declares them",
+    "traffic/dns/answers": "gateway/test_names_answers declares them",
     "traffic/entries": ONLY_DATA,
-    "traffic/fields": "gateway/test_http1_server sends them",
+    "traffic/http/head": "gateway/test_http1_server sends them",
 }
 """Modules that have no file of tests in `unit`, and why."""
 

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from pytest_egress.routes.asgi import AsgiApplication, asgi
-from pytest_egress.traffic.messages import Headers, Request, Response
+from pytest_egress.traffic.http.messages import Headers, Request, Response
 
 
 def application_request(method: str = "GET", path: str = "/", **fields: Any) -> Request:

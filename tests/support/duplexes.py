@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pytest_egress.base.account import Account
 from pytest_egress.gateway.bodies import Body
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response
+from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Response
 
 
 class FakeDuplex:

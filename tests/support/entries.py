@@ -11,7 +11,7 @@ from pytest_egress.traffic.entries import (
     TcpConnection,
     TlsFailure,
 )
-from pytest_egress.traffic.messages import Headers, Request
+from pytest_egress.traffic.http.messages import Headers, Request
 
 
 def about(**fields: Any) -> dict[str, Any]:

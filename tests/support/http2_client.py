@@ -14,7 +14,7 @@ import h2.connection
 import h2.events
 from hyperframe.frame import Frame
 
-from pytest_egress.traffic.http2_frames import PREFACE
+from pytest_egress.traffic.http.http2_frames import PREFACE
 from tests.support.stage import SECONDS
 
 Fields = Sequence[tuple[str, str]]

@@ -27,7 +27,7 @@ from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import KINDS
 from pytest_egress.routes.table import RouteTable
-from pytest_egress.traffic.dns_answers import NameAnswer
+from pytest_egress.traffic.dns.answers import NameAnswer
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange
 from tests.support.locks import Locks
 from tests.support.loopback import LoopbackLink

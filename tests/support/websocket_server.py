@@ -17,8 +17,8 @@ from pytest_egress.base.account import Account
 from pytest_egress.routes.duplex import ClientLeftError, DuplexAnswer
 from pytest_egress.routes.faults import End
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.fields import raw_fields
-from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response
+from pytest_egress.traffic.http.head import raw_fields
+from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Request, Response
 
 
 class SocketDuplex:

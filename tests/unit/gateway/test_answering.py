@@ -26,10 +26,10 @@ from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import KINDS
 from pytest_egress.routes.table import RouteTable
-from pytest_egress.traffic.dns_answers import NameAnswer
+from pytest_egress.traffic.dns.answers import NameAnswer
 from pytest_egress.traffic.entries import Entry, Exchange
-from pytest_egress.traffic.fields import Head
-from pytest_egress.traffic.messages import Headers, Request, Response, TlsInfo
+from pytest_egress.traffic.http.head import Head
+from pytest_egress.traffic.http.messages import Headers, Request, Response, TlsInfo
 from tests.support.duplexes import FakeDuplex
 
 ADDRESS = "203.0.113.9"

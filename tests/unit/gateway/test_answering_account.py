@@ -16,7 +16,7 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
 from pytest_egress.routes.smtp import smtp
 from pytest_egress.traffic.entries import Exchange, Mail, TcpConnection
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.http2_client import Http2Client
 from tests.support.stage import ADDRESS, GET, MEGABYTE, SECONDS, Reply, Stage, ask, eventually
 

@@ -19,10 +19,10 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
 from pytest_egress.routes.asgi import asgi
 from pytest_egress.routes.wsgi import wsgi
-from pytest_egress.traffic import messages
-from pytest_egress.traffic.content_coding import encode, encoder
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http import messages
+from pytest_egress.traffic.http.content_coding import encode, encoder
+from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.stage import MEGABYTE, SECONDS, Reply, Stage, ask
 
 JSON = b'{"a": 1}'

@@ -30,7 +30,7 @@ from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.grpc import GrpcServer, grpc_server
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.grpc import decode_details
-from pytest_egress.traffic.messages import Headers, Request, Response
+from pytest_egress.traffic.http.messages import Headers, Request, Response
 from tests.support.greeter import pb, pb_grpc
 from tests.support.stage import ADDRESS, SECONDS, Stage
 

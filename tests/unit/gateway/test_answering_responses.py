@@ -13,9 +13,9 @@ from pytest_egress.routes.answers import forward
 from pytest_egress.routes.asgi import asgi
 from pytest_egress.routes.faults import throttled
 from pytest_egress.routes.wsgi import wsgi
-from pytest_egress.traffic import made_body
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http import made_body
+from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.http2_client import Http2Client
 from tests.support.stage import ADDRESS, SECONDS, Stage, ask
 

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_egress.gateway import bodies, connection
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.stage import SECONDS, Stage, ask, end_of, eventually, read_reply
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\n"

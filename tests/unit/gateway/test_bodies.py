@@ -12,8 +12,8 @@ from pytest_egress.gateway import bodies
 from pytest_egress.gateway.bodies import Body
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.fields import RequestTooLargeError
-from pytest_egress.traffic.messages import Headers
+from pytest_egress.traffic.http.head import RequestTooLargeError
+from pytest_egress.traffic.http.messages import Headers
 from tests.support.duplexes import FakeDuplex, coming_body
 
 

@@ -11,7 +11,7 @@ import h11
 import pytest
 
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.stage import (
     GET,
     SECONDS,

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from pytest_egress.routes.websocket import websocket
 from pytest_egress.traffic.entries import Exchange, TcpConnection
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, reset
 from tests.support.websocket_clients import websocket_client
 

@@ -11,7 +11,7 @@ import pytest
 from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Headers, Request, Response
+from pytest_egress.traffic.http.messages import Headers, Request, Response
 from tests.support.stage import Reply, Stage, ask, end_of
 
 POST = b"POST /x HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\nhello"

@@ -11,7 +11,7 @@ import trustme
 from pytest_egress.gateway.tls_failures import silent_after_handshake
 from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.verdict import judge
-from pytest_egress.traffic.clienthello import ClientHello
+from pytest_egress.traffic.tls.hello import ClientHello
 from tests.support.http2_client import Http2Client
 from tests.support.stage import ADDRESS, Stage, client_context, end_of, eventually
 

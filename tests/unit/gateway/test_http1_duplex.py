@@ -15,7 +15,7 @@ import pytest
 
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Headers, Request
+from pytest_egress.traffic.http.messages import Headers, Request
 from tests.support.duplexes import whole as response_of
 from tests.support.stage import (
     ADDRESS,

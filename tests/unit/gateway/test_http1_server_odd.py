@@ -12,7 +12,7 @@ import pytest
 from pytest_egress.gateway import bodies
 from pytest_egress.gateway import connection as connection_module
 from pytest_egress.traffic.entries import Entry, Exchange, TcpConnection
-from pytest_egress.traffic.fields import MAX_BODY_BYTES, MAX_HEADER_BYTES
+from pytest_egress.traffic.http.head import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from tests.support.stage import GET, Stage, ask, drain, eventually, read_reply, reset
 
 HEAD: Final = b"POST / HTTP/1.1\r\nHost: api.test\r\n"

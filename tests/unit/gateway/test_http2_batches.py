@@ -25,7 +25,7 @@ from pytest_egress.gateway.http2_batches import (
 from pytest_egress.gateway.http2_stream import INTERNAL_ERROR
 from pytest_egress.gateway.http2_wire import Http2Wire
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.http2_client import Http2Client
 from tests.support.stage import ADDRESS, MEGABYTE, SECONDS, Stage, eventually
 

@@ -14,7 +14,7 @@ import trustme
 from hyperframe.frame import GoAwayFrame, HeadersFrame
 
 from pytest_egress.traffic.entries import Exchange, TcpConnection, TlsFailure
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.http2_client import FrameClient, Http2Client
 from tests.support.stage import ADDRESS, SECONDS, Stage, client_context, eventually
 

@@ -12,7 +12,7 @@ import pytest
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame
 
 from pytest_egress.traffic.entries import Exchange, TcpConnection
-from pytest_egress.traffic.messages import Request
+from pytest_egress.traffic.http.messages import Request
 from tests.support.http2_client import FrameClient
 from tests.support.stage import ADDRESS, SECONDS, Stage, eventually
 
@@ -240,7 +240,7 @@ def test_an_answer_that_still_runs_is_broken_off_and_recorded_beside(
 def test_those_that_never_end_end_the_connection(
     stage: Stage, talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_egress.traffic.http2.RESET_BURST", 20)
+    monkeypatch.setattr("pytest_egress.traffic.http.http2.RESET_BURST", 20)
     stage.http(HOST, b"yes", path="/ok", optional=True)
     for number in (1, 3):
         talk.head(number, "/ok", ends=False)

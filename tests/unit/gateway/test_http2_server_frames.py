@@ -27,8 +27,8 @@ from hyperframe.frame import (
 )
 
 from pytest_egress.traffic.entries import Exchange, TcpConnection
-from pytest_egress.traffic.http2_frames import PREFACE
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.http2_frames import PREFACE
+from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.http2_client import FrameClient
 from tests.support.stage import ADDRESS, Stage
 

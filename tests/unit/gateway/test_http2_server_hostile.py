@@ -16,7 +16,7 @@ from pytest_egress import Request, Response
 from pytest_egress.gateway import connection as connection_module
 from pytest_egress.gateway import patience
 from pytest_egress.traffic.entries import Exchange, TcpConnection
-from pytest_egress.traffic.http2 import MAX_STREAMS
+from pytest_egress.traffic.http.http2 import MAX_STREAMS
 from tests.support.http2_client import Http2Client
 from tests.support.stage import SECONDS, Stage, client_context, drain, eventually, reset
 

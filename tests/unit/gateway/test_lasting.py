@@ -16,7 +16,7 @@ from pytest_egress.routes.asgi import asgi
 from pytest_egress.routes.open_websocket import WebSocket
 from pytest_egress.routes.websocket import websocket
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.messages import Request, Response
 from pytest_egress.traffic.websocket import Frames
 from tests.support.stage import SECONDS, Stage, ask, eventually
 from tests.support.websocket_clients import websocket_client

@@ -20,7 +20,7 @@ from pytest_egress.routes.asgi import asgi
 from pytest_egress.routes.open_websocket import WebSocket
 from pytest_egress.routes.websocket import websocket
 from pytest_egress.traffic.entries import Exchange, TcpConnection
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.messages import Request, Response
 from pytest_egress.traffic.websocket import Closing, Frames
 from tests.support.http2_client import Fields, Http2Answer, Http2Client
 from tests.support.stage import Stage, client_context, eventually

@@ -20,7 +20,7 @@ from pytest_egress.routes.faults import delayed
 from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.session import AFTER_TEST, Session
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.http2_client import Http2Client
 from tests.support.stage import (
     ADDRESS,

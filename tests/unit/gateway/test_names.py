@@ -13,7 +13,7 @@ import pytest
 
 from pytest_egress.ledger import ledger as ledger_module
 from pytest_egress.ledger.report import unrouted_text
-from pytest_egress.traffic.dns import tcp_frame, tcp_frames
+from pytest_egress.traffic.dns.resolver import tcp_frame, tcp_frames
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, PacketAttempt, TcpConnection
 from tests.support.stage import (
     ADDRESS,

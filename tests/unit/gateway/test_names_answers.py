@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from pytest_egress.gateway import dispatch
-from pytest_egress.traffic.dns_answers import NameAnswer
+from pytest_egress.traffic.dns.answers import NameAnswer
 from pytest_egress.traffic.entries import DnsQuery
 from tests.support.echo import read_to_end
 from tests.support.stage import ADDRESS, SECONDS, Stage

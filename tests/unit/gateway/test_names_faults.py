@@ -15,8 +15,8 @@ from pytest_egress import delayed, sequence
 from pytest_egress.errors import HandlerError
 from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.verdict import judge
-from pytest_egress.traffic.dns import tcp_frame, tcp_frames
-from pytest_egress.traffic.dns_answers import NameAnswer
+from pytest_egress.traffic.dns.answers import NameAnswer
+from pytest_egress.traffic.dns.resolver import tcp_frame, tcp_frames
 from pytest_egress.traffic.entries import DnsQuery
 from tests.support.stage import ADDRESS, FIRST, SECOND, SECONDS, Stage, eventually
 

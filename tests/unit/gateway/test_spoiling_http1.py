@@ -27,7 +27,7 @@ from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.websocket import websocket
 from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.stage import GET, SECONDS, Stage, ask, end_of, eventually, read_reply
 
 POST = b"POST /charges HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\nhello"

@@ -22,7 +22,7 @@ from pytest_egress.routes.faults import (
 )
 from pytest_egress.routes.websocket import websocket
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.http2_client import Http2Client
 from tests.support.stage import SECONDS, Stage, client_context, end_of, eventually
 

@@ -19,8 +19,8 @@ from pytest_egress.gateway import tls as tls_module
 from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.ledger.windows import Window
-from pytest_egress.traffic.clienthello import ClientHello, client_of, parse_client_hello
 from pytest_egress.traffic.entries import CERTAIN, Exchange, Handshake, TlsFailure
+from pytest_egress.traffic.tls.hello import ClientHello, client_of, parse_client_hello
 from tests.support.stage import (
     FIRST,
     SECOND,

@@ -38,8 +38,8 @@ from pytest_egress.routes.certificates import (
 )
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import presenting_route
-from pytest_egress.traffic.clienthello import ClientHello, parse_client_hello
 from pytest_egress.traffic.entries import Exchange, TlsFailure
+from pytest_egress.traffic.tls.hello import ClientHello, parse_client_hello
 from tests.support.http2_client import Http2Client
 from tests.support.stage import (
     Stage,

@@ -20,7 +20,7 @@ from pytest_egress.errors import UpstreamError
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward, sequence
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Headers, Request, Response
+from pytest_egress.traffic.http.messages import Headers, Request, Response
 from tests.support.outside import API, Outside
 from tests.support.stage import (
     ADDRESS,

@@ -13,9 +13,9 @@ from pytest_egress.errors import UpstreamError
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
 from pytest_egress.routes.wsgi import wsgi
-from pytest_egress.traffic.content_coding import encode
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.http.content_coding import encode
+from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.http2_client import Http2Client
 from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually
 

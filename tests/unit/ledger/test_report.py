@@ -6,7 +6,7 @@ import pytest
 
 from pytest_egress.ledger.report import attempt_lines, awaited_text, fold
 from pytest_egress.traffic.entries import UNREADABLE, Entry
-from pytest_egress.traffic.messages import host_port
+from pytest_egress.traffic.http.messages import host_port
 from tests.support.entries import exchange, packet, query, tcp, tls
 from tests.support.traffic import quic_initial
 

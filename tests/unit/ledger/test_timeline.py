@@ -14,7 +14,7 @@ from pytest_egress.ledger.timeline import (
 )
 from pytest_egress.routes.faults import delayed
 from pytest_egress.traffic.entries import Entry, Exchange
-from pytest_egress.traffic.messages import Headers, Response
+from pytest_egress.traffic.http.messages import Headers, Response
 from pytest_egress.traffic.websocket import WebSocketMessage
 from tests.support.entries import exchange, query, tcp, tls
 

@@ -25,7 +25,7 @@ from starlette.responses import StreamingResponse
 
 from pytest_egress.routes.asgi import asgi
 from pytest_egress.routes.wsgi import wsgi
-from pytest_egress.traffic.messages import Headers, Request
+from pytest_egress.traffic.http.messages import Headers, Request
 from tests.support.applications import application_request, body_of
 
 # ASGI: what arrives.

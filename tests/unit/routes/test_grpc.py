@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from pytest_egress.routes.grpc import grpc_server
-from pytest_egress.traffic.messages import Headers, Request
+from pytest_egress.traffic.http.messages import Headers, Request
 from tests.support import grpc_calls
 from tests.support.greeter import pb, pb_grpc
 

@@ -12,7 +12,7 @@ import pytest
 from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.kinds import INTERCEPT_HTTPS
 from pytest_egress.routes.matching import Match, json_differences
-from pytest_egress.traffic.messages import UNSET, Headers, Request, shown
+from pytest_egress.traffic.http.messages import UNSET, Headers, Request, shown
 from tests.support.routes import Routes
 from tests.support.traffic import request
 

@@ -23,7 +23,7 @@ from pytest_egress.routes.faults import (
 from pytest_egress.routes.kinds import DNS
 from pytest_egress.routes.name_answers import check_names
 from pytest_egress.routes.sequences import AnswerSequence
-from pytest_egress.traffic.dns_answers import NameAnswer
+from pytest_egress.traffic.dns.answers import NameAnswer
 from tests.support.attempts import route_of
 
 declared = declaring(DNS)

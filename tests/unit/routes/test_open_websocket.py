@@ -25,7 +25,7 @@ from pytest_egress.routes.duplex import Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.open_websocket import OpenWebSocket, WebSocket, content_of
 from pytest_egress.routes.websocket import opened as opened_answer
 from pytest_egress.routes.websocket import websocket
-from pytest_egress.traffic.messages import Request
+from pytest_egress.traffic.http.messages import Request
 from pytest_egress.traffic.websocket import accept, size_of
 from tests.support.stage import eventually
 from tests.support.websocket_server import DuplexServer, SocketDuplex, serving

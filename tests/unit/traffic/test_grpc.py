@@ -31,7 +31,7 @@ from pytest_egress.traffic.grpc import (
     status_head,
     status_in,
 )
-from pytest_egress.traffic.messages import FIELD_VALUE, Headers, Request
+from pytest_egress.traffic.http.messages import FIELD_VALUE, Headers, Request
 
 ENCODINGS = ("gzip", "deflate")
 

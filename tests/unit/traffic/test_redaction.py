@@ -14,7 +14,7 @@ from pytest_egress.ledger.report import unrouted_text
 from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.routes.matching import Match
 from pytest_egress.traffic.entries import Exchange, TcpConnection
-from pytest_egress.traffic.messages import SHOWN_TARGET, Headers, Request, Response
+from pytest_egress.traffic.http.messages import SHOWN_TARGET, Headers, Request, Response
 from pytest_egress.traffic.redaction import (
     is_secret,
     mask,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_egress.traffic.messages import Headers, Request
+from pytest_egress.traffic.http.messages import Headers, Request
 from pytest_egress.traffic.websocket import (
     MAX_MESSAGE_BYTES,
     ClosedError,
