@@ -63,8 +63,8 @@ if TYPE_CHECKING:
         RawTlsSocket as RawTlsSocket,
     )
     from pytest_egress.routes.answers import forward as forward, sequence as sequence
-    from pytest_egress.routes.asgi import asgi as asgi
-    from pytest_egress.routes.async_websocket import AsyncWebSocket as AsyncWebSocket
+    from pytest_egress.routes.applications.asgi import asgi as asgi
+    from pytest_egress.routes.websocket.asynchronous import AsyncWebSocket as AsyncWebSocket
     from pytest_egress.routes.certificates import (
         BAD_CERTIFICATES as BAD_CERTIFICATES,
         BadCertificate as BadCertificate,
@@ -80,12 +80,12 @@ if TYPE_CHECKING:
         throttled as throttled,
         truncated as truncated,
     )
-    from pytest_egress.routes.grpc import grpc_server as grpc_server
-    from pytest_egress.routes.open_websocket import WebSocket as WebSocket
+    from pytest_egress.routes.grpc.server import grpc_server as grpc_server
+    from pytest_egress.routes.websocket.open import WebSocket as WebSocket
     from pytest_egress.routes.route import Route as Route
-    from pytest_egress.routes.smtp import smtp as smtp
-    from pytest_egress.routes.websocket import websocket as websocket
-    from pytest_egress.routes.wsgi import wsgi as wsgi
+    from pytest_egress.routes.raw.smtp import smtp as smtp
+    from pytest_egress.routes.websocket.answer import websocket as websocket
+    from pytest_egress.routes.applications.wsgi import wsgi as wsgi
     from pytest_egress.targets.handle import Container as Container
     from pytest_egress.targets.readiness import (
         http_ok as http_ok,
@@ -122,16 +122,16 @@ _NAMES = {
     ),
     "gateway.raw_socket": "RawSocket RawTlsSocket",
     "routes.answers": "forward sequence",
-    "routes.asgi": "asgi",
-    "routes.async_websocket": "AsyncWebSocket",
+    "routes.applications.asgi": "asgi",
+    "routes.websocket.asynchronous": "AsyncWebSocket",
     "routes.certificates": "BAD_CERTIFICATES BadCertificate",
     "routes.faults": "blackhole delayed disconnect raw refuse reset silence throttled truncated",
-    "routes.grpc": "grpc_server",
-    "routes.open_websocket": "WebSocket",
+    "routes.grpc.server": "grpc_server",
+    "routes.websocket.open": "WebSocket",
     "routes.route": "Route",
-    "routes.smtp": "smtp",
-    "routes.websocket": "websocket",
-    "routes.wsgi": "wsgi",
+    "routes.raw.smtp": "smtp",
+    "routes.websocket.answer": "websocket",
+    "routes.applications.wsgi": "wsgi",
     "targets.handle": "Container",
     "targets.readiness": "http_ok log_line port_open",
     "targets.results": "CompletedContainer",

@@ -34,8 +34,8 @@ from pytest_egress.routes.certificates import BadCertificate, TlsVersion
 from pytest_egress.routes.declarations import ClientCertificate, declare
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import Kind
+from pytest_egress.routes.raw.smtp import SmtpServer
 from pytest_egress.routes.route import LET_GO, Route, Scope
-from pytest_egress.routes.smtp import SmtpServer
 from pytest_egress.routes.table import RouteTable
 from pytest_egress.session import AFTER_END, Session
 from pytest_egress.targets.container import Container

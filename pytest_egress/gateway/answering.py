@@ -52,8 +52,8 @@ from pytest_egress.gateway.spoiling import (
 from pytest_egress.gateway.upstreams import Upstreams
 from pytest_egress.gateway.websocket_relay import WebSocketRelay
 from pytest_egress.routes.answers import Forward
-from pytest_egress.routes.asgi import AsgiApplication
-from pytest_egress.routes.asgi_websocket import AsgiWebSocket
+from pytest_egress.routes.applications.asgi import AsgiApplication
+from pytest_egress.routes.applications.asgi_websocket import AsgiWebSocket
 from pytest_egress.routes.duplex import ClientLeftError, DuplexAnswer
 from pytest_egress.routes.faults import Fault, layers
 from pytest_egress.routes.inner_route import InnerRoute

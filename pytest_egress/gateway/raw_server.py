@@ -56,7 +56,7 @@ from pytest_egress.routes.answers import Forward, Receipt, Service, place_of
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import ConnectFault, End, Fault, FaultPlan, Raw, Reset, plan
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.routes.raw import AsyncHandler
+from pytest_egress.routes.raw.libraries import AsyncHandler
 from pytest_egress.traffic.entries import Outcome, TcpConnection, server_of
 from pytest_egress.traffic.http.head import MAX_BODY_BYTES
 from pytest_egress.traffic.http.messages import Response

@@ -26,8 +26,8 @@ from pytest_egress.errors import UpstreamError, WebSocketClosedError
 from pytest_egress.gateway.upstream_body import check_room
 from pytest_egress.ledger.refusals import failed_upstream_body
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
-from pytest_egress.routes.open_websocket import OpenWebSocket
-from pytest_egress.routes.websocket import opened, refusal_of
+from pytest_egress.routes.websocket.answer import opened, refusal_of
+from pytest_egress.routes.websocket.open import OpenWebSocket
 from pytest_egress.traffic.http.head import (
     MAX_HEADER_BYTES,
     end_to_end,

@@ -13,13 +13,13 @@ from functools import cached_property
 from typing import Any, Final, Literal
 
 import pytest_egress.routes.answers as answers
-import pytest_egress.routes.raw as raw
+import pytest_egress.routes.raw.libraries as raw
 from pytest_egress.routes.certificates import BadCertificate, Presented, TlsVersion, check_presented
 from pytest_egress.routes.duplex import DuplexAnswer
 from pytest_egress.routes.faults import check_connect_faults
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.matching import ANY_REQUEST, MATCHERS, Match
-from pytest_egress.routes.name_answers import check_cname, check_declared, check_names, name_address
+from pytest_egress.routes.names import check_cname, check_declared, check_names, name_address
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.routes.turns import parts_of
 from pytest_egress.traffic.address import Address, parse_address

@@ -116,11 +116,11 @@ FORBIDDEN = {
 """Packages of the standard library that a room must not import."""
 
 EXCEPTIONS = {
-    "routes.grpc": {"threading"},
-    "routes.grpc_threads": {"threading"},
-    "routes.open_websocket": {"threading"},
+    "routes.grpc.server": {"threading"},
+    "routes.grpc.turns": {"threading"},
+    "routes.websocket.open": {"threading"},
 }
-"""The threads of a call of gRPC take turns. `routes.grpc` names a type of `threading` in the signature of
+"""The threads of a call of gRPC take turns. `routes.grpc.server` names a type of `threading` in the signature of
 `grpc.Server.stop`. A WebSocket has a reader."""
 
 SHARED_WORDS = {

@@ -14,7 +14,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from pytest_egress.routes.asgi import AsgiApplication, asgi
+from pytest_egress.routes.applications.asgi import AsgiApplication, asgi
 from pytest_egress.traffic.http.messages import Headers, Request, Response
 
 

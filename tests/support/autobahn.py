@@ -16,7 +16,7 @@ from typing import Any
 
 import trustme
 
-from pytest_egress.routes.websocket import websocket
+from pytest_egress.routes.websocket.answer import websocket
 from tests.support.loopback import LoopbackLink
 from tests.support.project import ROOT
 from tests.support.stage import Stage

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from pytest_egress.base.account import Account
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import End
-from pytest_egress.routes.grpc import GrpcServer
+from pytest_egress.routes.grpc.server import GrpcServer
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.grpc import GrpcCall, MessageBuffer, frame, status_in
 from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Request, Response

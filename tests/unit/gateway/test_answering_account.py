@@ -14,7 +14,7 @@ from pytest_egress.base import account
 from pytest_egress.errors import TamperingError
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
-from pytest_egress.routes.smtp import smtp
+from pytest_egress.routes.raw.smtp import smtp
 from pytest_egress.traffic.entries import Exchange, Mail, TcpConnection
 from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.http2_client import Http2Client

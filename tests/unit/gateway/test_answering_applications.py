@@ -15,9 +15,9 @@ from starlette.requests import Request as StarletteRequest
 from starlette.routing import Route
 
 from pytest_egress.ledger.verdict import judge
-from pytest_egress.routes.asgi import asgi
+from pytest_egress.routes.applications.asgi import asgi
+from pytest_egress.routes.applications.wsgi import wsgi
 from pytest_egress.routes.faults import delayed
-from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.traffic.entries import Exchange
 from tests.support.applications import respond
 from tests.support.http2_client import Http2Client

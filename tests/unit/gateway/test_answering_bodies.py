@@ -17,8 +17,8 @@ from pytest_egress.base import account
 from pytest_egress.errors import ContentError
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
-from pytest_egress.routes.asgi import asgi
-from pytest_egress.routes.wsgi import wsgi
+from pytest_egress.routes.applications.asgi import asgi
+from pytest_egress.routes.applications.wsgi import wsgi
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http import messages
 from pytest_egress.traffic.http.content_coding import encode, encoder

@@ -27,7 +27,7 @@ from pytest_egress.gateway.replies import unproved_reply
 from pytest_egress.ledger.report import attempt_lines
 from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.routes.answers import sequence
-from pytest_egress.routes.grpc import GrpcServer, grpc_server
+from pytest_egress.routes.grpc.server import GrpcServer, grpc_server
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.grpc import decode_details
 from pytest_egress.traffic.http.messages import Headers, Request, Response

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pytest_egress.routes.answers import forward
-from pytest_egress.routes.asgi import asgi
+from pytest_egress.routes.applications.asgi import asgi
+from pytest_egress.routes.applications.wsgi import wsgi
 from pytest_egress.routes.faults import throttled
-from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http import made_body
 from pytest_egress.traffic.http.messages import Request, Response

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from pytest_egress.routes.websocket import websocket
+from pytest_egress.routes.websocket.answer import websocket
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, reset

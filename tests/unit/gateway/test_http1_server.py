@@ -9,7 +9,7 @@ import pytest
 
 from pytest_egress.gateway import bodies
 from pytest_egress.gateway import connection as connection_module
-from pytest_egress.routes.wsgi import wsgi
+from pytest_egress.routes.applications.wsgi import wsgi
 from pytest_egress.traffic.entries import Entry, Exchange, TcpConnection
 from pytest_egress.traffic.http import head as fields
 from pytest_egress.traffic.http.messages import Request, Response

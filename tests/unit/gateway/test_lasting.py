@@ -12,9 +12,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import sequence
-from pytest_egress.routes.asgi import asgi
-from pytest_egress.routes.open_websocket import WebSocket
-from pytest_egress.routes.websocket import websocket
+from pytest_egress.routes.applications.asgi import asgi
+from pytest_egress.routes.websocket.answer import websocket
+from pytest_egress.routes.websocket.open import WebSocket
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http.messages import Request, Response
 from pytest_egress.traffic.websocket import Frames

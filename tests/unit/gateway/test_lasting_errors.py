@@ -10,10 +10,10 @@ import pytest
 
 from pytest_egress import HandlerError, UnroutedError
 from pytest_egress.ledger.verdict import judge
-from pytest_egress.routes.asgi import asgi
-from pytest_egress.routes.async_websocket import AsyncWebSocket
-from pytest_egress.routes.open_websocket import WebSocket
-from pytest_egress.routes.websocket import websocket
+from pytest_egress.routes.applications.asgi import asgi
+from pytest_egress.routes.websocket.answer import websocket
+from pytest_egress.routes.websocket.asynchronous import AsyncWebSocket
+from pytest_egress.routes.websocket.open import WebSocket
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.websocket import Closing, Frames
 from tests.support.stage import SECONDS, Stage, eventually

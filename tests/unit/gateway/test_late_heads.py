@@ -14,10 +14,10 @@ import trustme
 
 from pytest_egress.base.alarms import Alarm
 from pytest_egress.gateway.late_heads import LateHead
-from pytest_egress.routes.asgi import asgi
+from pytest_egress.routes.applications.asgi import asgi
+from pytest_egress.routes.applications.wsgi import wsgi
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import delayed
-from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.session import AFTER_TEST, Session
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http.messages import Request, Response

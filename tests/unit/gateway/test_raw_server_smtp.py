@@ -20,7 +20,7 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.faults import delayed, refuse
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.routes.smtp import smtp
+from pytest_egress.routes.raw.smtp import smtp
 from pytest_egress.traffic.entries import Mail, TcpConnection, TlsFailure
 from pytest_egress.traffic.smtp import SmtpSession
 from tests.support.echo import read_line

@@ -20,7 +20,7 @@ from pytest_egress.gateway import connection as connection_module
 from pytest_egress.gateway import connections as connections_module
 from pytest_egress.gateway import dispatch
 from pytest_egress.routes.answers import Application, sequence
-from pytest_egress.routes.wsgi import wsgi
+from pytest_egress.routes.applications.wsgi import wsgi
 from pytest_egress.session import Session
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.http.messages import Request, Response

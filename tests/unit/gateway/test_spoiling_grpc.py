@@ -21,7 +21,7 @@ from pytest_egress.routes.faults import (
     throttled,
     truncated,
 )
-from pytest_egress.routes.grpc import grpc_server
+from pytest_egress.routes.grpc.server import grpc_server
 from pytest_egress.traffic.entries import Exchange
 from tests.support.greeter import pb, pb_grpc
 from tests.support.stage import ADDRESS, SECONDS, Stage, eventually

@@ -12,6 +12,7 @@ import pytest
 from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import sequence
+from pytest_egress.routes.applications.wsgi import wsgi
 from pytest_egress.routes.faults import (
     Delayed,
     delayed,
@@ -24,8 +25,7 @@ from pytest_egress.routes.faults import (
     truncated,
 )
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.routes.websocket import websocket
-from pytest_egress.routes.wsgi import wsgi
+from pytest_egress.routes.websocket.answer import websocket
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.stage import GET, SECONDS, Stage, ask, end_of, eventually, read_reply

@@ -20,7 +20,7 @@ from pytest_egress.routes.faults import (
     throttled,
     truncated,
 )
-from pytest_egress.routes.websocket import websocket
+from pytest_egress.routes.websocket.answer import websocket
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http.messages import Request, Response
 from tests.support.http2_client import Http2Client

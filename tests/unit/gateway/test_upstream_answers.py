@@ -12,7 +12,7 @@ import pytest
 from pytest_egress.errors import UpstreamError
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
-from pytest_egress.routes.wsgi import wsgi
+from pytest_egress.routes.applications.wsgi import wsgi
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http.content_coding import encode
 from pytest_egress.traffic.http.messages import Request, Response

@@ -10,8 +10,8 @@ import h2.errors
 import pytest
 
 from pytest_egress.gateway import forwarding
-from pytest_egress.routes import open_websocket
 from pytest_egress.routes.answers import forward
+from pytest_egress.routes.websocket import open as open_websocket
 from pytest_egress.traffic.websocket import Closing, Frames, size_of
 from tests.support.http2_client import Http2Client
 from tests.support.raw_websockets import RawSide, raw_client, raw_server
