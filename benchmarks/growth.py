@@ -20,7 +20,7 @@ from benchmarks.parts import progress
 from benchmarks.routes import microseconds, request_to, with_routes
 from benchmarks.start import IMAGE, milliseconds
 from pytest_egress import Egress
-from pytest_egress.gateway.authority import Authority
+from pytest_egress.gateway.tls.authority import Authority
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import decide, nearest_by_address

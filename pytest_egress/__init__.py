@@ -58,7 +58,7 @@ if TYPE_CHECKING:
         UpstreamError as UpstreamError,
         WebSocketClosedError as WebSocketClosedError,
     )
-    from pytest_egress.gateway.raw_socket import (
+    from pytest_egress.gateway.raw.sockets import (
         RawSocket as RawSocket,
         RawTlsSocket as RawTlsSocket,
     )
@@ -120,7 +120,7 @@ _NAMES = {
         "HandshakeError ImageError LinkError NeverCalledError TamperingError UnroutedError "
         "UpstreamError WebSocketClosedError"
     ),
-    "gateway.raw_socket": "RawSocket RawTlsSocket",
+    "gateway.raw.sockets": "RawSocket RawTlsSocket",
     "routes.answers": "forward sequence",
     "routes.applications.asgi": "asgi",
     "routes.websocket.asynchronous": "AsyncWebSocket",

@@ -21,7 +21,7 @@ from pytest_egress.base.clock import LOOK_SECONDS
 from pytest_egress.base.once import once_property
 from pytest_egress.engine.engine import Engine
 from pytest_egress.errors import CallError
-from pytest_egress.gateway.authority import (
+from pytest_egress.gateway.tls.authority import (
     Authority,
     check_tls_version,
     load_cryptography_unfrozen,

@@ -17,26 +17,26 @@ from typing import Final
 from pytest_egress.base.clock import LOOK_SECONDS
 from pytest_egress.base.sockets import await_ready, receive_timeout
 from pytest_egress.base.workers import Workers
-from pytest_egress.gateway.answering import Answering
-from pytest_egress.gateway.authority import ALPN, HTTP1_ALONE, Authority
 from pytest_egress.gateway.connection import PEEK_ALL, Connection
 from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.destination import Destination
-from pytest_egress.gateway.forwarding import Carrier
-from pytest_egress.gateway.http1_server import Http1Server
-from pytest_egress.gateway.names import NAMES_PORT, Names, serve_names
-from pytest_egress.gateway.raw_server import RawServer
-from pytest_egress.gateway.raw_socket import TlsSocket
+from pytest_egress.gateway.dns.names import NAMES_PORT, Names, serve_names
+from pytest_egress.gateway.http.answering import Answering
+from pytest_egress.gateway.http.forwarding import Carrier
+from pytest_egress.gateway.http.http1 import Http1Server
+from pytest_egress.gateway.raw.server import RawServer
+from pytest_egress.gateway.raw.sockets import TlsSocket
+from pytest_egress.gateway.raw.tcp_info import has_heard
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, passes, silent_outcome
-from pytest_egress.gateway.tcp_info import has_heard
-from pytest_egress.gateway.tls import handshake, read_hello, set_host
-from pytest_egress.gateway.tls_failures import (
+from pytest_egress.gateway.tls.authority import ALPN, HTTP1_ALONE, Authority
+from pytest_egress.gateway.tls.failures import (
     broken_after_handshake,
     broken_handshake,
     left_after_handshake,
     no_client_certificate,
 )
-from pytest_egress.gateway.upstreams import Upstreams
+from pytest_egress.gateway.tls.handshake import handshake, read_hello, set_host
+from pytest_egress.gateway.upstream.upstreams import Upstreams
 from pytest_egress.link.interface import Link
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import (
@@ -270,7 +270,7 @@ class Dispatcher:
         ).serve()
 
     def serve_http2(self, first: bytes = b"") -> None:
-        from pytest_egress.gateway.http2_server import Http2Server  # brings in h2: 38 ms
+        from pytest_egress.gateway.http.http2 import Http2Server  # brings in h2: 38 ms
 
         parts = self.parts
         idle_seconds = parts.connections.idle_seconds

@@ -8,8 +8,8 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from pytest_egress.gateway.connect_faults import FAULTS, ConnectFaults
-from pytest_egress.gateway.names import NAMES_PORT, Names
+from pytest_egress.gateway.dials import FAULTS, ConnectFaults
+from pytest_egress.gateway.dns.names import NAMES_PORT, Names
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Claim, Recorder
 from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.routes.table import claimed, keyed_on

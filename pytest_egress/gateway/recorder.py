@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, TypedDict
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.site import TargetView
-from pytest_egress.gateway.tls_failures import DISTRUST, LIKELY_REJECTED, library_of
+from pytest_egress.gateway.tls.failures import DISTRUST, LIKELY_REJECTED, library_of
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.routes.answers import Receipt

@@ -25,8 +25,6 @@ import pytest_egress.base.sockets as sockets
 from pytest_egress.base.clock import LOOK_SECONDS, monotonic
 from pytest_egress.base.forks import close_in_forked_children
 from pytest_egress.base.workers import Workers
-from pytest_egress.gateway.authority import Authority
-from pytest_egress.gateway.connect_faults import ConnectFaults
 from pytest_egress.gateway.connection import Carried, Connection, is_still_allowed
 from pytest_egress.gateway.connections import (
     IDLE_SECONDS,
@@ -35,13 +33,15 @@ from pytest_egress.gateway.connections import (
     Connections,
 )
 from pytest_egress.gateway.destination import Destination
+from pytest_egress.gateway.dials import ConnectFaults
 from pytest_egress.gateway.dispatch import Dispatcher, Parts
-from pytest_egress.gateway.late_answers import Asker
-from pytest_egress.gateway.names import Names
+from pytest_egress.gateway.dns.late import Asker
+from pytest_egress.gateway.dns.names import Names
 from pytest_egress.gateway.packets import BATCH, Packets
 from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.gateway.site import TargetView
-from pytest_egress.gateway.upstreams import Upstreams
+from pytest_egress.gateway.tls.authority import Authority
+from pytest_egress.gateway.upstream.upstreams import Upstreams
 from pytest_egress.ledger.ledger import CUT_SECONDS, Ledger
 from pytest_egress.ledger.windows import DRAIN_SECONDS, AttemptContext
 from pytest_egress.link.interface import BACKLOG, LISTENER, Link

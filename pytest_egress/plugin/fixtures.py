@@ -87,7 +87,7 @@ def egress_ca() -> trustme.CA:
     """The `trustme.CA` that every leaf certificate is issued from; override it to use your own."""
     import trustme
 
-    from pytest_egress.gateway.authority import load_cryptography_unfrozen
+    from pytest_egress.gateway.tls.authority import load_cryptography_unfrozen
 
     load_cryptography_unfrozen()
     return trustme.CA()

@@ -180,7 +180,7 @@ class Run:
             self._is_prepared = True
             self.session().sidecars.prepare()
             import pytest_egress.egress  # noqa: F401
-            from pytest_egress.gateway.authority import load_cryptography_unfrozen
+            from pytest_egress.gateway.tls.authority import load_cryptography_unfrozen
 
             load_cryptography_unfrozen()
 

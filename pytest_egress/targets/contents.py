@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
     from docker.models.images import Image
 
-    from pytest_egress.gateway.authority import Authority
+    from pytest_egress.gateway.tls.authority import Authority
 
 # Podman writes no resolv.conf for the network "none".
 RESOLV_CONF: Final = "/etc/resolv.conf"

@@ -205,7 +205,7 @@ FREEZES: Final = {
 
 
 @pytest.mark.parametrize("name", FREEZES)
-@pytest.mark.parametrize("before", ["", "import pytest_egress.gateway.authority, trustme"])
+@pytest.mark.parametrize("before", ["", "import pytest_egress.gateway.tls.authority, trustme"])
 def test_what_starts_under_frozen_time_has_certificates_of_the_real_one(
     run_real: RunPytest, before: str, name: str
 ) -> None:

@@ -7,9 +7,9 @@ import socket
 
 import pytest
 
-import pytest_egress.gateway.raw_server as raw_server
+import pytest_egress.gateway.raw.server as raw_server
 from pytest_egress import Egress
-from pytest_egress.gateway.raw_server import NO_CALL
+from pytest_egress.gateway.raw.server import NO_CALL
 from pytest_egress.routes.answers import RawAnswer
 from pytest_egress.session import Session
 from pytest_egress.traffic.entries import TcpConnection

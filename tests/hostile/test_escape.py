@@ -24,7 +24,7 @@ import pytest
 
 import pytest_egress.agent
 import pytest_egress.base.account as account
-import pytest_egress.gateway.authority as authority
+import pytest_egress.gateway.tls.authority as authority
 import pytest_egress.ledger.ledger as ledger
 import pytest_egress.traffic.dns.resolver as dns
 from pytest_egress import Egress, Request, WebSocket, log_line, smtp, websocket

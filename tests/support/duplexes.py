@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_egress.base.account import Account
-from pytest_egress.gateway.bodies import Body
+from pytest_egress.gateway.http.bodies import Body
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Response
 

@@ -19,8 +19,8 @@ import pytest
 import trustme
 
 from pytest_egress.agent import netlink
-from pytest_egress.gateway.authority import Authority
 from pytest_egress.gateway.server import Gateway
+from pytest_egress.gateway.tls.authority import Authority
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext, Window
 from pytest_egress.routes.declarations import declare

@@ -17,7 +17,7 @@ import pytest_egress
 __file__ = pytest_egress.__path__[0] + "/gateway.py"  # tracebacks leave its frames out, too
 from urllib.parse import urlsplit
 from pytest_egress.routes.answers import answered_by
-from pytest_egress.gateway.calls import call
+from pytest_egress.gateway.handlers import call
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http.messages import Request
 from pytest_egress.ledger.windows import Activity

@@ -9,7 +9,7 @@ import pytest
 import trustme
 from docker.models.containers import Container as DockerContainer
 
-from pytest_egress.gateway.authority import Authority
+from pytest_egress.gateway.tls.authority import Authority
 from pytest_egress.targets import runtimes
 from pytest_egress.targets.certificates import hashed_name
 from tests.support.image_trees import BUNDLE, LABEL, PKI, RHEL, Make, MakeImage, env_of, pack

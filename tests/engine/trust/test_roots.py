@@ -27,7 +27,7 @@ from docker.types import Mount
 from pytest_egress import Egress, EngineError
 from pytest_egress.engine.archive import build_tar
 from pytest_egress.engine.leftovers import SESSION_LABEL
-from pytest_egress.gateway.authority import Authority
+from pytest_egress.gateway.tls.authority import Authority
 from pytest_egress.session import Session
 from pytest_egress.targets import roots
 from pytest_egress.targets.certificates import from_java_keystore, hashed_name, java_keystore

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import trustme
 
-from pytest_egress.gateway.tls_failures import silent_after_handshake
+from pytest_egress.gateway.tls.failures import silent_after_handshake
 from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.traffic.tls.hello import ClientHello

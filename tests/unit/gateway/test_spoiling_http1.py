@@ -113,7 +113,7 @@ def test_disconnect_with_an_answer_does_not_announce_the_end(stage: Stage) -> No
 def test_a_request_that_crosses_the_end_is_in_the_ledger(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_egress.gateway.http1_server.LINGER_SECONDS", SECONDS)
+    monkeypatch.setattr("pytest_egress.gateway.http.http1.LINGER_SECONDS", SECONDS)
     stage.https("api.test", disconnect({"id": 1}))
     sock = stage.tls()
     assert ask(sock).status == 200

@@ -167,7 +167,7 @@ def test_disconnect_comes_after_its_answer(stage: Stage, dial: Dial) -> None:
 def test_a_request_that_crosses_the_end_is_in_the_ledger(
     stage: Stage, dial_plainly: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_egress.gateway.http2_server.LINGER_SECONDS", SECONDS)
+    monkeypatch.setattr("pytest_egress.gateway.http.http2.LINGER_SECONDS", SECONDS)
     stage.http("api.test", disconnect({"id": 1}))
     client = dial_plainly()
     assert client.ask().status == 200

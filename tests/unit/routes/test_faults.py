@@ -22,7 +22,7 @@ from pytest_egress import (
     throttled,
     truncated,
 )
-from pytest_egress.gateway.spoiling import settled
+from pytest_egress.gateway.http.spoiling import settled
 from pytest_egress.routes.answers import returned
 from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.faults import drawn, layers, with_answer

@@ -23,7 +23,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import pytest_egress.targets.certificates as module
-from pytest_egress.gateway.leaves import NOT_AFTER, NOT_BEFORE
+from pytest_egress.gateway.tls.leaves import NOT_AFTER, NOT_BEFORE
 from pytest_egress.targets.certificates import (
     JKS_MAGIC,
     append,

@@ -1,0 +1,371 @@
+"""`ConnectFaults`: has a target's kernel refuse and drop the dials that routes answer so, and records those.
+
+A dial is the first packet of a TCP connection. What becomes of it has to be known before it is made: the routes decide
+it for the addresses that names were given, and for all others, and the kernel gets that as rules. It logs each dial
+that it ends; the log is read here, and the route's turn moves on. A client that dials again before the new rules are in
+force meets the old ones: a fault in a sequence ends at least as many dials as it has turns.
+
+Threads: the gateway's reader calls `take_packet` and, for UDP, `learn`; any other thread may call the rest. What is
+known of past dials changes under `Ledger.changed`, and rules are made under it. `_lock` guards the rules that are in
+force; it is held while the kernel applies others, and `Ledger.changed` is never acquired while it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Final
+
+from pytest_egress.errors import LinkError
+from pytest_egress.gateway.dns.names import Names
+from pytest_egress.gateway.recorder import Recorder
+from pytest_egress.ledger.windows import AttemptContext
+from pytest_egress.link.changes import DialRule, Verdict, change
+from pytest_egress.link.interface import Link
+from pytest_egress.routes.faults import Blackhole, ConnectFault, Refuse
+from pytest_egress.routes.inner_route import InnerRoute
+from pytest_egress.routes.table import RouteTable, in_order, keyed_on
+from pytest_egress.traffic.packets import Packet
+
+FAULTS: Final[dict[str, ConnectFault]] = {"refused": Refuse(), "dropped": Blackhole()}
+"""What a dial was answered by, by the prefix in the kernel's log."""
+
+VERDICTS: Final = {Refuse(): Verdict.REFUSED, Blackhole(): Verdict.DROPPED}
+
+SYN_SECONDS: Final = 130.0
+"""For how long Linux repeats the first packet of a connection: 127 s, by net.ipv4.tcp_syn_retries."""
+
+TRY_SECONDS: Final = {Refuse(): 10.0, Blackhole(): SYN_SECONDS}
+"""How long after its last dial a client may go on to another address of the same name, as one try."""
+
+MAX_SWALLOWED: Final = 1024
+"""How many dropped dials are known, whose repetitions stay dropped when their route answers otherwise."""
+
+MAX_SEEN: Final = 65536
+"""How many dropped dials are known, so that their repetitions are not recorded: a source port each."""
+
+MAX_TRIES: Final = 4096
+"""How many tries of one name and port are known. Then all are forgotten, as if the client never went on with them."""
+
+SAME_TRY: Final = "another address of the same try, which is one call"
+TOO_LATE: Final = (
+    "{fault} was still in force, although the route answers otherwise by now; it is no call"
+)
+
+
+@dataclass(eq=False)
+class Try:
+    """One try of a client to connect to a name: it may dial each of the name's addresses once."""
+
+    fault: ConnectFault
+    turn: int
+    latest: float
+
+
+@dataclass(eq=False)
+class Tries:
+    """The tries of one name and port that a route has answered by a fault, in order.
+
+    Attributes:
+        reached: For each address, how many of the tries have dialled it, or never will.
+    """
+
+    begun: list[Try] = field(default_factory=list)
+    reached: dict[str, int] = field(default_factory=dict)
+
+    def open_for(self, route: InnerRoute, address: str, now: float) -> Try | None:
+        """The first try that may yet dial an address."""
+        for index in range(self.reached.get(address, 0), len(self.begun)):
+            found = self.begun[index]
+            is_recent = now - found.latest < TRY_SECONDS[found.fault]
+            if is_recent and not route.turns.is_replaced(found.turn):
+                return found
+            self.reached[address] = index + 1
+        return None
+
+    def join(self, address: str, now: float) -> None:
+        """Have the try that `open_for` has found dial an address."""
+        index = self.reached.get(address, 0)
+        self.begun[index].latest = now
+        self.reached[address] = index + 1
+
+    def begin(self, fault: ConnectFault, turn: int, address: str, now: float) -> None:
+        if len(self.begun) >= MAX_TRIES:
+            self.begun.clear()
+            self.reached.clear()
+        self.begun.append(Try(fault, turn, now))
+        self.reached[address] = len(self.begun)
+
+
+class ConnectFaults:
+    def __init__(self, link: Link, recorder: Recorder, names: Names) -> None:
+        self._link, self._recorder, self._names = link, recorder, names
+        self._ledger, self._target = recorder.ledger, recorder.target
+        self._tries: dict[tuple[InnerRoute, str, int], Tries] = {}
+        self._seen: dict[tuple[str, bytes], None] = {}  # dropped dials
+        self._swallowed: deque[tuple[float, DialRule]] = deque(maxlen=MAX_SWALLOWED)
+        # The names of each address that the rules in force account for.
+        self._known: dict[str, tuple[str, ...]] = {}
+        self._is_used = False  # whether there have been rules
+        self._made = 0  # how many times rules were made
+        self._lock = threading.Lock()
+        self._applied = 0  # the latest rules that were looked at
+        self._in_force: tuple[DialRule, ...] = ()
+        self._failure: LinkError | None = None
+
+    def check(self) -> None:
+        """Raise the error of the last `apply`."""
+        if self._failure is not None:
+            raise self._failure
+
+    def apply(self) -> None:
+        """Have the kernel refuse and drop what the routes say now; return when it does.
+
+        Where it does not, the test that runs now fails, and a connection that comes all the same is reset.
+        """
+        with self._ledger.changed:
+            context = self._target.attempt_context()
+            self._is_used = self._is_used or any(table.refusing for table in context.tables)
+            if not self._is_used:
+                return
+            self._made += 1
+            number, given = self._made, self._names.given()
+            wanted = tuple(self._rules(context, given))
+        with self._lock:
+            if number > self._applied:  # else another thread has applied a later state
+                self._applied = number
+                self._enforce(wanted)
+                self._known = (
+                    given  # not before: a name must not be answered until its rules are in force
+                )
+            failure = self._failure
+        if failure is not None and not self._recorder.is_closed:
+            self._recorder.complain(str(failure))
+
+    def learn(self, names: tuple[str, ...], addresses: Sequence[str]) -> None:
+        """Take notice of the addresses that names are about to be given; see `Names.of`."""
+        if not self._is_used or all(self._known.get(each) == names for each in addresses):
+            return
+        with self._ledger.changed:
+            context = self._target.attempt_context()
+            deciding = Deciding(context.tables, self._tries, self._ledger.clock())
+            is_affected = any(deciding.named(names, address) for address in addresses)
+        if is_affected:
+            self.apply()
+        else:
+            self._known.update(dict.fromkeys(addresses, names))
+
+    def _rules(
+        self, context: AttemptContext, given: Mapping[str, tuple[str, ...]]
+    ) -> Iterator[DialRule]:
+        """The rules that the kernel should have, by the names of each address. The caller holds `Ledger.changed`."""
+        now = self._ledger.clock()
+        deciding = Deciding(context.tables, self._tries, now)
+        latest_first = [*given.items()][
+            ::-1
+        ]  # so that the rules of a new name only come before the others
+        rules = [rule for address, names in latest_first for rule in deciding.named(names, address)]
+        rules += deciding.literal
+        for key in [key for key in self._tries if key[0].removed or key[0].ended]:
+            del self._tries[key]
+        while self._swallowed and self._swallowed[0][0] < now:
+            self._swallowed.popleft()
+        for _, rule in self._swallowed:
+            if verdict_of(rules, rule) is not Verdict.DROPPED:
+                yield rule
+        yield from rules
+
+    def _enforce(self, wanted: tuple[DialRule, ...]) -> None:
+        """The caller holds the lock."""
+        if wanted == self._in_force:
+            self._failure = None
+            return
+        try:
+            self._link.change_dials(change(self._in_force, wanted))
+        except LinkError as error:
+            self._failure = error
+        else:
+            self._in_force, self._failure = wanted, None
+
+    # Dials that the kernel has refused or dropped.
+
+    def take_packet(self, packet: Packet) -> None:
+        """Record a dial that the kernel has logged, and count it as a call of its route. The reader calls it."""
+        fault, port = FAULTS[packet.prefix], packet.port or 0
+        if isinstance(fault, Blackhole) and self._is_repetition(packet):
+            return
+        with self._ledger.changed:
+            context = self._target.attempt_context()
+            hosts = *self._names.of(packet.destination), packet.destination
+            host = keyed_on(context.tables, hosts, port)
+            route, note = self._answered_by(context, fault, host, packet.destination, port)
+            if isinstance(fault, Blackhole):
+                self._swallow(packet)
+            self._recorder.record_dial(context, route, fault, host, port, packet.destination, note)
+        # A route without turns goes on in the same way: a flood of dials changes no rule.
+        if route is None or route.times is not None or note not in ("", SAME_TRY):
+            self._ledger.turns_changed()
+
+    def _is_repetition(self, packet: Packet) -> bool:
+        dial = packet.destination, packet.begins
+        is_known = dial in self._seen
+        self._seen[dial] = None
+        if len(self._seen) > MAX_SEEN:
+            del self._seen[next(iter(self._seen))]
+        return is_known
+
+    def _swallow(self, packet: Packet) -> None:
+        """Have the repetitions of a dropped dial stay dropped, whatever its route answers by then."""
+        network = ip_network(packet.destination)
+        rule = DialRule(Verdict.SWALLOWED, network, packet.port, packet.begins)
+        self._swallowed.append((self._ledger.clock() + SYN_SECONDS, rule))
+
+    def _answered_by(
+        self, context: AttemptContext, fault: ConnectFault, host: str, address: str, port: int
+    ) -> tuple[InnerRoute | None, str]:
+        """The route that a dial is a call of; or the one that decides now, and a note why it is no call of it."""
+        now, too_late = self._ledger.clock(), TOO_LATE.format(fault=fault)
+        for route in covering(context.tables, host, port):
+            tries = (
+                self._tries.setdefault((route, host, port), Tries())
+                if route.turns.refuses
+                else Tries()
+            )
+            if (found := tries.open_for(route, address, now)) is not None:
+                if found.fault != fault:
+                    return route, too_late
+                tries.join(address, now)
+                return route, SAME_TRY
+            if route.is_used_up:
+                continue
+            if (turn := route.turns.reserve_fault(fault)) is None:
+                return route, too_late
+            tries.begin(fault, turn, address, now)
+            return route, ""
+        return None, too_late
+
+
+class Deciding:
+    """What the routes decide about dials at one moment, as rules for the kernel.
+
+    Args:
+        now: The time, by `Ledger.clock`.
+
+    Attributes:
+        literal: The rules for addresses that no name was given; none where all of them are captured.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[RouteTable],
+        tries: Mapping[tuple[InnerRoute, str, int], Tries],
+        now: float,
+    ) -> None:
+        self._tables, self._tries, self._now = tables, tries, now
+        self._tried: dict[str, set[int]] = {}  # ports, by name
+        for _, host, port in tries:
+            self._tried.setdefault(host, set()).add(port)
+        refusing = [route for table in tables for route in table.refusing if not route.removed]
+        self._exact = {r.parsed_address.host for r in refusing if r.parsed_address.is_exact}
+        self._patterns = [route for route in refusing if not route.parsed_address.is_exact]
+        is_literal = any(route.parsed_address.networks for route in refusing)
+        self.literal = [*self._literal()] if is_literal else []
+
+    def _literal(self) -> Iterator[DialRule]:
+        for table in self._tables:
+            for route in table.of_addresses():
+                if route.removed or route.kind.answers_names or route.is_used_up:
+                    continue
+                for network in route.parsed_address.networks:
+                    fault, port = route.turns.next_fault, route.parsed_address.port
+                    yield DialRule(verdict(fault), network, port)
+
+    def named(self, names: Sequence[str], address: str) -> list[DialRule]:
+        """The rules for an address that names were given, as far as they differ from those of `literal`.
+
+        The first of the names that has a route at a port decides there.
+        """
+        if not self.literal and not any(map(self._may_refuse, names)):
+            return []
+        own = {name: self._for_connections(name) for name in names}
+        network = network_of(address)
+        others = [rule for rule in self.literal if overlaps(rule, network)]
+        ports = {route.parsed_address.port for routes in own.values() for route in routes}
+        ports |= {rule.port for rule in others}
+        ports |= {port for name in names for port in self._tried.get(name, ())}
+        exact = sorted(port for port in ports if port is not None)
+        wanted: list[DialRule] = []
+        for port in (*exact, None):
+            other = DialRule(Verdict.CAPTURED, network, port)
+            found = verdict_of(others, other)
+            for name, routes in own.items():
+                covering = [route for route in routes if route.parsed_address.port in (None, port)]
+                if covering:
+                    found = self._verdict(covering, name, address, port)
+                    break
+            wanted.append(other._replace(verdict=found))
+        return as_far_as_needed(wanted, others)
+
+    def _for_connections(self, name: str) -> list[InnerRoute]:
+        found = (route for route in in_order(self._tables, name) if route.names(name))
+        return [route for route in found if not route.kind.answers_names]
+
+    def _may_refuse(self, name: str) -> bool:
+        return name in self._exact or any(route.names(name) for route in self._patterns)
+
+    def _verdict(
+        self, covering: Sequence[InnerRoute], name: str, address: str, port: int | None
+    ) -> Verdict:
+        """What becomes of a dial of a name's address; a port of None stands for each that no route names."""
+        for route in covering:
+            tries = self._tries.get((route, name, port)) if port is not None else None
+            if tries is not None and (found := tries.open_for(route, address, self._now)):
+                return verdict(found.fault)
+            if not route.is_used_up:
+                return verdict(route.turns.next_fault)
+        return Verdict.CAPTURED
+
+
+@lru_cache(maxsize=1024)
+def network_of(address: str) -> IPv4Network | IPv6Network:
+    return ip_network(address)
+
+
+def covering(tables: Sequence[RouteTable], host: str, port: int) -> Iterator[InnerRoute]:
+    return (route for route in in_order(tables, host) if route.covers(host, port))
+
+
+def verdict(fault: ConnectFault | None) -> Verdict:
+    """None is any answer but a fault of connecting."""
+    return Verdict.CAPTURED if fault is None else VERDICTS[fault]
+
+
+def overlaps(rule: DialRule, network: IPv4Network | IPv6Network) -> bool:
+    """Whether a rule is for a network or one around it."""
+    around = rule.network
+    is_alike = around.version == network.version and around.prefixlen <= network.prefixlen
+    return is_alike and network.network_address in around
+
+
+def verdict_of(rules: Sequence[DialRule], dial: DialRule) -> Verdict:
+    """What rules decide about the dials of another one: the first that fits."""
+    found = (
+        rule.verdict
+        for rule in rules
+        if rule.port in (None, dial.port) and overlaps(rule, dial.network)
+    )
+    return next(found, Verdict.CAPTURED)
+
+
+def as_far_as_needed(wanted: list[DialRule], others: Sequence[DialRule]) -> list[DialRule]:
+    """The rules of an address without those that decide as others do, which come after them.
+
+    The last of the wanted rules is for every port that no other rule names.
+    """
+    if wanted[-1].verdict is not verdict_of(others, wanted[-1]):
+        return wanted
+    return [rule for rule in wanted if rule.verdict is not verdict_of(others, rule)]

@@ -1,0 +1,57 @@
+"""`Incoming`: a request whose head a server has read. `Ruling`: what was decided about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pytest_egress.gateway.attempt import Attempt
+from pytest_egress.gateway.http.bodies import Body
+from pytest_egress.gateway.http.forwarding import Forwarding
+from pytest_egress.gateway.http.spoiling import Line
+from pytest_egress.routes.faults import Fault
+from pytest_egress.routes.inner_route import InnerRoute
+from pytest_egress.routes.table import NearMiss
+from pytest_egress.traffic.entries import Exchange, Outcome
+from pytest_egress.traffic.http.head import Head
+from pytest_egress.traffic.http.messages import Request, Response
+
+
+class Ruling(NamedTuple):
+    """The decision about a request. All but `reply` and `is_shared` are fields of its entry.
+
+    Attributes:
+        reply: Makes the response, after the request has been recorded; None where it has been sent, or nobody is left
+            to get one, or a fault is used in its place.
+        is_shared: Whether the response is one object for all calls of the route.
+    """
+
+    outcome: Outcome
+    route: InnerRoute | None
+    reply: Callable[[Exchange], Response | None]
+    near: tuple[NearMiss, ...] = ()
+    note: str = ""
+    error: BaseException | None = None
+    fault: Fault | None = None
+    is_shared: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Incoming:
+    """A request whose head a server has read.
+
+    Attributes:
+        called: The name that the client has used for the host of the request, if that is another one; else "".
+        entry: None until it is recorded.
+    """
+
+    attempt: Attempt
+    head: Head
+    duplex: Line
+    body: Body
+    request: Request
+    forwarding: Forwarding
+    called: str
+    entry: Exchange | None = None
+    is_counted: bool = False

@@ -1,0 +1,9 @@
+"""Bytes: a connection is served by a raw handler, by a static answer, or by a relay to another server.
+
+* `ends`: which errors of a raw handler came from the end of its client's connection.
+* `faults`: what the faults of a raw route make of one connection.
+* `server`: serves a connection as bytes: by a raw handler, a static answer, or a relay to another server.
+* `sockets`: the sockets that raw handlers get.
+* `starttls`: the handshake that a raw handler asks for in mid-connection.
+* `tcp_info`: what a connection has carried, by the kernel's counters.
+"""
