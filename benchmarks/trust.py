@@ -18,8 +18,8 @@ from benchmarks.start import milliseconds
 from pytest_egress import Egress
 from pytest_egress.engine.archive import build_tar
 from pytest_egress.targets.contents import Contents
-from pytest_egress.targets.roots import FOLDER_BYTES
-from pytest_egress.targets.sidecar import Sidecar
+from pytest_egress.targets.sidecars.sidecar import Sidecar
+from pytest_egress.targets.trust.roots import FOLDER_BYTES
 
 IMAGES: Final = {
     "a bundle": "pytest-egress-test/clients:latest",

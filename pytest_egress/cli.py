@@ -17,8 +17,8 @@ from pytest_egress.base.clock import monotonic
 
 if TYPE_CHECKING:
     from pytest_egress.engine.engine import Engine
-    from pytest_egress.targets.provision import SidecarSetup
-    from pytest_egress.targets.sidecar import AnyLink, Sidecar
+    from pytest_egress.targets.sidecars.provision import SidecarSetup
+    from pytest_egress.targets.sidecars.sidecar import AnyLink, Sidecar
 
 PROBE_ADDRESS: Final = ("203.0.113.9", 443)  # a documentation address (RFC 5737)
 PROBE_SECONDS: Final = 5
@@ -67,7 +67,7 @@ class Examination:
         return f"{about}, at {engine_address(self.engine.client)}"
 
     def check_sidecar(self) -> str:
-        from pytest_egress.targets.provision import Provisioner
+        from pytest_egress.targets.sidecars.provision import Provisioner
 
         Provisioner(self.engine).sidecar(self._start_sidecar, self.stack.close)
         families = "IPv4 and IPv6" if self.link.ipv6 else "IPv4 alone: this engine has no IPv6"
@@ -75,7 +75,7 @@ class Examination:
         return f"{self.setup}, {families}{frames}"
 
     def _start_sidecar(self, setup: SidecarSetup) -> None:
-        from pytest_egress.targets.sidecar import Sidecar
+        from pytest_egress.targets.sidecars.sidecar import Sidecar
 
         engine = self.engine
         self.sidecar = Sidecar.create(

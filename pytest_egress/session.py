@@ -49,16 +49,16 @@ from pytest_egress.ledger.windows import (
     Window,
 )
 from pytest_egress.targets.container import Container, Owner
-from pytest_egress.targets.provision import Provisioner, reuse_of_environment
-from pytest_egress.targets.ready import ReadySidecars
+from pytest_egress.targets.sidecars.provision import Provisioner, reuse_of_environment
+from pytest_egress.targets.sidecars.ready import ReadySidecars
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange
 
 if TYPE_CHECKING:
     import docker
     import trustme
 
-    from pytest_egress.targets.packages import Packaged
-    from pytest_egress.targets.roots import Roots
+    from pytest_egress.targets.trust.packages import Packaged
+    from pytest_egress.targets.trust.roots import Roots
 
 
 def default_client(address: str | None = None) -> docker.DockerClient:

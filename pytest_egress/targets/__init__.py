@@ -4,7 +4,8 @@ The rule: no instruction of a target runs before its traffic is captured and its
 Doors: `container`, `external`, `handle`, `options`, `packages`, `plan`, `provision`, `readiness`, `ready`, `results`,
 `roots`, `sidecar`.
 
-* `certificates`: reads and writes PEM bundles and Java keystores.
+* `trust`: how the CA of the run gets into an image, before its first instruction.
+* `sidecars`: their program, where they come from, and those that are ready before they are needed.
 * `container`: a target with its sidecar, from its creation to its removal.
 * `contents`: what is put into a target before its first instruction.
 * `ending`: the end of a container: asked for, awaited and explained.
@@ -14,16 +15,8 @@ Doors: `container`, `external`, `handle`, `options`, `packages`, `plan`, `provis
 * `logs`: what a container has written.
 * `mounts`: which paths of a container lie in a mount that is not its own.
 * `options`: checks the options of a container.
-* `packages`: the root certificates that SDKs and browsers bring along.
 * `plan`: the checked arguments of a start.
 * `processes`: with which containers a target may share processes.
-* `program`: the content of a sidecar: its image, its mounts, the agent's archive.
-* `provision`: tries the setups of a sidecar (link and interpreter) in order.
 * `readiness`: the conditions by which a target is ready.
-* `ready`: sidecars that are started ahead of their targets.
 * `results`: the result of a container's command.
-* `roots`: the files of an image that hold root certificates.
-* `runtimes`: the variables by which runtimes are told of the CA.
-* `sidecar`: the container whose network namespace a target shares.
-* `trust`: puts the CA into a target.
 """

@@ -43,11 +43,16 @@ from pytest_egress.targets.mounts import directory_for
 from pytest_egress.targets.options import SIDECAR_OPTIONS
 from pytest_egress.targets.plan import Plan, check_command
 from pytest_egress.targets.processes import check_processes, shares_processes
-from pytest_egress.targets.provision import DESCRIPTOR, Provisioner, SidecarError, SidecarSetup
 from pytest_egress.targets.readiness import Strategy, check_port
-from pytest_egress.targets.ready import NotReadyError, ReadySidecar, ReadySidecars
 from pytest_egress.targets.results import CompletedContainer
-from pytest_egress.targets.sidecar import (
+from pytest_egress.targets.sidecars.provision import (
+    DESCRIPTOR,
+    Provisioner,
+    SidecarError,
+    SidecarSetup,
+)
+from pytest_egress.targets.sidecars.ready import NotReadyError, ReadySidecar, ReadySidecars
+from pytest_egress.targets.sidecars.sidecar import (
     SYSCTLS,
     Sidecar,
     hosts_of,

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from docker.types import Mount
 
-import pytest_egress.targets.runtimes as runtimes
-import pytest_egress.targets.trust as trust
+import pytest_egress.targets.trust.placing as trust
+import pytest_egress.targets.trust.runtimes as runtimes
 from pytest_egress.base.sockets import shut
 from pytest_egress.engine.archive import build_tar
 from pytest_egress.engine.engine import Engine
 from pytest_egress.engine.failures import engine_errors
 from pytest_egress.errors import EngineError
 from pytest_egress.targets.mounts import MOUNT_OPTIONS, foreign_mounts, is_under, normal
-from pytest_egress.targets.packages import LEADING, Packaged, find_packaged, places
 from pytest_egress.targets.plan import Plan
-from pytest_egress.targets.roots import FileKind, Files, Roots, find_roots
-from pytest_egress.targets.runtimes import DIRECTORY
-from pytest_egress.targets.sidecar import NAMESERVER
+from pytest_egress.targets.sidecars.sidecar import NAMESERVER
+from pytest_egress.targets.trust.packages import LEADING, Packaged, find_packaged, places
+from pytest_egress.targets.trust.roots import FileKind, Files, Roots, find_roots
+from pytest_egress.targets.trust.runtimes import DIRECTORY
 from pytest_egress.traffic.dns.searchlist import normal_suffixes, suffixes_in
 
 if TYPE_CHECKING:

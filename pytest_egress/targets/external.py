@@ -8,15 +8,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import pytest_egress.targets.trust as trust
+import pytest_egress.targets.trust.placing as trust
 from pytest_egress.engine.engine import Engine, check_runtime
 from pytest_egress.targets.container import Container
 from pytest_egress.targets.contents import Contents
 from pytest_egress.targets.options import check_container_options
 from pytest_egress.targets.processes import check_processes
-from pytest_egress.targets.provision import SidecarSetup
-from pytest_egress.targets.runtimes import DIRECTORY
-from pytest_egress.targets.sidecar import Sidecar
+from pytest_egress.targets.sidecars.provision import SidecarSetup
+from pytest_egress.targets.sidecars.sidecar import Sidecar
+from pytest_egress.targets.trust.runtimes import DIRECTORY
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer

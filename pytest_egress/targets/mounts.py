@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_egress.targets.runtimes import DIRECTORY, ROOT_DIRECTORY
+from pytest_egress.targets.trust.runtimes import DIRECTORY, ROOT_DIRECTORY
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer

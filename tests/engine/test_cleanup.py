@@ -30,11 +30,12 @@ from pytest_egress.gateway.server import Gateway
 from pytest_egress.routes.answers import HttpAnswer
 from pytest_egress.session import Session
 from pytest_egress.targets import container as containers
-from pytest_egress.targets import contents, trust
+from pytest_egress.targets import contents
 from pytest_egress.targets.handle import Container
 from pytest_egress.targets.ingress import Ingress
 from pytest_egress.targets.logs import Log
-from pytest_egress.targets.sidecar import Sidecar
+from pytest_egress.targets.sidecars.sidecar import Sidecar
+from pytest_egress.targets.trust import placing as trust
 from tests.support.inner_runs import only_plugins
 
 PATIENCE_SECONDS = 30.0  # for what ends by itself within milliseconds on an idle machine
@@ -272,7 +273,7 @@ import pytest
 from pytest_egress import egress
 from pytest_egress.targets import container
 from pytest_egress.engine import engine
-from pytest_egress.targets import sidecar
+from pytest_egress.targets.sidecars import sidecar
 
 IMAGE = {image!r}
 HERE = pathlib.Path(__file__).parent

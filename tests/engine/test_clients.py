@@ -15,9 +15,9 @@ import trustme
 import pytest_egress.targets.container as containers
 from pytest_egress import CallError, Egress, Request, Response
 from pytest_egress.targets.handle import Container
-from pytest_egress.targets.provision import LINK_VARIABLE
 from pytest_egress.targets.results import CompletedContainer
-from pytest_egress.targets.runtimes import DIRECTORY, VARIABLES
+from pytest_egress.targets.sidecars.provision import LINK_VARIABLE
+from pytest_egress.targets.trust.runtimes import DIRECTORY, VARIABLES
 from pytest_egress.traffic.entries import DnsQuery, Entry, PacketAttempt, TcpConnection
 
 URL = "https://api.example.test/greeting"

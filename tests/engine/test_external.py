@@ -14,7 +14,7 @@ import pytest
 from docker.models.containers import Container as DockerContainer
 
 from pytest_egress import Egress, ImageError
-from pytest_egress.targets.runtimes import DIRECTORY, VARIABLES
+from pytest_egress.targets.trust.runtimes import DIRECTORY, VARIABLES
 from pytest_egress.traffic.entries import TlsFailure
 from tests.support.stage import SECONDS, eventually
 from tests.support.target_shell import wait_until_gone

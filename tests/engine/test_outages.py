@@ -22,7 +22,7 @@ import pytest
 from pytest_egress import Egress
 from pytest_egress.engine.leftovers import ENDED
 from pytest_egress.session import Session
-from pytest_egress.targets.provision import LINK_VARIABLE
+from pytest_egress.targets.sidecars.provision import LINK_VARIABLE
 from tests.support.engines import OwnEngine, PrivateEngine
 from tests.support.inner_runs import only_plugins
 from tests.support.leftovers import Witness, running, until, watchdogs

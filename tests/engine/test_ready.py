@@ -15,7 +15,7 @@ import pytest
 
 from pytest_egress import Egress, LinkError
 from pytest_egress.session import Session
-from pytest_egress.targets.sidecar import Sidecar
+from pytest_egress.targets.sidecars.sidecar import Sidecar
 from tests.support.killed_runs import LINKS, KilledRun, assert_nothing_is_left
 from tests.support.leftovers import Witness, until
 from tests.support.target_shell import wait_until_gone
@@ -165,7 +165,7 @@ def test_a_run_that_is_killed_leaves_none(witness: Witness, link: str) -> None:
 
 COUNTING = """
 import json, pytest
-from pytest_egress.targets.sidecar import Sidecar
+from pytest_egress.targets.sidecars.sidecar import Sidecar
 
 made = []
 create = Sidecar._create

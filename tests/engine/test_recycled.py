@@ -21,8 +21,8 @@ from pytest_egress.engine.engine import Engine
 from pytest_egress.link.attach import Output
 from pytest_egress.link.descriptor import DescriptorLink
 from pytest_egress.session import Session
-from pytest_egress.targets import sidecar as module
-from pytest_egress.targets.program import AGENT_FOLDER, agent_archive
+from pytest_egress.targets.sidecars import sidecar as module
+from pytest_egress.targets.sidecars.program import AGENT_FOLDER, agent_archive
 from tests.support.killed_runs import KilledRun, assert_nothing_is_left
 from tests.support.leftovers import Witness, until
 from tests.support.target_shell import wait_until_gone

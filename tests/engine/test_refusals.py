@@ -29,7 +29,7 @@ from pytest_egress import (
 )
 from pytest_egress.session import Session
 from pytest_egress.targets.handle import Container
-from pytest_egress.targets.program import LINK_FOLDER
+from pytest_egress.targets.sidecars.program import LINK_FOLDER
 from tests.support.container_server import SERVER, WithClient, error_text, get
 
 

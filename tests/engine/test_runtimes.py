@@ -20,10 +20,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from pytest_egress import Egress, Request, Response
-from pytest_egress.targets.certificates import from_pem, java_keystore
 from pytest_egress.targets.handle import Container
 from pytest_egress.targets.results import CompletedContainer
-from pytest_egress.targets.runtimes import DIRECTORY, VARIABLES
+from pytest_egress.targets.trust.certificates import from_pem, java_keystore
+from pytest_egress.targets.trust.runtimes import DIRECTORY, VARIABLES
 from pytest_egress.traffic.entries import TlsFailure
 from tests.support.runtimes import IMAGE_BUNDLE, RUNTIMES
 

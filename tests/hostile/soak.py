@@ -28,7 +28,7 @@ from docker.errors import APIError
 
 from pytest_egress import Egress
 from pytest_egress.engine.folder import PREFIX
-from pytest_egress.targets.provision import LINK_VARIABLE
+from pytest_egress.targets.sidecars.provision import LINK_VARIABLE
 from tests.support.leftovers import Witness, containers, is_alive, until, watchdogs
 
 IMAGE = "pytest-egress-test/clients:latest"

@@ -16,7 +16,7 @@ from grpc_tools import protoc
 
 from pytest_egress import BAD_CERTIFICATES
 from pytest_egress.plugin.options import ACCEPTED_OPTIONS, pytest_addoption
-from pytest_egress.targets.runtimes import DIRECTORY, VARIABLES
+from pytest_egress.targets.trust.runtimes import DIRECTORY, VARIABLES
 from tests.support.project import ROOT
 from tests.support.runtimes import RUNTIMES
 

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from docker.models.containers import Container as DockerContainer
 
-from pytest_egress.targets import runtimes
+from pytest_egress.targets.trust import runtimes
 
 LABEL = "org.pytest-egress.layout"  # on what a test has made, should it be killed
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pytest_egress.targets.provision import LINK_VARIABLE
+from pytest_egress.targets.sidecars.provision import LINK_VARIABLE
 from tests.support.leftovers import Witness, until, watchdogs
 
 LINKS = ("descriptor", "stream")

@@ -21,8 +21,8 @@ from docker.models.containers import Container
 from pytest_egress.base.choices import LinkKind
 from pytest_egress.engine.engine import run_command
 from pytest_egress.link.attach import Output
-from pytest_egress.targets.provision import SidecarSetup
-from pytest_egress.targets.sidecar import AnyLink, Sidecar
+from pytest_egress.targets.sidecars.provision import SidecarSetup
+from pytest_egress.targets.sidecars.sidecar import AnyLink, Sidecar
 from pytest_egress.traffic.packets import Packet, parse_packets
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine

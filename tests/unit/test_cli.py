@@ -54,7 +54,7 @@ def test_doctor_quotes_a_sidecar_that_gives_up(
     def give_up(*_: object, **__: object) -> None:
         raise LinkError("the kernel refused it")
 
-    monkeypatch.setattr("pytest_egress.targets.sidecar.Sidecar.create", give_up)
+    monkeypatch.setattr("pytest_egress.targets.sidecars.sidecar.Sidecar.create", give_up)
     assert cli.main(["doctor"]) == 1
     assert capsys.readouterr().out.splitlines()[1:] == [
         "FAILED  sidecar:",

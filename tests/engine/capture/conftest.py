@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import docker
 import pytest
 
-from pytest_egress.targets.sidecar import AnyLink
+from pytest_egress.targets.sidecars.sidecar import AnyLink
 from tests.support.target_shell import LINK, Target, captured_namespace, packets, target_in
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pytest_egress.targets.sidecar import AnyLink
+from pytest_egress.targets.sidecars.sidecar import AnyLink
 from tests.support.target_shell import (
     LINK,
     QUERY,

@@ -12,8 +12,8 @@ from pytest_egress.agent.dials import MAX_RULES
 from pytest_egress.errors import LinkError
 from pytest_egress.link.changes import DialRule, Verdict, insertion, replacement
 from pytest_egress.link.tampering import tampering
-from pytest_egress.targets.program import agent_archive
-from pytest_egress.targets.sidecar import AnyLink
+from pytest_egress.targets.sidecars.program import agent_archive
+from pytest_egress.targets.sidecars.sidecar import AnyLink
 from pytest_egress.traffic.packets import Packet
 from tests.support.target_shell import (
     LINK,

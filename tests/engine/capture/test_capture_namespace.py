@@ -10,8 +10,8 @@ import docker
 import pytest
 
 from pytest_egress.link.tampering import tampering
-from pytest_egress.targets.program import agent_archive
-from pytest_egress.targets.sidecar import AnyLink
+from pytest_egress.targets.sidecars.program import agent_archive
+from pytest_egress.targets.sidecars.sidecar import AnyLink
 from tests.support.target_shell import (
     LINK,
     SECONDS,

@@ -28,7 +28,7 @@ from pytest_egress.engine.archive import File, build_tar
 from pytest_egress.engine.endpoint import SshClient, engine_address, engine_parameters, make_client
 from pytest_egress.engine.engine import Engine
 from pytest_egress.session import Session
-from pytest_egress.targets.provision import WITH_IMAGE, SidecarSetup
+from pytest_egress.targets.sidecars.provision import WITH_IMAGE, SidecarSetup
 from tests.conftest import require_image
 from tests.support.docker_command import ENGINE_VARIABLES, LINK_VARIABLES, docker_command
 from tests.support.engines import OwnEngine, PrivateEngine

@@ -13,7 +13,7 @@ import pytest
 from pytest_egress import Egress, Response
 from pytest_egress.targets.handle import Container
 from pytest_egress.targets.results import CompletedContainer
-from pytest_egress.targets.runtimes import VARIABLES
+from pytest_egress.targets.trust.runtimes import VARIABLES
 from pytest_egress.traffic.entries import TlsFailure
 from tests.support.project import ROOT
 

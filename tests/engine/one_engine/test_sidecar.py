@@ -18,11 +18,11 @@ from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.agent.original_destination import original_destination
 from pytest_egress.engine.leftovers import NAME_LABEL
 from pytest_egress.errors import LinkError
-from pytest_egress.targets import program, provision
-from pytest_egress.targets import sidecar as module
-from pytest_egress.targets.program import ensure_image
-from pytest_egress.targets.provision import SidecarError
-from pytest_egress.targets.sidecar import Sidecar
+from pytest_egress.targets.sidecars import program, provision
+from pytest_egress.targets.sidecars import sidecar as module
+from pytest_egress.targets.sidecars.program import ensure_image
+from pytest_egress.targets.sidecars.provision import SidecarError
+from pytest_egress.targets.sidecars.sidecar import Sidecar
 from tests.support.reaper import LABEL
 from tests.support.target_shell import accepted, captured_namespace, target_in, wait_until_gone
 

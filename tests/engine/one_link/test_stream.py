@@ -338,7 +338,7 @@ def test_an_interpreter_that_fails_is_quoted(
     engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boot = "raise SystemExit('libpython is missing')"
-    monkeypatch.setattr("pytest_egress.targets.sidecar.BOOT", boot)
+    monkeypatch.setattr("pytest_egress.targets.sidecars.sidecar.BOOT", boot)
     text = failure(engine_client)
     assert text.startswith("The sidecar ended before it sent its sockets")
     assert text.endswith("It wrote:\nlibpython is missing")
@@ -347,9 +347,9 @@ def test_an_interpreter_that_fails_is_quoted(
 def test_a_silent_sidecar_is_waited_for_no_longer_than_the_limit(
     engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_egress.targets.sidecar.START_SECONDS", 0.5)
+    monkeypatch.setattr("pytest_egress.targets.sidecars.sidecar.START_SECONDS", 0.5)
     boot = "import sys, time; print('busy', file=sys.stderr, flush=True); time.sleep(60)"
-    monkeypatch.setattr("pytest_egress.targets.sidecar.BOOT", boot)
+    monkeypatch.setattr("pytest_egress.targets.sidecars.sidecar.BOOT", boot)
     assert failure(engine_client) == (
         "The sidecar is running, but sent no sockets within 0.5 seconds. It wrote:\nbusy"
     )

@@ -10,8 +10,8 @@ import trustme
 from docker.models.containers import Container as DockerContainer
 
 from pytest_egress.gateway.tls.authority import Authority
-from pytest_egress.targets import runtimes
-from pytest_egress.targets.certificates import hashed_name
+from pytest_egress.targets.trust import runtimes
+from pytest_egress.targets.trust.certificates import hashed_name
 from tests.support.image_trees import BUNDLE, LABEL, PKI, RHEL, Make, MakeImage, env_of, pack
 
 

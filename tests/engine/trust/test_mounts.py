@@ -11,7 +11,7 @@ from docker.models.containers import Container as DockerContainer
 from docker.types import DriverConfig, Mount
 
 from pytest_egress import EngineError
-from pytest_egress.targets.certificates import java_keystore
+from pytest_egress.targets.trust.certificates import java_keystore
 from tests.support.image_trees import (
     BUNDLE,
     FIRST,

@@ -14,8 +14,8 @@ import docker
 import pytest
 
 from pytest_egress import Egress, EngineError
-from pytest_egress.targets.certificates import extend_java_keystore, java_keystore
-from pytest_egress.targets.roots import MAX_FILE_BYTES
+from pytest_egress.targets.trust.certificates import extend_java_keystore, java_keystore
+from pytest_egress.targets.trust.roots import MAX_FILE_BYTES
 from tests.support.image_trees import (
     BUNDLE,
     FIRST,

@@ -13,7 +13,7 @@ from pytest_egress import CommandError, Egress, EngineError
 from pytest_egress.engine.engine import Engine
 from pytest_egress.engine.leftovers import SESSION_LABEL
 from pytest_egress.session import Session
-from pytest_egress.targets import trust
+from pytest_egress.targets.trust import placing as trust
 from tests.support.image_trees import (
     BUNDLE,
     FIRST,

@@ -29,9 +29,9 @@ from pytest_egress.engine.archive import build_tar
 from pytest_egress.engine.leftovers import SESSION_LABEL
 from pytest_egress.gateway.tls.authority import Authority
 from pytest_egress.session import Session
-from pytest_egress.targets import roots
-from pytest_egress.targets.certificates import from_java_keystore, hashed_name, java_keystore
-from pytest_egress.targets.roots import FOLDER_BYTES, Roots
+from pytest_egress.targets.trust import roots
+from pytest_egress.targets.trust.certificates import from_java_keystore, hashed_name, java_keystore
+from pytest_egress.targets.trust.roots import FOLDER_BYTES, Roots
 from tests.support.image_trees import (
     BUNDLE,
     FIRST,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_egress.plugin.usage import is_overridden
-from pytest_egress.targets.ready import ReadySidecars
+from pytest_egress.targets.sidecars.ready import ReadySidecars
 from tests.support.stand_in import UNROUTED_X, RunPytest, lines_of
 
 # Verdicts.

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_egress.base.once import once_property
 from pytest_egress.engine.archive import File, LargeFileError, Member
-from pytest_egress.targets.certificates import (
+from pytest_egress.targets.mounts import is_under, is_within, normal
+from pytest_egress.targets.trust.certificates import (
     JKS_MAGIC,
     from_java_keystore,
     from_pem,
     java_keystore,
     merge,
 )
-from pytest_egress.targets.mounts import is_under, is_within, normal
-from pytest_egress.targets.runtimes import VARIABLES
+from pytest_egress.targets.trust.runtimes import VARIABLES
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer

@@ -23,7 +23,7 @@ from docker.types import Mount
 
 from pytest_egress.base.choices import LinkKind
 from pytest_egress.engine.archive import File, build_tar
-from pytest_egress.targets.provision import executable, sidecar_errors
+from pytest_egress.targets.sidecars.provision import executable, sidecar_errors
 
 IMAGE_REPOSITORY: Final = "pytest-egress/sidecar"
 """The local image; its tag is a hash of its content."""

@@ -8,7 +8,7 @@ import pytest
 from pytest_egress import Egress
 from pytest_egress.engine.engine import Engine
 from pytest_egress.errors import EngineError
-from pytest_egress.targets.provision import Provisioner, reuse_of_environment
+from pytest_egress.targets.sidecars.provision import Provisioner, reuse_of_environment
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-import pytest_egress.targets.ready as ready
+import pytest_egress.targets.sidecars.ready as ready
 from pytest_egress.errors import LinkError
-from pytest_egress.targets.provision import DESCRIPTOR, SidecarSetup
-from pytest_egress.targets.ready import NotReadyError, ReadySidecars
+from pytest_egress.targets.sidecars.provision import DESCRIPTOR, SidecarSetup
+from pytest_egress.targets.sidecars.ready import NotReadyError, ReadySidecars
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
 

@@ -6,7 +6,7 @@ import secrets
 
 import pytest
 
-from pytest_egress.targets import sidecar as module
+from pytest_egress.targets.sidecars import sidecar as module
 
 
 def test_a_host_name_that_is_made_up_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from pytest_egress.base.sockets import await_ready
 from pytest_egress.engine.failures import engine_errors
 from pytest_egress.errors import LinkError
-from pytest_egress.targets.sidecar import Sidecar
+from pytest_egress.targets.sidecars.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from pytest_egress.engine.engine import Engine
-    from pytest_egress.targets.provision import Provisioner, SidecarSetup
-    from pytest_egress.targets.sidecar import AnyLink
+    from pytest_egress.targets.sidecars.provision import Provisioner, SidecarSetup
+    from pytest_egress.targets.sidecars.sidecar import AnyLink
 
 log = logging.getLogger("pytest_egress.engine")  # users filter logs by this name
 T = TypeVar("T")

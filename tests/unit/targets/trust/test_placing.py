@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_egress.targets import runtimes
+from pytest_egress.targets.trust import runtimes
 
 # Variables.
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_egress import Egress
-from pytest_egress.targets.packages import Places, from_npm, places
+from pytest_egress.targets.trust.packages import Places, from_npm, places
 
 # Where packages may be, by what an image says of itself.
 

@@ -22,9 +22,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import pytest_egress.targets.certificates as module
+import pytest_egress.targets.trust.certificates as module
 from pytest_egress.gateway.tls.leaves import NOT_AFTER, NOT_BEFORE
-from pytest_egress.targets.certificates import (
+from pytest_egress.targets.trust.certificates import (
     JKS_MAGIC,
     append,
     extend_java_keystore,

@@ -9,7 +9,7 @@ import tarfile
 import pytest
 
 from pytest_egress.base.choices import LinkKind
-from pytest_egress.targets.program import agent_archive
+from pytest_egress.targets.sidecars.program import agent_archive
 
 
 @pytest.mark.parametrize(

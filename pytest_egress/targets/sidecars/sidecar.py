@@ -39,7 +39,7 @@ from pytest_egress.link.attach import Attachment, attach
 from pytest_egress.link.descriptor import DescriptorLink
 from pytest_egress.link.rendezvous import Rendezvous
 from pytest_egress.link.stream import StreamLink
-from pytest_egress.targets.program import (
+from pytest_egress.targets.sidecars.program import (
     BOOT,
     KEEPER_BOOT,
     LINK_FOLDER,
@@ -48,7 +48,7 @@ from pytest_egress.targets.program import (
     ensure_image,
     python_mounts,
 )
-from pytest_egress.targets.provision import (
+from pytest_egress.targets.sidecars.provision import (
     DESCRIPTOR,
     SidecarError,
     SidecarSetup,

@@ -17,7 +17,8 @@ from pytest_egress.engine.archive import File, LargeFileError
 from pytest_egress.engine.copier import again
 from pytest_egress.engine.failures import engine_errors
 from pytest_egress.errors import EngineError
-from pytest_egress.targets.certificates import (
+from pytest_egress.targets.mounts import is_within, normal
+from pytest_egress.targets.trust.certificates import (
     append,
     check_seal,
     extend_java_keystore,
@@ -25,10 +26,9 @@ from pytest_egress.targets.certificates import (
     hashed_name,
     java_keystore,
 )
-from pytest_egress.targets.mounts import is_within, normal
-from pytest_egress.targets.packages import FIREFOX_POLICIES, Packaged
-from pytest_egress.targets.roots import FileKind, Files, Roots
-from pytest_egress.targets.runtimes import FILE_NAMES, FileForm
+from pytest_egress.targets.trust.packages import FIREFOX_POLICIES, Packaged
+from pytest_egress.targets.trust.roots import FileKind, Files, Roots
+from pytest_egress.targets.trust.runtimes import FILE_NAMES, FileForm
 from pytest_egress.traffic.http.messages import shown
 
 if TYPE_CHECKING:
