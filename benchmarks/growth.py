@@ -26,7 +26,7 @@ from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import decide, nearest_by_address
 from pytest_egress.traffic.dns.resolver import Resolver
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Response
+from pytest_egress.traffic.http.response import Response
 
 TRIES: Final = 5  # of which the least counts: what else runs only adds
 HUNDREDS: Final = (100, 1000, 10_000)

@@ -7,6 +7,7 @@ and through this process.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from pytest_egress import Container, Egress, forward
 IMAGE: Final = "pytest-egress-test/clients:latest"
 CLIENT: Final = "/benchmark/relay_client.py"
 NAME: Final = "raw.test"
-PORT, OUTSIDE_PORT = 8100, 8101
+PORT: Final = 8100
 BULK, ECHO = "raw forward, a long download", "raw forward, 32 bytes there and back"
 MODES: Final = {BULK: "bulk", ECHO: "echo"}
 UNITS: Final = {BULK: ("MB/s", 1e-6), ECHO: ("echoes/s", 1.0)}
@@ -32,11 +33,12 @@ ROWS: Final = tuple(row for subject in MODES for row in rows_of(subject, UNITS[s
 
 @contextmanager
 def prepare(of: Collection[str]) -> Iterator[Measure]:
-    outside = subprocess.Popen(python_command("relay_server.py", "127.0.0.1", OUTSIDE_PORT))
+    outside_port = free_port()
+    outside = subprocess.Popen(python_command("relay_server.py", "127.0.0.1", outside_port))
     try:
         with Egress() as egress:
             egress.intercept_tcp(
-                f"{NAME}:{PORT}", forward(f"tcp://127.0.0.1:{OUTSIDE_PORT}"), optional=True
+                f"{NAME}:{PORT}", forward(f"tcp://127.0.0.1:{outside_port}"), optional=True
             )
             files = {CLIENT: HERE / "relay_client.py"}
             target = egress.start(IMAGE, ["sleep", "infinity"], files=files)
@@ -45,6 +47,13 @@ def prepare(of: Collection[str]) -> Iterator[Measure]:
     finally:
         outside.terminate()
         outside.wait()
+
+
+def free_port() -> int:
+    """A port of its own for each process: two trees that are compared have a server each."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
 
 
 @contextmanager

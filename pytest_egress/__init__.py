@@ -37,6 +37,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pytest_egress.base.unset import UNSET as UNSET
     from pytest_egress.egress import Egress as Egress
     from pytest_egress.errors import (
         AcceptedError as AcceptedError,
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     )
     from pytest_egress.routes.answers import forward as forward, sequence as sequence
     from pytest_egress.routes.applications.asgi import asgi as asgi
-    from pytest_egress.routes.websocket.asynchronous import AsyncWebSocket as AsyncWebSocket
+    from pytest_egress.routes.applications.wsgi import wsgi as wsgi
     from pytest_egress.routes.certificates import (
         BAD_CERTIFICATES as BAD_CERTIFICATES,
         BadCertificate as BadCertificate,
@@ -81,11 +82,11 @@ if TYPE_CHECKING:
         truncated as truncated,
     )
     from pytest_egress.routes.grpc.server import grpc_server as grpc_server
-    from pytest_egress.routes.websocket.open import WebSocket as WebSocket
-    from pytest_egress.routes.route import Route as Route
     from pytest_egress.routes.raw.smtp import smtp as smtp
+    from pytest_egress.routes.route import Route as Route
     from pytest_egress.routes.websocket.answer import websocket as websocket
-    from pytest_egress.routes.applications.wsgi import wsgi as wsgi
+    from pytest_egress.routes.websocket.asynchronous import AsyncWebSocket as AsyncWebSocket
+    from pytest_egress.routes.websocket.open import WebSocket as WebSocket
     from pytest_egress.targets.handle import Container as Container
     from pytest_egress.targets.readiness import (
         http_ok as http_ok,
@@ -101,18 +102,16 @@ if TYPE_CHECKING:
         TcpConnection as TcpConnection,
         TlsFailure as TlsFailure,
     )
+    from pytest_egress.traffic.grpc import GrpcCall as GrpcCall
     from pytest_egress.traffic.http.events import Event as Event
     from pytest_egress.traffic.http.forms import FormFile as FormFile, MultiDict as MultiDict
-    from pytest_egress.traffic.grpc import GrpcCall as GrpcCall
-    from pytest_egress.traffic.http.messages import (
-        UNSET as UNSET,
-        Headers as Headers,
-        Request as Request,
-        Response as Response,
-    )
+    from pytest_egress.traffic.http.headers import Headers as Headers
+    from pytest_egress.traffic.http.request import Request as Request
+    from pytest_egress.traffic.http.response import Response as Response
     from pytest_egress.traffic.websocket import WebSocketMessage as WebSocketMessage
 
 _NAMES = {
+    "base.unset": "UNSET",
     "egress": "Egress",
     "errors": (
         "AcceptedError AddressError CallError CommandError ContainerError "
@@ -123,23 +122,25 @@ _NAMES = {
     "gateway.raw.sockets": "RawSocket RawTlsSocket",
     "routes.answers": "forward sequence",
     "routes.applications.asgi": "asgi",
-    "routes.websocket.asynchronous": "AsyncWebSocket",
+    "routes.applications.wsgi": "wsgi",
     "routes.certificates": "BAD_CERTIFICATES BadCertificate",
     "routes.faults": "blackhole delayed disconnect raw refuse reset silence throttled truncated",
     "routes.grpc.server": "grpc_server",
-    "routes.websocket.open": "WebSocket",
-    "routes.route": "Route",
     "routes.raw.smtp": "smtp",
+    "routes.route": "Route",
     "routes.websocket.answer": "websocket",
-    "routes.applications.wsgi": "wsgi",
+    "routes.websocket.asynchronous": "AsyncWebSocket",
+    "routes.websocket.open": "WebSocket",
     "targets.handle": "Container",
     "targets.readiness": "http_ok log_line port_open",
     "targets.results": "CompletedContainer",
     "traffic.entries": "DnsQuery Exchange Mail PacketAttempt TcpConnection TlsFailure",
+    "traffic.grpc": "GrpcCall",
     "traffic.http.events": "Event",
     "traffic.http.forms": "FormFile MultiDict",
-    "traffic.grpc": "GrpcCall",
-    "traffic.http.messages": "UNSET Headers Request Response",
+    "traffic.http.headers": "Headers",
+    "traffic.http.request": "Request",
+    "traffic.http.response": "Response",
     "traffic.websocket": "WebSocketMessage",
 }
 """The public names by module. `__getattr__` imports a module at the first use of one of its names."""

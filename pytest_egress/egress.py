@@ -17,6 +17,7 @@ import pytest_egress.routes.kinds as kinds
 import pytest_egress.targets.handle as container_handle
 from pytest_egress.base.callers import caller
 from pytest_egress.base.clock import check_seconds, is_seconds
+from pytest_egress.base.unset import UNSET
 from pytest_egress.errors import CallError, ContainerError, EgressError
 from pytest_egress.ledger.report import (
     attempt_lines,
@@ -46,7 +47,8 @@ from pytest_egress.targets.results import CompletedContainer, check_result
 from pytest_egress.traffic.address import Address, parse_address
 from pytest_egress.traffic.dns.answers import RecordTexts
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection
-from pytest_egress.traffic.http.messages import UNSET, Request, shown
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.shown import shown
 
 CONTAINER_NAME: Final = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]*")  # or an id; Docker's own rule
 AnyContainer = TypeVar("AnyContainer", bound=Container)

@@ -19,6 +19,7 @@ The rule: nothing here knows what an egress is. Every module is a door.
 * `relay`: copies bytes between two sockets, both ways, or plays what a pacer holds.
 * `sockets`: sockets that work also where a test forbids them; resets, shutdowns and time-outs.
 * `unawaited`: what the tasks of an event loop raise that nobody awaits.
+* `unset`: the value of an argument that was not given.
 * `wire`: a socket on which one thread receives while others send.
 * `workers`: threads that are kept for a second after their job.
 """

@@ -1,13 +1,15 @@
 """The gateway: the server in the test process that accepts a target's traffic from a link and answers every attempt.
 
 The rule: an attempt that no route claims is not answered from outside. This room never imports docker. Doors:
-`authority`, `raw_socket`, `server`.
+`tls.authority`, `raw.sockets`, `server`.
 
-* `http`: a request is read, decided and answered, by any version.
+* `http`: how a request is decided and answered, whatever its version.
+* `http1`: a connection of HTTP/1.1.
+* `http2`: a connection of HTTP/2.
 * `tls`: certificates, handshakes, and why one has failed.
 * `dns`: answers to queries, and which name an address was given out for.
-* `raw`: a connection is served by a raw handler, by a static answer, or by a relay to another server.
-* `upstream`: which one is meant, whether it may be reached, and an exchange with it.
+* `raw`: connections of bytes, served by a raw handler, by a static answer, or by a relay to another server.
+* `upstream`: which real server is meant, whether it may be reached, and an exchange with it.
 * `attempt`: one attempt, with all that its entry needs.
 * `handlers`: calls a handler.
 * `dials`: which dials of its target the kernel refuses or drops, and the record of those.

@@ -44,7 +44,7 @@ from pytest_egress.ledger.windows import Activity, AttemptContext, Window
 from pytest_egress.link.stream_sockets import AcceptedSocket
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import still_claims
-from pytest_egress.traffic.http.messages import host_port
+from pytest_egress.traffic.shown import host_port
 
 LINGER_SECONDS: Final = 1.0  # for a client to read a refusal: unread data resets the connection
 PARK_SECONDS: Final = (

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pytest_egress.routes.certificates import USUAL, Presented
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.traffic.http.messages import TlsInfo
+from pytest_egress.traffic.http.request import TlsInfo
 from pytest_egress.traffic.tls.hello import ClientHello, client_of
 
 

@@ -23,9 +23,8 @@ from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.dns.names import NAMES_PORT, Names, serve_names
 from pytest_egress.gateway.http.answering import Answering
 from pytest_egress.gateway.http.forwarding import Carrier
-from pytest_egress.gateway.http.http1 import Http1Server
+from pytest_egress.gateway.http1.server import Http1Server
 from pytest_egress.gateway.raw.server import RawServer
-from pytest_egress.gateway.raw.sockets import TlsSocket
 from pytest_egress.gateway.raw.tcp_info import has_heard
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, passes, silent_outcome
 from pytest_egress.gateway.tls.authority import ALPN, HTTP1_ALONE, Authority
@@ -36,6 +35,7 @@ from pytest_egress.gateway.tls.failures import (
     no_client_certificate,
 )
 from pytest_egress.gateway.tls.handshake import handshake, read_hello, set_host
+from pytest_egress.gateway.tls.sockets import TlsSocket
 from pytest_egress.gateway.upstream.upstreams import Upstreams
 from pytest_egress.link.interface import Link
 from pytest_egress.routes.inner_route import InnerRoute
@@ -270,7 +270,7 @@ class Dispatcher:
         ).serve()
 
     def serve_http2(self, first: bytes = b"") -> None:
-        from pytest_egress.gateway.http.http2 import Http2Server  # brings in h2: 38 ms
+        from pytest_egress.gateway.http2.server import Http2Server  # brings in h2: 38 ms
 
         parts = self.parts
         idle_seconds = parts.connections.idle_seconds

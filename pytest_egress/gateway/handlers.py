@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Final
 
 from pytest_egress.base.loops import OwnLoop, run_here
+from pytest_egress.base.unset import UNSET
 from pytest_egress.routes.answers import (
     Application,
     Begin,
@@ -29,7 +30,9 @@ from pytest_egress.routes.answers import (
 )
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import Fault, layers, with_answer
-from pytest_egress.traffic.http.messages import UNSET, Request, Response, shown
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.shown import shown
 
 AT_ONCE: Final = frozenset({dict, list, str, bytes, int, tuple, type(None)})
 """The types of answers that nobody has to await."""

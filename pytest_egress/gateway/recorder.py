@@ -15,15 +15,16 @@ from typing import Final, NamedTuple, TypedDict
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.site import TargetView
-from pytest_egress.gateway.tls.failures import DISTRUST, LIKELY_REJECTED, library_of
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.routes.answers import Receipt
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.routes.route import REJECTED
 from pytest_egress.routes.table import NearMiss, claimed, nearest_by_address, opening, spent_route
 from pytest_egress.traffic.entries import (
     CERTAIN,
+    DISTRUST,
+    LIKELY_REJECTED,
+    REJECTED,
     Accepted,
     DnsQuery,
     Entry,
@@ -35,6 +36,7 @@ from pytest_egress.traffic.entries import (
     TlsFailure,
 )
 from pytest_egress.traffic.smtp import Envelope
+from pytest_egress.traffic.tls.clients import library_of
 
 FIRST_BYTES_KEPT: Final = 64
 MAILS: Final = "mails"

@@ -9,7 +9,7 @@ from pytest_egress.traffic.dns.answers import RECORD_EXAMPLES
 from pytest_egress.traffic.dns.resolver import reversed_address
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection, TlsFailure
 from pytest_egress.traffic.grpc import GrpcCall, registering
-from pytest_egress.traffic.http.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
+from pytest_egress.traffic.shown import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
 
 
 def remedy(entry: Entry) -> str:

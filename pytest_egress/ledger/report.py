@@ -32,7 +32,7 @@ from pytest_egress.traffic.entries import (
     TcpConnection,
     TlsFailure,
 )
-from pytest_egress.traffic.http.messages import host_port
+from pytest_egress.traffic.shown import host_port
 
 SHOWN_ATTEMPTS: Final = 50  # different attempts of a verdict
 SHOWN_AWAITED: Final = 5  # faults that a container waited for

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
-from pytest_egress.traffic.http.messages import SHOWN_TARGET, cut
 from pytest_egress.traffic.redaction import masked_text
+from pytest_egress.traffic.shown import SHOWN_TARGET, cut
 
 SHOWN_ENTRIES: Final = 200  # its first and last hundred
 SHOWN_MESSAGES: Final = 10  # of a WebSocket: its first and last five

@@ -32,9 +32,9 @@ from pytest_egress.ledger.report import (
 )
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.routes.route import REJECTED
 from pytest_egress.traffic.entries import (
     CERTAIN,
+    REJECTED,
     DnsQuery,
     Entry,
     Exchange,

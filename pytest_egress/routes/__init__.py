@@ -3,8 +3,9 @@
 The rule: no input or output. A malformed declaration is refused where it is made, and the error quotes the value and
 lists what is accepted.
 
-Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `certificates`, `declarations`, `duplex`, `faults`,
-`grpc`, `inner_route`, `kinds`, `open_websocket`, `raw`, `route`, `smtp`, `table`, `turns`, `websocket`, `wsgi`.
+Doors: `answers`, `applications.asgi`, `applications.asgi_websocket`, `applications.wsgi`, `certificates`,
+`declarations`, `duplex`, `faults`, `grpc.server`, `inner_route`, `kinds`, `raw.libraries`, `raw.smtp`, `route`,
+`table`, `turns`, `websocket.answer`, `websocket.asynchronous`, `websocket.open`.
 
 * `applications`: those of WSGI and ASGI as answers.
 * `grpc`: a server of a test's servicers as an answer.

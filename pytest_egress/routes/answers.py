@@ -17,21 +17,14 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, overload, runtime_checkable
 from urllib.parse import urlsplit
 
+from pytest_egress.base.unset import UNSET
 from pytest_egress.routes.faults import ConnectFault, Fault, check_fault, is_maker, layers
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.address import MAX_PORT
 from pytest_egress.traffic.dns.answers import NamesAnswer
-from pytest_egress.traffic.http.messages import (
-    NO_BODY,
-    SCHEME_PORTS,
-    UNSET,
-    Request,
-    Response,
-    check_bodiless,
-    check_status,
-    host_port,
-    shown,
-)
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import NO_BODY, Response, check_bodiless, check_status
+from pytest_egress.traffic.shown import SCHEME_PORTS, host_port, shown
 
 if TYPE_CHECKING:
     from pytest_egress.traffic.smtp import Envelope

@@ -24,7 +24,7 @@ from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.routes.turns import parts_of
 from pytest_egress.traffic.address import Address, parse_address
 from pytest_egress.traffic.dns.answers import NO_RECORDS, RECORD_EXAMPLES, Records
-from pytest_egress.traffic.http.messages import shown
+from pytest_egress.traffic.shown import shown
 
 OWN_OPTIONS: Final = ("times", "optional", "name")
 ClientCertificate = Literal["request", "require"]

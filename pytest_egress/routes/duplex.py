@@ -13,7 +13,9 @@ from pytest_egress.base.account import Account
 from pytest_egress.routes.answers import Application
 from pytest_egress.routes.faults import End
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Request, Response
+from pytest_egress.traffic.http.headers import NO_FIELDS, Headers
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 
 
 class ClientLeftError(ConnectionError):

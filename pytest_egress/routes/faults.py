@@ -16,8 +16,9 @@ from typing import Any, Final, TypeVar
 
 from pytest_egress.base.clock import is_seconds
 from pytest_egress.base.pacing import Shape
+from pytest_egress.base.unset import UNSET
 from pytest_egress.routes.sequences import AnswerSequence
-from pytest_egress.traffic.http.messages import UNSET, shown
+from pytest_egress.traffic.shown import shown
 
 Seconds = float | Callable[[], float]
 """A number of seconds, or a function that returns one for each answer."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pytest_egress.routes.declarations import Declaration
-from pytest_egress.routes.route import REJECTED, CallLog, Route, Scope
+from pytest_egress.routes.route import CallLog, Route, Scope
 from pytest_egress.routes.turns import Turns
-from pytest_egress.traffic.entries import Entry, TlsFailure
+from pytest_egress.traffic.entries import REJECTED, Entry, TlsFailure
 
 
 class InnerRoute(Route[Any]):

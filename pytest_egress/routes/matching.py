@@ -15,10 +15,12 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from pytest_egress.base.globs import Glob
+from pytest_egress.base.unset import UNSET
 from pytest_egress.errors import ContentError
 from pytest_egress.routes.answers import QueryValue, takes
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.http.messages import FIELD_NAME, UNSET, Request, lent_json, shown
+from pytest_egress.traffic.http.headers import FIELD_NAME
+from pytest_egress.traffic.http.request import Request, lent_json
 from pytest_egress.traffic.redaction import (
     is_secret,
     masked,
@@ -26,6 +28,7 @@ from pytest_egress.traffic.redaction import (
     masked_field,
     masked_json,
 )
+from pytest_egress.traffic.shown import shown
 
 
 def pass_by() -> None:

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVa
 
 from pytest_egress.base.clock import check_seconds
 from pytest_egress.errors import CallError
-from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection, TlsFailure
+from pytest_egress.traffic.entries import (
+    REJECTED,
+    DnsQuery,
+    Entry,
+    Exchange,
+    Mail,
+    TcpConnection,
+    TlsFailure,
+)
 
 if TYPE_CHECKING:
     # Type checkers bring `typing_extensions` with them; users need not install it.
@@ -326,9 +334,6 @@ class Route(Generic[Call]):
     def __repr__(self) -> str:
         return f"<Route {self}, {len(self._calls)} calls>"
 
-
-REJECTED: Final = "rejected"
-"""The reason of a `TlsFailure` whose client has rejected what a route presents."""
 
 LET_GO: Final = (
     "what a test received is let go of with its report, and what a wider scope did with its end; ask before that, "

@@ -18,7 +18,7 @@ from pytest_egress.routes.declarations import CLIENT_CERTIFICATES
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.matching import pass_by
 from pytest_egress.traffic.address import is_ip_address
-from pytest_egress.traffic.http.messages import Request, TlsInfo
+from pytest_egress.traffic.http.request import Request, TlsInfo
 
 
 class RouteTable:

@@ -17,11 +17,12 @@ from functools import cached_property
 from typing import Any, Final, Protocol
 
 import pytest_egress.routes.answers as answers
+from pytest_egress.base.unset import UNSET
 from pytest_egress.routes.duplex import DuplexAnswer
 from pytest_egress.routes.faults import ConnectFault, layers
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.grpc import is_grpc
-from pytest_egress.traffic.http.messages import UNSET, Request
+from pytest_egress.traffic.http.request import Request
 
 
 class Holder(Protocol):

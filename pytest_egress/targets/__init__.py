@@ -1,8 +1,8 @@
 """Targets and their sidecars: how they are planned, created, trusted, started, watched and removed.
 
 The rule: no instruction of a target runs before its traffic is captured and its roots are in place.
-Doors: `container`, `external`, `handle`, `options`, `packages`, `plan`, `provision`, `readiness`, `ready`, `results`,
-`roots`, `sidecar`.
+Doors: `container`, `external`, `handle`, `options`, `plan`, `readiness`, `results`, `sidecars.provision`,
+`sidecars.ready`, `sidecars.sidecar`, `trust.packages`, `trust.roots`.
 
 * `trust`: how the CA of the run gets into an image, before its first instruction.
 * `sidecars`: their program, where they come from, and those that are ready before they are needed.
@@ -13,7 +13,6 @@ Doors: `container`, `external`, `handle`, `options`, `packages`, `plan`, `provis
 * `handle`: the interface of a container that tests use.
 * `ingress`: loopback ports that lead to a target's ports.
 * `logs`: what a container has written.
-* `mounts`: which paths of a container lie in a mount that is not its own.
 * `options`: checks the options of a container.
 * `plan`: the checked arguments of a start.
 * `processes`: with which containers a target may share processes.

@@ -39,7 +39,6 @@ from pytest_egress.targets.handle import STOP_SECONDS
 from pytest_egress.targets.handle import Container as Interface
 from pytest_egress.targets.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.targets.logs import NO_LOG, Log
-from pytest_egress.targets.mounts import directory_for
 from pytest_egress.targets.options import SIDECAR_OPTIONS
 from pytest_egress.targets.plan import Plan, check_command
 from pytest_egress.targets.processes import check_processes, shares_processes
@@ -59,7 +58,8 @@ from pytest_egress.targets.sidecars.sidecar import (
     made_up_hostname,
     tells_of_joining,
 )
-from pytest_egress.traffic.http.messages import shown
+from pytest_egress.targets.trust.mounts import directory_for
+from pytest_egress.traffic.shown import shown
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer

@@ -22,9 +22,9 @@ from pytest_egress.engine.archive import build_tar
 from pytest_egress.engine.engine import Engine
 from pytest_egress.engine.failures import engine_errors
 from pytest_egress.errors import EngineError
-from pytest_egress.targets.mounts import MOUNT_OPTIONS, foreign_mounts, is_under, normal
 from pytest_egress.targets.plan import Plan
 from pytest_egress.targets.sidecars.sidecar import NAMESERVER
+from pytest_egress.targets.trust.mounts import MOUNT_OPTIONS, foreign_mounts, is_under, normal
 from pytest_egress.targets.trust.packages import LEADING, Packaged, find_packaged, places
 from pytest_egress.targets.trust.roots import FileKind, Files, Roots, find_roots
 from pytest_egress.targets.trust.runtimes import DIRECTORY

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_egress.traffic.http.messages import shown
+from pytest_egress.traffic.shown import shown
 
 START_OPTIONS: Final = (
     "env",

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.sockets import READ_BYTES
-from pytest_egress.traffic.http.messages import shown
+from pytest_egress.traffic.shown import shown
 
 PROBE_SECONDS = 2.0  # of one attempt; the next one follows until the container's own timeout
 REST_SECONDS = 0.2  # for the rest of an answer whose status is known: it may be an event stream

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_egress.errors import CommandError
-from pytest_egress.traffic.http.messages import cut
+from pytest_egress.traffic.shown import cut
 
 TAIL_LINES: Final = 50  # of a log in a message
 LINE_CHARACTERS: Final = 2000  # of a line there: a terminal's height

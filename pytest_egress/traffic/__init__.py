@@ -12,5 +12,6 @@ error of ours where they are malformed. Every module is a door.
 * `packets`: the packets that the kernel rejected and reported.
 * `redaction`: masks secrets in texts that are shown.
 * `websocket`: the handshake of a WebSocket, and its frames, by wsproto.
+* `shown`: how values, hosts and URLs are shown in messages.
 * `smtp`: SMTP as a server speaks it.
 """

@@ -10,16 +10,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from pytest_egress.traffic.grpc import GrpcCall, status_in
-from pytest_egress.traffic.http.messages import (
-    SHOWN_VALUE,
-    Request,
-    Response,
-    TlsInfo,
-    cut,
-    host_port,
-    shown,
-)
+from pytest_egress.traffic.http.request import Request, TlsInfo
+from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction import masked_bytes
+from pytest_egress.traffic.shown import SHOWN_VALUE, cut, host_port, shown
 from pytest_egress.traffic.tls.quic import begins_quic
 
 if TYPE_CHECKING:
@@ -331,6 +325,16 @@ CERTAIN: Final = ("untrusted", "wrong-name", "alert", "client-certificate")
 
 Of what has no alert nobody can say for certain why it broke off.
 """
+
+
+REJECTED: Final = "rejected"
+"""The reason of a `TlsFailure` whose client has rejected what a route presents."""
+
+LIKELY_REJECTED: Final = "likely-rejected"
+"""The reason of a rejection that may be something else, if the target was being stopped."""
+
+DISTRUST: Final = ("untrusted", "likely-untrusted")
+"""The reasons of clients that do not trust the CA of the run."""
 
 
 @dataclass(kw_only=True, eq=False)

@@ -17,8 +17,9 @@ from enum import IntEnum
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from pytest_egress.traffic.http.head import raw_value
-from pytest_egress.traffic.http.messages import Headers, Request, shown
+from pytest_egress.traffic.http.headers import Headers, raw_value
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.shown import shown
 
 CONTENT_TYPE: Final = "application/grpc"
 MAX_MESSAGE_BYTES: Final = 4 << 20  # before and after inflating; grpc's own servers' default

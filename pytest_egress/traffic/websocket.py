@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_egress.base.account import OBJECT_BYTES, Account
-from pytest_egress.traffic.http.messages import FIELD_NAME, Headers, Request, shown
+from pytest_egress.traffic.http.headers import FIELD_NAME, Headers
+from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.redaction import masked_bytes, masked_text
+from pytest_egress.traffic.shown import shown
 
 if TYPE_CHECKING:
     from wsproto.connection import Connection

@@ -18,22 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.unit.traffic import (
-    test_address,
-    test_clienthello,
+from tests.unit.traffic import test_address, test_grpc, test_smtp, test_websocket
+from tests.unit.traffic.dns import test_records, test_resolver
+from tests.unit.traffic.http import (
     test_content_coding,
-    test_dns,
-    test_dns_records,
     test_forms,
-    test_grpc,
-    test_heads,
+    test_head_faults,
     test_http1,
     test_http1_plain,
     test_http2_bytes,
     test_http2_frames,
-    test_smtp,
-    test_websocket,
 )
+from tests.unit.traffic.tls import test_hello
 
 SECONDS: Final = 10.0  # for each target, without an argument
 MAX_BYTES: Final = 8192
@@ -77,13 +73,11 @@ TARGETS: Final[dict[str, FuzzTarget]] = {
     "glob": target(test_address.test_a_glob_matches_like_a_regular_expression),
     "network": target(test_address.test_a_network_matches_what_ipaddress_says_is_in_it),
     "hello": target(
-        test_clienthello.test_any_bytes_are_a_hello_or_ask_for_more_or_are_a_client_hello_error
+        test_hello.test_any_bytes_are_a_hello_or_ask_for_more_or_are_a_client_hello_error
     ),
-    "dns": target(test_dns.test_any_bytes_are_answered_or_dropped),
-    "records": target(
-        test_dns_records.test_any_bytes_are_answered_or_dropped_where_a_name_has_records
-    ),
-    "record text": target(test_dns_records.test_any_text_is_records_that_can_be_sent_or_is_refused),
+    "dns": target(test_resolver.test_any_bytes_are_answered_or_dropped),
+    "records": target(test_records.test_any_bytes_are_answered_or_dropped_where_a_name_has_records),
+    "record text": target(test_records.test_any_text_is_records_that_can_be_sent_or_is_refused),
     "grpc-messages": target(
         test_grpc.test_any_bytes_are_messages_or_ask_for_more_or_are_a_status_error
     ),
@@ -92,7 +86,7 @@ TARGETS: Final[dict[str, FuzzTarget]] = {
     ),
     "websocket": target(test_websocket.test_any_fields_are_a_handshake_or_a_handshake_error),
     "websocket-frames": target(test_websocket.test_any_bytes_are_frames_or_the_end),
-    "head": target(test_heads.test_any_head_has_one_meaning_or_is_refused),
+    "head": target(test_head_faults.test_any_head_has_one_meaning_or_is_refused),
     "http1": target(test_http1.test_any_bytes_are_the_same_requests_however_they_are_cut),
     "plain": target(test_http1_plain.test_any_bytes_are_plain_only_if_h11_reads_the_same),
     "http2": target(test_http2_bytes.test_any_bytes_bring_the_same_however_they_are_cut),

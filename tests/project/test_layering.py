@@ -60,9 +60,9 @@ ROOMS = {
         uses=("errors", "base", "traffic"),
         foreign=("grpc", "typing_extensions"),  # the latter for type checkers alone, which bring it
         doors=(
-            "answers", "asgi", "asgi_websocket", "async_websocket", "certificates", "declarations", "duplex", "faults",
-            "grpc", "inner_route", "kinds", "open_websocket", "raw", "route", "smtp", "table", "turns",
-            "websocket", "wsgi",
+            "answers", "applications.asgi", "applications.asgi_websocket", "applications.wsgi", "certificates",
+            "declarations", "duplex", "faults", "grpc.server", "inner_route", "kinds", "raw.libraries", "raw.smtp",
+            "route", "table", "turns", "websocket.answer", "websocket.asynchronous", "websocket.open",
         ),
     ),
     "engine": Room(
@@ -74,7 +74,7 @@ ROOMS = {
     "gateway": Room(
         uses=("errors", "base", "traffic", "routes", "ledger", "link", "agent.netlink"),
         foreign=("cryptography", "h11", "h2", "trustme"),
-        doors=("authority", "raw_socket", "server"),
+        doors=("raw.sockets", "server", "tls.authority"),
     ),
     "targets": Room(
         uses=(
@@ -83,8 +83,8 @@ ROOMS = {
         ),
         foreign=("cryptography", "docker", "requests"),
         doors=(
-            "container", "external", "handle", "options", "packages", "plan", "provision", "readiness", "ready",
-            "results", "roots", "sidecar",
+            "container", "external", "handle", "options", "plan", "readiness", "results", "sidecars.provision",
+            "sidecars.ready", "sidecars.sidecar", "trust.packages", "trust.roots",
         ),
     ),
     "session": Room(
@@ -95,7 +95,7 @@ ROOMS = {
         uses=("errors", "base", "traffic", "routes", "ledger", "targets", "session")
     ),
     "cli": Room(uses=("errors", "base", "engine", "targets", "session", "link.attach")),
-    "": Room(uses=("errors", "traffic", "routes", "gateway", "targets", "egress")),
+    "": Room(uses=("errors", "base", "traffic", "routes", "gateway", "targets", "egress")),
     "plugin": Room(
         uses=(
             "errors", "base", "traffic", "routes", "engine", "ledger", "gateway", "targets", "session", "egress",
@@ -104,6 +104,46 @@ ROOMS = {
     ),
 }  # fmt: skip
 """The rooms and the modules beside them, the lowest first; "" is the package itself, which users import."""
+
+FLOORS: dict[str, list[set[str]]] = {
+    "traffic": [
+        {"address", "packets", "redaction", "shown", "smtp", "tls"},
+        {"http"},
+        {"grpc", "websocket"},
+        {"entries"},
+        {"dns"},
+    ],
+    "routes": [
+        {"certificates", "kinds", "sequences"},
+        {"faults"},
+        {"answers", "names"},
+        {"duplex", "raw"},
+        {"grpc", "matching", "turns", "websocket"},
+        {"applications", "declarations"},
+        {"route"},
+        {"inner_route"},
+        {"table"},
+    ],
+    "gateway": [
+        {"destination", "handlers", "lasting", "patience", "site"},
+        {"attempt", "upstream"},
+        {"recorder"},
+        {"connection"},
+        {"connections", "dns"},
+        {"dials", "http", "tls"},
+        {"http1", "http2", "packets", "raw"},
+        {"dispatch"},
+        {"server"},
+    ],
+    "targets": [
+        {"ingress", "options", "processes", "readiness", "results", "sidecars", "trust"},
+        {"handle", "logs", "plan"},
+        {"contents", "ending"},
+        {"container"},
+        {"external"},
+    ],
+}
+"""The wings and modules of a room, the lowest first: each uses those of lower floors alone."""
 
 OUTSIDE_WORLD = {"_socket", "docker", "pytest", "socket", "ssl", "subprocess", "threading", "time"}
 
@@ -147,6 +187,12 @@ def modules_of(*rooms: str) -> list[str]:
 def source_path(module: str) -> Path:
     path = PACKAGE_FOLDER.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+FOLDERS = sorted(
+    module for module in MODULES if module and source_path(module).name == "__init__.py"
+)
+"""Rooms with more than one module, and wings."""
 
 
 def imported_names(source: str, package: str) -> Iterator[str]:
@@ -222,6 +268,33 @@ def test_the_contributors_table_is_this_one() -> None:
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|(.*)\|(.*)\|(.*)\|$", page, re.MULTILINE)
     told = [(name, *(cell.strip() for cell in cells)) for name, *cells in rows]
     assert told == [row_of(name) for name in ROOMS]
+
+
+def test_the_contributors_picture_is_of_this_table() -> None:
+    page = (PACKAGE_FOLDER.parent / "CONTRIBUTING.md").read_text()
+    assert re.findall(r"```mermaid\n(.*?)```", page, re.DOTALL) == [picture()]
+
+
+def picture() -> str:
+    """Draw the rooms, those that users meet first, with their wings; an arrow that follows from others is left out."""
+    uses = {name: {room_of(used) for used in room.uses} for name, room in ROOMS.items()}
+    lines = ["flowchart TD"]
+    for name in reversed(ROOMS):
+        wings = sorted(
+            folder.rpartition(".")[2] for folder in FOLDERS if folder.startswith(f"{name}.")
+        )
+        label = "<br>".join(filter(None, [f"<b>{name or 'pytest_egress'}</b>", " ".join(wings)]))
+        lines.append(f'    {name or "package"}["{label}"]')
+    for name in reversed(ROOMS):
+        beyond = {far for used in uses[name] for far in reached(used, uses)}
+        lines += [
+            f"    {name or 'package'} --> {used}" for used in ROOMS if used in uses[name] - beyond
+        ]
+    return "\n".join([*lines, ""])
+
+
+def reached(room: str, uses: dict[str, set[str]]) -> set[str]:
+    return uses[room].union(*(reached(used, uses) for used in uses[room]))
 
 
 def row_of(name: str) -> tuple[str, ...]:
@@ -304,15 +377,34 @@ def test_a_room_imports_the_foreign_packages_of_its_row_only(module: str) -> Non
     assert not foreign & (FORBIDDEN.get(room, set()) - EXCEPTIONS.get(module, set()))
 
 
-@pytest.mark.parametrize(
-    "room", [room for room in ROOMS if (PACKAGE_FOLDER / room).is_dir() and room]
-)
-def test_a_front_page_has_a_line_for_each_module_and_imports_nothing(room: str) -> None:
-    tree = ast.parse((PACKAGE_FOLDER / room / "__init__.py").read_text())
-    named = set(re.findall(r"^\* `(\w+)`", ast.get_docstring(tree) or "", re.MULTILINE))
-    assert named == {module.partition(".")[2] for module in modules_of(room)} - {""}
-    if room != "plugin":  # where pytest finds hooks and fixtures
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_front_page_has_a_line_for_each_module_and_imports_nothing(folder: str) -> None:
+    tree = ast.parse(source_path(folder).read_text())
+    named = re.findall(r"^\* `(\w+)`", ast.get_docstring(tree) or "", re.MULTILINE)
+    inside = [module for module in MODULES if module.rpartition(".")[0] == folder]
+    assert sorted(named) == [module.rpartition(".")[2] for module in inside]
+    if folder != "plugin":  # where pytest finds hooks and fixtures
         assert len(tree.body) == 1
+
+
+def place_of(module: str) -> str:
+    """Return the wing of *module*, or the module itself where it stands in none."""
+    return ".".join(module.split(".")[:2])
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_a_wing_is_used_by_what_is_above_it_only(room: str) -> None:
+    floor_of = {
+        f"{room}.{place}": floor for floor, places in enumerate(FLOORS[room]) for place in places
+    }
+    assert {*floor_of} == {place_of(module) for module in modules_of(room)} - {room}
+    arrows = {
+        (place_of(module), place_of(other))
+        for module in modules_of(room)
+        for other in own_imports(module)
+        if room_of(other) == room and place_of(other) != place_of(module)
+    }
+    assert [f"{a} uses {b}" for a, b in sorted(arrows) if floor_of[a] <= floor_of[b]] == []
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -15,7 +15,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from pytest_egress.routes.applications.asgi import AsgiApplication, asgi
-from pytest_egress.traffic.http.messages import Headers, Request, Response
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 
 
 def application_request(method: str = "GET", path: str = "/", **fields: Any) -> Request:

@@ -12,7 +12,7 @@ from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import INTERCEPT_HTTPS
 from pytest_egress.routes.route import Scope
 from pytest_egress.traffic.entries import DnsQuery, Exchange, Outcome, TcpConnection
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 
 SECONDS = 30.0  # for what is bound to happen
 

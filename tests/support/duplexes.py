@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pytest_egress.base.account import Account
 from pytest_egress.gateway.http.bodies import Body
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Response
+from pytest_egress.traffic.http.headers import NO_FIELDS, Headers
+from pytest_egress.traffic.http.response import Response
 
 
 class FakeDuplex:

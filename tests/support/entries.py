@@ -11,7 +11,8 @@ from pytest_egress.traffic.entries import (
     TcpConnection,
     TlsFailure,
 )
-from pytest_egress.traffic.http.messages import Headers, Request
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
 
 
 def about(**fields: Any) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def about(**fields: Any) -> dict[str, Any]:
     return {**common, **fields}
 
 
-def exchange(method: str = "GET", path: str = "/", **fields: Any) -> Exchange:
+def http_exchange(method: str = "GET", path: str = "/", **fields: Any) -> Exchange:
     secure = fields.pop("secure", True)
     headers = Headers(fields.pop("headers", {}))
     fields = about(port=443 if secure else 80) | fields
@@ -47,5 +48,5 @@ def packet(**fields: Any) -> PacketAttempt:
     return PacketAttempt(**about(port=123, protocol="UDP", address="198.18.0.1", size=56) | fields)
 
 
-def query(**fields: Any) -> DnsQuery:
+def dns_query(**fields: Any) -> DnsQuery:
     return DnsQuery(**about(outcome="recorded", type="A", answer=("198.18.0.1",)) | fields)

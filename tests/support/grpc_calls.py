@@ -15,7 +15,9 @@ from pytest_egress.routes.faults import End
 from pytest_egress.routes.grpc.server import GrpcServer
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.grpc import GrpcCall, MessageBuffer, frame, status_in
-from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Request, Response
+from pytest_egress.traffic.http.headers import NO_FIELDS, Headers
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
 

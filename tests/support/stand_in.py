@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from pytest_egress.routes.answers import answered_by
 from pytest_egress.gateway.handlers import call
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 from pytest_egress.ledger.windows import Activity
 from pytest_egress.routes.table import decide
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 
 
 def quic_initial(version: int = 1, kind: int = 0, size: int = 1200) -> bytes:

@@ -72,11 +72,9 @@ from pytest_egress.routes.turns import takes_what_comes
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.grpc import is_grpc
 from pytest_egress.traffic.http.head import Head
-from pytest_egress.traffic.http.messages import (
-    Headers,
-    Request,
-    Response,
-)
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.websocket import WEBSOCKET, asks_for_websocket, is_handshake
 
 UNPROVED: Final = (

@@ -17,8 +17,8 @@ from typing import Final
 
 from pytest_egress.base.account import Account
 from pytest_egress.routes.duplex import ClientLeftError, Duplex
-from pytest_egress.traffic.http.head import MAX_BODY_BYTES, RequestTooLargeError, size_of
-from pytest_egress.traffic.http.messages import NO_FIELDS, Headers
+from pytest_egress.traffic.http.head import MAX_BODY_BYTES, RequestTooLargeError
+from pytest_egress.traffic.http.headers import NO_FIELDS, Headers, size_of
 
 BODIES: Final = "requests' bodies"
 STREAMED_TWICE: Final = "the body of this request has been streamed: it is read once, and not kept"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from pytest_egress.base.unset import UNSET, Unset
 from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.handlers import answer_request
 from pytest_egress.gateway.http.incoming import Incoming
@@ -23,7 +24,7 @@ from pytest_egress.routes.faults import Fault, layers, with_answer
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.grpc import Code, is_grpc
-from pytest_egress.traffic.http.messages import UNSET, Response, Unset
+from pytest_egress.traffic.http.response import Response
 
 SOON_SECONDS: Final = 0.25  # for the next piece of a call of gRPC that gets no answer
 

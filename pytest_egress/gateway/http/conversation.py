@@ -34,8 +34,9 @@ from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
 from pytest_egress.routes.faults import End, Fault, Raw, Silence, drawn, with_answer
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.entries import UNREADABLE_WEBSOCKET, Exchange
+from pytest_egress.traffic.http.headers import NO_FIELDS, Headers
 from pytest_egress.traffic.http.made_body import MESSAGES, MadeBody, never
-from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Response, reason_phrase
+from pytest_egress.traffic.http.response import Response, reason_phrase
 
 
 class Call:

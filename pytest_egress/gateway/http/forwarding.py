@@ -27,8 +27,9 @@ from pytest_egress.ledger.windows import stays
 from pytest_egress.routes.answers import Forward, check_forward, forward
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.traffic.http.head import without
-from pytest_egress.traffic.http.messages import Headers, Request, Response
+from pytest_egress.traffic.http.headers import Headers, without
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.websocket import asks_for_websocket
 
 RESPONSES: Final = "responses"

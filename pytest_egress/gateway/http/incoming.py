@@ -15,7 +15,8 @@ from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import NearMiss
 from pytest_egress.traffic.entries import Exchange, Outcome
 from pytest_egress.traffic.http.head import Head
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 
 
 class Ruling(NamedTuple):

@@ -8,8 +8,9 @@ from pytest_egress.errors import AddressError
 from pytest_egress.gateway.http.incoming import Incoming
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.http.head import Head, split_authority
-from pytest_egress.traffic.http.messages import Request, host_port, shown
+from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.redaction import masked_authority
+from pytest_egress.traffic.shown import host_port, shown
 
 
 def is_misdirected(incoming: Incoming) -> bool:

@@ -11,7 +11,9 @@ from pytest_egress.ledger.refusals import (
 )
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, status_head
-from pytest_egress.traffic.http.messages import Headers, HeaderSource, Response, cut
+from pytest_egress.traffic.http.headers import Headers, HeaderSource
+from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.shown import cut
 from pytest_egress.traffic.websocket import WEBSOCKET
 
 

@@ -1,4 +1,4 @@
-"""Bytes: a connection is served by a raw handler, by a static answer, or by a relay to another server.
+"""Bytes: connections that are served by a raw handler, by a static answer, or by a relay to another server.
 
 * `ends`: which errors of a raw handler came from the end of its client's connection.
 * `faults`: what the faults of a raw route make of one connection.

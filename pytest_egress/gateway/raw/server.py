@@ -59,7 +59,7 @@ from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.raw.libraries import AsyncHandler
 from pytest_egress.traffic.entries import Outcome, TcpConnection, server_of
 from pytest_egress.traffic.http.head import MAX_BODY_BYTES
-from pytest_egress.traffic.http.messages import Response
+from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.smtp import Envelope
 
 CLIENT_LEFT: Final = (

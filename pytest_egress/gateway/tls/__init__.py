@@ -4,4 +4,5 @@
 * `failures`: why a handshake failed, and what to do about it.
 * `handshake`: the server side of a TLS handshake.
 * `leaves`: makes leaf certificates, good ones and those with one fault.
+* `sockets`: a TLS socket that can look at the next byte.
 """

@@ -16,8 +16,8 @@ import warnings
 from typing import TYPE_CHECKING, Final
 
 from pytest_egress.base.choices import alternatives
-from pytest_egress.gateway.raw.sockets import TlsSocket
 from pytest_egress.gateway.tls.leaves import Leaves
+from pytest_egress.gateway.tls.sockets import TlsSocket
 from pytest_egress.routes.certificates import USUAL, Presented
 from pytest_egress.traffic.tls.hello import X25519, parse_client_hello
 

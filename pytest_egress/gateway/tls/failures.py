@@ -12,21 +12,10 @@ import ssl
 from typing import Any, Final
 
 from pytest_egress.routes.certificates import ISSUED_ELSEWHERE, TLS_VERSIONS, USUAL, Presented
-from pytest_egress.routes.route import REJECTED
-from pytest_egress.traffic.entries import server_of
-from pytest_egress.traffic.tls.hello import (
-    SESSION_TICKET,
-    SUPPORTED_VERSIONS,
-    ClientHello,
-    is_grease,
-)
+from pytest_egress.traffic.entries import LIKELY_REJECTED, REJECTED, server_of
+from pytest_egress.traffic.tls.clients import library_of
+from pytest_egress.traffic.tls.hello import ClientHello
 
-STATUS_REQUEST_V2, SIGNED_TIMESTAMPS, ENCRYPT_THEN_MAC = 17, 18, 22
-RECORD_SIZE_LIMIT, DELEGATED_CREDENTIAL = 28, 34
-SIGNATURE_ALGORITHMS_CERT, RENEGOTIATION_INFO = 50, 65281
-"""Extensions of a ClientHello by which TLS libraries can be told apart."""
-
-DISTRUST: Final = ("untrusted", "likely-untrusted")
 VERIFY_WITHIN: Final = ("BoringSSL", "Go", "Java", "NSS", "gRPC", "rustls")
 """Libraries that verify the certificate within the handshake.
 
@@ -148,9 +137,6 @@ this side that finds no common version or cipher suite, and raises an error of i
 
 VERSION_ALERT: Final = "TLSV1_ALERT_PROTOCOL_VERSION"
 REJECTED_TEXT: Final = "{who} rejected {what} ({how})"
-LIKELY_REJECTED: Final = "likely-rejected"
-"""The reason of a rejection that may be something else, if the target was being stopped."""
-
 SAW_NOTHING: Final = "{who} left before it could see {what}, and so has not rejected it"
 NOT_OF_THE_FAULT: Final = (
     "A client without that CA rejects every certificate: this does not show that it rejects {what}"
@@ -435,24 +421,3 @@ def who_sent(hello: ClientHello | None) -> str:
 def advice_for(hello: ClientHello | None) -> str:
     library = library_of(hello) if hello is not None else None
     return ADVICE.get(library or "", PINNED)
-
-
-def library_of(hello: ClientHello) -> str | None:
-    """The TLS library that sends such a ClientHello, told by its extensions; None where they do not tell.
-
-    Measured with the clients of Debian 13: OpenSSL 3.5, GnuTLS 3.8, Go 1.24, Java 21 and 25, rustls (uv), gRPC.
-    """
-    has = set(hello.extensions).__contains__
-    if any(is_grease(number) for number in (*hello.cipher_suites, *hello.extensions)):
-        return "BoringSSL"
-    if "grpc-exp" in hello.alpn:
-        return "gRPC"
-    if has(STATUS_REQUEST_V2) and has(SIGNATURE_ALGORITHMS_CERT):
-        return "Java"
-    if has(RECORD_SIZE_LIMIT):
-        return "NSS" if has(DELEGATED_CREDENTIAL) else "GnuTLS"
-    if has(SIGNED_TIMESTAMPS) and not has(SESSION_TICKET):
-        return "Go"
-    if has(ENCRYPT_THEN_MAC):
-        return "OpenSSL"
-    return None if has(RENEGOTIATION_INFO) or not has(SUPPORTED_VERSIONS) else "rustls"

@@ -15,10 +15,10 @@ from pytest_egress.base.sockets import receive_timeout
 from pytest_egress.errors import AddressError, ClientHelloError
 from pytest_egress.gateway.connection import PEEK_ALL, Connection
 from pytest_egress.gateway.connections import Connections
-from pytest_egress.gateway.raw.sockets import TlsSocket
 from pytest_egress.gateway.tls.failures import silent_after_handshake
+from pytest_egress.gateway.tls.sockets import TlsSocket
 from pytest_egress.traffic.address import normalise_host
-from pytest_egress.traffic.http.messages import TlsInfo
+from pytest_egress.traffic.http.request import TlsInfo
 from pytest_egress.traffic.tls.hello import (
     MAX_HELLO_BYTES,
     ClientHello,

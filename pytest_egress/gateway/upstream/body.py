@@ -21,8 +21,10 @@ from pytest_egress.base.sockets import READ_BYTES
 from pytest_egress.base.wire import Wire
 from pytest_egress.errors import ContentError, UpstreamError
 from pytest_egress.traffic.http.content_coding import MAX_DECODED_BYTES, codings, decode
-from pytest_egress.traffic.http.head import MAX_BODY_BYTES, end_to_end, without
-from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Request, Response, stated_length
+from pytest_egress.traffic.http.head import MAX_BODY_BYTES
+from pytest_egress.traffic.http.headers import NO_FIELDS, Headers, end_to_end, without
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response, stated_length
 
 Content = bytes | Iterator[bytes]
 """The body of a request: whole, or in pieces as it comes."""

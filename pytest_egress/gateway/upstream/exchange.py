@@ -18,7 +18,9 @@ from pytest_egress.gateway.upstream.http1 import Http1Body
 from pytest_egress.gateway.upstream.reach import reserved
 from pytest_egress.routes.answers import Connectable
 from pytest_egress.traffic.grpc import is_grpc
-from pytest_egress.traffic.http.messages import Request, Response, host_port
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.shown import host_port
 
 CONNECT_SECONDS: Final = 5.0
 

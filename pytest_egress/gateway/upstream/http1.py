@@ -17,14 +17,17 @@ from pytest_egress.gateway.upstream.body import (
     outgoing_fields,
     target_of,
 )
-from pytest_egress.traffic.http.head import (
-    MAX_HEADER_BYTES,
+from pytest_egress.traffic.http.head import MAX_HEADER_BYTES
+from pytest_egress.traffic.http.headers import (
+    NO_FIELDS,
+    Headers,
     end_to_end,
     fields,
     raw_fields,
     without,
 )
-from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 
 
 class Http1Body(UpstreamBody):

@@ -32,13 +32,8 @@ from pytest_egress.gateway.upstream.body import (
     outgoing_fields,
     target_of,
 )
-from pytest_egress.traffic.http.head import (
-    MAX_HEADER_BYTES,
-    end_to_end,
-    fields,
-    raw_fields,
-    without,
-)
+from pytest_egress.traffic.http.head import MAX_HEADER_BYTES
+from pytest_egress.traffic.http.headers import Headers, end_to_end, fields, raw_fields, without
 from pytest_egress.traffic.http.http2_errors import told
 from pytest_egress.traffic.http.http2_frames import (
     GOAWAY,
@@ -46,8 +41,10 @@ from pytest_egress.traffic.http.http2_frames import (
     FrameCutter,
     FrameTooLongError,
 )
-from pytest_egress.traffic.http.messages import Headers, Request, Response, reason_phrase, shown
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response, reason_phrase
 from pytest_egress.traffic.redaction import masked_text
+from pytest_egress.traffic.shown import shown
 
 STREAM: Final = (
     1  # the first of a client's, and the only one of its connection (RFC 9113 section 5.1.1)

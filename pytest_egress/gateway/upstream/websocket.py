@@ -28,13 +28,10 @@ from pytest_egress.ledger.refusals import failed_upstream_body
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.websocket.answer import opened, refusal_of
 from pytest_egress.routes.websocket.open import OpenWebSocket
-from pytest_egress.traffic.http.head import (
-    MAX_HEADER_BYTES,
-    end_to_end,
-    fields,
-    raw_fields,
-)
-from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Request, Response
+from pytest_egress.traffic.http.head import MAX_HEADER_BYTES
+from pytest_egress.traffic.http.headers import NO_FIELDS, Headers, end_to_end, fields, raw_fields
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.websocket import (
     BAD_GATEWAY,
     BROKEN_OFF,

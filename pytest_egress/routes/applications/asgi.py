@@ -31,8 +31,9 @@ from pytest_egress.routes.applications.shared import (
     name_of,
 )
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.http.head import end_to_end, raw_value
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.headers import end_to_end, raw_value
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 
 RAISE_SECONDS: Final = 0.05  # for an application to raise after its last message, as Starlette's do
 LEAVE_SECONDS: Final = 1.0  # between http.disconnect and the cancellation

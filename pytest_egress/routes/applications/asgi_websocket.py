@@ -29,7 +29,9 @@ from pytest_egress.routes.applications.asgi import (
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.websocket.answer import opened, refusal_of
 from pytest_egress.routes.websocket.open import OpenWebSocket
-from pytest_egress.traffic.http.messages import Headers, Request, Response
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.websocket import (
     BROKEN_OFF,
     NO_CODE,

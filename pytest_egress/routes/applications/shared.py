@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pytest_egress.traffic.http.messages import NO_BODY, Headers, Response
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.response import NO_BODY, Response
 
 App = Callable[..., Any]
 

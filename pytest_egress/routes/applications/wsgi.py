@@ -32,8 +32,9 @@ from pytest_egress.routes.applications.shared import (
     is_async,
     name_of,
 )
-from pytest_egress.traffic.http.head import end_to_end, raw_value
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.headers import end_to_end, raw_value
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType]
 

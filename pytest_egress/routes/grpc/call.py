@@ -44,7 +44,7 @@ from pytest_egress.traffic.grpc import (
     StatusError,
     parse_timeout,
 )
-from pytest_egress.traffic.http.messages import cut
+from pytest_egress.traffic.shown import cut
 
 END: Final = object()  # of an iterator
 CANCELLED: Final = "the servicer was cancelled"

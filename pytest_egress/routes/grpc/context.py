@@ -20,7 +20,7 @@ from pytest_egress.base.loops import Reads, in_thread
 from pytest_egress.routes.grpc.stream import CallStream
 from pytest_egress.routes.grpc.turns import Callbacks
 from pytest_egress.traffic.grpc import Code, Metadata, checked_metadata
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 
 ENCODING_OF: Final = {grpc.Compression.Gzip: "gzip", grpc.Compression.Deflate: "deflate"}
 STATUS_CODES: Final = {Code(code.value[0]): code for code in grpc.StatusCode}

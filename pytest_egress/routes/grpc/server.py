@@ -22,7 +22,9 @@ from pytest_egress.base.loops import LoopThread, SharedLoop
 from pytest_egress.routes.duplex import Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.grpc.turns import OverError
 from pytest_egress.traffic.grpc import Code, GrpcCall, is_grpc, registering, status_head
-from pytest_egress.traffic.http.messages import Request, Response, shown
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.shown import shown
 
 if TYPE_CHECKING:
     from threading import Event

@@ -33,7 +33,9 @@ from pytest_egress.traffic.grpc import (
     metadata_fields,
     status_fields,
 )
-from pytest_egress.traffic.http.messages import Headers, Response, shown
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.shown import shown
 
 MESSAGES: Final = "messages of gRPC"
 MESSAGE_BYTES: Final = 640  # what an empty one takes: protobuf gives each an arena of its own

@@ -13,13 +13,16 @@ from functools import partial
 from types import AsyncGeneratorType, GeneratorType
 from typing import Final, NoReturn
 
+from pytest_egress.base.unset import UNSET
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.answers import place_of, takes, unwrapped
 from pytest_egress.routes.duplex import Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.faults import Disconnect, End, Fault, Raw, Reset, Silence, shown_answer
 from pytest_egress.routes.websocket.asynchronous import AsyncWebSocket, run_handler
 from pytest_egress.routes.websocket.open import OpenWebSocket, WebSocket
-from pytest_egress.traffic.http.messages import UNSET, Request, Response, reason_phrase, shown
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response, reason_phrase
+from pytest_egress.traffic.shown import shown
 from pytest_egress.traffic.websocket import (
     INTERNAL_ERROR,
     OpeningError,

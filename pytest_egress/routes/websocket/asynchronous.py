@@ -15,7 +15,7 @@ from pytest_egress.base.clock import check_seconds, monotonic
 from pytest_egress.base.loops import run_here
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.websocket.open import OpenWebSocket
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.websocket import NORMAL, WebSocketMessage
 
 AsyncWebSocketHandler = Callable[["AsyncWebSocket"], Awaitable[Any]]

@@ -26,7 +26,8 @@ from pytest_egress.base.clock import LOOK_SECONDS, check_seconds, monotonic, wal
 from pytest_egress.base.raising import claim, is_claimed
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.duplex import ClientLeftError, Duplex
-from pytest_egress.traffic.http.messages import Request, shown
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.shown import shown
 from pytest_egress.traffic.websocket import (
     BROKEN_OFF,
     CUT_REASON,

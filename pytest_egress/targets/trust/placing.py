@@ -17,7 +17,6 @@ from pytest_egress.engine.archive import File, LargeFileError
 from pytest_egress.engine.copier import again
 from pytest_egress.engine.failures import engine_errors
 from pytest_egress.errors import EngineError
-from pytest_egress.targets.mounts import is_within, normal
 from pytest_egress.targets.trust.certificates import (
     append,
     check_seal,
@@ -26,10 +25,11 @@ from pytest_egress.targets.trust.certificates import (
     hashed_name,
     java_keystore,
 )
+from pytest_egress.targets.trust.mounts import is_within, normal
 from pytest_egress.targets.trust.packages import FIREFOX_POLICIES, Packaged
 from pytest_egress.targets.trust.roots import FileKind, Files, Roots
 from pytest_egress.targets.trust.runtimes import FILE_NAMES, FileForm
-from pytest_egress.traffic.http.messages import shown
+from pytest_egress.traffic.shown import shown
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer

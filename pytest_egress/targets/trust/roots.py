@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_egress.base.once import once_property
 from pytest_egress.engine.archive import File, LargeFileError, Member
-from pytest_egress.targets.mounts import is_under, is_within, normal
 from pytest_egress.targets.trust.certificates import (
     JKS_MAGIC,
     from_java_keystore,
@@ -25,6 +24,7 @@ from pytest_egress.targets.trust.certificates import (
     java_keystore,
     merge,
 )
+from pytest_egress.targets.trust.mounts import is_under, is_within, normal
 from pytest_egress.targets.trust.runtimes import VARIABLES
 
 if TYPE_CHECKING:

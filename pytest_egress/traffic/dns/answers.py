@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pytest_egress.errors import AddressError
 from pytest_egress.traffic.address import normalise_host
-from pytest_egress.traffic.http.messages import shown
+from pytest_egress.traffic.shown import shown
 
 NamesAnswer = str | IPv4Address | IPv6Address | Sequence[str | IPv4Address | IPv6Address]
 """What type checkers accept of `egress.dns`, besides what other rooms make of these."""

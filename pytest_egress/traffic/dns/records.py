@@ -15,7 +15,7 @@ import dns.rdatatype
 from dns.rdtypes.ANY.TXT import TXT
 
 from pytest_egress.traffic.dns.answers import RECORD_EXAMPLES, Record
-from pytest_egress.traffic.http.messages import shown
+from pytest_egress.traffic.shown import shown
 
 MAX_STRING_BYTES: Final = 255  # of a string in a TXT record (RFC 1035, section 3.3.14)
 MAX_RECORDS_BYTES: Final = 65535 - 512

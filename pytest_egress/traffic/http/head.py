@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from pytest_egress.base.account import OBJECT_BYTES, OverLimitError
-from pytest_egress.traffic.http.messages import NO_BODY, Headers, Response
+from pytest_egress.base.account import OverLimitError
+from pytest_egress.traffic.http.headers import Headers
 
 MAX_HEADER_BYTES: Final = 64 * 1024  # of a request's head; h11's own 16 KiB refuses real cookies
+
 MAX_BODY_BYTES: Final = 1 << 30  # 1 GiB: it is held in memory, for the handler
+
 AUTHORITY: Final = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+)\]|([^:@\[\]\x00-\x20\x7f-\xff]+))(?::([0-9]{0,5}))?"
 )  # RFC 9110 section 7.2; `normalise_host` checks the name itself
@@ -56,54 +57,6 @@ class RequestTooLargeError(OverLimitError):
     """The body of a request is longer than any that is kept."""
 
 
-def fields(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Text in latin-1 keeps every byte (RFC 9110 section 5.5)."""
-    return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw])
-
-
-def size_of(headers: Headers) -> int:
-    """As an `Account` counts memory."""
-    return sum(len(name) + len(value) + OBJECT_BYTES for name, value in headers.raw)
-
-
-def raw_fields(headers: Headers) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("ascii"), raw_value(value)) for name, value in headers.raw]
-
-
-def raw_value(text: str) -> bytes:
-    """Text that `fields` decoded gives its original bytes, other text UTF-8."""
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError:
-        return text.encode("utf-8")
-
-
-OF_A_CONNECTION: Final = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""Fields that are not forwarded, beside those that Connection lists (RFC 9110 section 7.6.1)."""
-
-
-def end_to_end(headers: Headers) -> Headers:
-    """The fields to forward: all but those that belong to one connection (RFC 9110 section 7.6.1)."""
-    listed = {name.strip().lower() for name in headers.get("connection", "").split(",")}
-    dropped = OF_A_CONNECTION | listed
-    return Headers([(name, value) for name, value in headers.raw if name.lower() not in dropped])
-
-
-def without(headers: Headers, *names: str) -> Headers:
-    """The names are in lower case."""
-    return Headers([pair for pair in headers.raw if pair[0].lower() not in names])
-
-
 def split_authority(authority: str) -> tuple[str, int | None] | None:
     """Host and port of `host[:port]`, an IPv6 address without its brackets; None for anything else.
 
@@ -114,8 +67,3 @@ def split_authority(authority: str) -> tuple[str, int | None] | None:
         return None
     literal, name, port = found.groups()
     return literal or name, int(port) if port else None
-
-
-def carries_body(method: str, response: Response) -> bool:
-    """Whether a response to such a request has a body (RFC 9110 section 6.4.1)."""
-    return method != "HEAD" and response.status_code not in NO_BODY

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_egress.traffic.http.head import MAX_HEADER_BYTES
-from pytest_egress.traffic.http.messages import shown
+from pytest_egress.traffic.shown import shown
 
 END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
 """What h11 takes for the end of a head. The line before it may end in a bare LF too."""

@@ -15,23 +15,22 @@ from typing import Any, Final
 import h11
 
 from pytest_egress.base.sockets import READ_BYTES
-from pytest_egress.traffic.http.head import (
-    MAX_HEADER_BYTES,
-    Head,
-    carries_body,
+from pytest_egress.traffic.http.head import MAX_HEADER_BYTES, Head
+from pytest_egress.traffic.http.head_faults import HeadFault, end_of_head, head_fault, trailer_fault
+from pytest_egress.traffic.http.headers import (
+    NO_FIELDS,
+    Headers,
     fields,
     raw_fields,
     raw_value,
     size_of,
 )
-from pytest_egress.traffic.http.head_faults import HeadFault, end_of_head, head_fault, trailer_fault
 from pytest_egress.traffic.http.http1_plain import PlainRequest, plain_head, plain_request
-from pytest_egress.traffic.http.messages import (
+from pytest_egress.traffic.http.response import (
     BROKEN_ON_PURPOSE,
     NO_BODY,
-    NO_FIELDS,
-    Headers,
     Response,
+    carries_body,
     check_coding,
     reason_phrase,
     stated_length,

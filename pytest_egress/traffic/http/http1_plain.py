@@ -15,8 +15,9 @@ from typing import Final, NamedTuple
 
 import h11
 
-from pytest_egress.traffic.http.head import Head, raw_fields, raw_value, size_of
-from pytest_egress.traffic.http.messages import NO_BODY, Headers
+from pytest_egress.traffic.http.head import Head
+from pytest_egress.traffic.http.headers import Headers, raw_fields, raw_value, size_of
+from pytest_egress.traffic.http.response import NO_BODY
 
 FIELD: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: (?:[!-~]+(?: +[!-~]+)*)?\r\n"
 FIELDS: Final = re.compile(rb"(?:%b)*" % FIELD)

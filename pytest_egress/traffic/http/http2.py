@@ -25,19 +25,20 @@ import h2.exceptions
 import h2.settings
 
 import pytest_egress.traffic.http.http2_frames as frames
-from pytest_egress.traffic.http.head import (
-    MAX_HEADER_BYTES,
-    Head,
+from pytest_egress.traffic.http.head import MAX_HEADER_BYTES, Head
+from pytest_egress.traffic.http.head_faults import fault_in_http2
+from pytest_egress.traffic.http.headers import (
+    NO_FIELDS,
+    Headers,
     end_to_end,
     fields,
     raw_fields,
     size_of,
 )
-from pytest_egress.traffic.http.head_faults import fault_in_http2
 from pytest_egress.traffic.http.http1 import percent_encoded
 from pytest_egress.traffic.http.http2_ends import ClientEnds, KeepingDecoder
 from pytest_egress.traffic.http.http2_errors import told
-from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, shown
+from pytest_egress.traffic.shown import shown
 
 MAX_STREAMS: Final = 100  # at once, of a connection: what h2, nginx and Go's server allow at least
 MAX_FRAME_BYTES: Final = 16_384  # the default of the RFC; a larger one gained nothing

@@ -12,7 +12,8 @@ import pytest
 
 from pytest_egress import asgi, delayed, wsgi
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.stage import GET, SECONDS, Stage, eventually, read_reply
 
 LONG = 0.4  # several looks at whether the client has left

@@ -17,7 +17,7 @@ from pytest_egress.gateway import dispatch
 from pytest_egress.gateway.server import Gateway
 from pytest_egress.ledger.windows import Window
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 from tests.support.loopback import LoopbackLink
 from tests.support.stage import FIRST, GET, SECONDS, Stage, ask, end_of, eventually, read_reply
 

@@ -26,7 +26,8 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.faults import disconnect
 from pytest_egress.traffic.entries import Exchange, TcpConnection, TlsFailure
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.loopback import LoopbackLink
 from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, read_reply
 

@@ -11,7 +11,8 @@ import h11
 import pytest
 
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.stage import (
     GET,
     SECONDS,

@@ -18,10 +18,10 @@ from pytest_egress import Request
 from pytest_egress.base import callers
 from pytest_egress.routes import answers
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Response
+from pytest_egress.traffic.http.response import Response
 from tests.support.stage import GET, SECONDS, Stage, ask, drain, end_of, eventually, reset
 
-FILE = "test_calls_async.py"
+FILE = "test_handlers_async.py"
 
 
 def line(function: Callable[..., Any], further: int = 0) -> str:

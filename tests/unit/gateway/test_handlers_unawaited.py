@@ -13,7 +13,8 @@ from websockets.exceptions import ConnectionClosed
 
 from pytest_egress.routes.websocket.answer import websocket
 from pytest_egress.traffic.entries import Exchange, TcpConnection
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, reset
 from tests.support.websocket_clients import websocket_client
 

@@ -16,7 +16,8 @@ from pytest_egress.routes.applications.asgi import asgi
 from pytest_egress.routes.websocket.answer import websocket
 from pytest_egress.routes.websocket.open import WebSocket
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.websocket import Frames
 from tests.support.stage import SECONDS, Stage, ask, eventually
 from tests.support.websocket_clients import websocket_client

@@ -20,7 +20,8 @@ from pytest_egress.routes.applications.asgi import asgi
 from pytest_egress.routes.websocket.answer import websocket
 from pytest_egress.routes.websocket.open import WebSocket
 from pytest_egress.traffic.entries import Exchange, TcpConnection
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.websocket import Closing, Frames
 from tests.support.http2_client import Fields, Http2Answer, Http2Client
 from tests.support.stage import Stage, client_context, eventually

@@ -13,7 +13,7 @@ import trustme
 
 from pytest_egress.agent import netlink
 from pytest_egress.gateway import dispatch, packets
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 from tests.support.stage import (
     GET,
     MEGABYTE,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pytest_egress import forward
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 from tests.support.stage import ADDRESS, SECONDS, Stage
 
 PIECE = bytes(1 << 16)

@@ -23,7 +23,8 @@ from pytest_egress.routes.answers import Application, sequence
 from pytest_egress.routes.applications.wsgi import wsgi
 from pytest_egress.session import Session
 from pytest_egress.traffic.entries import Exchange, TcpConnection
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.locks import Locks
 from tests.support.stage import ADDRESS, GET, Stage, ask, end_of, eventually
 

@@ -27,7 +27,8 @@ from pytest_egress.routes.faults import (
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.websocket.answer import websocket
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.stage import GET, SECONDS, Stage, ask, end_of, eventually, read_reply
 
 POST = b"POST /charges HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\nhello"
@@ -113,7 +114,7 @@ def test_disconnect_with_an_answer_does_not_announce_the_end(stage: Stage) -> No
 def test_a_request_that_crosses_the_end_is_in_the_ledger(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_egress.gateway.http.http1.LINGER_SECONDS", SECONDS)
+    monkeypatch.setattr("pytest_egress.gateway.http1.server.LINGER_SECONDS", SECONDS)
     stage.https("api.test", disconnect({"id": 1}))
     sock = stage.tls()
     assert ask(sock).status == 200

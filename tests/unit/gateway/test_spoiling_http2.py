@@ -22,7 +22,8 @@ from pytest_egress.routes.faults import (
 )
 from pytest_egress.routes.websocket.answer import websocket
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.http2_client import Http2Client
 from tests.support.stage import SECONDS, Stage, client_context, end_of, eventually
 
@@ -167,7 +168,7 @@ def test_disconnect_comes_after_its_answer(stage: Stage, dial: Dial) -> None:
 def test_a_request_that_crosses_the_end_is_in_the_ledger(
     stage: Stage, dial_plainly: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_egress.gateway.http.http2.LINGER_SECONDS", SECONDS)
+    monkeypatch.setattr("pytest_egress.gateway.http2.server.LINGER_SECONDS", SECONDS)
     stage.http("api.test", disconnect({"id": 1}))
     client = dial_plainly()
     assert client.ask().status == 200

@@ -11,32 +11,34 @@ from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.kinds import INTERCEPT_HTTP, INTERCEPT_HTTPS, INTERCEPT_TCP
 from pytest_egress.traffic.address import parse_address
 from pytest_egress.traffic.entries import Entry, Exchange
-from tests.support.entries import exchange, packet, tcp, tls
+from tests.support.entries import http_exchange, packet, tcp, tls
 
 REMEDIES = [
-    (exchange(), 'egress.intercept_https("api.test", method="GET", path="/")'),
+    (http_exchange(), 'egress.intercept_https("api.test", method="GET", path="/")'),
     (
-        exchange("POST", "/v1", port=8443),
+        http_exchange("POST", "/v1", port=8443),
         'egress.intercept_https("api.test:8443", method="POST", path="/v1")',
     ),
     (
-        exchange(secure=False, port=443),
+        http_exchange(secure=False, port=443),
         'egress.intercept_http("api.test:443", method="GET", path="/")',
     ),
     (
-        exchange(path='/a"b\\'),
+        http_exchange(path='/a"b\\'),
         'egress.intercept_https("api.test", method="GET", path=\'/a"b\\\\\')',
     ),
     (
-        exchange("CONNECT", "real.test:443", secure=False, port=3128),
+        http_exchange("CONNECT", "real.test:443", secure=False, port=3128),
         'egress.intercept_http("api.test:3128", method="CONNECT")',
     ),
     (
-        exchange("POST", "/Charge", headers={"content-type": "application/grpc"}),  # no service
+        http_exchange(
+            "POST", "/Charge", headers={"content-type": "application/grpc"}
+        ),  # no service
         'egress.intercept_https("api.test", method="POST", path="/Charge")',
     ),
     (
-        exchange(host="2001:db8::7"),
+        http_exchange(host="2001:db8::7"),
         'egress.intercept_https("[2001:db8::7]", method="GET", path="/")',
     ),
     (tls(), 'egress.intercept_https("api.test")'),

@@ -6,8 +6,8 @@ import pytest
 
 from pytest_egress.ledger.report import attempt_lines, awaited_text, fold
 from pytest_egress.traffic.entries import UNREADABLE, Entry
-from pytest_egress.traffic.http.messages import host_port
-from tests.support.entries import exchange, packet, query, tcp, tls
+from pytest_egress.traffic.shown import host_port
+from tests.support.entries import dns_query, http_exchange, packet, tcp, tls
 from tests.support.traffic import quic_initial
 
 
@@ -25,9 +25,9 @@ def test_host_and_port_are_written_as_an_address(host: str, port: int | None, te
 
 
 SUBJECTS = [
-    (exchange(), "GET https://api.test/"),
-    (exchange("PUT", "/x", port=8443), "PUT https://api.test:8443/x"),
-    (query(), "api.test A"),
+    (http_exchange(), "GET https://api.test/"),
+    (http_exchange("PUT", "/x", port=8443), "PUT https://api.test:8443/x"),
+    (dns_query(), "api.test A"),
     (tcp(), "TCP api.test:5432 (198.18.0.1)"),
     (tcp(host="203.0.113.9", address="203.0.113.9"), "TCP 203.0.113.9:5432"),
     (tcp(first_bytes=b"\0\1"), "TCP api.test:5432 (198.18.0.1), first bytes b'\\x00\\x01'"),

@@ -14,18 +14,19 @@ from pytest_egress.ledger.timeline import (
 )
 from pytest_egress.routes.faults import delayed
 from pytest_egress.traffic.entries import Entry, Exchange
-from pytest_egress.traffic.http.messages import Headers, Response
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.websocket import WebSocketMessage
-from tests.support.entries import exchange, query, tcp, tls
+from tests.support.entries import dns_query, http_exchange, tcp, tls
 
 
 def test_the_timeline_is_in_order_of_time_and_names_containers_where_there_are_several() -> None:
-    entries = [exchange(started=101.5), query(started=100.25)]
+    entries = [http_exchange(started=101.5), dns_query(started=100.25)]
     assert ledger_lines(entries) == [
         "   0.000 s  DNS api.test A -> 198.18.0.1",
         "   1.250 s  GET https://api.test/ -> no response yet  UNROUTED",
     ]
-    assert ledger_lines([*entries, query(container="cart", started=103.0)])[1:] == [
+    assert ledger_lines([*entries, dns_query(container="cart", started=103.0)])[1:] == [
         "   1.250 s  shop  GET https://api.test/ -> no response yet  UNROUTED",
         "   2.750 s  cart  DNS api.test A -> 198.18.0.1",
     ]
@@ -42,7 +43,7 @@ class Spoken:
 
 def chat(count: int, close_code: int | None, unkept: int = 0) -> Exchange:
     """An exchange that has opened a WebSocket, and has so many messages, one a second."""
-    entry = exchange(outcome="routed", path="/chat", started=100.0)
+    entry = http_exchange(outcome="routed", path="/chat", started=100.0)
     entry.response = Response.received(101, Headers(), reason="Switching Protocols")
     entry.websocket = Spoken(close_code, unkept)
     entry.messages.extend(
@@ -53,7 +54,7 @@ def chat(count: int, close_code: int | None, unkept: int = 0) -> Exchange:
 
 
 def test_the_timeline_shows_the_messages_of_a_websocket_and_how_it_ended() -> None:
-    later = query(started=101.5)
+    later = dns_query(started=101.5)
     assert ledger_lines([chat(2, 4001), later]) == [
         "   0.000 s  GET https://api.test/chat -> 101 Switching Protocols, 2 messages, closed with 4001",
         "   1.000 s    -> '0'",
@@ -82,33 +83,33 @@ def test_a_long_timeline_keeps_its_beginning_and_its_end() -> None:
 @pytest.mark.parametrize(
     ("entry", "text"),
     [
-        (query(answer=(), rcode="NXDOMAIN"), "DNS api.test A -> NXDOMAIN"),
+        (dns_query(answer=(), rcode="NXDOMAIN"), "DNS api.test A -> NXDOMAIN"),
         (
-            query(answer=(), rcode="", fault="silence", note="not answered"),
+            dns_query(answer=(), rcode="", fault="silence", note="not answered"),
             "DNS api.test A -> silence",
         ),
-        (query(answer=(), fault="truncated"), "DNS api.test A -> NOERROR  [truncated]"),
+        (dns_query(answer=(), fault="truncated"), "DNS api.test A -> NOERROR  [truncated]"),
         (
-            query(answer=("192.0.2.7",), cnames=("b.test",), fault=delayed("192.0.2.7", 2)),
+            dns_query(answer=("192.0.2.7",), cnames=("b.test",), fault=delayed("192.0.2.7", 2)),
             "DNS api.test A -> b.test -> 192.0.2.7  [delayed('192.0.2.7', 2)]",
         ),
         (
-            query(answer=("192.0.2.7",), note="not answered", error=KeyError("x")),
+            dns_query(answer=("192.0.2.7",), note="not answered", error=KeyError("x")),
             "DNS api.test A -> 192.0.2.7  [not answered]  handler raised KeyError",
         ),
         (
-            query(answer=(), rcode="NXDOMAIN", outcome="unrouted", note="why"),
+            dns_query(answer=(), rcode="NXDOMAIN", outcome="unrouted", note="why"),
             "DNS api.test A -> NXDOMAIN  UNROUTED",
         ),
         (
-            exchange(outcome="routed", response=Response(200), duration=0.0123),
+            http_exchange(outcome="routed", response=Response(200), duration=0.0123),
             "GET https://api.test/ -> 200 OK in 12.3 ms",
         ),
         (
-            exchange(outcome="routed", response=Response(500), error=KeyError("x")),
+            http_exchange(outcome="routed", response=Response(500), error=KeyError("x")),
             "GET https://api.test/ -> 500 Internal Server Error, handler raised KeyError",
         ),
-        (exchange(response=Response(299)), "GET https://api.test/ -> 299  UNROUTED"),
+        (http_exchange(response=Response(299)), "GET https://api.test/ -> 299  UNROUTED"),
         (tcp(outcome="blocked"), "TCP api.test:5432 (198.18.0.1)  BLOCKED"),
         (tls(outcome="recorded", note="why"), "TLS api.test:443 (198.18.0.1)  [why]"),
         (tcp(note="why"), "TCP api.test:5432 (198.18.0.1)  UNROUTED  [why]"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_egress.routes.answers import response_from
-from pytest_egress.traffic.http.messages import Response
+from pytest_egress.traffic.http.response import Response
 
 # What handlers return.
 

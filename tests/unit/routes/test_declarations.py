@@ -10,7 +10,8 @@ import pytest
 from pytest_egress.routes.answers import Application
 from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.kinds import INTERCEPT_HTTPS, INTERCEPT_TCP, INTERCEPT_TLS, Kind
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.routes import Routes, called
 
 

@@ -27,7 +27,7 @@ from pytest_egress.routes.answers import returned
 from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.faults import drawn, layers, with_answer
 from pytest_egress.routes.kinds import DNS, INTERCEPT_HTTPS, INTERCEPT_TCP, INTERCEPT_TLS
-from pytest_egress.traffic.http.messages import Response
+from pytest_egress.traffic.http.response import Response
 
 
 def wrong(make: Callable[..., Any], *args: Any, **options: Any) -> Any:

@@ -9,10 +9,13 @@ from unittest.mock import ANY
 
 import pytest
 
+from pytest_egress.base.unset import UNSET
 from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.kinds import INTERCEPT_HTTPS
 from pytest_egress.routes.matching import Match, json_differences
-from pytest_egress.traffic.http.messages import UNSET, Headers, Request, shown
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.shown import shown
 from tests.support.routes import Routes
 from tests.support.traffic import request
 

@@ -12,7 +12,7 @@ from pytest_egress.errors import CallError
 from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.faults import blackhole, refuse
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 from tests.support.routes import Routes, called
 
 SECONDS = 10.0

@@ -31,7 +31,8 @@ from pytest_egress.traffic.grpc import (
     status_head,
     status_in,
 )
-from pytest_egress.traffic.http.messages import FIELD_VALUE, Headers, Request
+from pytest_egress.traffic.http.headers import FIELD_VALUE, Headers
+from pytest_egress.traffic.http.request import Request
 
 ENCODINGS = ("gzip", "deflate")
 

@@ -14,7 +14,9 @@ from pytest_egress.ledger.report import unrouted_text
 from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.routes.matching import Match
 from pytest_egress.traffic.entries import Exchange, TcpConnection
-from pytest_egress.traffic.http.messages import SHOWN_TARGET, Headers, Request, Response
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction import (
     is_secret,
     mask,
@@ -25,6 +27,7 @@ from pytest_egress.traffic.redaction import (
     masked_query,
     masked_text,
 )
+from pytest_egress.traffic.shown import SHOWN_TARGET
 from tests.support.traffic import request
 
 SECRET = "sk_live_51H7cQ2eZvKYlo2C9x8Fw3Rt"

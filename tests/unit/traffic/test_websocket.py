@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_egress.traffic.http.messages import Headers, Request
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.websocket import (
     MAX_MESSAGE_BYTES,
     ClosedError,

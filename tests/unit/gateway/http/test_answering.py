@@ -29,7 +29,9 @@ from pytest_egress.routes.table import RouteTable
 from pytest_egress.traffic.dns.answers import NameAnswer
 from pytest_egress.traffic.entries import Entry, Exchange
 from pytest_egress.traffic.http.head import Head
-from pytest_egress.traffic.http.messages import Headers, Request, Response, TlsInfo
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request, TlsInfo
+from pytest_egress.traffic.http.response import Response
 from tests.support.duplexes import FakeDuplex
 
 ADDRESS = "203.0.113.9"

@@ -16,7 +16,8 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
 from pytest_egress.routes.raw.smtp import smtp
 from pytest_egress.traffic.entries import Exchange, Mail, TcpConnection
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.http2_client import Http2Client
 from tests.support.stage import ADDRESS, GET, MEGABYTE, SECONDS, Reply, Stage, ask, eventually
 

@@ -20,9 +20,10 @@ from pytest_egress.routes.answers import forward
 from pytest_egress.routes.applications.asgi import asgi
 from pytest_egress.routes.applications.wsgi import wsgi
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http import messages
+from pytest_egress.traffic.http import request as request_module
 from pytest_egress.traffic.http.content_coding import encode, encoder
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.stage import MEGABYTE, SECONDS, Reply, Stage, ask
 
 JSON = b'{"a": 1}'
@@ -124,7 +125,7 @@ def test_the_reason_is_found_once_and_raised_each_time(stage: Stage) -> None:
 def test_a_bomb_is_refused_and_its_bytes_count_as_held(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(messages, "MAX_DECODED_BYTES", MEGABYTE)
+    monkeypatch.setattr(request_module, "MAX_DECODED_BYTES", MEGABYTE)
     stage.https("api.test", lambda request: len(request.content))
     assert post(stage, gzip.compress(bytes(2 * MEGABYTE))).status == 500
     error = stage.only(Exchange).error

@@ -10,7 +10,8 @@ import trustme
 
 from pytest_egress import asgi, wsgi
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.http2_client import Http2Client
 from tests.support.stage import GET, Stage, client_context, end_of
 

@@ -30,7 +30,9 @@ from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.grpc.server import GrpcServer, grpc_server
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.grpc import decode_details
-from pytest_egress.traffic.http.messages import Headers, Request, Response
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.greeter import pb, pb_grpc
 from tests.support.stage import ADDRESS, SECONDS, Stage
 

@@ -15,7 +15,7 @@ from pytest_egress.gateway import connection as connection_module
 from pytest_egress.gateway import patience
 from pytest_egress.ledger.windows import Window
 from pytest_egress.traffic.entries import Exchange, TcpConnection
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 from tests.support.http2_client import Http2Client
 from tests.support.stage import ADDRESS, SECONDS, Stage, ask, client_context, eventually, reset
 

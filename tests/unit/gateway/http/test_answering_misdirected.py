@@ -10,7 +10,7 @@ import pytest
 
 from pytest_egress.routes.answers import forward
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 from tests.support.stage import ADDRESS, Stage, ask
 from tests.support.upstreams import Upstream
 

@@ -15,7 +15,8 @@ from pytest_egress.routes.applications.wsgi import wsgi
 from pytest_egress.routes.faults import throttled
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http import made_body
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.http2_client import Http2Client
 from tests.support.stage import ADDRESS, SECONDS, Stage, ask
 

@@ -14,7 +14,8 @@ import pytest
 from pytest_egress.gateway import connection
 from pytest_egress.gateway.http import bodies
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.stage import SECONDS, Stage, ask, end_of, eventually, read_reply
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\n"

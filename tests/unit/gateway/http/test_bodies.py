@@ -13,7 +13,7 @@ from pytest_egress.gateway.http.bodies import Body
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.http.head import RequestTooLargeError
-from pytest_egress.traffic.http.messages import Headers
+from pytest_egress.traffic.http.headers import Headers
 from tests.support.duplexes import FakeDuplex, coming_body
 
 

@@ -11,7 +11,9 @@ import pytest
 from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Headers, Request, Response
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.stage import Reply, Stage, ask, end_of
 
 POST = b"POST /x HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\nhello"

@@ -20,7 +20,8 @@ from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import delayed
 from pytest_egress.session import AFTER_TEST, Session
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.http2_client import Http2Client
 from tests.support.stage import (
     ADDRESS,

@@ -27,7 +27,8 @@ from pytest_egress.routes.faults import (
     throttled,
     truncated,
 )
-from pytest_egress.traffic.http.messages import Headers, Response
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.response import Response
 from tests.support.attempts import exchange
 from tests.support.duplexes import FakeDuplex
 from tests.support.duplexes import whole as response_of

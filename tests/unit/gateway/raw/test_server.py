@@ -144,7 +144,7 @@ def test_what_a_raw_handler_returns_is_not_sent_and_says_so(stage: Stage) -> Non
     stage.tcp(ADDRESS, greet)
     assert end_of_dial(stage) == "reset"
     (entry,) = stage.entries(TcpConnection)
-    where = f"greet, at test_raw_server.py:{greet.__code__.co_firstlineno},"
+    where = f"greet, at test_server.py:{greet.__code__.co_firstlineno},"
     text = f"{where} returned b'hello': a raw handler sends by sock.sendall(...)"
     assert str(entry.error) == text
 

@@ -25,7 +25,6 @@ from pytest_egress.gateway.tls import handshake as tls_module
 from pytest_egress.gateway.tls.failures import (
     broken_after_handshake,
     broken_handshake,
-    library_of,
     silent_after_handshake,
 )
 from pytest_egress.ledger.verdict import judge
@@ -39,6 +38,7 @@ from pytest_egress.routes.certificates import (
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import presenting_route
 from pytest_egress.traffic.entries import Exchange, TlsFailure
+from pytest_egress.traffic.tls.clients import library_of
 from pytest_egress.traffic.tls.hello import ClientHello, parse_client_hello
 from tests.support.http2_client import Http2Client
 from tests.support.stage import (

@@ -20,7 +20,9 @@ from pytest_egress.errors import UpstreamError
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward, sequence
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Headers, Request, Response
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.outside import API, Outside
 from tests.support.stage import (
     ADDRESS,

@@ -13,7 +13,9 @@ import pytest
 
 from pytest_egress.routes.answers import forward
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Headers, Request, Response
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.http2_client import Http2Client
 from tests.support.http2_server import OK, Http2Peer, http2_server
 from tests.support.stage import ADDRESS, SECONDS, Stage, ask, read_reply

@@ -14,7 +14,7 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
 from pytest_egress.session import AFTER_TEST, Session
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 from tests.support.http2_client import Http2Client
 from tests.support.stage import ADDRESS, GET, SECONDS, Stage, read_reply, reset
 from tests.support.upstreams import tcp_server

@@ -20,7 +20,9 @@ import pytest_egress.gateway.upstream.exchange as upstream
 from pytest_egress.base.account import Account
 from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.upstream.body import whole
-from pytest_egress.traffic.http.messages import Headers, Request, Response, TlsInfo
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request, TlsInfo
+from pytest_egress.traffic.http.response import Response
 from tests.support.http2_server import OK, Http2Peer, Serve, http2_server
 from tests.support.stage import SECONDS
 from tests.support.upstreams import tcp_server

@@ -16,7 +16,8 @@ import trustme
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.http2_client import Http2Client
 from tests.support.http2_server import OK, Http2Peer, Serve, http2_server
 from tests.support.stage import ADDRESS, SECONDS, Stage, client_context, eventually

@@ -19,7 +19,7 @@ from pytest_egress.gateway.upstream.reach import reserved
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
 from pytest_egress.traffic.entries import Exchange, TcpConnection
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 from tests.support.loopback import LoopbackLink
 from tests.support.outside import EDGE, FAR, NEAR, NEAR6, REAL, Outside, ip
 from tests.support.stage import SECONDS, Stage, ask, end_of

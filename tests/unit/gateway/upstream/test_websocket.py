@@ -19,7 +19,7 @@ from pytest_egress.gateway.upstream.websocket import SocketDuplex, check_accepte
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.http.messages import Headers
+from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.websocket import accept_token
 from tests.support.stage import Stage, eventually
 from tests.support.websocket_clients import websocket_client

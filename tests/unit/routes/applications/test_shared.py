@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse
 
 from pytest_egress.routes.applications.asgi import asgi
 from pytest_egress.routes.applications.wsgi import wsgi
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 from tests.support.applications import application_request, asgi_hello, body_of
 
 

@@ -25,7 +25,8 @@ from starlette.responses import StreamingResponse
 
 from pytest_egress.routes.applications.asgi import asgi
 from pytest_egress.routes.applications.wsgi import wsgi
-from pytest_egress.traffic.http.messages import Headers, Request
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
 from tests.support.applications import application_request, body_of
 
 # ASGI: what arrives.

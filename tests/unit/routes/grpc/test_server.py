@@ -11,7 +11,8 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from pytest_egress.routes.grpc.server import grpc_server
-from pytest_egress.traffic.http.messages import Headers, Request
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
 from tests.support import grpc_calls
 from tests.support.greeter import pb, pb_grpc
 

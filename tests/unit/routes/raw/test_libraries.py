@@ -1,4 +1,4 @@
-"""Which answers of a raw route are servers of libraries; test_raw_server_libraries runs them."""
+"""Which answers of a raw route are servers of libraries; gateway/raw/test_server_libraries runs them."""
 
 from __future__ import annotations
 

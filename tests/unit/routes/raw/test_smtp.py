@@ -1,4 +1,4 @@
-"""`smtp()` as an answer: where it is accepted. test_raw_server_smtp.py serves mails by it."""
+"""`smtp()` as an answer: where it is accepted. gateway/raw/test_server_smtp.py serves mails by it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.answers import check_answer
 from pytest_egress.routes.websocket.answer import websocket
 from pytest_egress.routes.websocket.open import WebSocket
-from pytest_egress.traffic.http.messages import Response
+from pytest_egress.traffic.http.response import Response
 from tests.support.websocket_server import serving
 
 

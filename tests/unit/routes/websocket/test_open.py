@@ -25,7 +25,7 @@ from pytest_egress.routes.websocket import open as open_websocket
 from pytest_egress.routes.websocket.answer import opened as opened_answer
 from pytest_egress.routes.websocket.answer import websocket
 from pytest_egress.routes.websocket.open import OpenWebSocket, WebSocket, content_of
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.websocket import accept, size_of
 from tests.support.stage import eventually
 from tests.support.websocket_server import DuplexServer, SocketDuplex, serving

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pytest_egress.traffic.http.head import Head
 from pytest_egress.traffic.http.http1 import Http1
-from pytest_egress.traffic.http.messages import Response
+from pytest_egress.traffic.http.response import Response
 
 GET = b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from pytest_egress.base.sockets import READ_BYTES
 from pytest_egress.traffic.http import http1
+from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.http1 import Http1
 from pytest_egress.traffic.http.http1_plain import KNOWN_BYTES, plain_request
-from pytest_egress.traffic.http.messages import Headers, Response
+from pytest_egress.traffic.http.response import Response
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: api.test\r\nAccept: */*\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 3\r\n\r\nhey"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_egress.traffic.http.made_body import BY_ITS_ROUTE, KeptStream, MadeBody
-from pytest_egress.traffic.http.messages import Response
+from pytest_egress.traffic.http.response import Response
 
 
 class Account:

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_egress.errors import ClientHelloError
-from pytest_egress.gateway.tls.failures import library_of
+from pytest_egress.traffic.tls.clients import library_of
 from pytest_egress.traffic.tls.hello import (
     MAX_HELLO_BYTES,
     X25519,

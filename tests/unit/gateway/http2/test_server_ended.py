@@ -12,7 +12,7 @@ import pytest
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame
 
 from pytest_egress.traffic.entries import Exchange, TcpConnection
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 from tests.support.http2_client import FrameClient
 from tests.support.stage import ADDRESS, SECONDS, Stage, eventually
 

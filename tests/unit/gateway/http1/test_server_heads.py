@@ -12,7 +12,7 @@ from pytest_egress.gateway.dispatch import may_become_request
 from pytest_egress.gateway.http import bodies
 from pytest_egress.ledger.windows import Window
 from pytest_egress.traffic.entries import Exchange, TcpConnection
-from pytest_egress.traffic.http.messages import Response
+from pytest_egress.traffic.http.response import Response
 from tests.support.loopback import LoopbackLink
 from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, read_reply
 

@@ -18,8 +18,8 @@ from pytest_egress.base.clock import monotonic
 from pytest_egress.base.sockets import READ_BYTES, send_all
 from pytest_egress.gateway.connection import LINGER_SECONDS, Connection, Parked
 from pytest_egress.gateway.http.answering import Answering
-from pytest_egress.gateway.http.http1_stream import Http1Duplex
 from pytest_egress.gateway.http.incoming import Incoming
+from pytest_egress.gateway.http1.stream import Http1Duplex
 from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
 from pytest_egress.gateway.tls.failures import broken_after_handshake
@@ -28,7 +28,7 @@ from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import UNREADABLE, Exchange
 from pytest_egress.traffic.http.head import MAX_HEADER_BYTES, Head
 from pytest_egress.traffic.http.http1 import Http1, http_date
-from pytest_egress.traffic.http.messages import Response
+from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction import masked_text
 from pytest_egress.traffic.websocket import asks_for_websocket
 

@@ -11,7 +11,9 @@ import trustme
 
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Headers, Request, Response
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.duplexes import whole as response_of
 from tests.support.http2_client import Http2Client
 from tests.support.stage import SECONDS, Stage, client_context, eventually

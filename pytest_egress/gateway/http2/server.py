@@ -28,9 +28,9 @@ from pytest_egress.base.clock import monotonic
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.connection import LINGER_SECONDS, PARK_SECONDS, Connection, Parked
 from pytest_egress.gateway.http.answering import Answering
-from pytest_egress.gateway.http.http2_batches import Batches
-from pytest_egress.gateway.http.http2_stream import Http2Stream, run_all
-from pytest_egress.gateway.http.http2_wire import Http2Wire
+from pytest_egress.gateway.http2.batches import Batches
+from pytest_egress.gateway.http2.stream import Http2Stream, run_all
+from pytest_egress.gateway.http2.wire import Http2Wire
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import silent_outcome
 from pytest_egress.gateway.tls.failures import broken_after_handshake
@@ -47,8 +47,9 @@ from pytest_egress.traffic.http.http2 import (
     Unreadable,
     WasReset,
 )
-from pytest_egress.traffic.http.messages import Response, cut
+from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction import masked_text
+from pytest_egress.traffic.shown import cut
 
 CLOSED: Final = "the client closed the connection"
 FIRST_REQUEST_SECONDS: Final = (

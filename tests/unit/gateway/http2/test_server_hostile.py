@@ -92,7 +92,7 @@ def test_a_head_that_stalls_is_recorded(
     stage: Stage, connect: Connect, monkeypatch: pytest.MonkeyPatch, size: int, before: int
 ) -> None:
     monkeypatch.setattr(patience, "STALL_SECONDS", STALL)
-    monkeypatch.setattr("pytest_egress.gateway.http.http2.FIRST_REQUEST_SECONDS", STALL / 2)
+    monkeypatch.setattr("pytest_egress.gateway.http2.server.FIRST_REQUEST_SECONDS", STALL / 2)
     stage.https("api.test", b"yes")
     client = connect()
     for _ in range(before):

@@ -22,8 +22,8 @@ from typing import Final
 
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.workers import Workers
-from pytest_egress.gateway.http.http2_stream import Http2Stream
-from pytest_egress.gateway.http.http2_wire import Http2Wire
+from pytest_egress.gateway.http2.stream import Http2Stream
+from pytest_egress.gateway.http2.wire import Http2Wire
 
 MOST_GATHERED: Final = 32  # responses that one write sends
 STUCK_SECONDS: Final = 0.01  # that a request may hold up those that wait for the same worker

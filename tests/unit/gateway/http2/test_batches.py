@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import pytest_egress.gateway.http.http2_batches as http2_batches
+import pytest_egress.gateway.http2.batches as http2_batches
 from pytest_egress import disconnect
 from pytest_egress.base.workers import Workers
-from pytest_egress.gateway.http.http2_batches import (
+from pytest_egress.gateway.http2.batches import (
     APART_SECONDS,
     MOST_GATHERED,
     QUICK_SECONDS,
@@ -22,10 +22,11 @@ from pytest_egress.gateway.http.http2_batches import (
     STUCK_SECONDS,
     Batches,
 )
-from pytest_egress.gateway.http.http2_stream import INTERNAL_ERROR
-from pytest_egress.gateway.http.http2_wire import Http2Wire
+from pytest_egress.gateway.http2.stream import INTERNAL_ERROR
+from pytest_egress.gateway.http2.wire import Http2Wire
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.http2_client import Http2Client
 from tests.support.stage import ADDRESS, MEGABYTE, SECONDS, Stage, eventually
 
@@ -117,7 +118,7 @@ def test_one_write_sends_the_responses_of_what_came_at_once(
 def test_a_request_that_waits_holds_up_no_other(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_egress.gateway.http.http2.PARK_SECONDS", 2 * SECONDS)
+    monkeypatch.setattr("pytest_egress.gateway.http2.server.PARK_SECONDS", 2 * SECONDS)
     handler = HoldingHandler()
     client = connect(stage, handler)
     before, *waits, behind = begin(client, "/before", *["/wait"] * MANY, "/behind")

@@ -12,7 +12,8 @@ from pytest_egress.gateway.http import bodies
 from pytest_egress.routes.applications.wsgi import wsgi
 from pytest_egress.traffic.entries import Entry, Exchange, TcpConnection
 from pytest_egress.traffic.http import head as fields
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.stage import ADDRESS, GET, MEGABYTE, Stage, ask, eventually, read_reply, reset
 
 

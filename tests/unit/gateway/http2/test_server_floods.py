@@ -19,7 +19,7 @@ import pytest_egress.traffic.http.http2 as http2
 from pytest_egress.base.sockets import READ_BYTES
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.http.http2 import IDLE_FRAMES, RESET_BURST, RESET_RATE, Bucket
-from pytest_egress.traffic.http.messages import Request
+from pytest_egress.traffic.http.request import Request
 from tests.support.http2_client import FrameClient, Http2Client
 from tests.support.stage import ADDRESS, SECONDS, Stage, eventually
 

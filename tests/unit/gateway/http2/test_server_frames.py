@@ -28,7 +28,8 @@ from hyperframe.frame import (
 
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.http.http2_frames import PREFACE
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.http2_client import FrameClient
 from tests.support.stage import ADDRESS, Stage
 

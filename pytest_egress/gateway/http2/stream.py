@@ -28,16 +28,17 @@ from pytest_egress.gateway.connection import (
     Multiplexed,
     is_still_allowed,
 )
-from pytest_egress.gateway.http.http2_wire import Http2Wire
+from pytest_egress.gateway.http2.wire import Http2Wire
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.ledger.windows import Activity, AttemptContext
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.traffic.http.head import Head, carries_body
+from pytest_egress.traffic.http.head import Head
+from pytest_egress.traffic.http.headers import NO_FIELDS, Headers
 from pytest_egress.traffic.http.http1 import http_date, sent_fields
 from pytest_egress.traffic.http.http2 import Http2
-from pytest_egress.traffic.http.messages import NO_FIELDS, Headers, Response
+from pytest_egress.traffic.http.response import Response, carries_body
 
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, CANCEL = 0, 1, 2, 8
 """Codes of RST_STREAM (RFC 9113 section 7)."""

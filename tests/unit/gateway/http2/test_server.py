@@ -14,7 +14,8 @@ import trustme
 from hyperframe.frame import GoAwayFrame, HeadersFrame
 
 from pytest_egress.traffic.entries import Exchange, TcpConnection, TlsFailure
-from pytest_egress.traffic.http.messages import Request, Response
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
 from tests.support.http2_client import FrameClient, Http2Client
 from tests.support.stage import ADDRESS, SECONDS, Stage, client_context, eventually
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from docker.models.containers import Container as DockerContainer
 
-from pytest_egress.targets import mounts
+from pytest_egress.targets.trust import mounts
 
 
 def test_a_volume_of_a_driver_that_may_keep_it_elsewhere_is_foreign() -> None:

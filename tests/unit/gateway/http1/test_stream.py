@@ -15,7 +15,8 @@ import pytest
 
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.http.messages import Headers, Request
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
 from tests.support.duplexes import whole as response_of
 from tests.support.stage import (
     ADDRESS,

@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from pytest_egress.gateway import connection as connection_module
-from pytest_egress.gateway.http import http2 as http2_server
+from pytest_egress.gateway.http2 import server as http2_server
 from pytest_egress.traffic.entries import Exchange
 from tests.support.http2_client import Http2Client
 from tests.support.stage import SECONDS, Stage, client_context, eventually
