@@ -472,6 +472,11 @@ def room_for_json(content: bytes) -> int:
     return width * len(content) + (sum(map(content.count, JSON_MARKS)) + 1) * JSON_VALUE_BYTES
 
 
+# `dataclasses.replace` reads each field that it is not given: these would read the whole body.
+for each in ("content", "raw_content", "trailers"):
+    del Request.__dataclass_fields__[each]
+
+
 def fields_of_plain(headers: Headers, content: bytes) -> Headers:
     """The fields of a request whose body is this, without a coding: Content-Length, if there is one, fits."""
     size = str(len(content))

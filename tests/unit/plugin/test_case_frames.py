@@ -172,4 +172,4 @@ def test_a(egress):
         result, "*TypeError: handler, at test_x.py:5, returned <object object at *> is no answer*"
     )
     result.stdout.no_fnmatch_line("*entries are hidden*")
-    result.stdout.no_fnmatch_line("*calls.py*")
+    result.stdout.no_fnmatch_line("*handlers.py*")

@@ -56,7 +56,7 @@ def test_a(egress):
         '*the handler of intercept_https("a.test")*raised ValueError: refused',
         "test_x.py:5: HandlerError",
     )
-    result.stdout.no_fnmatch_line("*pytest_egress*calls.py*")
+    result.stdout.no_fnmatch_line("*pytest_egress*handlers.py*")
 
 
 def test_junitxml_has_the_text(run: RunPytest, pytester: pytest.Pytester) -> None:
@@ -238,8 +238,8 @@ def test_a(egress):
     traffic(egress, "https://a.test/")
     assert False, "own"
 """
-    run(source).stdout.no_fnmatch_line("*calls.py*")
-    lines_of(run(source, "--full-trace"), "*calls.py*", "*division by zero*", "*own")
+    run(source).stdout.no_fnmatch_line("*handlers.py*")
+    lines_of(run(source, "--full-trace"), "*handlers.py*", "*division by zero*", "*own")
 
 
 def test_a_failed_set_up_shows_the_ledger_and_the_handlers_cause(run: RunPytest) -> None:
@@ -345,7 +345,7 @@ def test_assertions_of_ours_end_at_the_users_line(run: RunPytest) -> None:
         'E       pytest_egress.errors.CallError: intercept_https("a.test"): expected 1 call*',
         "test_x.py:5: CallError",
     )
-    result.stdout.no_fnmatch_line("*calls.py*")
+    result.stdout.no_fnmatch_line("*handlers.py*")
 
 
 def test_what_we_refuse_in_a_unittest_ends_at_the_users_line(run: RunPytest) -> None:
