@@ -1,6 +1,6 @@
 """Corners of pytest, and plugins that change the ground: clocks, sockets, processes, threads.
 
-Most run against the stand-in of test_plugin.py; real containers are used where the corner is theirs.
+Most run against the stand-in of test_case.py; real containers are used where the corner is theirs.
 """
 
 from __future__ import annotations
@@ -305,7 +305,7 @@ def test_a_verdict_stays_under_every_option_of_output(
     lines_of(result, "*1 unrouted attempt of shop; nothing got out:*")
     if option not in ("-qq", "--color=yes"):
         lines_of(result, f"FAILED test_x.py::test_bad - {UNROUTED_X}*")
-    result.stdout.no_fnmatch_line("*plugin.py*")
+    result.stdout.no_fnmatch_line("*pytest_egress/*.py*")
 
 
 @pytest.mark.slow
