@@ -11,7 +11,7 @@ taken, so that neither opens more than `MAX_STREAMS`.
 
 `Mux` is one long class, with a method for each frame: what is received frees, ends and schedules the same
 streams that frames are sent from, and halves of it would write to each other's state. It is one module
-because each further one would be another import in the start of every sidecar.
+because each further one would be another import in the start of every sidecar that is reached over a stream.
 """
 
 from __future__ import annotations

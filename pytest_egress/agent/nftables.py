@@ -221,7 +221,7 @@ def _judge_rules() -> list[NetlinkRequest]:
         *_accept_own("judge"),
         _rule("judge", "what a process sends", "NF_TABLES", _meta(_SKUID) + refuse),
         # Packets without a socket's owner are the kernel's own: multicast joins, and replies to forged sources.
-        # No program sent them, so they are dropped and not recorded.
+        # No program sent them, since the rule for those of processes comes before: they are dropped and not recorded.
         *(
             _rule("judge", "kernel", "NF_TABLES", _protocol(it) + _verdict(_DROP))
             for it in (ICMP, IGMP, ICMPV6)

@@ -171,7 +171,11 @@ def remove_labelled(
 
 
 def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
-    """Remove what killed runs have left, with `kept` what --egress-keep has too; return the containers' identifiers."""
+    """Remove what runs that were killed with their watchdogs have left, with `kept` what --egress-keep has too.
+
+    Returns:
+        The containers' identifiers.
+    """
     # Images are listed before containers: an image that a run makes in between is not taken for unused.
     images = client.api.images(filters={"label": SESSION_LABEL})
     listed = labelled(client.api, SESSION_LABEL)

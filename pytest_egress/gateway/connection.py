@@ -47,9 +47,8 @@ from pytest_egress.routes.table import still_claims
 from pytest_egress.traffic.shown import host_port
 
 LINGER_SECONDS: Final = 1.0  # for a client to read a refusal: unread data resets the connection
-PARK_SECONDS: Final = (
-    1.0  # a thread waits for the next request: one more start costs more than that
-)
+PARK_SECONDS: Final = 1.0
+"""A thread waits for the next request: one more start costs more than that."""
 PEEK: Final = int(socket.MSG_PEEK)
 PEEK_ALL: Final = int(socket.MSG_PEEK | socket.MSG_WAITALL)  # blocks until all of it has arrived
 BYTE_OR_END: Final = select.POLLIN | select.POLLRDHUP

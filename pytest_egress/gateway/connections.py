@@ -31,9 +31,8 @@ IDLE_THREADS: Final = 32  # kept for the next connections: to start one takes as
 DESCRIPTORS_EACH: Final = 4  # that a connection has at most, with an upstream's and the link's own
 MAX_OPEN: Final = 10_000  # for each target, parked connections included
 DESCRIPTORS_OPEN: Final = 3  # of a parked connection: its own, the link's, one for all else
-ROOM_SECONDS: Final = (
-    0.05  # for a connection to end, before the reader goes on to names and packets
-)
+ROOM_SECONDS: Final = 0.05
+"""For a connection to end, before the reader goes on to names and packets."""
 IDLE_SECONDS: Final = 17.0
 """Seconds after which a connection that has been answered is closed.
 
@@ -42,9 +41,8 @@ agentkeepalive), 5 s (Node.js, httpx, HttpURLConnection), 15 s (aiohttp), 30 s (
 (Go, hyper), 118 s (curl), 180 s (Apache's HttpClient), 300 s (OkHttp), or never (urllib3, http.client). 17 s is none of
 these, nor a period at which a program is likely to poll, so that few clients send a request just as we close.
 """
-UNUSED_SECONDS: Final = (
-    330.0  # for a pool that connects before it has a request: longer than the clients above wait
-)
+UNUSED_SECONDS: Final = 330.0
+"""For a pool that connects before it has a request: longer than the clients above wait."""
 AT_WORK: Final = "as many as {} were at work at once (MAX_CONNECTIONS, or a quarter of `ulimit -n`)"
 OPEN: Final = "as many as {} were open at once (MAX_OPEN, or less by `ulimit -n` and the link)"
 NO_DESCRIPTOR: Final = "this process had no descriptor left (`ulimit -n`)"

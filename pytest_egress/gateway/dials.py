@@ -139,9 +139,8 @@ class ConnectFaults:
             if number > self._applied:  # else another thread has applied a later state
                 self._applied = number
                 self._enforce(wanted)
-                self._known = (
-                    given  # not before: a name must not be answered until its rules are in force
-                )
+                # Not before: a name must not be answered until its rules are in force.
+                self._known = given
             failure = self._failure
         if failure is not None and not self._recorder.is_closed:
             self._recorder.complain(str(failure))
@@ -165,9 +164,8 @@ class ConnectFaults:
         """The rules that the kernel should have, by the names of each address. The caller holds `Ledger.changed`."""
         now = self._ledger.clock()
         deciding = Deciding(context.tables, self._tries, now)
-        latest_first = [*given.items()][
-            ::-1
-        ]  # so that the rules of a new name only come before the others
+        # So that the rules of a new name only come before the others.
+        latest_first = [*given.items()][::-1]
         rules = [rule for address, names in latest_first for rule in deciding.named(names, address)]
         rules += deciding.literal
         for key in [key for key in self._tries if key[0].removed or key[0].ended]:

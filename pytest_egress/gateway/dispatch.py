@@ -51,9 +51,8 @@ from pytest_egress.routes.table import (
 from pytest_egress.traffic.tls.hello import X25519
 
 FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
-REJECTION_SECONDS: Final = (
-    4.0  # for a client to reject a bad certificate after the handshake: some verify it only then
-)
+REJECTION_SECONDS: Final = 4.0
+"""For a client to reject a bad certificate after the handshake: some verify it only then."""
 TURN_SECONDS: Final = 5.0  # for earlier connections to prove that they are calls, or port probes
 STALLED_SECONDS: Final = 10.0  # for the next byte of an unfinished request line
 METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,24}")
@@ -334,9 +333,8 @@ class Dispatcher:
             return
         if route is not None and route.kind.needs_tls:
             connection.sock.settimeout(None)
-            if lacks_certificate(
-                route, connection.destination.tls
-            ):  # the route was declared while the handshake went on, which asked for none
+            # The route was declared while the handshake went on, which asked for none.
+            if lacks_certificate(route, connection.destination.tls):
                 connection.fail_tls(*no_client_certificate(asked, hello, route))
                 return
             if to.presented.is_bad and not self.stays():

@@ -1,4 +1,4 @@
-"""`Packets`: records the packets of a target that no socket takes, which the link reports, and judges them.
+"""`Packets`: records what a target sends without a connection: packets, and datagrams for DNS that are no query.
 
 The gateway's reader calls it, and no other thread.
 """

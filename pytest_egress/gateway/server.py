@@ -337,9 +337,8 @@ class Gateway:
             self._wake.recv(4096)
 
     def _flushed(self) -> None:
-        self.packets.count_missing(
-            self.link.lost_packets
-        )  # no number after the last packets shows a gap
+        # No number after the last packets shows a gap.
+        self.packets.count_missing(self.link.lost_packets)
         with self.connections.lock:
             done, self._flushes = self._flushes, []
         for event in done:
@@ -372,9 +371,8 @@ class Gateway:
         connections.left_waiting = False
         if sock.gettimeout() is not None:  # a default of the test's
             sock.setblocking(True)
-        sock.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-        )  # else each small chunk waits for 40 ms
+        # Else each small chunk waits for 40 ms.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(
             sock, client[:2], self._serve, registry=connections, recorder=self.recorder
         )

@@ -10,7 +10,7 @@ what of this room only a test that uses egress needs, is imported where such a t
 * `fixtures`: `egress`, its counterparts for wider scopes, and the fixtures that users override.
 * `case`: one run of a test that uses egress: its window and its verdict.
 * `run`: one run of pytest: its options, its session, and the screen and prompts beside it.
-* `tests`: the hooks that act while one test runs.
+* `cases`: the hooks that act while one test runs.
 * `header`: the lines at the beginning and the end of a run.
 * `reports`: how a failure is shown, and at which frame a debugger stops.
 * `screen`: shows on the terminal what takes long.
@@ -19,6 +19,7 @@ what of this room only a test that uses egress needs, is imported where such a t
 pytest takes hooks and fixtures from this module, which is the package's entry point.
 """
 
+from pytest_egress.plugin.cases import pytest_configure
 from pytest_egress.plugin.fixtures import (
     class_egress,
     egress,
@@ -33,7 +34,6 @@ from pytest_egress.plugin.markers import (
     pytest_make_collect_report,
 )
 from pytest_egress.plugin.options import pytest_addoption
-from pytest_egress.plugin.tests import pytest_configure
 
 __all__ = [
     "class_egress",

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_egress.plugin.cases import CASES
 from pytest_egress.plugin.markers import declare, markers_named, own_markers
 from pytest_egress.plugin.run import RUN
-from pytest_egress.plugin.tests import CASES
 
 if TYPE_CHECKING:
     import docker

@@ -118,7 +118,7 @@ class Conversation(Protocol):
         """The error is recorded before `converse` raises it: the client is about to learn of the end."""
 
     def note_unreadable(self, why: str) -> None:
-        """Record that the client has sent unreadable bytes, and `why`, a sentence; it fails the running test."""
+        """Record that the client has sent unreadable bytes; it fails the running test. `why` has no full stop."""
 
     def reject(self, note: str) -> None:
         """Make the call unrouted: nothing that the test declared answers it. `note` is a sentence for the entry."""

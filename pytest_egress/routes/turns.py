@@ -39,7 +39,7 @@ class Holder(Protocol):
 class Given:
     """The current answer of a route. It is replaced as a whole, so readers take no lock."""
 
-    answer: object  # as `check_answer` returned it
+    answer: object  # as `checked_answer` returned it
     context: Context  # the context variables at the place that declared it
     first_turn: int  # the first turn that it answers, as `Turns.reserve` counts turns
 
@@ -172,7 +172,7 @@ class Turns:
         return isinstance(layers(self._given.of_turn(turn))[1], answers.Service)
 
     def reserve_mail(self, has_room: Callable[[], bool]) -> answers.Receipt:
-        """Reserve a turn for a mail, or say why not; `has_room`, which makes room for it, is called if there is one."""
+        """Reserve a turn for a mail, or say why not; `has_room`, asked where there is one, makes room or says no."""
         with self._lock:
             if (turn := self.reserve()) is None:
                 return "used up"

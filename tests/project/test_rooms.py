@@ -56,7 +56,7 @@ WITHOUT_FILE: Final = {
     "ledger/refusals": "gateway/http/test_answering_unrouted reads them",
     "link/interface": ONLY_DATA,
     "plugin/header": "test_run reads its lines",
-    "plugin/tests": "test_run and test_case run their tests by it",
+    "plugin/cases": "test_run and test_case run their tests by it",
     "routes/duplex": ONLY_DATA,
     "routes/sequences": ONLY_DATA,
     "targets/container": BY_ENGINE,

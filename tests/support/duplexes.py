@@ -25,6 +25,7 @@ class FakeDuplex:
         self.trailers = trailers
         self.disconnected = False
         self.asked = 0
+        self.has_begun = False
         self.sent: list[object] = []
         self._callbacks: list[Callable[[], None]] = []
 
@@ -59,6 +60,8 @@ class FakeDuplex:
         reason: str | None = None,
         ends: bool = False,
     ) -> None:
+        assert not self.has_begun, "a response has one head"
+        self.has_begun = True
         self._send((status_code, dict(headers), *(["ends"] if ends else [])))
 
     def send(self, data: bytes) -> None:
@@ -71,7 +74,6 @@ class FakeDuplex:
         self.sent.append("reset")
 
     broken_by = ""
-    has_begun = False
 
     def abort(self, why: str) -> None:
         self.sent.append(("abort", why))

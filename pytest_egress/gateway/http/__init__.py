@@ -1,7 +1,7 @@
 """HTTP, whatever its version: how a request is decided and answered.
 
-The rule: no version of HTTP is known here, and no socket of a client. A server gives the head of a request, and its
-`Duplex`.
+The rule: no bytes and no state of a version of HTTP are known here, and no socket of a client. A server gives the head
+of a request, and its `Duplex`.
 
 * `answering`: turns a request into its response and its entry, without a client socket and for any version of HTTP.
 * `bodies`: the body of a request, read once.
@@ -11,7 +11,7 @@ The rule: no version of HTTP is known here, and no socket of a client. A server 
 * `incoming`: a request whose head has been read, and what was decided about it.
 * `late_heads`: the head of a response, sent alone where its body is late.
 * `named_hosts`: the host that a request names, and whether its connection is for that.
-* `replies`: the responses to requests that no handler answers.
+* `replies`: the responses of our own, where no handler answers or one has raised.
 * `sending`: sends a response by the duplex of its request.
 * `spoiling`: what makes an answer late, slow or short.
 """

@@ -1,4 +1,4 @@
-"""`Answering`: checks the host of a request, decides which route answers it, and calls its handler or forwards it.
+"""`Answering`: checks the host of a request, decides which route answers it, records it, and has the response sent.
 
 This module touches no client socket and knows no version of HTTP: a server reads the head of a request and gives its
 `Duplex`, by which the response is sent. The decision about a request is a `Ruling`. Its entry is recorded before its
@@ -123,9 +123,8 @@ class Answering:
         forwarding = Forwarding(self.carrier, self.upstreams, attempt, duplex, called)
         body = Body(duplex, account, head.expected)
         method, headers = head.method, head.headers
-        if (
-            head.protocol == WEBSOCKET
-        ):  # as HTTP/1.1 has it, for handlers and matchers (RFC 8441 section 5)
+        # As HTTP/1.1 has it, for handlers and matchers (RFC 8441 section 5).
+        if head.protocol == WEBSOCKET:
             method, headers = "GET", Headers([*headers.raw, ("upgrade", WEBSOCKET)])
             body.give_up()  # messages follow, and no body
         request = Request.received(
@@ -239,7 +238,8 @@ class Answering:
             if response is not None:
                 self._note_time(entry)
                 is_sent = True
-                if not self.sending.send(incoming, entry, response, spoiling.duplex()):
+                duplex, is_cut = spoiling.duplex(), spoiling.truncated is not None
+                if not self.sending.send(incoming, entry, response, duplex, is_cut=is_cut):
                     return
             spoiling.end()
         except ClientLeftError as error:

@@ -149,9 +149,9 @@ class Told(PassingDuplex):
     ) -> None:
         """The entry gets a response with this head."""
         self._note_head(status_code, headers, reason)
-        self.has_ended = ends
         self._activity.streams = "" if ends else "events"
         self._duplex.start(status_code, headers, reason=reason, ends=ends)
+        self.has_ended = ends
 
     def _note_head(self, status_code: int, headers: Headers, reason: str | None) -> None:
         entry = self._entry
@@ -171,11 +171,11 @@ class Told(PassingDuplex):
 
     def finish(self, trailers: Headers = NO_FIELDS) -> None:
         """The entry's response gets the trailers, where it is the one that `start` has made."""
-        self._note_end(trailers)
+        self._note_trailers(trailers)
         self._duplex.finish(trailers)
-
-    def _note_end(self, trailers: Headers) -> None:
         self.has_ended = True
+
+    def _note_trailers(self, trailers: Headers) -> None:
         if trailers.raw and self._entry.response is not None:
             self._entry.response.trailers = trailers
 
@@ -183,8 +183,9 @@ class Told(PassingDuplex):
         """The entry gets a response with this head and these trailers."""
         self._note_head(response.status_code, response.headers, response.reason)
         self._note(response.content)
-        self._note_end(response.trailers)
+        self._note_trailers(response.trailers)
         self._duplex.respond(response)
+        self.has_ended = True
 
     def reset(self) -> None:
         self.has_begun = self.has_ended = True
@@ -239,7 +240,7 @@ class Conversing:
         except BaseException as error:
             entry.fault = None if not duplex.has_begun else entry.fault
             call.note_error(error)
-            return self._fail(entry, duplex)
+            return self._fail(entry, duplex, spoiling)
         finally:
             activity.rest()
         call.count()
@@ -247,9 +248,11 @@ class Conversing:
             spoiling.end()
         return None
 
-    def _fail(self, entry: Exchange, duplex: Told) -> Response | None:
+    def _fail(self, entry: Exchange, duplex: Told, spoiling: Spoiling | None) -> Response | None:
         if not duplex.has_begun:
             return failed_reply(entry)
         if not duplex.has_ended:
             duplex.reset()
+        elif spoiling is not None and entry.websocket is None:  # gRPC has said it by a status
+            spoiling.end()
         return None

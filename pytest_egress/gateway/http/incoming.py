@@ -24,7 +24,8 @@ class Ruling(NamedTuple):
 
     Attributes:
         reply: Makes the response, after the request has been recorded; None where it has been sent, or nobody is left
-            to get one, or a fault is used in its place.
+            to get one, or a fault is used in its place. It is a `Calling`, a `Conversing`, or a function of their
+            modules or of `replies`.
         is_shared: Whether the response is one object for all calls of the route.
     """
 

@@ -38,9 +38,8 @@ class LateHead:
                 return
             try:
                 self.has_gone = self._send()
-            except (
-                BaseException
-            ) as error:  # of a client that has left, or about a head that HTTP cannot carry
+            except BaseException as error:
+                # Of a client that has left, or about a head that HTTP cannot carry.
                 self.has_gone, self.error = True, error
 
     def end(self) -> None:

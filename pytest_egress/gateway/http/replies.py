@@ -1,4 +1,4 @@
-"""Replies to requests that no handler answers."""
+"""Replies of our own: to requests that no route answers, and to those whose handler has raised."""
 
 from __future__ import annotations
 

@@ -103,17 +103,26 @@ class Sending:
         incoming.attempt.activity.streams = streams_of(response)
         return True
 
-    def send(self, incoming: Incoming, entry: Exchange, response: Response, duplex: Duplex) -> bool:
+    def send(
+        self,
+        incoming: Incoming,
+        entry: Exchange,
+        response: Response,
+        duplex: Duplex,
+        *,
+        is_cut: bool = False,
+    ) -> bool:
         """False where the response was broken off: by its client, or by an error that its entry has then.
 
         Args:
             duplex: That of the request, or what a fault has put before it.
+            is_cut: Whether that cuts the body, which then need not be as long as its Content-Length says.
         """
         try:
             if response.stream is None:
                 duplex.respond(response)
             else:
-                self._stream(incoming, entry, response, duplex)
+                self._stream(incoming, entry, response, duplex, is_cut=is_cut)
         except ClientLeftError as error:
             if entry.outcome == "routed" and not isinstance(error, StoppedError):
                 why = f"the client closed before the whole response was sent ({error})"
@@ -126,10 +135,19 @@ class Sending:
                 entry.error = entry.error or error
             duplex.reset()
             return False
+        finally:
+            if response.stream is not None:
+                self.close(entry, response)
         return True
 
     def _stream(
-        self, incoming: Incoming, entry: Exchange, response: Response, duplex: Duplex
+        self,
+        incoming: Incoming,
+        entry: Exchange,
+        response: Response,
+        duplex: Duplex,
+        *,
+        is_cut: bool,
     ) -> None:
         activity = incoming.attempt.activity
         if is_forwarded(response):
@@ -141,7 +159,7 @@ class Sending:
             activity.what, activity.route = entry, entry.route  # its handler still runs
         activity.streams = streams_of(response)
         try:
-            self._send_pieces(incoming, response, duplex)
+            self._send_pieces(incoming, response, duplex, is_cut=is_cut)
         except ClientLeftError:
             raise
         except BaseException as error:
@@ -153,16 +171,18 @@ class Sending:
             activity.rest()
             activity.is_abandoned = stays
             self._carrier.read_again()
-            self.close(entry, response)
 
-    def _send_pieces(self, incoming: Incoming, response: Response, duplex: Duplex) -> None:
+    def _send_pieces(
+        self, incoming: Incoming, response: Response, duplex: Duplex, *, is_cut: bool
+    ) -> None:
         has_begun = incoming.duplex.has_begun  # its head has gone alone
         if not carries_body(incoming.head.method, response):
             duplex.finish() if has_begun else duplex.respond(response)
             return
         if not has_begun:
             duplex.start(response.status_code, response.headers, reason=response.reason)
-        for piece in as_stated(response.stream, response):
+        pieces = response.stream if is_cut else as_stated(response.stream, response)
+        for piece in pieces:
             duplex.send(piece)
         duplex.finish(response.last_trailers())
 

@@ -213,7 +213,7 @@ class Http1Server:
         if duplex.is_reset or duplex.hangs_up:
             return False
         if not http.has_answered:
-            if entry.fault is not None and entry.websocket is None:
+            if duplex.broken is not None or (entry.fault is not None and entry.websocket is None):
                 return False
             entry.response = self.write_refusal(400, entry.note)  # who has left may still read why
         elif duplex.broken is None and not duplex.is_switched and http.next_request():

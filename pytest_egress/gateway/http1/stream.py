@@ -6,7 +6,8 @@ any thread may send while one receives.
 
 Threads: one thread at a time calls `receive`. Any thread calls `start`, `send`, `finish`, `send_interim`, `reset`,
 `disconnected`, `on_disconnect`, and what a fault does. The thread that serves the connection calls `share`, `respond`
-and `close`. The lock guards h11 and a shared socket. It is not held while a socket waits, or a callback runs.
+and `close`. The lock guards h11 and a shared socket. It is not held while a socket waits, or a callback runs. Where the
+socket is not shared, another lock has its bytes sent in the order in which they were made.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Http1Duplex:
         self.is_switched, self.is_reset = False, False
         self.hangs_up = ""
         self._wire: Wire | None = None  # once it is shared
+        self._sending = threading.RLock()  # taken before `lock`, where the socket is not shared
         self._behind = b""  # the first bytes after 101, where they came together with the head
         self._has_left = False
         self.broken: str | None = None
@@ -226,16 +228,16 @@ class Http1Duplex:
     def respond(self, response: Response) -> None:
         """The rest of the request's body is discarded, as far as it has come: the response was made without it."""
         date = http_date(int(self._connection.started))
-        if self._wire is None:
-            plain = self._http.plain_answer(response, date)
+        with self._sending:
+            plain = None if self._wire is not None else self._http.plain_answer(response, date)
             if plain is not None:
                 self._send_now(plain)
                 return
-        with contextlib.suppress(h11.RemoteProtocolError):
-            while not self._http.is_read and self._http.read_piece():
-                pass
-        for piece in self._http.whole(response, self._method, date):
-            self.send_raw(piece)
+            with contextlib.suppress(h11.RemoteProtocolError):
+                while not self._http.is_read and self._http.read_piece():
+                    pass
+            for piece in self._http.whole(response, self._method, date):
+                self.send_raw(piece)
 
     def reset(self) -> None:
         """The client sees "connection reset" when the request is over."""
@@ -284,20 +286,23 @@ class Http1Duplex:
 
         Nothing is asked of `http` once the request is over: it is in the next one by then.
         """
+        if self._wire is None:
+            with self._sending:
+                with self._lock:
+                    self._raise_if_over()
+                    data = make()
+                self._send_now(data)
+            return
         with self._lock:
             self._raise_if_over()
-            data = make()
-            if self._wire is not None:
-                self._wire.queue(data)
-                if not self._wire.drain(self._has_ended):
-                    if self._wire.error is not None:
-                        self.broken = str(self._wire.error)
-                    self._raise_if_over()
-                return
-        self._send_now(data)
+            self._wire.queue(make())
+            if not self._wire.drain(self._has_ended):
+                if self._wire.error is not None:
+                    self.broken = str(self._wire.error)
+                self._raise_if_over()
 
     def _send_now(self, data: bytes) -> None:
-        """The socket is not shared, and no lock is held: the client may take its time."""
+        """The socket is not shared. Its client may take its time: `lock` is not held."""
         try:
             send_all(self._connection.sock, data)
         except OSError as error:

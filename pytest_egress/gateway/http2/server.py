@@ -52,9 +52,8 @@ from pytest_egress.traffic.redaction import masked_text
 from pytest_egress.traffic.shown import cut
 
 CLOSED: Final = "the client closed the connection"
-FIRST_REQUEST_SECONDS: Final = (
-    1.0  # a client that asks for nothing until then connects ahead of need
-)
+FIRST_REQUEST_SECONDS: Final = 1.0
+"""A client that asks for nothing until then connects ahead of need."""
 SILENT: Final = f"{BEGAN_HTTP2} and asked for nothing within {FIRST_REQUEST_SECONDS:g} s"
 LATE: Final = "made a request just as its connection was said to end (GOAWAY): clients make it again on another one"
 SHOWN_REASON: Final = 400  # characters of what is wrong with a request

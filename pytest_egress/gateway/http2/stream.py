@@ -344,9 +344,9 @@ class Http2Stream:
         self._write(lambda: self._start(status_code, headers, ends=ends))
 
     def _start(self, status_code: int, headers: Headers, *, ends: bool) -> None:
+        self.ends_connection = "close" in headers.get("connection", "").lower()
         self._http.start(self.number, status_code, headers, ends=ends)
         self._has_started = True
-        self.ends_connection = "close" in headers.get("connection", "").lower()
         if ends:
             self._answered()
 

@@ -85,9 +85,8 @@ SILENT_SECONDS: Final = 0.25
 SETTLE_SECONDS: Final = 1.0  # for the client's kernel to acknowledge or refuse what was sent
 SETTLE_LOOK_SECONDS: Final = 0.005  # between two checks of that
 
-CUT_SECONDS: Final = (
-    0.25  # for an async handler to end by a cut, before what it awaits is cancelled
-)
+CUT_SECONDS: Final = 0.25
+"""For an async handler to end by a cut, before what it awaits is cancelled."""
 
 NOT_ANSWERED: Final = (
     "the client speaks HTTP/2, and waits for an answer: intercept_http gives one, and forward(...) leads to "

@@ -1,8 +1,8 @@
 """`UpstreamBody`: the body of a real server's response, as it comes, while the body of the request may still go out.
 
 The rule: a body of a request that may take a while is sent by a thread of its own, so that a server may respond before
-it has read all, and both sides may wait for each other. How a message looks on the wire is `upstream_http1`'s and
-`upstream_http2`'s. A thread that sends ends with the body of the response; while it waits for the next piece of a
+it has read all, and both sides may wait for each other. How a message looks on the wire is the business of `http1` and
+`http2`. A thread that sends ends with the body of the response; while it waits for the next piece of a
 streamed request, it ends when that comes, or fails.
 """
 
@@ -32,9 +32,8 @@ Interim = Callable[[int, Headers], None]
 """Sends an interim response on."""
 
 CONTINUE: Final = 100
-IN_PLACE: Final = (
-    32 * 1024
-)  # bytes of a body that go out at once: a socket takes them without waiting
+IN_PLACE: Final = 32 * 1024
+"""Bytes of a body that go out at once: a socket takes them without waiting."""
 
 
 class UpstreamBody:
@@ -116,9 +115,8 @@ class UpstreamBody:
         try:
             if all(self._send(piece) for piece in content if piece):
                 self._send_end()
-        except (
-            BaseException
-        ) as error:  # of the client, whose bytes are read here, or of the protocol
+        except BaseException as error:
+            # Of the client, whose bytes are read here, or of the protocol.
             with self._wire.lock:
                 self._unsendable = error
             self._wire.shut()  # the thread that receives raises it

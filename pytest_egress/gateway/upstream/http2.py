@@ -46,9 +46,8 @@ from pytest_egress.traffic.http.response import Response, reason_phrase
 from pytest_egress.traffic.redaction import masked_text
 from pytest_egress.traffic.shown import shown
 
-STREAM: Final = (
-    1  # the first of a client's, and the only one of its connection (RFC 9113 section 5.1.1)
-)
+STREAM: Final = 1
+"""The first of a client's, and the only one of its connection (RFC 9113 section 5.1.1)."""
 WINDOW: Final = 1 << 20  # bytes of a response that are received ahead of the client
 STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
 KIND: Final = slice(3, 4)  # of a frame (RFC 9113 section 4.1)

@@ -29,7 +29,14 @@ from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, D
 from pytest_egress.routes.websocket.answer import opened, refusal_of
 from pytest_egress.routes.websocket.open import OpenWebSocket
 from pytest_egress.traffic.http.head import MAX_HEADER_BYTES
-from pytest_egress.traffic.http.headers import NO_FIELDS, Headers, end_to_end, fields, raw_fields
+from pytest_egress.traffic.http.headers import (
+    NO_FIELDS,
+    Headers,
+    end_to_end,
+    fields,
+    raw_fields,
+    without,
+)
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.websocket import (
@@ -239,7 +246,7 @@ def answered(sock: socket.socket, http: h11.Connection, hold: Hold) -> Response:
 
 def received(head: h11.Response | h11.InformationalResponse, content: bytes) -> Response:
     headers = fields(head.headers.raw_items())
-    kept = headers if head.status_code == 101 else end_to_end(headers)
+    kept = headers if head.status_code == 101 else without(end_to_end(headers), "content-length")
     return Response.received(
         head.status_code, kept, reason=head.reason.decode("latin-1"), content=content
     )

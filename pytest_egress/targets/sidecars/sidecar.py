@@ -225,7 +225,11 @@ class Sidecar:
         return self.has_served
 
     def renew(self) -> AnyLink:
-        """Move to a new namespace after `retire`; the caller closes the link. LinkError, OSError: it could not."""
+        """Move to a new namespace after `retire`; the caller closes the link.
+
+        Raises:
+            LinkError, OSError: The sidecar could not, or has ended.
+        """
         assert isinstance(self.link, DescriptorLink), "retire() has said so"
         had_ipv6 = self.link.ipv6
         self.link = self.link.renew()

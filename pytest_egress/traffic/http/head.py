@@ -1,4 +1,4 @@
-"""Heads and header fields of HTTP messages, for every version. This module never touches a socket."""
+"""The head of a request, for every version of HTTP: its authority, and the limits that hold for it."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ class Http1:
             yield end
 
     def plain_answer(self, response: Response, date: str) -> bytes | None:
-        """None where the request or the response is not plain: h11 has to make the bytes, by `send`."""
+        """None where the request or the response is not plain: h11 has to make the bytes, by `whole`."""
         with self._lock:
             plain = self._plain
             if plain is None or not plain.has_ended or plain.is_answered:

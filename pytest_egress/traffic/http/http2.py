@@ -370,7 +370,7 @@ def http2_head(raw: tuple[tuple[bytes, bytes], ...], *, ends: bool) -> Head:
     field, from :authority. h2 has joined the fields Cookie. `ends` says that neither a body nor trailers follow.
 
     Raises:
-        ValueError: The method is no token, or the head is refused by `heads`.
+        ValueError: The method is no token, or the head is refused by `head_faults`.
     """
     pseudo = {name: value for name, value in raw if name.startswith(b":")}
     plain_fields = [(name, value) for name, value in raw if not name.startswith(b":")]

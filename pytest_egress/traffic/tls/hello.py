@@ -100,7 +100,11 @@ def _begun(data: bytes) -> tuple[bytes, int]:
 
 
 def parse_client_hello(data: bytes) -> ClientHello | None:
-    """The ClientHello that a connection begins with; None where more is to come, ClientHelloError where it is none."""
+    """The ClientHello that a connection begins with; what follows it is ignored. None where more is to come.
+
+    Raises:
+        ClientHelloError: The bytes are no ClientHello, or it is longer than `MAX_HELLO_BYTES`.
+    """
     if not data:
         return None
     message, missing = _begun(data)

@@ -29,7 +29,7 @@ def test_at_a_verdict_pdb_stands_in_the_test_at_its_last_line(debug: Debug, line
     assert debugger.stands_at == line
     assert debugger.tell("p local + 1") == "42"
     assert debugger.tell("p len(egress.ledger)") == ("1" if line == UNROUTED else "0")
-    assert "plugin.py" not in debugger.tell("w")
+    assert "pytest_egress/" not in debugger.tell("w")
     assert "test_a" in debugger.quit()
 
 
@@ -172,4 +172,4 @@ def test_a(egress):
         result, "*TypeError: handler, at test_x.py:5, returned <object object at *> is no answer*"
     )
     result.stdout.no_fnmatch_line("*entries are hidden*")
-    result.stdout.no_fnmatch_line("*handlers.py*")
+    result.stdout.no_fnmatch_line("*pytest_egress/*.py*")

@@ -21,6 +21,7 @@ from pytest_egress.routes.faults import delayed
 from pytest_egress.traffic.entries import Exchange
 from tests.support.applications import respond
 from tests.support.http2_client import Http2Client
+from tests.support.raw_websockets import HANDSHAKE
 from tests.support.stage import ADDRESS, GET, Stage, ask, end_of
 
 ERROR = LookupError("no such charge")
@@ -126,6 +127,20 @@ def test_an_answer_that_is_not_whole_is_broken_off(stage: Stage) -> None:
     sock.sendall(GET)
     assert end_of(sock) == "reset"
     assert stage.only(Exchange).error is ERROR
+
+
+def test_a_denial_that_is_not_what_it_states_is_broken_off(stage: Stage) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        length = [(b"content-length", b"5")]
+        event = {"type": "websocket.http.response.start", "status": 403, "headers": length}
+        await send(event)
+        await send({"type": "websocket.http.response.body", "body": b""})
+
+    stage.http("api.test", asgi(app))
+    sock = stage.dial(ADDRESS, 80)
+    sock.sendall(HANDSHAKE)
+    assert end_of(sock) == "reset"
+    assert stage.only(Exchange).error is not None
 
 
 class FailsAtClose:

@@ -16,7 +16,16 @@ from pytest_egress.gateway.http import bodies
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
-from tests.support.stage import SECONDS, Stage, ask, end_of, eventually, read_reply
+from tests.support.stage import (
+    ADDRESS,
+    SECONDS,
+    Stage,
+    ask,
+    end_of,
+    eventually,
+    read_reply,
+    reset,
+)
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\n"
 POST = HEAD + b"hello"
@@ -548,3 +557,39 @@ def test_a_body_that_an_asgi_application_gave_up_waiting_for_is_not_reported_as_
     route.release()
     gc.collect()
     assert caplog.messages == []
+
+
+def test_what_is_wrong_with_a_body_is_told_and_not_what_its_generator_raises_at_its_end(
+    stage: Stage,
+) -> None:
+    def body() -> Iterator[bytes]:
+        try:
+            yield b"0123456789"
+        finally:
+            raise RuntimeError("cleanup")
+
+    length = {"Content-Length": "3"}
+    stage.http("api.test", lambda request: Response(stream=body(), headers=length))
+    sock = stage.dial(ADDRESS, 80)
+    sock.sendall(GET)
+    assert end_of(sock) == "reset"
+    assert "Content-Length is 3" in str(stage.only(Exchange).error)
+
+
+def test_the_response_to_a_client_that_has_reset_is_in_the_entry(stage: Stage) -> None:
+    left = threading.Event()
+
+    def handler(request: Request) -> Response:
+        with contextlib.suppress(ConnectionError):
+            for _ in request.stream():
+                left.set()
+        return Response(stream=["too late"])
+
+    stage.http("api.test", handler, stream=True)
+    sock = stage.dial(ADDRESS, 80)
+    sock.sendall(b"POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 10\r\n\r\nabc")
+    assert left.wait(SECONDS)
+    reset(sock)
+    stage.settle()
+    assert eventually(lambda: stage.only(Exchange).response is not None)
+    assert stage.only(Exchange).response.status_code == 200

@@ -16,6 +16,7 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.faults import (
     delayed,
+    disconnect,
     reset,
     silence,
     throttled,
@@ -24,7 +25,8 @@ from pytest_egress.routes.faults import (
 from pytest_egress.routes.grpc.server import grpc_server
 from pytest_egress.traffic.entries import Exchange
 from tests.support.greeter import pb, pb_grpc
-from tests.support.stage import ADDRESS, SECONDS, Stage, eventually
+from tests.support.http2_client import Http2Client
+from tests.support.stage import ADDRESS, SECONDS, Stage, client_context, end_of, eventually
 
 SOON = 0.05
 
@@ -186,3 +188,23 @@ def test_a_status_is_cut_off(stage: Stage, stub: Any) -> None:
     code = code_of(lambda: stub.Unary(pb.Hello(name="ada"), timeout=SECONDS))
     assert code is grpc.StatusCode.INTERNAL
     check(stage, "truncated")
+
+
+class Raises(pb_grpc.GreeterServicer):  # type: ignore[misc]  # made by protoc, without types
+    def Unary(self, request: Any, context: grpc.ServicerContext) -> Any:
+        raise RuntimeError("no reply")
+
+
+def test_a_connection_ends_after_a_call_whose_servicer_raises_too(
+    stage: Stage, ca: trustme.CA
+) -> None:
+    raising = grpc_server((pb_grpc.add_GreeterServicer_to_server, Raises()))
+    stage.https("api.test", disconnect(raising))
+    context = client_context(ca)
+    context.set_alpn_protocols(["h2"])
+    client = Http2Client(stage.tls(context=context))
+    fields = [("content-type", "application/grpc"), ("te", "trailers")]
+    answer = client.post("/greet.v1.Greeter/Unary", bytes(5), headers=fields)
+    assert {**answer.headers, **answer.trailers}["grpc-status"] == "2"
+    assert end_of(client.sock) == "closed"
+    assert str(stage.only(Exchange).error) == "no reply"

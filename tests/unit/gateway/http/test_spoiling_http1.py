@@ -565,3 +565,14 @@ def test_a_reply_is_read_by_a_client_that_keeps_the_connection(stage: Stage) -> 
     sock = stage.tls()
     sock.sendall(GET + GET)
     assert read_reply(sock).body == b"slow"
+
+
+def test_a_cut_body_may_be_longer_than_its_content_length_says(stage: Stage) -> None:
+    def handle(request: Request) -> Response:
+        return Response(stream=["0123456789"], headers={"Content-Length": "5"})
+
+    stage.https("api.test", truncated(handle, 3))
+    sock = stage.tls()
+    sock.sendall(GET)
+    assert split(received(sock))[1] == b"012"
+    assert fault_of(stage).startswith("truncated(")

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from pytest_egress.base.sockets import send_all
+from pytest_egress.gateway.http1 import stream
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http.headers import Headers
@@ -262,6 +264,30 @@ def test_interim_responses_precede_the_response(stage: Stage) -> None:
     assert errors == ["an interim response cannot follow the response, which has begun"]
     old = ask(stage.tls(), b"GET / HTTP/1.0\r\nHost: api.test\r\n\r\n")
     assert (old.status, old.interim) == (200, [])
+
+
+def test_an_interim_response_of_another_thread_is_sent_before_the_response(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, overtaken = threading.Event(), threading.Event()
+
+    def slow(sock: socket.socket, data: bytes) -> None:
+        if data.startswith(b"HTTP/1.1 103"):
+            begun.set()
+            overtaken.wait(0.3)
+        send_all(sock, data)
+        overtaken.set()
+
+    def handler(request: Request) -> str:
+        hints = threading.Thread(target=request.send_interim, args=(103, {"Link": "</a>"}))
+        hints.start()
+        assert begun.wait(SECONDS)
+        return "hello"
+
+    stage.http("api.test", handler)
+    monkeypatch.setattr(stream, "send_all", slow)
+    reply = ask(stage.dial(ADDRESS, 80))
+    assert (reply.interim, reply.status, reply.body) == ([103], 200, b"hello")
 
 
 def test_a_whole_response_is_sent_with_its_trailers(stage: Stage) -> None:

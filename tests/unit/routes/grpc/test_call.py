@@ -474,11 +474,11 @@ def test_the_client_is_told_at_its_deadline_while_the_servicer_runs(kind: str) -
         assert not context.is_active()
         return pb.Reply(text="too late")
 
-    call = Call(unary(kind, slow), UNARY, {"grpc-timeout": "200m"}).start(pb.Hello())
+    call = Call(unary(kind, slow), UNARY, {"grpc-timeout": "2S"}).start(pb.Hello())
     assert call.duplex.finished.wait(SECONDS)
     told.set()
     assert call.join().status == ("DEADLINE_EXCEEDED", "the client's deadline has passed")
-    assert 0 <= seen[0] <= 0.2
+    assert 0 < seen[0] <= 2
     assert seen[1:] == (["cancelled"] if kind == "async" else [])
     assert call.heard(pb.Reply) == []
     assert (call.error, call.conversation.counted) == (None, [("DEADLINE_EXCEEDED", False)])

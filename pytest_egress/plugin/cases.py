@@ -36,9 +36,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", name + text)
     run = config.stash[RUN] = Run(config)
     cases = config.stash[CASES] = Cases(run, config.pluginmanager)
-    config.pluginmanager.register(run, "egress-run")
-    config.pluginmanager.register(cases, "egress-tests")
-    config.pluginmanager.register(Header(run), "egress-header")
+    if (
+        config.pluginmanager.register(run, "egress-run") is not None
+    ):  # it closes what the others open
+        config.pluginmanager.register(cases, "egress-cases")
+        config.pluginmanager.register(Header(run), "egress-header")
 
 
 class Cases:
@@ -145,9 +147,8 @@ class Cases:
 
         with egress.session.ledger.changed:
             containers = egress.containers.copy()
-        if (
-            self._run.keep
-        ):  # end the containers, but keep them until it is known whether a test failed
+        if self._run.keep:
+            # The containers are ended, but stay until it is known whether a test failed.
             for container in containers:
                 container.finish()
         else:
