@@ -36,6 +36,7 @@ from pytest_egress.gateway.http.replies import (
     failed_reply,
     misdirected_reply,
     no_reply,
+    no_websocket_reply,
     opens_no_websocket,
     rejected_reply,
     unproved_reply,
@@ -84,10 +85,6 @@ UNPROVED: Final = (
 UNSEEN: Final = (
     "{route} would answer it, and its connection has not been shown that {given}: it was opened before the route was "
     "declared, or another route for the host comes first, and decides the handshake"
-)
-NO_WEBSOCKET: Final = (
-    "over HTTP/2 the status {} would tell its client that a WebSocket is open (RFC 8441 section 5), so that 501 was "
-    "sent: websocket(handler) opens one"
 )
 UNDECIDED: Final = "a match= predicate has not said yet whether its route answers it"
 HANDLER: Final = "handler"
@@ -219,8 +216,7 @@ class Answering:
         self.sending.count(incoming, entry)
         if response is not None and opens_no_websocket(incoming, response):
             self.sending.close(entry, response)
-            entry.note = NO_WEBSOCKET.format(response.status_code)
-            response = Response(501, text=entry.note)
+            response = no_websocket_reply(entry, response)
         elif response is not None and response.compress is not None:
             response = response.encoded()
         if entry.fault is not None:

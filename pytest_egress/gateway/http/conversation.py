@@ -15,7 +15,11 @@ from typing import Any, NoReturn
 
 from pytest_egress.base.account import Account
 from pytest_egress.gateway.http.incoming import Incoming
-from pytest_egress.gateway.http.replies import failed_reply
+from pytest_egress.gateway.http.replies import (
+    failed_reply,
+    no_websocket_reply,
+    opens_no_websocket,
+)
 from pytest_egress.gateway.http.spoiling import (
     LEFT_EARLY,
     Line,
@@ -29,7 +33,7 @@ from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.pauses import pause
-from pytest_egress.ledger.windows import Activity, AttemptContext, Window
+from pytest_egress.ledger.windows import AttemptContext, Window
 from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
 from pytest_egress.routes.faults import End, Fault, Raw, Silence, drawn, with_answer
 from pytest_egress.routes.inner_route import InnerRoute
@@ -130,9 +134,9 @@ class Call:
 class Told(PassingDuplex):
     """A `Duplex` that notes what is sent by another one."""
 
-    def __init__(self, duplex: Duplex, entry: Exchange, ledger: Ledger, activity: Activity) -> None:
-        super().__init__(duplex)
-        self._entry, self._ledger, self._activity = entry, ledger, activity
+    def __init__(self, incoming: Incoming, entry: Exchange, ledger: Ledger) -> None:
+        super().__init__(incoming.duplex)
+        self._incoming, self._entry, self._ledger = incoming, entry, ledger
         self._made = None if entry.grpc is None else MadeBody(0, never, MESSAGES)
         self.has_begun = self.has_ended = False
 
@@ -149,7 +153,7 @@ class Told(PassingDuplex):
     ) -> None:
         """The entry gets a response with this head."""
         self._note_head(status_code, headers, reason)
-        self._activity.streams = "" if ends else "events"
+        self._incoming.attempt.activity.streams = "" if ends else "events"
         self._duplex.start(status_code, headers, reason=reason, ends=ends)
         self.has_ended = ends
 
@@ -184,6 +188,8 @@ class Told(PassingDuplex):
         self._note_head(response.status_code, response.headers, response.reason)
         self._note(response.content)
         self._note_trailers(response.trailers)
+        if opens_no_websocket(self._incoming, response):
+            response = no_websocket_reply(self._entry, response)
         self._duplex.respond(response)
         self.has_ended = True
 
@@ -223,7 +229,7 @@ class Conversing:
             self.outlive,
         )
         activity, spoiling = incoming.attempt.activity, None
-        duplex = Told(incoming.duplex, entry, ledger, activity)
+        duplex = Told(incoming, entry, ledger)
         activity.what, activity.route = entry, self.route
         try:
             if entry.fault is not None:

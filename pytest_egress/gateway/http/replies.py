@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pytest_egress.gateway.http.incoming import Incoming
 from pytest_egress.ledger.refusals import (
     blocked_body,
@@ -15,6 +17,11 @@ from pytest_egress.traffic.http.headers import Headers, HeaderSource
 from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.shown import cut
 from pytest_egress.traffic.websocket import WEBSOCKET
+
+NO_WEBSOCKET: Final = (
+    "over HTTP/2 the status {} would tell its client that a WebSocket is open (RFC 8441 section 5), so that 501 was "
+    "sent: websocket(handler) opens one"
+)
 
 
 def own_reply(
@@ -63,3 +70,9 @@ def no_reply(entry: Exchange) -> Response | None:
 def opens_no_websocket(incoming: Incoming, response: Response) -> bool:
     """Whether a response would tell a client of HTTP/2 that its WebSocket is open, and none is."""
     return incoming.head.protocol == WEBSOCKET and response.status_code < 300
+
+
+def no_websocket_reply(entry: Exchange, response: Response) -> Response:
+    """In place of a response that `opens_no_websocket`."""
+    entry.note = NO_WEBSOCKET.format(response.status_code)
+    return Response(501, text=entry.note)

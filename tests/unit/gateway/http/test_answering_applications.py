@@ -143,6 +143,20 @@ def test_a_denial_that_is_not_what_it_states_is_broken_off(stage: Stage) -> None
     assert stage.only(Exchange).error is not None
 
 
+def test_a_denial_does_not_tell_a_client_of_http_2_that_its_websocket_is_open(stage: Stage) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.http.response.start", "status": 200, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+
+    stage.http(ADDRESS, asgi(app))
+    client = Http2Client(stage.dial(ADDRESS, 80), "http")
+    version = [("sec-websocket-version", "13")]
+    number = client.begin(method="CONNECT", protocol="websocket", headers=version, ends=False)
+    client.flush()
+    assert client.answer(number).status == 501
+    assert "the status 200 would tell its client" in stage.only(Exchange).note
+
+
 class FailsAtClose:
     """A body whose `close` raises."""
 
