@@ -26,7 +26,7 @@ def spawn(pytester: pytest.Pytester) -> Spawn:
     return spawn
 
 
-PROMPT: Final = r"\(Pdb\) "
+PROMPT: Final = r"\(\s*P\s*d\s*b\s*\) "  # which readline wraps where it begins behind other output
 
 
 @pytest.mark.slow
