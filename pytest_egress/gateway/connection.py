@@ -2,6 +2,8 @@
 
 Sockets block. Only the owning thread closes them; other threads wake it by `shutdown`. A connection that waits for its
 client keeps its thread for a second. After that it is parked: it has no thread, and the gateway's reader owns it.
+`Connection` is one long class, because open, idle, parked, cut and over are states of one thing that several threads
+move.
 
 Threads: the owner (its own thread, or the reader while it is parked) calls everything, and is the only one that
 writes its fields, but for these. `cut` is any thread's, and sets `is_cut` under `Connections.lock`. What other

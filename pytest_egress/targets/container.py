@@ -2,7 +2,7 @@
 
 The order of a start is what all guarantees depend on: the sidecar captures before the target runs in its namespace, and
 the CA is in the target before its first instruction. Each step of a start leaves its undoing on one stack, which
-`close` unwinds: so all steps are methods of one class, which has more than thirty.
+`close` unwinds: so all steps are methods of one long class, which has more than thirty.
 
 Threads: the test's starts, asks and ends it; handlers may ask it too. While it starts, a second thread starts the
 sidecar, and both use the docker client. Threads of the gateway call `attempt_context` and `lost`. The container's own

@@ -10,9 +10,11 @@ import that nothing needs has no contract. About 30 lines here would go.
 from __future__ import annotations
 
 import ast
+import io
 import re
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -405,6 +407,42 @@ def test_a_wing_is_used_by_what_is_above_it_only(room: str) -> None:
         if room_of(other) == room and place_of(other) != place_of(module)
     }
     assert [f"{a} uses {b}" for a, b in sorted(arrows) if floor_of[a] <= floor_of[b]] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_of_more_than_400_lines_of_code_says_why_it_is_long(module: str) -> None:
+    source = source_path(module).read_text()
+    if code_lines(source) > 400:
+        assert "long" in (ast.get_docstring(ast.parse(source)) or "")
+
+
+def code_lines(source: str) -> int:
+    """Count the lines of a module that hold code: no docstring, no comment, and not blank."""
+    empty = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    code = {
+        line
+        for token in tokens
+        if token.type not in empty
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    texts = (
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+    return len(
+        code - {line for node in texts for line in range(node.lineno, (node.end_lineno or 0) + 1)}
+    )
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -11,6 +11,9 @@ of a server that speaks first would be late.
 
 A connection that a fault ends is a call: `reset()` and its like act once the client had its moment to close.
 
+The module is long, because each way to answer has to settle the same questions at its end: whether the connection was a
+call, what is kept of it, and what becomes of its turn.
+
 Threads: everything runs on the connection's thread, but for `is_silent`, which another connection's asks under
 `Ledger.changed` while it waits for its turn; it reads what the kernel counts, and takes no lock. No lock is held while
 a handler runs, or while bytes are copied.

@@ -9,6 +9,9 @@ round. `Ledger.changed` may be acquired within `_changed`. No function of a test
 A close frame of the client is answered when the handler has received all that came before it, and asks for more, so
 that its answers to that still reach the client (RFC 6455 section 5.5.1); a second later at the latest. Where nothing
 waits, and the handler never receives, it is answered at once.
+
+The module is long, because what tests see (`WebSocket`) and what serves it (`OpenWebSocket`) are one object with one
+lock.
 """
 
 from __future__ import annotations
