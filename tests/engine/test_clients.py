@@ -32,7 +32,7 @@ def client(module_egress: Egress, clients_image: str) -> Container:
 def python(client: Container, code: str, *args: str) -> str:
     """What a snippet of Python prints inside, stripped; a failure of it is one of the test."""
     command = ["python3", "-c", textwrap.dedent(code), *args]
-    return succeed(client.exec(command, timeout=600))  # on however slow a machine
+    return succeed(client.exec(command, timeout=1100))  # on however slow a machine
 
 
 def succeed(result: CompletedContainer) -> str:
