@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NoReturn
 
 from pytest_egress.base.account import Account
@@ -154,8 +155,17 @@ class Told(PassingDuplex):
         """The entry gets a response with this head."""
         self._note_head(status_code, headers, reason)
         self._incoming.attempt.activity.streams = "" if ends else "events"
-        self._duplex.start(status_code, headers, reason=reason, ends=ends)
-        self.has_ended = ends
+        start = partial(self._duplex.start, status_code, headers, reason=reason, ends=ends)
+        self._end(start) if ends else start()
+
+    def _end(self, send: Callable[[], None]) -> None:
+        """Send the end of the response. For a client that has left it is over, too; after any other error it is not."""
+        try:
+            send()
+        except ClientLeftError:
+            self.has_ended = True
+            raise
+        self.has_ended = True
 
     def _note_head(self, status_code: int, headers: Headers, reason: str | None) -> None:
         entry = self._entry
@@ -176,8 +186,7 @@ class Told(PassingDuplex):
     def finish(self, trailers: Headers = NO_FIELDS) -> None:
         """The entry's response gets the trailers, where it is the one that `start` has made."""
         self._note_trailers(trailers)
-        self._duplex.finish(trailers)
-        self.has_ended = True
+        self._end(partial(self._duplex.finish, trailers))
 
     def _note_trailers(self, trailers: Headers) -> None:
         if trailers.raw and self._entry.response is not None:
@@ -190,8 +199,7 @@ class Told(PassingDuplex):
         self._note_trailers(response.trailers)
         if opens_no_websocket(self._incoming, response):
             response = no_websocket_reply(self._entry, response)
-        self._duplex.respond(response)
-        self.has_ended = True
+        self._end(partial(self._duplex.respond, response))
 
     def reset(self) -> None:
         self.has_begun = self.has_ended = True

@@ -236,11 +236,10 @@ class CallStream:
     def lose(self) -> bool:
         """The client has left before the end; False where the call has ended before."""
 
-        def last() -> None:
+        def note() -> None:
             self.lost = True
-            self._note_end(Code.CANCELLED, "", ())
 
-        return self._turns.end(last)
+        return self._turns.end(lambda: self._note_end(Code.CANCELLED, "", ()), note)
 
     def _note_end(self, code: Code, details: str, trailing: Metadata) -> None:
         self.call.code, self.call.details = code, details

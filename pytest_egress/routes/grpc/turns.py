@@ -52,11 +52,15 @@ class SendTurns:
         if self._changed is not None:
             self._changed.notify_all()
 
-    def end(self, last: Callable[[], None]) -> bool:
-        """False where the call has ended. `last` sends the status: here, or afterwards on the thread that sends now."""
+    def end(self, last: Callable[[], None], note: Callable[[], None] = lambda: None) -> bool:
+        """False where the call has ended. `last` sends the status: here, or afterwards on the thread that sends now.
+
+        `note` is called before any other thread can find the call over.
+        """
         with self._lock:
             if self._over:
                 return False
+            note()
             self._over = True
             self._wake()
             if self._taken:

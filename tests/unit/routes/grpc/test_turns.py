@@ -120,3 +120,24 @@ def test_callbacks_that_another_thread_calls_are_waited_for() -> None:
     with pytest.raises(ValueError, match="of the callback"):
         callbacks.check()
     caller.join()
+
+
+def test_what_an_end_notes_is_so_before_another_thread_finds_the_call_over() -> None:
+    turns, noting, go = SendTurns(), threading.Event(), threading.Event()
+    found: list[bool] = []
+
+    def note() -> None:
+        noting.set()
+        assert go.wait(SECONDS)
+
+    first = threading.Thread(target=turns.end, args=(lambda: None, note))
+    second = threading.Thread(target=lambda: found.append(turns.end(lambda: None)))
+    first.start()
+    assert noting.wait(SECONDS)
+    second.start()
+    second.join(0.05)
+    assert found == []
+    go.set()
+    first.join(SECONDS)
+    second.join(SECONDS)
+    assert found == [False]
