@@ -24,7 +24,6 @@ from pytest_egress.routes.duplex import ClientLeftError, Duplex
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http.head import MAX_BODY_BYTES
 from pytest_egress.traffic.http.headers import NO_FIELDS, size_of
-from pytest_egress.traffic.http.http1 import as_stated
 from pytest_egress.traffic.http.made_body import (
     BY_ITS_ROUTE,
     MAX_MADE_BYTES,
@@ -33,7 +32,7 @@ from pytest_egress.traffic.http.made_body import (
     MadeBody,
     never,
 )
-from pytest_egress.traffic.http.response import Response, carries_body
+from pytest_egress.traffic.http.response import Response, as_stated, carries_body
 
 FREE_BYTES: Final = 1024
 """The content of a response that is kept without being counted: `MAX_ENTRIES` bounds all of them well enough."""

@@ -35,8 +35,7 @@ from pytest_egress.routes.faults import (
 )
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http.headers import NO_FIELDS, Headers
-from pytest_egress.traffic.http.http1 import OF_FRAMING
-from pytest_egress.traffic.http.response import Response, carries_body
+from pytest_egress.traffic.http.response import OF_FRAMING, Response, carries_body
 
 PIECE_SECONDS: Final = 0.05  # of a throttled body, for which a piece is enough
 PIECE_BYTES: Final = 64 * 1024

@@ -27,8 +27,8 @@ from pytest_egress.gateway.tls.handshake import record_silence
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import UNREADABLE, Exchange
 from pytest_egress.traffic.http.head import MAX_HEADER_BYTES, Head
-from pytest_egress.traffic.http.http1 import Http1, http_date
-from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.http.http1 import Http1
+from pytest_egress.traffic.http.response import Response, http_date
 from pytest_egress.traffic.redaction import masked_text
 from pytest_egress.traffic.websocket import asks_for_websocket
 

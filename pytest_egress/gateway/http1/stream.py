@@ -27,8 +27,8 @@ from pytest_egress.base.wire import Wire
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.http.headers import NO_FIELDS, Headers
-from pytest_egress.traffic.http.http1 import Http1, http_date
-from pytest_egress.traffic.http.response import Response, reason_phrase
+from pytest_egress.traffic.http.http1 import Http1
+from pytest_egress.traffic.http.response import Response, http_date, reason_phrase
 
 Result = TypeVar("Result")
 SWITCHING: Final = 101

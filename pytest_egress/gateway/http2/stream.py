@@ -36,9 +36,8 @@ from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.http.head import Head
 from pytest_egress.traffic.http.headers import NO_FIELDS, Headers
-from pytest_egress.traffic.http.http1 import http_date, sent_fields
 from pytest_egress.traffic.http.http2 import Http2
-from pytest_egress.traffic.http.response import Response, carries_body
+from pytest_egress.traffic.http.response import Response, carries_body, http_date, sent_fields
 
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, CANCEL = 0, 1, 2, 8
 """Codes of RST_STREAM (RFC 9113 section 7)."""

@@ -67,3 +67,8 @@ def split_authority(authority: str) -> tuple[str, int | None] | None:
         return None
     literal, name, port = found.groups()
     return literal or name, int(port) if port else None
+
+
+def percent_encoded(data: bytes) -> bytes:
+    """The bytes with each one beyond ASCII percent-encoded (RFC 3986 section 2.1)."""
+    return b"".join(b"%%%02X" % byte if byte >= 0x80 else bytes((byte,)) for byte in data)

@@ -6,16 +6,14 @@ The gateway reads and writes the bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from email.utils import formatdate
-from functools import lru_cache
 from typing import Any, Final
 
 import h11
 
 from pytest_egress.base.sockets import READ_BYTES
-from pytest_egress.traffic.http.head import MAX_HEADER_BYTES, Head
+from pytest_egress.traffic.http.head import MAX_HEADER_BYTES, Head, percent_encoded
 from pytest_egress.traffic.http.head_faults import HeadFault, end_of_head, head_fault, trailer_fault
 from pytest_egress.traffic.http.headers import (
     NO_FIELDS,
@@ -27,28 +25,22 @@ from pytest_egress.traffic.http.headers import (
 )
 from pytest_egress.traffic.http.http1_plain import PlainRequest, plain_head, plain_request
 from pytest_egress.traffic.http.response import (
-    BROKEN_ON_PURPOSE,
-    NO_BODY,
     Response,
     carries_body,
-    check_coding,
     reason_phrase,
-    stated_length,
+    sent_fields,
 )
 
 ABSOLUTE_FORM: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/?#]*))?(.*)")
 """RFC 9112 section 3.2.2."""
 
-OF_FRAMING: Final = ("content-length", "transfer-encoding")
 CLOSED: Final = (b"Connection", b"close")
+
 KEPT_ALIVE: Final = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=15")]
 """Announces a shorter idle time than the gateway's own (`connections.IDLE_SECONDS`). Clients that read it (Node.js,
 undici, HttpURLConnection, Apache's HttpClient) then close first, and never send a request while we close."""
+
 KEPT_ALIVE_LINES: Final = b"".join([b"%b: %b\r\n" % field for field in KEPT_ALIVE])
-WRONG_LENGTH: Final = (
-    "Content-Length is {}, and the streamed body has {} bytes: leave the field out, the body is "
-    f"sent in chunks; {BROKEN_ON_PURPOSE}"
-)
 
 
 class Http1:
@@ -359,45 +351,3 @@ def with_host(raw: list[tuple[bytes, bytes]], host: str) -> list[tuple[bytes, by
     if (b"host", value) in [(name.lower(), each) for name, each in raw]:
         return raw
     return [(b"Host", value), *(pair for pair in raw if pair[0].lower() != b"host")]
-
-
-def sent_fields(response: Response, date: str, *, framed: bool) -> Headers:
-    """The fields to send: those of the response, Date, and Content-Length where the body's length is known."""
-    headers = [*response.headers.raw]
-    names = {name.lower() for name, _ in headers}
-    if "date" not in names:
-        headers.append(("Date", date))
-    if framed and response.status_code not in NO_BODY and names.isdisjoint(OF_FRAMING):
-        length = response.content_length
-        if length is not None:
-            headers.append(("Content-Length", str(length)))
-    return Headers(headers)
-
-
-@lru_cache(maxsize=1)
-def http_date(second: int) -> str:
-    """The value of a Date field (RFC 9110 section 6.6.1), cached, since it changes once a second."""
-    return formatdate(second, usegmt=True)
-
-
-def as_stated(stream: Iterable[bytes], response: Response) -> Iterator[bytes]:
-    """Yield the pieces of a response's body, and check that it is what the fields say (RFC 9110 sections 8.4 and 8.6).
-
-    Raises:
-        ValueError: The body is longer or shorter than Content-Length, or begins in another way than Content-Encoding.
-    """
-    sent, length = 0, stated_length(response.headers)
-    for chunk in stream:
-        if not sent and not response.is_received:
-            check_coding(response.headers, chunk, begins=True)
-        sent += len(chunk)
-        if length is not None and sent > length:
-            raise ValueError(WRONG_LENGTH.format(length, f"more than {length}"))
-        yield chunk
-    if length is not None and sent < length:
-        raise ValueError(WRONG_LENGTH.format(length, sent))
-
-
-def percent_encoded(data: bytes) -> bytes:
-    """The bytes with each one beyond ASCII percent-encoded (RFC 3986 section 2.1)."""
-    return b"".join(b"%%%02X" % byte if byte >= 0x80 else bytes((byte,)) for byte in data)

@@ -25,7 +25,7 @@ import h2.exceptions
 import h2.settings
 
 import pytest_egress.traffic.http.http2_frames as frames
-from pytest_egress.traffic.http.head import MAX_HEADER_BYTES, Head
+from pytest_egress.traffic.http.head import MAX_HEADER_BYTES, Head, percent_encoded
 from pytest_egress.traffic.http.head_faults import fault_in_http2
 from pytest_egress.traffic.http.headers import (
     NO_FIELDS,
@@ -35,7 +35,6 @@ from pytest_egress.traffic.http.headers import (
     raw_fields,
     size_of,
 )
-from pytest_egress.traffic.http.http1 import percent_encoded
 from pytest_egress.traffic.http.http2_ends import ClientEnds, KeepingDecoder
 from pytest_egress.traffic.http.http2_errors import told
 from pytest_egress.traffic.shown import shown

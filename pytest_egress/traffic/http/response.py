@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json as json_module
 import re
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
@@ -403,3 +404,48 @@ def reason_phrase(status_code: int) -> str:
 def carries_body(method: str, response: Response) -> bool:
     """Whether a response to such a request has a body (RFC 9110 section 6.4.1)."""
     return method != "HEAD" and response.status_code not in NO_BODY
+
+
+OF_FRAMING: Final = ("content-length", "transfer-encoding")
+
+WRONG_LENGTH: Final = (
+    "Content-Length is {}, and the streamed body has {} bytes: leave the field out, the body is "
+    f"sent in chunks; {BROKEN_ON_PURPOSE}"
+)
+
+
+def sent_fields(response: Response, date: str, *, framed: bool) -> Headers:
+    """The fields to send: those of the response, Date, and Content-Length where the body's length is known."""
+    headers = [*response.headers.raw]
+    names = {name.lower() for name, _ in headers}
+    if "date" not in names:
+        headers.append(("Date", date))
+    if framed and response.status_code not in NO_BODY and names.isdisjoint(OF_FRAMING):
+        length = response.content_length
+        if length is not None:
+            headers.append(("Content-Length", str(length)))
+    return Headers(headers)
+
+
+@lru_cache(maxsize=1)
+def http_date(second: int) -> str:
+    """The value of a Date field (RFC 9110 section 6.6.1), cached, since it changes once a second."""
+    return formatdate(second, usegmt=True)
+
+
+def as_stated(stream: Iterable[bytes], response: Response) -> Iterator[bytes]:
+    """Yield the pieces of a response's body, and check that it is what the fields say (RFC 9110 sections 8.4 and 8.6).
+
+    Raises:
+        ValueError: The body is longer or shorter than Content-Length, or begins in another way than Content-Encoding.
+    """
+    sent, length = 0, stated_length(response.headers)
+    for chunk in stream:
+        if not sent and not response.is_received:
+            check_coding(response.headers, chunk, begins=True)
+        sent += len(chunk)
+        if length is not None and sent > length:
+            raise ValueError(WRONG_LENGTH.format(length, f"more than {length}"))
+        yield chunk
+    if length is not None and sent < length:
+        raise ValueError(WRONG_LENGTH.format(length, sent))
