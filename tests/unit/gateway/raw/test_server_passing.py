@@ -6,7 +6,6 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
 
 import pytest
 import trustme
@@ -19,24 +18,7 @@ from tests.support.echo import Echo, end_of_dial, opened, read_line, read_to_end
 from tests.support.outside import REAL, Outside
 from tests.support.stage import ADDRESS, SECONDS, Stage, ask, end_of, eventually
 
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waited for the client's first byte here would fail the test."""
-    monkeypatch.setattr(dispatch, "FIRST_BYTE_SECONDS", 600.0)
-
-
-@pytest.fixture
-def echo() -> Iterator[Echo]:
-    with contextlib.closing(Echo()) as echo:
-        yield echo
-
-
-@pytest.fixture
-def real(outside: Outside) -> Iterator[Echo]:
-    """A server at port 5432 of every name and address outside of the machine."""
-    with contextlib.closing(Echo(listener=outside.listen(5432))) as echo:
-        yield echo
+pytestmark = pytest.mark.usefixtures("no_first_byte")
 
 
 # Another server.

@@ -7,7 +7,6 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
@@ -42,19 +41,9 @@ from tests.support.applications import (
 )
 from tests.support.stage import eventually
 
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
 # ASGI: what arrives.
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """No thread outlives its application, those that frameworks start on its loop included, and no task."""
-    before = set(threading.enumerate())
-    yield
-    deadline = time.monotonic() + 5
-    while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
-        time.sleep(0.01)  # a worker of anyio is told to end and not waited for
-    assert not left
-    assert not [record.getMessage() for record in caplog.records if record.name == "asyncio"]
 
 
 class AsgiRecorder:

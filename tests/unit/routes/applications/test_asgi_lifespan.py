@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,19 +27,9 @@ from tests.support.applications import (
     used,
 )
 
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
 # ASGI: what arrives.
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """No thread outlives its application, those that frameworks start on its loop included, and no task."""
-    before = set(threading.enumerate())
-    yield
-    deadline = time.monotonic() + 5
-    while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
-        time.sleep(0.01)  # a worker of anyio is told to end and not waited for
-    assert not left
-    assert not [record.getMessage() for record in caplog.records if record.name == "asyncio"]
 
 
 # ASGI: from the first request until no route uses it.

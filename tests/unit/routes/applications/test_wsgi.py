@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-import threading
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 from wsgiref.validate import validator
@@ -24,6 +22,8 @@ from tests.support.applications import (
     close,
     quoted,
 )
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 # WSGI: what arrives.
 
@@ -408,15 +408,3 @@ def test_a_body_is_closed_also_where_it_fails() -> None:
 
 
 # ASGI: what arrives.
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """No thread outlives its application, those that frameworks start on its loop included, and no task."""
-    before = set(threading.enumerate())
-    yield
-    deadline = time.monotonic() + 5
-    while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
-        time.sleep(0.01)  # a worker of anyio is told to end and not waited for
-    assert not left
-    assert not [record.getMessage() for record in caplog.records if record.name == "asyncio"]
