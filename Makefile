@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+PYTHONS ?= $(PYTHON)
 # Tests mostly wait for the engine, so more workers than cores pay.
 WORKERS ?= 4
 
@@ -59,10 +60,12 @@ format: environment ## put the code into its form
 docs: environment ## build the site into build/site; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict $(ARGS)
 
-dist: environment ## build what is published, into dist: make dist TAG=v1.2.3
+dist: engine ## build what is published, into dist, and try it: make dist TAG=v1.2.3 PYTHONS="python3.10 python3.13"
 	rm -rf dist
 	$(python) -m build
+	$(python) -m twine check --strict dist/*
 	@test -z '$(TAG)' || test -f dist/pytest_egress-$(TAG:v%=%).tar.gz || { echo "$(TAG) is not the version in pyproject.toml"; exit 1; }
+	scripts/check-dist dist $(PYTHONS)
 
 bench: images ## compare with plain docker run, other servers and bare ones: make bench ARGS=growth, ARGS="compare REF"
 	@PYTHON=$(python) scripts/ensure-peers $(peers)

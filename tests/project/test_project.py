@@ -91,6 +91,13 @@ def test_the_tests_run_on_every_python_that_the_metadata_names() -> None:
     assert metadata("pytest-egress")["Requires-Python"] == f">={named[0]}"
 
 
+def test_a_release_is_tried_on_every_python_that_the_metadata_names() -> None:
+    classifiers = metadata("pytest-egress").get_all("Classifier", [])
+    named = [each.rpartition(" ")[2] for each in classifiers if each.startswith(PYTHON)]
+    (build,) = steps(ROOT / ".github/workflows/release.yml", "run")
+    assert shlex.split(build)[-1] == "PYTHONS=" + " ".join(f"python{each}" for each in named)
+
+
 def test_a_release_is_published_by_trust_and_without_a_password() -> None:
     publish = load(ROOT / ".github/workflows/release.yml")["jobs"]["publish"]
     assert publish["permissions"] == {"id-token": "write"}
