@@ -37,6 +37,7 @@ FORCED: Final = (
 WITH_IMAGE: Final = (
     "\n--egress-sidecar-image names an image that has python3, 3.10 or newer, for a sidecar to run."
 )
+NAME_ONE: Final = "--egress-sidecar-image=IMAGE names one with python3, 3.10 or newer, that this engine has or can pull"
 SIDECAR_IMAGE: Final = "python:3.13-slim"  # where this machine's Python cannot run
 _NOT_SHARED = re.compile(
     "bind source path does not exist|mounts denied|statfs .*no such file", re.IGNORECASE
@@ -89,6 +90,7 @@ class Provisioner:
         self._engine = engine
         self._link, self._image = link, image
         self._lock = threading.Lock()
+        self._worked: SidecarSetup | None = None
 
     @once_property
     def setups(self) -> list[SidecarSetup]:
@@ -103,7 +105,8 @@ class Provisioner:
 
     @property
     def summary(self) -> str:
-        return f"{self._engine.name}, {self.setups[0]}" if self._engine.name else ""
+        """The engine, and the setup of the sidecars that have started on it; "" where none has."""
+        return f"{self._engine.name}, {self._worked}" if self._worked else ""
 
     def sidecar(self, attempt: Callable[[SidecarSetup], T], undo: Callable[[], object]) -> T:
         """Start a sidecar with the first setup that works; LinkError or ImageError where none does."""
@@ -117,7 +120,7 @@ class Provisioner:
                 undo()
                 reasons.append(f"{error}")
             except ImageError as error:
-                raise ImageError("\nIt is needed since: ".join([str(error), *reasons])) from None
+                raise ImageError(without_image(setup.image, f"{error}", reasons)) from None
             else:
                 self._choose(setup, reasons)
                 return made
@@ -127,9 +130,23 @@ class Provisioner:
     def _choose(self, setup: SidecarSetup, reasons: Sequence[str]) -> None:
         """Try this setup first from now on: it has worked, and those before it have failed."""
         with self._lock:
+            self._worked = setup
             if reasons and setup in self.setups[1:]:  # another thread may have put it first
                 del self.setups[: self.setups.index(setup)]
                 log.warning("%s So: %s", reasons[-1], setup)
+
+
+def without_image(image: str | None, refusal: str, reasons: Sequence[str]) -> str:
+    """The error where the image of a sidecar cannot be had.
+
+    Args:
+        refusal: The error about the image; its advice is for images that a test names.
+        reasons: Why an image is needed at all; none where one was asked for.
+    """
+    asked = "" if reasons else f" with --egress-sidecar-image={image}"
+    said = refusal.partition("\n")[0]
+    why = [f"An image is needed since: {reason}" for reason in reasons]
+    return "\n".join([f"no sidecar has started{asked}: {NAME_ONE}", said, *why])
 
 
 def executable() -> str:

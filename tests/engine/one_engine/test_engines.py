@@ -379,13 +379,18 @@ def test_each_way_that_failed_is_in_the_error(remote: PrivateEngine) -> None:
         Egress(session=Session(client=remote.client)) as egress,
     ):
         egress.run("pytest-egress-test/go", ["any"])
-    first, *rest = str(caught.value).splitlines()
-    assert first.startswith(
+    first, second, *rest = str(caught.value).splitlines()
+    assert first == (
+        "no sidecar has started: --egress-sidecar-image=IMAGE names one with python3, 3.10 or newer, "
+        "that this engine has or can pull"
+    )
+    assert second.startswith(
         f"the image 'python:3.13-slim' is not on the engine at {remote.address} and cannot be pulled"
     )
     assert rest[-1].startswith(
-        "It is needed since: The engine does not share this machine's files ("
+        "An image is needed since: The engine does not share this machine's files ("
     )
+    assert egress.session.provisioner.summary == ""
     assert until(lambda: not containers_of(remote))
 
 

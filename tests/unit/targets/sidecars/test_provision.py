@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any, NoReturn
+
 import docker
 import pytest
 
 from pytest_egress import Egress
 from pytest_egress.engine.engine import Engine
-from pytest_egress.errors import EngineError
-from pytest_egress.targets.sidecars.provision import Provisioner, reuse_of_environment
+from pytest_egress.errors import EngineError, ImageError
+from pytest_egress.targets.sidecars.provision import (
+    Provisioner,
+    SidecarError,
+    reuse_of_environment,
+    without_image,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +60,44 @@ def test_another_word_for_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("PYTEST_EGRESS_SIDECAR_REUSE", "sometimes")
     with pytest.raises(EngineError, match="PYTEST_EGRESS_SIDECAR_REUSE=sometimes: it takes on or"):
         Egress()
+
+
+class Closed(Engine):
+    """An engine that has a name, and no registry."""
+
+    def __init__(self) -> None:
+        super().__init__(docker.from_env, "session")
+        self.name = "Docker 26 at tcp://192.0.2.7:2375"
+
+    def image(self, name: str) -> Any:
+        """Refuse."""
+        raise ImageError(f"the image {name!r} cannot be pulled: no route\nCheck the name.")
+
+
+def refuse(*_: object) -> NoReturn:
+    raise SidecarError("The engine does not share this machine's files (x).")
+
+
+def test_behind_a_closed_registry_the_option_that_helps_comes_first() -> None:
+    provisioner = Provisioner(Closed())
+    with pytest.raises(ImageError) as caught:
+        provisioner.sidecar(refuse, lambda: None)
+    assert str(caught.value) == (
+        "no sidecar has started: --egress-sidecar-image=IMAGE names one with python3, 3.10 or newer, that this "
+        "engine has or can pull\n"
+        "the image 'python:3.13-slim' cannot be pulled: no route\n"
+        "An image is needed since: The engine does not share this machine's files (x)."
+    )
+    asked = without_image("shop:7", "the image 'shop:7' cannot be pulled: no route", [])
+    assert asked.startswith("no sidecar has started with --egress-sidecar-image=shop:7: --egress-s")
+
+
+def test_the_summary_names_the_setup_of_a_sidecar_that_has_started() -> None:
+    provisioner = Provisioner(Closed())
+    with pytest.raises(ImageError):
+        provisioner.sidecar(refuse, lambda: None)
+    assert provisioner.summary == ""
+    provisioner.sidecar(str, lambda: None)
+    assert provisioner.summary.startswith(
+        "Docker 26 at tcp://192.0.2.7:2375, descriptor link, side"
+    )
