@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from pytest_egress.base.unset import UNSET as UNSET
     from pytest_egress.egress import Egress as Egress
     from pytest_egress.errors import (
-        AcceptedError as AcceptedError,
         AddressError as AddressError,
         CallError as CallError,
+        CertificateAcceptedError as CertificateAcceptedError,
         CommandError as CommandError,
         ContainerError as ContainerError,
         ContainerTimeoutError as ContainerTimeoutError,
@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         raw as raw,
         refuse as refuse,
         reset as reset,
+        reset_stream as reset_stream,
         silence as silence,
         throttled as throttled,
         truncated as truncated,
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     from pytest_egress.targets.results import CompletedContainer as CompletedContainer
     from pytest_egress.traffic.entries import (
         DnsQuery as DnsQuery,
+        Entry as Entry,
         Exchange as Exchange,
         Mail as Mail,
         PacketAttempt as PacketAttempt,
@@ -114,7 +116,7 @@ _NAMES = {
     "base.unset": "UNSET",
     "egress": "Egress",
     "errors": (
-        "AcceptedError AddressError CallError CommandError ContainerError "
+        "AddressError CallError CertificateAcceptedError CommandError ContainerError "
         "ContainerTimeoutError ContentError EgressError EngineError HandlerError "
         "HandshakeError ImageError LinkError NeverCalledError TamperingError UnroutedError "
         "UpstreamError WebSocketClosedError"
@@ -124,7 +126,8 @@ _NAMES = {
     "routes.applications.asgi": "asgi",
     "routes.applications.wsgi": "wsgi",
     "routes.certificates": "BAD_CERTIFICATES BadCertificate",
-    "routes.faults": "blackhole delayed disconnect raw refuse reset silence throttled truncated",
+    "routes.faults": "blackhole delayed disconnect raw refuse reset reset_stream "
+    "silence throttled truncated",
     "routes.grpc.server": "grpc_server",
     "routes.raw.smtp": "smtp",
     "routes.route": "Route",
@@ -134,7 +137,7 @@ _NAMES = {
     "targets.handle": "Container",
     "targets.readiness": "http_ok log_line port_open",
     "targets.results": "CompletedContainer",
-    "traffic.entries": "DnsQuery Exchange Mail PacketAttempt TcpConnection TlsFailure",
+    "traffic.entries": "DnsQuery Entry Exchange Mail PacketAttempt TcpConnection TlsFailure",
     "traffic.grpc": "GrpcCall",
     "traffic.http.events": "Event",
     "traffic.http.forms": "FormFile MultiDict",
@@ -147,11 +150,18 @@ _NAMES = {
 
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
+_RENAMED = {"AcceptedError": "CertificateAcceptedError"}
+"""The new name of each old one."""
+
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> object:
     """Import a public name at its first use (PEP 562): every run of pytest imports this package."""
+    if name in _RENAMED:  # no AttributeError: `from pytest_egress import ...` would lose its text
+        raise ImportError(
+            f"pytest_egress.{name} is pytest_egress.{_RENAMED[name]} now", name=__name__
+        )
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

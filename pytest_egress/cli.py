@@ -11,6 +11,7 @@ import select
 import textwrap
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 from pytest_egress.base.clock import monotonic
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="pytest-egress", description="Looks after what the tests of containers need."
     )
+    installed = f"%(prog)s {version('pytest-egress')}"
+    parser.add_argument("--version", action="version", version=installed)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="try what a test needs, and say what to do where it fails")
     clean = commands.add_parser("clean", help="remove what killed runs have left on the engine")

@@ -17,6 +17,7 @@ import pytest_egress.routes.kinds as kinds
 import pytest_egress.targets.handle as container_handle
 from pytest_egress.base.callers import caller
 from pytest_egress.base.clock import check_seconds, is_seconds
+from pytest_egress.base.renamed import renamed
 from pytest_egress.base.unset import UNSET
 from pytest_egress.errors import CallError, ContainerError, EgressError
 from pytest_egress.ledger.report import (
@@ -97,10 +98,11 @@ class Egress:
 
     # Routes.
 
+    @renamed(handler="answer=")
     def intercept_https(
         self,
         address: str,
-        handler: HttpAnswer = None,
+        answer: HttpAnswer = None,
         *,
         method: str | None = None,
         path: str | None = None,
@@ -121,7 +123,7 @@ class Egress:
 
         Args:
             address: `host[:port]`, port 443 where none is given.
-            handler: A function of the `Request`, or a static answer; without one the answer is an empty 200.
+            answer: A function of the `Request`, or a static answer; without one the answer is an empty 200.
             method: The method, compared without case.
             path: The whole path without query; `*` is any run of characters.
             query: Keys and values that the query must have; it may have others. A list has all values of a key.
@@ -147,7 +149,7 @@ class Egress:
         return self._add(
             kinds.INTERCEPT_HTTPS,
             address,
-            handler,
+            answer,
             times=times,
             optional=optional,
             name=name,
@@ -164,10 +166,11 @@ class Egress:
             match=match,
         )
 
+    @renamed(handler="answer=")
     def intercept_http(
         self,
         address: str,
-        handler: HttpAnswer = None,
+        answer: HttpAnswer = None,
         *,
         method: str | None = None,
         path: str | None = None,
@@ -185,7 +188,7 @@ class Egress:
         return self._add(
             kinds.INTERCEPT_HTTP,
             address,
-            handler,
+            answer,
             times=times,
             optional=optional,
             name=name,
@@ -203,7 +206,7 @@ class Egress:
     def intercept_tcp(
         self,
         address: str,
-        handler: SmtpServer,
+        answer: SmtpServer,
         *,
         times: int | None = None,
         optional: bool = False,
@@ -213,16 +216,17 @@ class Egress:
     def intercept_tcp(
         self,
         address: str,
-        handler: RawAnswer = None,
+        answer: RawAnswer = None,
         *,
         times: int | None = None,
         optional: bool = False,
         name: str | None = None,
     ) -> Route[TcpConnection]: ...
+    @renamed(handler="answer=")
     def intercept_tcp(
         self,
         address: str,
-        handler: RawAnswer | SmtpServer = None,
+        answer: RawAnswer | SmtpServer = None,
         *,
         times: int | None = None,
         optional: bool = False,
@@ -232,7 +236,7 @@ class Egress:
 
         Args:
             address: `host[:port]`, any port where none is given.
-            handler: A function of the connected socket, which is closed when it returns; or of a reader and a writer;
+            answer: A function of the connected socket, which is closed when it returns; or of a reader and a writer;
                 a `socketserver`; an `asyncio.Protocol`'s class; `smtp()`; bytes that are sent at once; or
                 `forward(...)`. Without a function, the bytes that the client sends are in the call's `content`.
             times: How many connections it answers; fewer fail the test.
@@ -243,14 +247,14 @@ class Egress:
             AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
         """
         return self._add(
-            kinds.INTERCEPT_TCP, address, handler, times=times, optional=optional, name=name
+            kinds.INTERCEPT_TCP, address, answer, times=times, optional=optional, name=name
         )
 
     @overload
     def intercept_tls(
         self,
         address: str,
-        handler: SmtpServer,
+        answer: SmtpServer,
         *,
         times: int | None = None,
         optional: bool = False,
@@ -264,7 +268,7 @@ class Egress:
     def intercept_tls(
         self,
         address: str,
-        handler: RawAnswer = None,
+        answer: RawAnswer = None,
         *,
         times: int | None = None,
         optional: bool = False,
@@ -274,10 +278,11 @@ class Egress:
         tls_version: TlsVersion | None = None,
         alpn: Sequence[str] = (),
     ) -> Route[TcpConnection]: ...
+    @renamed(handler="answer=")
     def intercept_tls(
         self,
         address: str,
-        handler: RawAnswer | SmtpServer = None,
+        answer: RawAnswer | SmtpServer = None,
         *,
         times: int | None = None,
         optional: bool = False,
@@ -298,7 +303,7 @@ class Egress:
         return self._add(
             kinds.INTERCEPT_TLS,
             address,
-            handler,
+            answer,
             times=times,
             optional=optional,
             name=name,

@@ -2,7 +2,7 @@
 
 * `EgressError`, an `AssertionError`: what containers attempted, or did not attempt, fails the test
     * `HandlerError`: a handler raised, returned something that is no answer, or never returned
-    * `AcceptedError`: a client accepted the bad certificate, or the old version of TLS, that a route presents
+    * `CertificateAcceptedError`: a client accepted the bad certificate, or old version of TLS, that a route presents
     * `UnroutedError`: a container attempted something that no route claims
     * `NeverCalledError`: a route that this test declared was never called
     * `HandshakeError`: a client's TLS handshakes with a host that a route claims failed, and none succeeded later
@@ -41,7 +41,7 @@ class HandlerError(EgressError):
     """A handler raised (its exception is the `__cause__`), returned something that is no answer, or never returned."""
 
 
-class AcceptedError(EgressError):
+class CertificateAcceptedError(EgressError):
     """A client accepted the bad certificate, or the old version of TLS, that a route presents, and made a request."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from pytest_egress.errors import (
-    AcceptedError,
+    CertificateAcceptedError,
     EgressError,
     HandlerError,
     HandshakeError,
@@ -121,7 +121,7 @@ def first_offence(
         return Offence(HandlerError, "\n".join(window.stuck), stuck_headline(window.stuck))
     if accepted := accepted_entries(window):
         text, headline = accepted_text(accepted), accepted_headline(accepted)
-        return Offence(AcceptedError, text, headline, accepted)
+        return Offence(CertificateAcceptedError, text, headline, accepted)
     if unrouted := unrouted_entries(window.entries):
         text, headline = unrouted_text(unrouted), unrouted_headline(unrouted)
         return Offence(UnroutedError, text, headline, unrouted)

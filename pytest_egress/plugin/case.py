@@ -110,7 +110,7 @@ class Case:
     def sections(self, when: str) -> Iterator[tuple[str, str]]:
         """The timeline, then the containers' logs; before them other problems that egress found, if any."""
         from pytest_egress.errors import (
-            AcceptedError,
+            CertificateAcceptedError,
             HandshakeError,
             NeverCalledError,
             UnroutedError,
@@ -141,7 +141,7 @@ class Case:
         told = self.cause or (self.verdict and self.verdict.__cause__)
         besides += handler_errors_lines(self.window.entries, told)
         accepted = accepted_entries(self.window)
-        if accepted and not isinstance(self.verdict, AcceptedError):
+        if accepted and not isinstance(self.verdict, CertificateAcceptedError):
             besides += [accepted_text(accepted), ""]
         unrouted = unrouted_entries(self.window.entries)
         if unrouted and not isinstance(self.verdict, UnroutedError):

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import pytest_egress.routes.answers as answers
 import pytest_egress.routes.raw.libraries as raw
+from pytest_egress.base.renamed import refuse_renamed
 from pytest_egress.routes.certificates import BadCertificate, Presented, TlsVersion, check_presented
 from pytest_egress.routes.duplex import DuplexAnswer
 from pytest_egress.routes.faults import check_connect_faults
@@ -49,6 +50,10 @@ def declare(kind: Kind, address: object, answer: object = None, **options: Any) 
     """Check the arguments of a kind's method of `Egress`; errors quote the refused one and list what is accepted."""
     parsed = parse_address(address, default_port=kind.default_port)
     accepted = accepted_options(kind)
+    if kind.has_handler:
+        refuse_renamed(
+            options, {"handler": "answer="}
+        )  # the marker's; the method refuses it by itself
     if unknown := [name for name in options if name not in accepted]:
         takes = f"it takes {', '.join(accepted)}" if accepted else "it takes no keywords"
         raise TypeError(f"{kind.method}() does not take {unknown[0]}=; {takes}")
@@ -72,8 +77,8 @@ def declare(kind: Kind, address: object, answer: object = None, **options: Any) 
 def declaring(kind: Kind) -> Callable[..., Declaration]:
     """A function with the parameters of the method of `Egress` that declares a route of one kind; for markers."""
 
-    def with_handler(address: object, handler: object = None, **options: Any) -> Declaration:
-        return declare(kind, address, handler, **options)
+    def with_handler(address: object, answer: object = None, **options: Any) -> Declaration:
+        return declare(kind, address, answer, **options)
 
     def with_answer(name: object, answer: object = None, **records: Any) -> Declaration:
         return declare(kind, name, answer, **records)

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 from pytest_egress.base.clock import is_seconds
 from pytest_egress.base.pacing import Shape
+from pytest_egress.base.renamed import renamed
 from pytest_egress.base.unset import UNSET
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.shown import shown
@@ -57,12 +58,12 @@ class Blackhole(ConnectFault):
 
 @dataclass(frozen=True, repr=False)
 class Reset(End):
-    """`reset()`: the connection ends by RST; with `stream=True` a stream of HTTP/2 ends by RST_STREAM."""
+    """`reset()`: the connection ends by RST; by `reset_stream()` a stream of HTTP/2 ends, by RST_STREAM."""
 
     stream: bool = False
 
     def __str__(self) -> str:
-        return "reset(stream=True)" if self.stream else "reset()"
+        return "reset_stream()" if self.stream else "reset()"
 
 
 @dataclass(frozen=True, repr=False)
@@ -150,19 +151,18 @@ class Truncated(Wrapper):
         return f"truncated({shown_answer(self.declared)}, {self.after!r}{end})"
 
 
-def reset(*, stream: bool = False) -> Reset:
-    """Reset the connection in place of an answer, by RST (RFC 9293 section 3.5.2).
+@renamed(stream="reset_stream()")
+def reset() -> Reset:
+    """Reset the connection in place of an answer, by RST (RFC 9293 section 3.5.2)."""
+    return Reset()
 
-    Args:
-        stream: Whether only the stream of the request is reset, by RST_STREAM (RFC 9113 section 6.4). HTTP/1.1 has no
-            streams, so there it is the connection in any case.
 
-    Raises:
-        TypeError: `stream` is no bool.
+def reset_stream() -> Reset:
+    """Reset the stream of the request alone, by RST_STREAM (RFC 9113 section 6.4); the connection goes on.
+
+    HTTP/1.1 and raw connections have no streams: there it is `reset()`.
     """
-    if not isinstance(stream, bool):
-        raise TypeError(f"reset(stream={stream!r}): it takes True or False")
-    return Reset(stream)
+    return Reset(stream=True)
 
 
 def disconnect(answer: Any = UNSET) -> Disconnect:

@@ -74,7 +74,7 @@ class Kind:
 INTERCEPT_HTTPS: Final = Kind(
     method="intercept_https",
     marker="intercept_https",
-    usage="(address, handler=None, **match): answer HTTPS requests to host[:port], as `egress.intercept_https` does",
+    usage="(address, answer=None, **match): answer HTTPS requests to host[:port], as `egress.intercept_https` does",
     carries="requests",
     default_port=443,
     ends_tls=True,
@@ -82,21 +82,21 @@ INTERCEPT_HTTPS: Final = Kind(
 INTERCEPT_HTTP: Final = Kind(
     method="intercept_http",
     marker="intercept_http",
-    usage="(address, handler=None, **match): the same for plain HTTP",
+    usage="(address, answer=None, **match): the same for plain HTTP",
     carries="requests",
     default_port=80,
 )
 INTERCEPT_TCP: Final = Kind(
     method="intercept_tcp",
     marker="intercept_tcp",
-    usage="(address, handler=None, *, times=None, optional=False, name=None): answer TCP connections to host[:port] as "
+    usage="(address, answer=None, *, times=None, optional=False, name=None): answer TCP connections to host[:port] as "
     "bytes; the handler gets the socket",
     carries="bytes",
 )
 INTERCEPT_TLS: Final = Kind(
     method="intercept_tls",
     marker="intercept_tls",
-    usage="(address, handler=None, *, alpn=(), ...): the same for what is in TLS, by the protocols of `alpn`",
+    usage="(address, answer=None, *, alpn=(), ...): the same for what is in TLS, by the protocols of `alpn`",
     carries="bytes",
     ends_tls=True,
 )

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar, overload
 
 from pytest_egress.base.clock import check_seconds
+from pytest_egress.base.renamed import renamed
 from pytest_egress.errors import CallError
 from pytest_egress.traffic.entries import (
     REJECTED,
@@ -104,12 +105,12 @@ class Route(Generic[Call]):
         return self._turns.times
 
     @overload
-    def __call__(self: Route[Exchange], handler: HttpHandler) -> Route[Exchange]: ...
+    def __call__(self: Route[Exchange], handler: HttpHandler, /) -> Route[Exchange]: ...
     @overload
     def __call__(
-        self: Route[TcpConnection], handler: RawHandler | StreamsFunction
+        self: Route[TcpConnection], handler: RawHandler | StreamsFunction, /
     ) -> Route[TcpConnection]: ...
-    def __call__(self, handler: Any) -> Any:
+    def __call__(self, handler: Any, /) -> Any:
         """Make a function the route's handler: the decorator form."""
         if not callable(handler):
             method = self._declared.kind.method
@@ -117,19 +118,20 @@ class Route(Generic[Call]):
         return self.respond(handler)  # type: ignore[misc]  # of a route of any kind
 
     @overload
-    def respond(self: Route[Exchange], handler: HttpAnswer) -> Route[Exchange]: ...
+    def respond(self: Route[Exchange], answer: HttpAnswer) -> Route[Exchange]: ...
     @overload
     def respond(
-        self: Route[TcpConnection], handler: RawAnswer | Service
+        self: Route[TcpConnection], answer: RawAnswer | Service
     ) -> Route[TcpConnection]: ...
     @overload
-    def respond(self: Route[Mail], handler: RawAnswer | Service) -> Route[Mail]: ...
+    def respond(self: Route[Mail], answer: RawAnswer | Service) -> Route[Mail]: ...
     @overload
-    def respond(self: Route[DnsQuery], handler: DnsAnswer) -> Route[DnsQuery]: ...
-    def respond(self, handler: Any) -> Any:
+    def respond(self: Route[DnsQuery], answer: DnsAnswer) -> Route[DnsQuery]: ...
+    @renamed(handler="answer=")
+    def respond(self, answer: Any) -> Any:
         """Replace the answer; requests and connections that begin from now on get the new one."""
-        answer, refused = self._declared.another(handler), self._turns.refuses
-        self._turns.replace(answer)
+        checked, refused = self._declared.another(answer), self._turns.refuses
+        self._turns.replace(checked)
         if refused or self._turns.refuses:  # the kernels of targets have to know
             self._log.routes_changed()
         return self

@@ -19,6 +19,8 @@ from pytest_egress.traffic.tls.quic import begins_quic
 if TYPE_CHECKING:
     from email.message import EmailMessage
 
+    from pytest_egress.traffic.websocket import WebSocketMessage
+
 Outcome = Literal["routed", "passthrough", "unrouted", "blocked", "recorded"]
 
 
@@ -105,9 +107,9 @@ class Exchange(Entry):
         self._call = GrpcCall.of(self.request)
 
     @property
-    def messages(self) -> list[Any]:
+    def messages(self) -> list[WebSocketMessage]:
         """The messages of a WebSocket, both ways and in order. The list is made for exchanges that are asked for it."""
-        messages: list[Any] = self.__dict__.setdefault("_messages", [])
+        messages: list[WebSocketMessage] = self.__dict__.setdefault("_messages", [])
         return messages
 
     @property

@@ -14,6 +14,7 @@ from pytest_egress import (
     disconnect,
     raw,
     reset,
+    reset_stream,
     sequence,
     silence,
     throttled,
@@ -62,7 +63,7 @@ NOT_HTTP2: Final = {16, 56}
 
 CASES: Final = [
     Case("reset", reset(), RESET, RESET2),
-    Case("reset-stream", reset(stream=True), RESET, STREAM2),
+    Case("reset-stream", reset_stream(), RESET, STREAM2),
     Case("disconnect", disconnect(), EMPTY_REPLY, CLOSED2),
     Case("disconnect-after", disconnect(CHARGE), NONE, NONE),
     Case("silence", silence(), TIMED_OUT, TIMED_OUT, "--max-time 3"),

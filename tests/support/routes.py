@@ -30,9 +30,9 @@ class Routes:
         self.tables = {scope: RouteTable() for scope in ("test", "class", "module", "session")}
 
     def add(
-        self, kind: str, address: str, handler: object = None, scope: Any = "test", **options: Any
+        self, kind: str, address: str, answer: object = None, scope: Any = "test", **options: Any
     ) -> InnerRoute:
-        declaration = declare(KIND_OF[kind], address, handler, **options)
+        declaration = declare(KIND_OF[kind], address, answer, **options)
         route: InnerRoute = InnerRoute(declaration, scope=scope, declared_at="", log=self.ledger)
         self.tables[scope].add(route)
         return route

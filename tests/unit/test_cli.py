@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -60,6 +61,12 @@ def test_doctor_quotes_a_sidecar_that_gives_up(
         "FAILED  sidecar:",
         "        the kernel refused it",
     ]
+
+
+def test_the_command_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"pytest-egress {version('pytest-egress')}\n"
 
 
 def test_the_command_is_installed_and_its_help_needs_no_engine() -> None:

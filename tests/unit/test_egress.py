@@ -73,7 +73,7 @@ def test_a_client_that_asks_again_after_a_fault_asks_for_what_was_used_up(
     url: str, is_back: bool
 ) -> None:
     routes = Routes()
-    route = routes.https(path="/v1", handler=sequence(reset()))
+    route = routes.https(path="/v1", answer=sequence(reset()))
     route.turns.reserve()
     routes.call(route, "https://api.test/v1")
     assert not came_back(ask(routes, "https://api.test/v1"))  # by its own choice

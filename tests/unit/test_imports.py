@@ -79,6 +79,13 @@ def test_every_public_name_is_there_and_listed_in_order() -> None:
         _ = package.nothing
 
 
+def test_an_old_name_is_refused_with_the_new_one() -> None:
+    with pytest.raises(ImportError) as caught:
+        exec("from pytest_egress import AcceptedError")
+    text = "pytest_egress.AcceptedError is pytest_egress.CertificateAcceptedError now"
+    assert str(caught.value) == text
+
+
 def test_type_checkers_see_the_names_that_are_there_at_run_time() -> None:
     import pytest_egress as package
 

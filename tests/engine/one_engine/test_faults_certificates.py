@@ -355,12 +355,12 @@ def test_what_shows_no_rejection_fails_its_test(
             "  GET https://api.test/v1/charges",
             "      its client's TLS library, by its ClientHello: OpenSSL",
             "      presented by: intercept_https(\"api.test\", certificate='expired')  declared at *:4",
-            "*: AcceptedError",
+            "*: CertificateAcceptedError",
             "a route was never called:",
             "*: NeverCalledError",
             "a route was never called:",
             "*rejects every certificate: this does not show that it rejects an",
             "*accepted a self-signed certificate of appliance.test:",
-            "*: AcceptedError",
+            "*: CertificateAcceptedError",
         ]
     )

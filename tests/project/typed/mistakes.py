@@ -13,6 +13,7 @@ from pytest_egress import (
     Route,
     TcpConnection,
     forward,
+    reset,
     sequence,
     websocket,
 )
@@ -93,6 +94,9 @@ def test_static_answers(egress: Egress, shop: Container) -> None:
     egress.dns("a.test", MX=10)  # error
     egress.dns("a.test", srv="0 0 5432 db.test")  # error
     egress.dns("a.test", "NXDOMAIN").respond(503)  # error
+    egress.intercept_https("a.test", handler=503)  # error
+    egress.intercept_https("a.test").respond(handler=503)  # error
+    reset(stream=True)  # error
     Response(content="text")  # error
     Response(stream=[1])  # error
     Response("200")  # error
@@ -111,6 +115,7 @@ def test_calls(egress: Egress, shop: Container) -> None:
     call = egress.intercept_https("a.test").wait_for_call()
     print(call.response.status)  # error
     print(call.content)  # error
+    print(call.messages[0].text)  # error
     print(egress.intercept_tcp("a.test:1").calls[0].response)  # error
     of_requests: Route = egress.intercept_tcp("a.test:1")  # error
     of_bytes: Route[TcpConnection] = egress.intercept_https("a.test")  # error

@@ -24,6 +24,7 @@ from pytest_egress import (
     Container,
     DnsQuery,
     Egress,
+    Entry,
     Exchange,
     GrpcCall,
     Mail,
@@ -32,6 +33,7 @@ from pytest_egress import (
     Route,
     TcpConnection,
     WebSocket,
+    WebSocketMessage,
     asgi,
     delayed,
     forward,
@@ -39,6 +41,7 @@ from pytest_egress import (
     http_ok,
     log_line,
     port_open,
+    reset_stream,
     sequence,
     smtp,
     websocket,
@@ -209,6 +212,8 @@ def test_websockets(egress: Egress) -> None:
     call.send({"price": 1})
     call.close(1001, "closing time")
     assert [message.content for message in call.messages] == ['{"price": 1}']
+    first: WebSocketMessage = call.messages[0]
+    assert first.from_client
 
 
 def test_a_real_answer_is_altered(egress: Egress, orders: Container) -> None:
@@ -295,6 +300,10 @@ def test_calls(egress: Egress) -> None:
     egress.assert_only("api.stripe.com")
     egress.assert_no_egress()
     assert [str(entry) for entry in egress.ledger] == []
+    entries: list[Entry] = egress.ledger
+    assert [entry.outcome for entry in entries] == ["routed"]
+    charges.respond(answer=503)
+    egress.intercept_https("api.stripe.com", answer=sequence(reset_stream(), {"id": "ch_1"}))
     for exchange in egress.exchanges:
         if exchange.response is None:
             continue

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_egress import sequence
 from pytest_egress.errors import (
-    AcceptedError,
+    CertificateAcceptedError,
     EgressError,
     HandlerError,
     NeverCalledError,
@@ -123,7 +123,7 @@ def test_one_test_that_means_an_acceptance_speaks_for_no_other(in_set_up: bool) 
     with ledger.wide_set_up() if in_set_up else nullcontext():
         bad.wait_for_call()
     verdicts = [type(judge(window, [])) for window in windows]
-    assert verdicts == [NoneType, NoneType if in_set_up else AcceptedError]
+    assert verdicts == [NoneType, NoneType if in_set_up else CertificateAcceptedError]
 
 
 # Never called.

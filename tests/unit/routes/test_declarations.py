@@ -58,7 +58,7 @@ class Methods:
 def test_whatever_can_be_called_with_a_request_is_a_handler(
     routes: Routes, handler: Callable[..., object]
 ) -> None:
-    route = routes.https(handler=handler)
+    route = routes.https(answer=handler)
     called(route)
 
 
@@ -67,7 +67,7 @@ def test_a_function_that_takes_no_request_is_refused(
     routes: Routes, handler: Callable[..., object]
 ) -> None:
     with pytest.raises(TypeError) as caught:
-        routes.https(handler=handler)
+        routes.https(answer=handler)
     text = f"the handler {handler!r} cannot be called with one argument, the Request"
     assert str(caught.value).partition(";")[0] == text
 
@@ -84,7 +84,7 @@ def test_an_application_that_is_given_as_a_handler_is_told_where_it_goes(
     routes: Routes, application: Callable[..., object], hint: str
 ) -> None:
     with pytest.raises(TypeError) as caught:
-        routes.https(handler=application)
+        routes.https(answer=application)
     assert str(caught.value).endswith(hint)
 
 
@@ -95,8 +95,8 @@ def test_an_application_is_no_answer_of_a_raw_route(routes: Routes) -> None:
 
 def test_an_iterator_is_no_static_answer(routes: Routes) -> None:
     with pytest.raises(TypeError) as caught:
-        routes.https(handler=Response(stream=iter([b"x"])))
+        routes.https(answer=Response(stream=iter([b"x"])))
     assert str(caught.value) == (
         "a static answer is sent many times, its iterator is read once; return it from a function"
     )
-    routes.https(handler=Response(stream=[b"x"]))
+    routes.https(answer=Response(stream=[b"x"]))

@@ -17,6 +17,7 @@ from pytest_egress import (
     raw,
     refuse,
     reset,
+    reset_stream,
     sequence,
     silence,
     throttled,
@@ -43,7 +44,7 @@ def jitter() -> float:
     ("fault", "text"),
     [
         (reset(), "reset()"),
-        (reset(stream=True), "reset(stream=True)"),
+        (reset_stream(), "reset_stream()"),
         (disconnect(), "disconnect()"),
         (disconnect({"id": 1}), "disconnect({'id': 1})"),
         (disconnect(None), "disconnect(None)"),
@@ -118,7 +119,6 @@ def test_a_large_answer_is_shown_in_part() -> None:
         (lambda: wrong(throttled, {}, 0), ValueError, "over 0"),
         (lambda: wrong(throttled, 8, {}), TypeError, "the answer, and a number of bytes"),
         (lambda: wrong(raw, "text"), TypeError, "takes bytes: write b'text'"),
-        (lambda: wrong(reset, stream=1), TypeError, "True or False"),
         (lambda: wrong(truncated, {}, 1, reset=1), TypeError, "True or False"),
     ],
 )  # fmt: skip

@@ -121,16 +121,16 @@ kinds.KINDS += (
     kinds.Kind(
         method="intercept_gopher",
         marker="egress_gopher",
-        usage="(address, handler=None): answer menus",
+        usage="(address, answer=None): answer menus",
         carries="bytes",
         default_port=70,
     ),
 )
 
-def intercept_gopher(self, address, handler=None, **options):
+def intercept_gopher(self, address, answer=None, **options):
     from pytest_egress.routes.declarations import declare
 
-    return self._add(kinds.KINDS[-1], address, handler, **options)
+    return self._add(kinds.KINDS[-1], address, answer, **options)
 
 def pytest_configure():
     from pytest_egress import Egress
@@ -161,7 +161,7 @@ def test_a_new_kind_is_a_value_in_the_table_and_a_method(
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p another -p egress")
     pytester.makepyfile(another=ANOTHER, test_x=GOPHER)
     listed = pytester.runpytest_subprocess("--markers")
-    listed.stdout.fnmatch_lines(["@pytest.mark.egress_gopher(address, handler=None): answer menus"])
+    listed.stdout.fnmatch_lines(["@pytest.mark.egress_gopher(address, answer=None): answer menus"])
     options = ("--strict-markers", "--continue-on-collection-errors")
     result = pytester.runpytest_subprocess(*options)
     result.assert_outcomes(passed=1, errors=1)

@@ -39,7 +39,7 @@ def test_as_a_decorator_a_route_takes_a_function_and_stays_a_route(routes: Route
 
 
 def test_the_answer_can_be_changed_in_place(routes: Routes) -> None:
-    route = routes.https(handler={"id": 1})
+    route = routes.https(answer={"id": 1})
     assert route.respond(503) is route
     assert route.turns.answer()[0].status_code == 503
 

@@ -51,7 +51,7 @@ def test_times_are_never_given_twice_to_threads(routes: Routes) -> None:
 def test_a_handler_is_called_in_the_context_of_its_declaration(routes: Routes) -> None:
     name: ContextVar[str] = ContextVar("name", default="none")
     name.set("declared")
-    route = routes.https(handler=lambda request: name.get())
+    route = routes.https(answer=lambda request: name.get())
     name.set("later")
     assert called(route) == "declared"
     route.respond(lambda request: name.get())
@@ -80,7 +80,7 @@ def test_every_application_of_a_route_is_released_although_one_fails(routes: Rou
                 raise ValueError("bad")
 
     good, bad, later = Counted(), Counted(), Counted()
-    route = routes.https(handler=sequence(good, bad))
+    route = routes.https(answer=sequence(good, bad))
     route.respond(later)
     assert (good.held, bad.held, later.held) == (1, 1, 1)  # requests that go on may use them
     with pytest.raises(ValueError, match="bad"):

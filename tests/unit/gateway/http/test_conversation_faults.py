@@ -22,6 +22,7 @@ from pytest_egress import (
     forward,
     raw,
     reset,
+    reset_stream,
     sequence,
     silence,
     throttled,
@@ -284,12 +285,12 @@ def begin(client: Http2Client) -> int:
 
 def test_reset_of_a_stream_leaves_the_others(stage: Stage, client: Http2Client) -> None:
     stage.https("api.test", 204, path="/other")
-    route = stage.https("api.test", websocket(reset(stream=True)), path="/chat")
+    route = stage.https("api.test", websocket(reset_stream()), path="/chat")
     number = begin(client)
     assert client.until(lambda: client.answers[number].reset is not None)
     assert client.answers[number].status == 200
     assert client.ask("/other").status == 204
-    assert route.wait_for_call(timeout=SECONDS).fault == reset(stream=True)
+    assert route.wait_for_call(timeout=SECONDS).fault == reset_stream()
 
 
 @pytest.mark.parametrize(("fault", "end"), [(reset(), "reset"), (disconnect(), "closed")])

@@ -18,6 +18,7 @@ from pytest_egress.routes.faults import (
     delayed,
     disconnect,
     reset,
+    reset_stream,
     silence,
     throttled,
     truncated,
@@ -80,15 +81,15 @@ def check(stage: Stage, *faults: str) -> list[Exchange]:
 def test_a_stream_that_is_reset_is_an_internal_error_and_the_next_call_works(
     stage: Stage, stub: Any
 ) -> None:
-    stage.https("api.test", sequence(reset(stream=True), grpc_server(SERVED)))
+    stage.https("api.test", sequence(reset_stream(), grpc_server(SERVED)))
     hello = pb.Hello(name="ada")
     assert code_of(lambda: stub.Unary(hello, timeout=SECONDS)) is grpc.StatusCode.INTERNAL
     assert stub.Unary(hello, timeout=SECONDS).text == "hello ada"
-    first, second = check(stage, "reset", "None")
+    first, second = check(stage, "reset_stream", "None")
     assert first.request.content.endswith(b"ada")
     assert first.response is None
     told = outcome_text(first)
-    assert told.startswith("gRPC https://api.test/greet.v1.Greeter/Unary -> reset(stream=True)")
+    assert told.startswith("gRPC https://api.test/greet.v1.Greeter/Unary -> reset_stream()")
     assert second.grpc.responses[0].text == "hello ada"
 
 
@@ -120,13 +121,13 @@ def test_a_deadline_passes_at_the_client_of_a_silent_call(stage: Stage, stub: An
 
 
 def test_a_call_that_waits_for_an_answer_before_it_ends_is_reset(stage: Stage, stub: Any) -> None:
-    stage.https("api.test", reset(stream=True))
+    stage.https("api.test", reset_stream())
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     messages.put(pb.Hello(name="ada"))
     call = stub.Both(iter(messages.get, None), timeout=SECONDS)
     assert code_of(lambda: next(call)) is grpc.StatusCode.INTERNAL
     messages.put(None)
-    (exchange,) = check(stage, "reset")
+    (exchange,) = check(stage, "reset_stream")
     assert exchange.request.content.endswith(b"ada")
 
 

@@ -20,6 +20,7 @@ from pytest_egress.routes.faults import (
     raw,
     refuse,
     reset,
+    reset_stream,
     silence,
     throttled,
     truncated,
@@ -61,7 +62,7 @@ def split(reply: bytes) -> tuple[list[bytes], bytes]:
 # Ends.
 
 
-@pytest.mark.parametrize("fault", [reset(), reset(stream=True)])
+@pytest.mark.parametrize("fault", [reset(), reset_stream()])
 def test_reset_ends_the_connection_by_rst_once_the_request_is_read(
     stage: Stage, fault: object
 ) -> None:

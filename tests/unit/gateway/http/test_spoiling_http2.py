@@ -16,6 +16,7 @@ from pytest_egress.routes.faults import (
     disconnect,
     raw,
     reset,
+    reset_stream,
     silence,
     throttled,
     truncated,
@@ -137,11 +138,11 @@ def test_a_wait_that_the_fault_of_another_stream_ends_is_not_called_the_clients(
 
 
 def test_reset_of_a_stream_leaves_the_connection(stage: Stage, dial: Dial) -> None:
-    stage.https("api.test", sequence(reset(stream=True), {"id": 1}))
+    stage.https("api.test", sequence(reset_stream(), {"id": 1}))
     client = dial()
     assert client.ask().reset == INTERNAL_ERROR
     assert client.ask().body == b'{"id": 1}'
-    check(stage, "reset(stream=True)", "None")
+    check(stage, "reset_stream()", "None")
 
 
 def test_disconnect_is_a_fin_without_goaway(stage: Stage, dial: Dial) -> None:

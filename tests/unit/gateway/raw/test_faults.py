@@ -22,6 +22,7 @@ from pytest_egress import (
     disconnect,
     raw,
     reset,
+    reset_stream,
     sequence,
     silence,
     smtp,
@@ -96,7 +97,7 @@ def test_reset_resets_what_was_accepted(stage: Stage) -> None:
 
 
 def test_reset_with_a_stream_is_the_connection_too(stage: Stage) -> None:
-    stage.tcp(ADDRESS, reset(stream=True))
+    stage.tcp(ADDRESS, reset_stream())
     assert end_of_dial(stage) == "reset"
 
 

@@ -12,8 +12,8 @@ import pytest
 import trustme
 
 from pytest_egress.errors import (
-    AcceptedError,
     CallError,
+    CertificateAcceptedError,
     EgressError,
     HandlerError,
     HandshakeError,
@@ -300,7 +300,7 @@ def test_a_request_over_it_fails_the_test(stage: Stage, certificate: BadCertific
     route = stage.https("api.test", {"id": 1}, certificate=certificate)
     assert ask(stage.tls(context=careless())).body == b'{"id": 1}'
     found = verdict(stage, route)
-    assert isinstance(found, AcceptedError)
+    assert isinstance(found, CertificateAcceptedError)
     lines = str(found).splitlines()
     assert lines[0].startswith("target accepted a")
     assert lines[2:5] == [
@@ -322,7 +322,7 @@ def test_an_acceptance_is_told_after_a_handlers_error_and_before_what_is_unroute
     stage.next_window()
     ask(stage.tls(context=careless()))
     ask(stage.tls("unclaimed.test"), b"GET / HTTP/1.1\r\nHost: unclaimed.test\r\n\r\n")
-    assert isinstance(verdict(stage, route), AcceptedError)
+    assert isinstance(verdict(stage, route), CertificateAcceptedError)
     route.assert_called_once()
     assert isinstance(verdict(stage, route), UnroutedError)
 
@@ -333,7 +333,7 @@ def test_an_acceptance_whose_body_broke_off_is_one(stage: Stage) -> None:
     sock.sendall(b"POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 9\r\n\r\nhalf")
     sock.close()
     assert eventually(lambda: stage.window.entries)
-    assert isinstance(verdict(stage, route), AcceptedError)
+    assert isinstance(verdict(stage, route), CertificateAcceptedError)
 
 
 def test_an_acceptance_whose_head_broke_off_is_one(stage: Stage) -> None:
@@ -342,7 +342,7 @@ def test_an_acceptance_whose_head_broke_off_is_one(stage: Stage) -> None:
     sock.sendall(b"GET / HTTP/1.1\r\nHost:")
     sock.close()
     assert eventually(lambda: stage.window.entries)
-    assert isinstance(verdict(stage, route), AcceptedError)
+    assert isinstance(verdict(stage, route), CertificateAcceptedError)
 
 
 def test_a_request_of_http_2_over_it_fails_the_test(stage: Stage) -> None:
@@ -352,7 +352,7 @@ def test_a_request_of_http_2_over_it_fails_the_test(stage: Stage) -> None:
     client = Http2Client(stage.tls(context=context))
     client.ask("/")
     assert stage.only(Exchange).request.http_version == "2"
-    assert isinstance(verdict(stage, route), AcceptedError)
+    assert isinstance(verdict(stage, route), CertificateAcceptedError)
 
 
 def test_a_byte_within_the_tls_of_a_raw_route_is_an_acceptance(stage: Stage) -> None:
@@ -369,14 +369,14 @@ def test_a_byte_within_the_tls_of_a_raw_route_is_an_acceptance(stage: Stage) -> 
     sock.sendall(b"hello, world")
     assert sock.recv(10) == b"seen"
     assert b"".join(seen) == b"hello, world"
-    assert isinstance(verdict(stage, route), AcceptedError)
+    assert isinstance(verdict(stage, route), CertificateAcceptedError)
 
 
 def test_a_client_that_waits_for_a_greeting_has_accepted_it(stage: Stage) -> None:
     route = stage.tls_route("api.test", b"220 welcome", certificate="expired")
     sock = stage.tls(context=careless())
     assert sock.recv(20) == b"220 welcome"
-    assert isinstance(verdict(stage, route), AcceptedError)
+    assert isinstance(verdict(stage, route), CertificateAcceptedError)
 
 
 @pytest.mark.parametrize("way", ["once", "with", "wait"])
@@ -506,7 +506,7 @@ def test_a_client_of_an_old_version_has_accepted_it(stage: Stage, ca: trustme.CA
     ask(stage.tls(context=old_client(ca, ssl.TLSVersion.TLSv1_2)))
     assert route.calls[0].request.tls.version == "TLSv1.1"
     found = verdict(stage, route)
-    assert isinstance(found, AcceptedError)
+    assert isinstance(found, CertificateAcceptedError)
     assert str(found).startswith("target accepted TLSv1.1 with api.test:")
 
 
