@@ -17,6 +17,7 @@
 * `UpstreamError`: a real server, or the server that `forward` names, did not answer
 * `WebSocketClosedError`: a WebSocket is over, so that nothing can be sent on it or received
 * `AddressError`, `ClientHelloError`, `ContentError`: `ValueError`s of the parsers
+* `AbsentError`, a `KeyError`: a message has no field, parameter or file of that name
 
 Each carries its whole text as its only argument, so that it crosses process borders (pytest-xdist pickles it). A text
 quotes what targets have sent and written, so that `str` of an error has it escaped.
@@ -135,3 +136,10 @@ class ClientHelloError(escaping.Escaped, ValueError):
 
 class ContentError(escaping.Escaped, ValueError):
     """The body of a message is not what its header fields say: its content coding, or its form."""
+
+
+class AbsentError(KeyError):
+    """A message has no field, parameter or file of that name; the text lists the names that it has."""
+
+    def __str__(self) -> str:  # that of KeyError is the repr of the text
+        return escaping.escaped(str(self.args[0]))

@@ -110,6 +110,7 @@ ROOMS = {
 FLOORS: dict[str, list[set[str]]] = {
     "traffic": [
         {"address", "packets", "redaction", "shown", "smtp", "tls"},
+        {"absent"},
         {"http"},
         {"grpc", "websocket"},
         {"entries"},

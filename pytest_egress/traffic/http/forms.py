@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote
 from pytest_egress.base.account import OBJECT_BYTES
 from pytest_egress.base.escaping import escaped
 from pytest_egress.errors import ContentError
+from pytest_egress.traffic.absent import absent
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -44,6 +45,9 @@ class MultiDict(dict[str, Value]):
     def get_all(self, name: str) -> list[Value]:
         """Every value of the name, in order; empty where there is none."""
         return [value for key, value in self.raw if key == name]
+
+    def __missing__(self, name: object) -> Value:
+        raise absent("key", name, self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Final, TypeVar, overload
 
 from pytest_egress.base.account import OBJECT_BYTES
+from pytest_egress.traffic.absent import absent
 from pytest_egress.traffic.shown import shown
 
 Default = TypeVar("Default")
@@ -38,7 +39,7 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         if values := self.get_all(name):
             return ", ".join(values)
-        raise KeyError(name)
+        raise absent("header field", name, (key for key, _ in self.raw))
 
     @overload
     def get(self, name: str, /) -> str | None: ...
