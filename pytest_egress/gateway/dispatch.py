@@ -341,7 +341,7 @@ class Dispatcher:
                 return
             connection.note_trust()
             if not self.serve_raw(route, found_for):
-                connection.refuse(b"", f"{route} has answered {route.times} of {route.times}")
+                connection.refuse(b"", f"{route} takes no more. {route.turns.ended}")
         elif self.awaits_request():
             self.serve_http()
 

@@ -237,7 +237,7 @@ def never_called_text(
     lines = [f"{number} {'called less often than declared' if seldom else 'never called'}:"]
     for route in routes:
         lines += ["", f"  {route_line(route)}"]
-        lines += [f"{DETAIL}called {count_of(route)}"] if seldom else []
+        lines += [f"{DETAIL}{called_text(route)}"] if seldom else []
         for entry in close_to(route, entries):
             lines += [f"{DETAIL}{entry}", *prose(entry.note, DETAIL + "    ")]
             if entry.needs_server:
@@ -245,8 +245,14 @@ def never_called_text(
     return "\n".join([*lines, "", *advice(routes, entries, any_container, running)])
 
 
-def count_of(route: InnerRoute) -> str:
-    return f"{route.times_called} of {route.times or 1} times"
+def called_text(route: InnerRoute) -> str:
+    """How often a route was called, in the terms of its declaration."""
+    called, times, sequence = route.times_called, route.times or 1, route.turns.sequence
+    if sequence is None:
+        return f"called {called} of {times} times"
+    # Calls from before `respond(sequence(...))` are in both numbers.
+    given = max(len(sequence) - (times - called), 0)
+    return f"its sequence(...) gave {given} of {len(sequence)} answers"
 
 
 def advice(
@@ -420,16 +426,33 @@ def stuck_headline(texts: Sequence[str]) -> str:
     return (f"{what}: {who}" if what else who) + more_text(len(texts) - 1)
 
 
-def never_called_headline(routes: Sequence[InnerRoute]) -> str:
-    route = routes[0]
-    seldom = f"called {count_of(route)}" if route.times_called else "never called"
-    return f"{route.address}: {seldom}, {route}" + more_text(len(routes) - 1)
+def never_called_headline(routes: Sequence[InnerRoute], entries: Sequence[Entry]) -> str:
+    """The route whose client has rejected the handshake comes first: that is why it was not called."""
+    rejected = ((route, rejection_text(close_to(route, entries))) for route in routes)
+    route, what = next((found for found in rejected if found[1]), (routes[0], ""))
+    what = what or (called_text(route) if route.times_called else "never called")
+    return f"{route.address}: {what}, {route}" + more_text(len(routes) - 1)
+
+
+def rejection_text(entries: Iterable[Entry]) -> str:
+    """What the first client that gave a reason has rejected, in a few words; "" where none did."""
+    reasons = (entry.reason for entry in entries if isinstance(entry, TlsFailure))
+    return next((REJECTIONS[reason] for reason in reasons if reason in REJECTIONS), "")
+
+
+REJECTIONS: Final = {
+    "untrusted": "its client does not trust the CA",
+    "likely-untrusted": "likely its client does not trust the CA",
+    "wrong-name": "its client expects another name in the certificate",
+}
+"""Reasons of a `TlsFailure` in the few words that pytest's line of 80 characters has room for."""
 
 
 def handshakes_headline(entries: Sequence[Entry]) -> str:
     entry, note = entries[0], entries[0].note.partition(". ")[0]
     where = host_port(entry.host, entry.port)
-    return f"{where}: the TLS handshake failed, {note}{more_text(len(fold(entries)) - 1)}"
+    what = rejection_text(entries[:1]) or f"the TLS handshake failed, {note}"
+    return f"{where}: {what}{more_text(len(fold(entries)) - 1)}"
 
 
 def surplus_headline(others: Iterable[Entry]) -> str:
@@ -476,14 +499,6 @@ def no_container_text(addresses: Sequence[str]) -> str:
     """The error of `assert_only` and `assert_no_egress` where no container ran that could attempt anything."""
     expected = f"only {', '.join(addresses)}" if addresses else "no egress"
     return f"expected {expected}, which proves nothing here.\n{NO_CONTAINER}"
-
-
-def order_text(routes: Sequence[object], calls: Sequence[Entry]) -> str:
-    """The error of `assert_order`."""
-    wanted = [f"  {route}" for route in routes]
-    return "\n".join(
-        ["expected these calls in order:", *wanted, "there were:", *(f"  {call}" for call in calls)]
-    )
 
 
 def times_text(count: int) -> str:

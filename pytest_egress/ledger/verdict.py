@@ -129,7 +129,7 @@ def first_offence(
         text = never_called_text(
             idle, window.entries, any_container=any_container, running=running()
         )
-        return Offence(NeverCalledError, text, never_called_headline(idle))
+        return Offence(NeverCalledError, text, never_called_headline(idle, window.entries))
     if failures := broken_handshakes(window):
         text, headline = handshakes_text(failures), handshakes_headline(failures)
         return Offence(HandshakeError, text, headline, failures)

@@ -380,7 +380,7 @@ def another_host(host: str, route: InnerRoute) -> str:
 
 
 def used_up(route: InnerRoute) -> str:
-    text = f"times: it has answered {route.times} of {route.times}"
+    text = route.turns.ended
     if (fault := route.latest_fault) is None:
         return text
     return f"{text}; {REPEATED.format(fault)}"

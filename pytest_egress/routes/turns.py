@@ -110,6 +110,14 @@ class Turns:
         return self.times is not None and self.taken >= self.times
 
     @property
+    def ended(self) -> str:
+        """Why no turn is left, in a line that begins with what the test has written: `times` or `sequence(...)`."""
+        if (sequence := self.sequence) is None:
+            return f"times: it has answered {self.times} of {self.times}"
+        count = len(sequence)
+        return f"sequence(...): it has ended, after {count} answer{'s' * (count != 1)}"
+
+    @property
     def taken(self) -> int:
         return self._reserved - self._vacant - len(self._given_back)
 

@@ -245,7 +245,7 @@ def test_a_raw_route_takes_as_many_connections_as_it_says_and_the_verdict_tells(
             assert result.stdout.split()[:2] == ["first", "second"]
             assert route.call_count == 2
 
-    with pytest.raises(UnroutedError, match="times: it has answered 2 of 2"):
+    with pytest.raises(UnroutedError, match=r"sequence\(\.\.\.\): it has ended, after 2 answers"):
         run()
 
 

@@ -14,6 +14,7 @@ from pytest_egress.errors import (
     CertificateAcceptedError,
     EgressError,
     HandlerError,
+    HandshakeError,
     NeverCalledError,
     TamperingError,
     UnroutedError,
@@ -26,6 +27,7 @@ from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import BLOCK, DNS, INTERCEPT_HTTPS
 from pytest_egress.traffic.entries import Accepted, DnsQuery, Outcome
 from tests.support.attempts import attempt, exchange, route, route_of
+from tests.support.entries import tls
 
 
 def test_a_quiet_window_gets_no_verdict() -> None:
@@ -185,8 +187,47 @@ def test_a_sequence_of_a_name_counts_lookups() -> None:
     name = asked(route_of(declare(DNS, "db.test", sequence("SERVFAIL", "silence", "192.0.2.7"))))
     verdict = judge(Window(), [name], running=lambda: ["shop"])
     assert verdict is not None
-    assert verdict.headline == 'db.test: called 1 of 3 times, dns("db.test")'
-    assert "      called 1 of 3 times\n" in str(verdict)
+    assert verdict.headline == 'db.test: its sequence(...) gave 1 of 3 answers, dns("db.test")'
+    assert "      its sequence(...) gave 1 of 3 answers\n" in str(verdict)
+
+
+def test_a_sequence_is_told_by_its_own_answers_whatever_was_called_before_it() -> None:
+    later = called(route(), 2)
+    for _ in range(2):
+        later.turns.reserve()
+    later.respond(sequence(503, 502, 200))
+    verdict = judge(Window(), [called(later)])
+    assert verdict is not None
+    assert "      its sequence(...) gave 1 of 3 answers\n" in str(verdict)
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("untrusted", "its client does not trust the CA"),
+        ("likely-untrusted", "likely its client does not trust the CA"),
+        ("wrong-name", "its client expects another name in the certificate"),
+    ],
+)
+def test_the_headline_of_a_client_that_rejects_the_handshake_says_so(
+    reason: str, said: str
+) -> None:
+    about: dict[str, Any] = {"outcome": "recorded", "note": "The target rejected it. Long advice"}
+    failed = tls(reason=reason, **about)
+    idle = [route_of(declare(INTERCEPT_HTTPS, "other.test")), route()]
+    verdict = judge(Window(entries=[failed]), idle)
+    assert isinstance(verdict, NeverCalledError)
+    assert verdict.headline == f'api.test: {said}, intercept_https("api.test") (and 1 more)'
+    verdict = judge(Window(entries=[failed]), [route(optional=True)])
+    assert isinstance(verdict, HandshakeError)
+    assert verdict.headline == f"api.test:443: {said}"
+
+
+def test_the_headline_of_a_connection_that_was_left_is_that_the_route_was_never_called() -> None:
+    failed = tls(outcome="recorded", reason="probe", note="The target closed.")
+    verdict = judge(Window(entries=[failed]), [route()])
+    assert verdict is not None
+    assert verdict.headline == 'api.test: never called, intercept_https("api.test")'
 
 
 def test_every_route_that_was_not_called_is_told_and_no_other() -> None:

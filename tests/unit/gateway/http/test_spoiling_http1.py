@@ -529,7 +529,7 @@ def test_a_client_that_repeats_what_a_fault_has_answered_is_told_so(stage: Stage
     assert end_of(sock) == "reset"
     body = ask(stage.tls()).body.decode()
     told = (
-        "times: it has answered 2 of 2; the call before it was answered by reset(): the client may have "
+        "sequence(...): it has ended, after 2 answers; the call before it was answered by reset(): the client may have "
         "repeated it by itself"
     )
     assert told in body

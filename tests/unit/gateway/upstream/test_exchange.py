@@ -596,7 +596,7 @@ def test_a_sequence_answers_in_order_and_then_matches_no_more(stage: Stage, real
     replies: list[Reply] = [ask(client) for _ in range(4)]
     assert [reply.status for reply in replies] == [503, 200, 200, 502]
     assert [reply.body for reply in replies[:3]] == [b"", b'{"second": true}', b'{"id": 1}']
-    assert b"times: it has answered 3 of 3" in replies[3].body
+    assert b"sequence(...): it has ended, after 3 answers" in replies[3].body
     assert route.call_count == 3
 
 
