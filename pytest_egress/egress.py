@@ -20,11 +20,11 @@ from pytest_egress.base.clock import check_seconds, is_seconds
 from pytest_egress.base.renamed import renamed
 from pytest_egress.base.unset import UNSET
 from pytest_egress.errors import CallError, ContainerError, EgressError
+from pytest_egress.ledger.order import check_before, check_order
 from pytest_egress.ledger.report import (
     attempt_lines,
     fold,
     no_container_text,
-    order_text,
     route_line,
     surplus_headline,
     surplus_text,
@@ -722,22 +722,24 @@ class Egress:
         self.session.wait_until_quiet(seconds, timeout)
 
     def assert_order(self, *routes: Route[Any]) -> None:
-        """Assert that the calls of these routes came in this order; calls of other routes do not matter.
+        """Assert that the calls of these routes began in this order; calls of other routes do not matter.
 
         Name a route twice if it is called twice.
 
         Raises:
-            CallError: The calls came in another order; the text shows both orders.
+            CallError: The calls came in another order; the text shows both orders, and marks where they differ first.
         """
-        for route in routes:
-            if not isinstance(route, Route):
-                raise TypeError(
-                    f"assert_order() takes routes, as intercept_https() returns them, not {shown(route)}"
-                )
-        calls = {id(call): (call, route) for route in routes for call in route.calls}
-        happened = sorted(calls.values(), key=lambda found: found[0].started)
-        if [route for _, route in happened] != list(routes):
-            raise CallError(order_text(routes, [call for call, _ in happened]))
+        check_order(routes)
+
+    def assert_before(self, first: Route[Any], second: Route[Any]) -> None:
+        """Assert that both routes were called, and that the first call of `first` began before that of `second`.
+
+        Later calls of either do not matter: a token that is fetched again comes after a charge, too.
+
+        Raises:
+            CallError: One was not called, or the other came first; the text shows the first call of each.
+        """
+        check_before(first, second)
 
     # The end of the scope.
 

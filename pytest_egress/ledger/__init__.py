@@ -3,6 +3,7 @@
 The rule: an attempt is recorded before anything acts on it. Every module is a door.
 
 * `ledger`: the windows of a run with their entries, and the lock that guards them.
+* `order`: the order in which routes were called, for `assert_order` and `assert_before`.
 * `pauses`: the wait of a fault, which keeps no window open.
 * `refusals`: the bodies of the responses that refuse a request.
 * `remedies`: the line of code that declares a route for an attempt.

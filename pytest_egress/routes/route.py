@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         StreamsFunction,
     )
     from pytest_egress.routes.declarations import Declaration
+    from pytest_egress.routes.matching import Match
     from pytest_egress.routes.turns import Turns
 
     Call = TypeVarWithDefault("Call", bound=Entry, default=Exchange)
@@ -226,28 +227,51 @@ class Route(Generic[Call]):
         return calls[0]
 
     def assert_called_with(self, **match: Any) -> Call:
-        """Return the first call that matches `method`, `path`, `query`, `headers`, `json`, `content` and `match`.
+        """Return the last call, which has to match `method`, `path`, `query`, `headers`, `json`, `content` and `match`.
+
+        It is the last one as in `unittest.mock`; `assert_any_call` looks at all.
+
+        Raises:
+            CallError: There was no call, or the last one differs; the text says in which fields.
+        """
+        matcher, calls = self._matcher("assert_called_with", match), self.calls
+        if not calls:
+            raise self._failure("was not called", self._may_come(1))
+        if not (lines := different_lines(matcher, calls[-1])):
+            self._expect_calls()
+            return calls[-1]
+        which = f"the last of {len(calls)} calls" if len(calls) > 1 else "its call"
+        numbered = enumerate(calls[:-1], 1)
+        if also := next((n for n, call in numbered if not different_lines(matcher, call)), 0):
+            lines.append(f"  call {also} of {len(calls)} matches, which assert_any_call(...) finds")
+        what = f"{which} does not match {matcher}"
+        raise self._failure(what, [*lines, *self._may_come(len(calls) + 1)])
+
+    def assert_any_call(self, **match: Any) -> Call:
+        """Return the first call that matches, by the same conditions as `assert_called_with`.
 
         Raises:
             CallError: No call matches; the text says in which fields each differs.
         """
+        matcher, calls = self._matcher("assert_any_call", match), self.calls
+        what = f"none of {len(calls)} calls matches {matcher}" if calls else "was not called"
+        lines: list[str] = []
+        for call in calls:
+            if not (differences := different_lines(matcher, call)):
+                self._expect_calls()
+                return call
+            lines += differences
+        raise self._failure(what, [*lines, *self._may_come(len(calls) + 1)])
+
+    def _matcher(self, method: str, match: dict[str, Any]) -> Match:
         from pytest_egress.routes.matching import MATCHERS, Match  # brings asyncio
 
         if not self._declared.kind.reads_requests:
             raise TypeError(f"{self} has no requests to match: look at its calls")
         if unknown := [name for name in match if name not in MATCHERS]:
             takes = ", ".join(MATCHERS)
-            raise TypeError(f"assert_called_with() does not take {unknown[0]}=; it takes {takes}")
-        matcher, calls = Match(**match), self.calls
-        what = f"none of {len(calls)} calls matches {matcher}" if calls else "was not called"
-        lines: list[str] = []
-        for call in calls:
-            assert isinstance(call, Exchange)
-            if not (differences := matcher.differences(call.request)):
-                self._expect_calls()
-                return call
-            lines += [f"  {call}", *(f"      {difference}" for difference in differences)]
-        raise self._failure(what, [*lines, *self._may_come(len(calls) + 1)])
+            raise TypeError(f"{method}() does not take {unknown[0]}=; it takes {takes}")
+        return Match(**match)
 
     def _expect_calls(self) -> None:
         """The running test has asserted calls, and so means them; in a fixture's set-up, all tests do."""
@@ -354,6 +378,13 @@ def later_text(running: Sequence[str], count: int | str) -> str:
     verb = "still runs" if len(running) == 1 else "still run"
     call = f"wait_for_call({'' if count == 1 else count})"
     return f"{' and '.join(running)} {verb}, and may call later: {call} waits for that"
+
+
+def different_lines(matcher: Match, call: Entry) -> list[str]:
+    """Lines that say in which fields a call differs; none where it matches."""
+    assert isinstance(call, Exchange)
+    differences = matcher.differences(call.request)
+    return [f"  {call}", *(f"      {each}" for each in differences)] if differences else []
 
 
 def call_lines(calls: Iterable[Entry]) -> list[str]:

@@ -426,7 +426,7 @@ def test_boto3_reaches_moto_at_the_names_of_aws(
     output = python(client, BUCKET, bucket, **AWS, AWS_S3_US_EAST_1_REGIONAL_ENDPOINT=endpoint)
     assert output.splitlines() == ["True", "['2026/7.txt']", "True", "NoSuchKey"]
     assert {call.request.host for call in aws.calls} == {host, f"{bucket}.{host}"}
-    put = aws.assert_called_with(method="PUT", path="/2026/7.txt")
+    put = aws.assert_any_call(method="PUT", path="/2026/7.txt")
     assert b"paid" * 1000 in put.request.content
     egress.assert_only("*.amazonaws.com")
 

@@ -264,10 +264,10 @@ def test_calls_in_another_order_than_expected_are_shown_in_both(inside: Inside) 
     ]
     assert told == [
         "pytest_egress.errors.CallError: expected these calls in order:",
-        'intercept_https("api.shop.test")',
+        '> intercept_https("api.shop.test")',
         'intercept_https("auth.shop.test")',
         "there were:",
-        "GET https://auth.shop.test/",
+        "> GET https://auth.shop.test/",
         "GET https://api.shop.test/1",
         "GET https://api.shop.test/2",
     ]
@@ -320,6 +320,12 @@ def test_a_client_with_its_own_roots_is_named_with_its_alert(inside: Inside) -> 
         '  intercept_https("api.shop.test")  declared at test_shop.py:4\n'
         f"      TLS api.shop.test:443 (ADDRESS){DISTRUST}\n"
         "Mend what is said there, or declare it with optional=True: without a route that is unrouted."
+    )
+    run.result.stdout.fnmatch_lines(
+        [
+            "FAILED *test_a - api.shop.test: its client does not trust the CA*",
+            "FAILED *test_b - TLS api.shop.test:443*",
+        ]
     )
     outdented = DISTRUST.replace("\n          ", "\n      ").replace("\n            ", "\n        ")
     outdented = (

@@ -25,7 +25,7 @@ def test_chromium_shows_a_page_of_the_test(egress: Egress, browsers_image: str) 
         browsers_image, ["sh", "-c", f"{CHROMIUM} https://{HOST}/cart"], timeout=120, check=True
     )
     assert "<h1>from the test</h1>" in result.stdout
-    page.assert_called_with(path="/cart")
+    page.assert_any_call(path="/cart")
 
 
 @pytest.mark.egress(unrouted="block")
@@ -33,4 +33,4 @@ def test_firefox_shows_a_page_of_the_test(egress: Egress, browsers_image: str) -
     page = egress.intercept_https(HOST, PAGE)
     script = f"{FIREFOX} https://{HOST}/cart && test -s /tmp/page.png"
     egress.run(browsers_image, ["sh", "-c", script], timeout=120, check=True)
-    page.assert_called_with(path="/cart")
+    page.assert_any_call(path="/cart")

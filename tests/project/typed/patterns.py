@@ -287,6 +287,7 @@ def test_calls(egress: Egress) -> None:
     assert [each.response.status_code for each in charges.calls] == [503, 200]
     assert charges.assert_called_once().response.text == "{}"
     assert charges.assert_called_with(json={"amount": 1}).response.headers["x"] == "y"
+    assert charges.assert_any_call(method="POST").request.json() == {"amount": 1}
     charges.respond(503).respond(lambda request: {"id": 1}).respond(sequence(503, 200))
     charges.remove()
     with pytest.raises(CallError):
@@ -297,6 +298,7 @@ def test_calls(egress: Egress) -> None:
     assert egress["api.stripe.com"].assert_called_once().request.json()["amount"] == 4200
     egress["api.stripe.com"].respond(503)
     egress.assert_order(charges, lookup, charges)
+    egress.assert_before(lookup, charges)
     egress.assert_only("api.stripe.com")
     egress.assert_no_egress()
     assert [str(entry) for entry in egress.ledger] == []

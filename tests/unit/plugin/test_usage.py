@@ -343,7 +343,7 @@ TOO_LATE = """
         yield
         egress, wide, *routes = kept
         asked = [lambda: egress.ledger, lambda: egress.exchanges, egress.assert_no_egress, egress.assert_only]
-        asked += [lambda: wide.ledger, lambda: egress.assert_order(*routes)]
+        asked += [lambda: wide.ledger, lambda: egress.assert_order(*routes), lambda: egress.assert_before(*routes)]
         for route in routes:
             asked += [lambda r=route: r.calls, lambda r=route: r.call_count, route.assert_not_called]
         for ask in asked:

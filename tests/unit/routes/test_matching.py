@@ -203,6 +203,8 @@ def test_an_unknown_matcher_of_an_assertion_is_named(routes: Routes) -> None:
     assert str(caught.value) == (
         "assert_called_with() does not take paht=; it takes method, path, query, headers, json, content, match"
     )
+    with pytest.raises(TypeError, match=r"^assert_any_call\(\) does not take paht="):
+        routes.https().assert_any_call(paht="/")
 
 
 @pytest.mark.parametrize(

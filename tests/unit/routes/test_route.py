@@ -137,12 +137,12 @@ def test_assert_called_once_lists_the_calls(routes: Routes) -> None:
     )
 
 
-def test_assert_called_with_returns_the_first_call_that_matches(routes: Routes) -> None:
+def test_assert_any_call_returns_the_first_call_that_matches(routes: Routes) -> None:
     route = routes.https()
     calls = [routes.call(route, f"https://api.test/{n}", method="PUT") for n in (1, 2, 2)]
-    assert route.assert_called_with(path="/2", method="put") is calls[1]
+    assert route.assert_any_call(path="/2", method="put") is calls[1]
     with pytest.raises(CallError) as caught:
-        route.assert_called_with(path="/3", method="POST")
+        route.assert_any_call(path="/3", method="POST")
     assert str(caught.value) == (
         "intercept_https(\"api.test\"): none of 3 calls matches method='POST', path='/3'\n"
         "  PUT https://api.test/1\n"
@@ -157,9 +157,35 @@ def test_assert_called_with_returns_the_first_call_that_matches(routes: Routes) 
     )
 
 
-def test_assert_called_with_says_that_there_was_no_call(routes: Routes) -> None:
+def test_assert_called_with_is_of_the_last_call(routes: Routes) -> None:
+    route = routes.https()
+    calls = [routes.call(route, f"https://api.test/{n}") for n in (1, 2, 3)]
+    assert route.assert_called_with(path="/3") is calls[2]
+    assert route.assert_called_with() is calls[2]
+    with pytest.raises(CallError) as caught:
+        route.assert_called_with(path="/2")
+    assert str(caught.value) == (
+        "intercept_https(\"api.test\"): the last of 3 calls does not match path='/2'\n"
+        "  GET https://api.test/3\n"
+        "      path: '/3' is not '/2'\n"
+        "  call 2 of 3 matches, which assert_any_call(...) finds"
+    )
+    with pytest.raises(CallError) as caught:
+        route.assert_called_with(path="/4")
+    assert str(caught.value).endswith("\n      path: '/3' is not '/4'")
+
+
+def test_assert_called_with_of_the_only_call_calls_it_so(routes: Routes) -> None:
+    route = routes.https()
+    routes.call(route)
+    with pytest.raises(CallError, match=r": its call does not match method='PUT'\n"):
+        route.assert_called_with(method="PUT")
+
+
+@pytest.mark.parametrize("method", ["assert_called_with", "assert_any_call"])
+def test_what_was_not_called_matches_nothing(routes: Routes, method: str) -> None:
     with pytest.raises(CallError, match=r'^intercept_https\("api\.test"\): was not called$'):
-        routes.https().assert_called_with(path="/x")
+        getattr(routes.https(), method)(path="/x")
 
 
 def test_assert_not_called_lists_the_calls_or_frees_the_route(routes: Routes) -> None:

@@ -221,3 +221,5 @@ def test_what_is_no_route_has_no_order(egress: Egress, route: Any) -> None:
     ) as no:
         egress.assert_order(route)
     assert len(str(no.value)) < 200
+    with pytest.raises(TypeError, match=r"^assert_before\(\) takes routes"):
+        egress.assert_before(egress.block("api.test"), route)
