@@ -55,4 +55,4 @@ def section(path: Path) -> str:
 
 def within_the_site(text: str, site: str) -> str:
     """A page of Markdown with links to files in the place of those to the site."""
-    return re.sub(rf"^(\[.+\]: ){re.escape(site)}([\w-]+)/", r"\1\2.md", text, flags=re.MULTILINE)
+    return re.sub(rf"^(\[.+\]: ){re.escape(site)}([\w/-]+)/", r"\1\2.md", text, flags=re.MULTILINE)

@@ -25,7 +25,7 @@ PROSE = sorted(
         "README.md",
         "CONTRIBUTING.md",
         "SECURITY.md",
-        *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")),
+        *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md")),
     ]
 )
 GUIDES = ["CONTRIBUTING.md", "docs/how-it-works.md"]
@@ -38,6 +38,16 @@ PAGES = [
     "docs/raw.md",
     "docs/routes.md",
 ]
+GUIDE = [
+    "docs/coming-from.md",
+    "docs/jobs/apis.md",
+    pytest.param("docs/jobs/offline.md", marks=pytest.mark.docker),  # Compose, testcontainers
+    "docs/jobs/outages.md",
+    "docs/jobs/sent.md",
+]
+"""Pages of jobs, whose examples start several images."""
+STAND_IN = re.compile(r'"(\w+):latest"')
+"""What a page has for an image of its reader's: a test image has the same name."""
 HEADER = "import docker, httpx, pytest\nfrom pytest_egress import Egress, Response, http_ok, log_line, port_open\n\n"
 IMPORTS = re.compile(r"(?:(?:from|import) .*\n|\n)+\Z")
 # Of docs/plugins.md: `Charge`, and a view that charges.
@@ -139,6 +149,26 @@ def test_the_examples_of_a_page_run_as_printed(
     result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
 
     result.assert_outcomes(passed=source.count("def test_"))
+
+
+def with_images(source: str, request: pytest.FixtureRequest) -> str:
+    """The examples with test images in place of the reader's."""
+    return STAND_IN.sub(lambda found: repr(request.getfixturevalue(f"{found[1]}_image")), source)
+
+
+@pytest.mark.usefixtures("engine_client", "curl_image")
+@pytest.mark.parametrize("page", GUIDE)
+def test_the_examples_of_a_job_run_as_printed(
+    page: str, pytester: pytest.Pytester, request: pytest.FixtureRequest
+) -> None:
+    source = with_images(as_module(page, "shop:latest"), request)
+    pytester.makepyfile(test_page=source)
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
+
+    outcomes = result.parseoutcomes()
+    assert outcomes.keys() == {"passed"}
+    assert outcomes["passed"] >= source.count("def test_")  # one is parametrized
 
 
 def test_the_examples_of_bad_certificates_run_as_printed(

@@ -19,7 +19,7 @@ FORMS = sorted(
     set((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
     - {ROOT / ".github/ISSUE_TEMPLATE/config.yml"}
 )
-PLACES = ["*.md", "*.yml", "docs/*.md", "scripts/*", ".github/**/*.yml", "pytest_egress/**/*.py"]
+PLACES = ["*.md", "*.yml", "docs/**/*.md", "scripts/*", ".github/**/*.yml", "pytest_egress/**/*.py"]
 ADDRESS = re.compile(r"https://(?:github\.com/[\w-]+|[\w-]+\.github\.io)/pytest-egress\b")
 PYTHON = "Programming Language :: Python :: 3."
 
