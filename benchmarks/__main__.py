@@ -15,7 +15,8 @@ USAGE: Final = """what can be named:
                          plugin, routes; and trust and reuse, which are not in it
   calls                  the calls to the engine of one run, and how long each takes
   growth                 how costs grow with the number of routes, calls, names, containers
-  page                   the whole table, calls and growth, written into docs/performance.md
+  page                   the whole table, calls and growth, written into benchmarks/RESULTS.md, and
+                         the rows of docs/performance.md
   compare REF [NAME...]  this tree against another commit: all rows, or those of a part, or with a name in them
 """
 WHOLE: Final = [part for part in PARTS.values() if part.in_table]

@@ -1,4 +1,4 @@
-"""The whole table, with the machine and the versions that it is of, and how it gets into docs/performance.md."""
+"""The whole table, with the machine and the versions that it is of, and how it gets into the two pages that have it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,33 @@ from typing import Final
 
 import docker
 
-from benchmarks.figures import table
+from benchmarks.figures import HEAD, table
 from benchmarks.parts import Part, Result, noted, progress, run
 from benchmarks.peers import MITMPROXY, MOCKTTP, ROOT, WIREMOCK, npm_version, path_of, why_missing
 
+RESULTS: Final = ROOT / "benchmarks" / "RESULTS.md"
 PAGE: Final = ROOT / "docs" / "performance.md"
+SHOWN: Final = (
+    ("next container, from the call to its first instruction", "ms", "docker-py"),
+    ("a container that ends at once, from the call until it is removed", "ms", "testcontainers"),
+    ("first container of a session, right after the collection", "ms", "docker-py"),
+    ("first container of a script, cold", "ms", "docker-py"),
+    ("containers, 2 workers", "containers a minute", "docker-py"),
+    ("HTTPS, keep-alive", "requests/s", "bare minimum"),
+    ("HTTPS, keep-alive", "requests/s", "mitmproxy"),
+    ("HTTPS, keep-alive", "requests/s", "mockttp"),
+    ("HTTPS, keep-alive", "requests/s", "WireMock"),
+    ("HTTPS, new connections, 4 clients at once", "requests/s", "mitmproxy"),
+    ("HTTPS, new connections, 4 clients at once", "requests/s", "mockttp"),
+    ("HTTPS, new connections, 4 clients at once", "requests/s", "WireMock"),
+    ("HTTP/2, one connection with 10 streams", "requests/s", "bare minimum"),
+    ("HTTP/2, one connection with 10 streams", "requests/s", "hypercorn"),
+    ("gRPC, unary calls", "calls/s", "grpcio's server"),
+    ("a link, HTTPS with keep-alive", "requests/s", "descriptor link"),
+    ("1 GB up, as a stream", "MB at the peak, beyond what it held before", None),
+    ("import of the plugin, after pytest's", "ms", "pytest"),
+)
+"""The rows that docs/performance.md has of the whole table: subject, unit, and whom ours is compared with."""
 MARK: Final = "<!-- {name}: {edge} -->"
 BUSY: Final = 0.25  # of a core: what else may run for a figure to count
 WATCHED_SECONDS: Final = 3.0
@@ -125,6 +147,19 @@ def mitmproxy_version() -> str:
     return f"mitmproxy {mitmproxy} on Python {python}"
 
 
+def shown(measured: str) -> str:
+    """What docs/performance.md has of the whole table: the day and the machine, and the rows of `SHOWN`."""
+    origin, *_ = measured.strip().split("\n\n")
+    rows = [line for line in measured.splitlines() if line.startswith("|") and key(line) in SHOWN]
+    return "\n".join([origin, "", HEAD, *rows]) + "\n"
+
+
+def key(line: str) -> tuple[str, str, str | None]:
+    """The subject, the unit and the peer of a row in Markdown."""
+    _, subject, unit, _, against, *_ = (cell.strip() for cell in line.split("|"))
+    return subject, unit, against or None
+
+
 def between(page: str, name: str) -> tuple[str, str, str]:
     """A page in three: up to the comment that begins a section, the section, and the rest from its end on.
 
@@ -135,7 +170,7 @@ def between(page: str, name: str) -> tuple[str, str, str]:
     before, found_begin, rest = page.partition(begin)
     section, found_end, after = rest.partition(end)
     if not (found_begin and found_end):
-        sys.exit(f"{PAGE.name} has no {begin} with an {end} after it")
+        sys.exit(f"the page has no {begin} with an {end} after it")
     return before + begin, section, end + after
 
 
@@ -146,8 +181,10 @@ def replaced(page: str, name: str, text: str) -> str:
 
 
 def write(sections: Mapping[str, Callable[[], str]]) -> None:
-    """Measure each section of docs/performance.md and write it there at once."""
+    """Measure each section of RESULTS.md and write it there at once, and the rows of docs/performance.md."""
     for name, measure in sections.items():
-        between(PAGE.read_text(), name)  # before minutes are spent
+        between(RESULTS.read_text(), name)  # before minutes are spent
         text = measure()
-        PAGE.write_text(replaced(PAGE.read_text(), name, text))
+        RESULTS.write_text(replaced(RESULTS.read_text(), name, text))
+        if name == "table":
+            PAGE.write_text(replaced(PAGE.read_text(), name, shown(text)))

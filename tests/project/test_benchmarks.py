@@ -324,8 +324,8 @@ def test_a_page_without_the_comments_is_left_alone() -> None:
         page.replaced("<!-- calls: end -->\n<!-- calls: begin -->", "calls", "new")
 
 
-def test_the_page_has_the_table_of_every_part() -> None:
-    _, of_table, _ = page.between(page.PAGE.read_text(), "table")
+def test_the_results_have_the_rows_of_every_part() -> None:
+    _, of_table, _ = page.between(page.RESULTS.read_text(), "table")
     missing = [
         row.subject
         for part in PARTS.values()
@@ -333,6 +333,22 @@ def test_the_page_has_the_table_of_every_part() -> None:
         if part.in_table and f"| {row.subject} | {row.unit} |" not in of_table
     ]
     assert missing == []  # make bench ARGS=page writes it
+
+
+def test_the_page_shows_rows_of_the_results_as_they_are_there() -> None:
+    _, whole, _ = page.between(page.RESULTS.read_text(), "table")
+    _, of_page, _ = page.between(page.PAGE.read_text(), "table")
+
+    assert of_page.strip() == page.shown(whole).strip()
+    rows = [line for line in of_page.splitlines() if line.startswith("|")]
+    assert sorted(map(page.key, rows[2:]), key=str) == sorted(page.SHOWN, key=str)
+
+
+def test_each_row_that_the_page_shows_is_measured() -> None:
+    measured = {
+        (row.subject, row.unit, row.against) for part in PARTS.values() for row in part.rows
+    }
+    assert set(page.SHOWN) - measured == set()
 
 
 def test_the_names_of_rows_and_of_parts_choose() -> None:

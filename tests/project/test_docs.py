@@ -50,7 +50,7 @@ STAND_IN = re.compile(r'"(\w+):latest"')
 """What a page has for an image of its reader's: a test image has the same name."""
 HEADER = "import docker, httpx, pytest\nfrom pytest_egress import Egress, Response, http_ok, log_line, port_open\n\n"
 IMPORTS = re.compile(r"(?:(?:from|import) .*\n|\n)+\Z")
-# Of docs/plugins.md: `Charge`, and a view that charges.
+# Of docs/ci.md: `Charge`, and a view that charges.
 DJANGO_PROJECT = {
     "pytest.ini": """
 [pytest]
@@ -244,7 +244,7 @@ def test_the_examples_of_the_readme_run_as_they_stand(
 
 @pytest.fixture
 def django_project(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A folder for tests that holds the project of docs/plugins.md."""
+    """A folder for tests that holds the project of docs/ci.md."""
     for name, content in DJANGO_PROJECT.items():
         (pytester.path / name).parent.mkdir(exist_ok=True)
         (pytester.path / name).write_text(content)
@@ -255,7 +255,7 @@ def django_project(pytester: pytest.Pytester) -> pytest.Pytester:
 def test_the_examples_beside_other_plugins_run_as_printed(
     django_project: pytest.Pytester, shop_image: str
 ) -> None:
-    django_project.makepyfile(test_page=as_module("docs/plugins.md", shop_image))
+    django_project.makepyfile(test_page=as_module("docs/ci.md", shop_image))
 
     result = django_project.runpytest_subprocess("-p", "no:randomly")
 
@@ -266,7 +266,7 @@ def test_the_examples_beside_other_plugins_run_as_printed(
 def test_without_a_transaction_of_its_own_a_handler_fails_as_the_page_says(
     django_project: pytest.Pytester, shop_image: str
 ) -> None:
-    page = as_module("docs/plugins.md", shop_image).replace("(transaction=True)", "")
+    page = as_module("docs/ci.md", shop_image).replace("(transaction=True)", "")
     django_project.makepyfile(test_page=page)
 
     result = django_project.runpytest_subprocess("-k", "is_a_row")
