@@ -5,7 +5,6 @@ A text says what happened with the value quoted, which routes there were, and wh
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +36,6 @@ from pytest_egress.traffic.shown import host_port
 SHOWN_ATTEMPTS: Final = 50  # different attempts of a verdict
 SHOWN_AWAITED: Final = 5  # faults that a container waited for
 SHOWN_NEAR: Final = 2  # near misses of an attempt
-WIDTH: Final = 100  # characters of a line of prose; long words are never broken
 
 
 def route_line(route: InnerRoute) -> str:
@@ -54,19 +52,8 @@ def near_lines(near: Sequence[NearMiss]) -> list[str]:
 
 
 def prose(text: str, indent: str) -> list[str]:
-    sentences = text.replace(". ", ".\n").replace("; ", ";\n").splitlines()
-    return [line for sentence in sentences for line in folded(sentence, indent)]
-
-
-def folded(sentence: str, indent: str) -> list[str]:
-    return textwrap.wrap(
-        sentence,
-        WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent + "  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    """A line for each sentence, however long: `plugin.painting` has it fit a terminal."""
+    return [indent + line for line in text.replace(". ", ".\n").replace("; ", ";\n").splitlines()]
 
 
 def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]:

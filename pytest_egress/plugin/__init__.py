@@ -13,6 +13,7 @@ what of this room only a test that uses egress needs, is imported where such a t
 * `cases`: the hooks that act while one test runs.
 * `header`: the lines at the beginning and the end of a run.
 * `reports`: how a failure is shown, and at which frame a debugger stops.
+* `painting`: the colours and indents of a failure on a terminal.
 * `screen`: shows on the terminal what takes long.
 * `prompts`: debugger prompts, and the deadlines that wait for them.
 

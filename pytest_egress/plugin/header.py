@@ -46,6 +46,14 @@ class Header:
         self._announced = f"{name}, {self._run.session().provisioner.setups[0]}"
         return f"egress: {self._announced}"
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """The process that writes to the terminal paints the failures."""
+        if report.failed:
+            from pytest_egress.plugin.painting import paint
+
+            paint(report)
+
     # Runs after the last fixture's teardown, and inside the wrapper of pytest-xdist that sends workeroutput.
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -67,6 +75,8 @@ class Header:
                 terminalreporter.write_line(f"egress: {engine}")
         if self._run.outside:
             from pytest_egress.base.escaping import escaped
+            from pytest_egress.plugin.painting import write_text
 
             terminalreporter.section("egress: traffic outside of any test")
-            terminalreporter.write_line(escaped("\n".join(self._run.outside)))
+            writer = terminalreporter.config.get_terminal_writer()
+            write_text(writer, escaped("\n".join(self._run.outside)))

@@ -35,7 +35,7 @@ def show_text_only(
     text.reprtraceback.reprentries[-1].reprfileloc = location
     if excinfo.value.__cause__ is not None:
         text = after_cause(text, item, excinfo.value.__cause__)
-    report.longrepr = text
+    report.longrepr, report.egress_verdict = text, True
 
 
 def after_cause(text: Any, item: pytest.Item, cause: BaseException) -> Any:

@@ -165,12 +165,12 @@ def test_the_verdict_says_which_client_which_host_why_and_what_to_type(stage: St
         "2 TLS handshakes of target failed at what a route claims:\n"
         "\n"
         "  TLS api.test:443 (203.0.113.9)  (2 times)\n"
-        "      the target (OpenSSL, by its ClientHello) does not trust the CA of this run for 'api.test'\n"
-        "        (alert: unknown CA).\n"
-        "      The CA is in the image's bundle, in the roots of known SDKs, and where SSL_CERT_FILE and its\n"
-        "        like lead;\n"
-        '      a client with other roots ignores it: name their file, trust=["/path/of/cacert.pem"], or give\n'
-        "        it /etc/pytest-egress/bundle.pem\n"
+        "      the target (OpenSSL, by its ClientHello) does not trust the CA of this run for 'api.test' "
+        "(alert: unknown CA).\n"
+        "      The CA is in the image's bundle, in the roots of known SDKs, and where SSL_CERT_FILE and its "
+        "like lead;\n"
+        '      a client with other roots ignores it: name their file, trust=["/path/of/cacert.pem"], or give '
+        "it /etc/pytest-egress/bundle.pem\n"
         '      claimed by: intercept_https("*.test")  declared at test_it.py:7\n'
         '      to expect it, and answer nobody there: egress.block("api.test:443")'
     )
