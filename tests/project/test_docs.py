@@ -97,6 +97,14 @@ NAMED = re.compile(
     r"`((?:[\w.-]+/)*[\w-]+\.(?:py|md)|(?:pytest_egress|tests)/[\w./-]+)(?:::([\w.]+))?`"
 )
 """A file as pages name it, and a name in it: `gateway/dispatch.py::Dispatcher.serve`."""
+WITH_NOTES = ["docs/guarantees.md"]
+NOTE = re.compile(r"^\[\^([\w-]+)\]: (.+\n(?: {4}.+\n)*)", re.MULTILINE)
+"""A note: its name, and the tests that hold what refers to it."""
+REFERENCE = re.compile(r"\[\^([\w-]+)\](?!:)")
+ITEM = re.compile(r"^(?:\* .*\n(?: +\S.*\n)*|\| .*\n(?!\|-))", re.MULTILINE)
+"""A bullet, or a row of a table that is not its head."""
+NOT_PROMISED = {"What is no IP packet", "What is not seen"}
+"""The sections of the guarantees that say what is not guaranteed."""
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", FENCED)
 
 
@@ -106,6 +114,19 @@ def text_of(page: str) -> str:
 
 def blocks(page: str) -> list[str]:
     return PYTHON_BLOCK.findall(text_of(page))
+
+
+def notes_of(page: str) -> dict[str, list[tuple[str, str]]]:
+    """The notes of a page by name: for each, the files of tests that it names, with the tests."""
+    return {
+        name: re.findall(r"`([\w/]+\.py)::(test_\w+)`", text)
+        for name, text in NOTE.findall(text_of(page))
+    }
+
+
+def items(section: str) -> list[str]:
+    """The bullets of a section, and the rows of its tables without their heads."""
+    return ITEM.findall(section)
 
 
 def file_named(name: str) -> Path | None:
@@ -357,22 +378,36 @@ def test_the_demo_shows_what_it_says(shop_image: str, clients_image: str) -> Non
     assert "As it should be" in done.stdout
 
 
-def test_every_guarantee_names_a_test_that_is_there() -> None:
-    page = "".join(
-        (ROOT / f"docs/{name}.md").read_text() for name in ("guarantees", "engines", "protocols")
-    )
-    named = set(re.findall(r"`([\w/]*test_\w+\.py)::(test_\w+)`", page))
-    assert len(named) > 25
-    for module, test in sorted(named):
-        source = (ROOT / "tests" / module).read_text()
-        assert re.search(rf"^def {test}\(", source, re.MULTILINE), f"{module} has no {test}"
+@pytest.mark.parametrize("page", WITH_NOTES)
+def test_every_note_of_a_page_names_tests_that_are_there(page: str) -> None:
+    notes = notes_of(page)
+    assert len(notes) > 5
+    assert [name for name, tests in notes.items() if not tests] == []
+    for module, test in sorted({each for tests in notes.values() for each in tests}):
+        path = ROOT / "tests" / module
+        assert path.is_file(), module
+        assert defines(ast.parse(path.read_text()), test), f"{module} has no {test}"
 
 
-def test_every_row_of_the_guarantees_names_a_test() -> None:
-    page = (ROOT / "docs/guarantees.md").read_text()
-    rows = [line for line in page.splitlines() if line.startswith("| ") and "held by" not in line]
-    assert len(rows) > 20
-    assert [row for row in rows if "::test_" not in row] == []
+@pytest.mark.parametrize("page", WITH_NOTES)
+def test_every_note_of_a_page_is_there_once_and_is_referred_to(page: str) -> None:
+    text = text_of(page)
+    defined = NOTE.findall(text)
+    assert sorted({name for name, _ in defined}) == sorted(name for name, _ in defined)
+    assert set(REFERENCE.findall(text)) == notes_of(page).keys()
+
+
+def test_every_guarantee_has_a_note() -> None:
+    sections = re.split(r"^## ", text_of("docs/guarantees.md"), flags=re.MULTILINE)[1:]
+    assert len(sections) > len(NOT_PROMISED) + 5
+    promised = [
+        item
+        for section in sections
+        if section.partition("\n")[0] not in NOT_PROMISED
+        for item in items(section)
+    ]
+    assert len(promised) > 90
+    assert [item for item in promised if not REFERENCE.search(item)] == []
 
 
 def test_every_row_about_a_client_or_a_suite_names_a_test() -> None:
