@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         truncated as truncated,
     )
     from pytest_egress.routes.grpc.server import grpc_server as grpc_server
+    from pytest_egress.routes.partials import partial as partial
     from pytest_egress.routes.raw.smtp import smtp as smtp
     from pytest_egress.routes.route import Route as Route
     from pytest_egress.routes.websocket.answer import websocket as websocket
@@ -129,6 +130,7 @@ _NAMES = {
     "routes.faults": "blackhole delayed disconnect raw refuse reset reset_stream "
     "silence throttled truncated",
     "routes.grpc.server": "grpc_server",
+    "routes.partials": "partial",
     "routes.raw.smtp": "smtp",
     "routes.route": "Route",
     "routes.websocket.answer": "websocket",

@@ -31,11 +31,12 @@ from pytest_egress.ledger.report import (
 )
 from pytest_egress.ledger.verdict import first_handler_error, judge, unrouted_entries
 from pytest_egress.ledger.windows import Window
-from pytest_egress.routes.answers import DnsAnswer, HttpAnswer, QueryValue, RawAnswer
+from pytest_egress.routes.answers import DnsAnswer, HttpAnswer, RawAnswer
 from pytest_egress.routes.certificates import BadCertificate, TlsVersion
 from pytest_egress.routes.declarations import ClientCertificate, declare
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import Kind
+from pytest_egress.routes.patterns import QueryValue, TextPattern
 from pytest_egress.routes.raw.smtp import SmtpServer
 from pytest_egress.routes.route import LET_GO, Route, Scope
 from pytest_egress.routes.table import RouteTable
@@ -105,9 +106,9 @@ class Egress:
         answer: HttpAnswer = None,
         *,
         method: str | None = None,
-        path: str | None = None,
+        path: TextPattern | None = None,
         query: Mapping[str, QueryValue] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, TextPattern] | None = None,
         json: Any = UNSET,
         content: bytes | None = None,
         match: Callable[[Request], object] | None = None,
@@ -125,10 +126,13 @@ class Egress:
             address: `host[:port]`, port 443 where none is given.
             answer: A function of the `Request`, or a static answer; without one the answer is an empty 200.
             method: The method, compared without case.
-            path: The whole path without query; `*` is any run of characters.
-            query: Keys and values that the query must have; it may have others. A list has all values of a key.
-            headers: Fields that the request must have; it may have others.
-            json: The value that the body, parsed as JSON, must equal.
+            path: The whole path without query: `*` is any run of characters, `{name}` one segment or a part of one.
+                A compiled pattern has to match all of it. The most specific path answers.
+            query: Keys and values that the query must have; it may have others. A value is a text, in which `*` is any
+                run of characters, or a compiled pattern that has to match all of it. A list has all values of a key.
+            headers: Fields that the request must have; it may have others. Their values are as those of `query`.
+            json: The value that the body, parsed as JSON, must equal; with `partial(...)`, a part of it. A compiled
+                pattern in it has to match the whole of a string.
             content: The bytes that the body must equal.
             match: A predicate of the `Request`.
             times: How many requests it answers; fewer fail the test.
@@ -173,9 +177,9 @@ class Egress:
         answer: HttpAnswer = None,
         *,
         method: str | None = None,
-        path: str | None = None,
+        path: TextPattern | None = None,
         query: Mapping[str, QueryValue] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, TextPattern] | None = None,
         json: Any = UNSET,
         content: bytes | None = None,
         match: Callable[[Request], object] | None = None,

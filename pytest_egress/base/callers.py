@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import linecache
 import os
 import sys
 import traceback
@@ -61,6 +62,13 @@ def caller() -> str:
     if any(part in path for part in FRAMEWORKS):
         return ""
     return f"{os.path.basename(path)}:{frame.f_lineno}"
+
+
+def sources_of_users() -> Iterator[str]:
+    """The texts of the files of the user's code that has called, each once; "" for what is in no file."""
+    calling = (frame for frame, _ in traceback.walk_stack(sys._getframe(1)))
+    paths = {frame.f_code.co_filename for frame in calling if is_users(frame)}
+    return ("".join(linecache.getlines(path)) for path in paths)
 
 
 def where_stands(ident: int | None) -> str:

@@ -49,3 +49,12 @@ def raising(error: BaseException) -> list[FrameType]:
         trace = trace.tb_next
     outer = (at for at, frame in enumerate(frames) if package_of(frame) != "asyncio")
     return frames[: max(next(outer, len(frames)), 1)]
+
+
+def said_of(error: BaseException | None) -> str:
+    """The text of an exception. Its `__str__` may raise, or return lone surrogates, which cannot be encoded."""
+    try:
+        said = str(error)
+    except Exception as failure:
+        said = f"its __str__ raised {type(failure).__name__}"
+    return said.encode(errors="backslashreplace").decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pytest_egress.errors import AddressError
 from pytest_egress.routes.kinds import BLOCK, INTERCEPT_TCP, Kind
+from pytest_egress.routes.patterns import BRACES
 from pytest_egress.traffic.address import parse_address
 from pytest_egress.traffic.dns.answers import RECORD_EXAMPLES
 from pytest_egress.traffic.dns.resolver import reversed_address
@@ -74,7 +75,8 @@ def naming(kind: Kind | None, address: str, scheme: str, host: str, port: int) -
 
 
 def glob_of(path: str) -> str:
-    return cut(path, SHOWN_TARGET, "*")
+    """Braces of a path would be read as a part of a template."""
+    return cut(BRACES.sub("*", path), SHOWN_TARGET, "*")
 
 
 def string_literal(text: str) -> str:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from pytest_egress.base.account import over_limit
+from pytest_egress.base.raising import said_of
 from pytest_egress.errors import AddressError
 from pytest_egress.ledger.remedies import remedy
 from pytest_egress.routes.inner_route import InnerRoute
@@ -377,15 +378,6 @@ def handler_errors_lines(entries: Iterable[Entry], told: BaseException | None) -
             texts[text] = texts.get(text, False) or entry.error is told
     untold = [text for text, is_told in texts.items() if not is_told]
     return [line for text in untold[:SHOWN_ATTEMPTS] for line in (text, "")]
-
-
-def said_of(error: BaseException | None) -> str:
-    """The text of an exception. Its `__str__` may raise, or return lone surrogates, which cannot be encoded."""
-    try:
-        said = str(error)
-    except Exception as failure:
-        said = f"its __str__ raised {type(failure).__name__}"
-    return said.encode(errors="backslashreplace").decode()
 
 
 # Headlines: a failure in one line. pytest cuts it at the end, so it begins with what was attempted.

@@ -4,8 +4,8 @@ The rule: no input or output. A malformed declaration is refused where it is mad
 lists what is accepted.
 
 Doors: `answers`, `applications.asgi`, `applications.asgi_websocket`, `applications.wsgi`, `certificates`,
-`declarations`, `duplex`, `faults`, `grpc.server`, `inner_route`, `kinds`, `raw.libraries`, `raw.smtp`, `route`,
-`table`, `turns`, `websocket.answer`, `websocket.asynchronous`, `websocket.open`.
+`declarations`, `duplex`, `faults`, `grpc.server`, `inner_route`, `kinds`, `partials`, `patterns`, `raw.libraries`,
+`raw.smtp`, `route`, `table`, `turns`, `websocket.answer`, `websocket.asynchronous`, `websocket.open`.
 
 * `applications`: those of WSGI and ASGI as answers.
 * `grpc`: a server of a test's servicers as an answer.
@@ -17,9 +17,13 @@ Doors: `answers`, `applications.asgi`, `applications.asgi_websocket`, `applicati
 * `duplex`: the interface of answers that read and send by themselves.
 * `faults`: answers that fail, or that come late, slowly or in part.
 * `inner_route`: a declared route, as the gateway and the ledger use it.
+* `json_bodies`: how a body of JSON differs from what `json=` expects.
 * `kinds`: the table of route kinds. A new kind is a value there.
+* `literals`: which declared values stand in the test's source, and so are shown.
 * `names`: checks what a DNS route answers with.
 * `matching`: the conditions that a request has to meet.
+* `partials`: `partial`, a part of a value of JSON.
+* `patterns`: globs, templates and compiled patterns of paths, fields and queries.
 * `route`: what tests hold of a declared route: its answer and its calls.
 * `sequences`: answers that are used one after the other.
 * `table`: the routes of a scope, and which of them answers.

@@ -44,10 +44,6 @@ StreamsFunction = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
 ProtocolFactory = Callable[[], BaseProtocol]
 """A factory as `loop.create_server` takes one: a class of protocols, or a `functools.partial` of one."""
 
-QueryValue = str | list[str] | tuple[str, ...]
-"""What `query=` wants of a key: its last value, or in a list all its values in order; an empty list is no value."""
-
-
 HEAD_SECONDS: Final = 0.2  # for the first piece of a body to follow its head, which then goes alone
 
 

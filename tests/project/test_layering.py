@@ -63,8 +63,9 @@ ROOMS = {
         foreign=("grpc", "typing_extensions"),  # the latter for type checkers alone, which bring it
         doors=(
             "answers", "applications.asgi", "applications.asgi_websocket", "applications.wsgi", "certificates",
-            "declarations", "duplex", "faults", "grpc.server", "inner_route", "kinds", "raw.libraries", "raw.smtp",
-            "route", "table", "turns", "websocket.answer", "websocket.asynchronous", "websocket.open",
+            "declarations", "duplex", "faults", "grpc.server", "inner_route", "kinds", "partials", "patterns",
+            "raw.libraries", "raw.smtp", "route", "table", "turns", "websocket.answer", "websocket.asynchronous",
+            "websocket.open",
         ),
     ),
     "engine": Room(
@@ -117,9 +118,9 @@ FLOORS: dict[str, list[set[str]]] = {
         {"dns"},
     ],
     "routes": [
-        {"certificates", "kinds", "sequences"},
-        {"faults"},
-        {"answers", "names"},
+        {"certificates", "kinds", "partials", "patterns", "sequences"},
+        {"faults", "literals"},
+        {"answers", "json_bodies", "names"},
         {"duplex", "raw"},
         {"grpc", "matching", "turns", "websocket"},
         {"applications", "declarations"},

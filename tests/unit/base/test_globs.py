@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_egress.base.globs import Glob
+from pytest_egress.base.globs import Glob, Template
 from pytest_egress.routes.matching import Match
 from tests.support.traffic import request
 
@@ -35,3 +35,19 @@ def test_many_stars_against_a_long_path_are_no_more_work_than_its_length(end: st
     path = "/" + "a" * 60_000 + end  # by splits of the text, the universe ends first
     matcher = Match(path="/" + "*a" * 30 + "*b")
     assert (matcher.differences(request(f"https://api.test{path}")) == []) is bool(end)
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "/", "*", "{x}", "{", "}"]), max_size=8).map("".join), SOME
+)
+def test_a_template_matches_what_its_regular_expression_does(template: str, text: str) -> None:
+    parts = re.split(r"(\*|\{x\})", template)
+    known = {"*": ".*", "{x}": "[^/]+"}
+    expression = "".join(known.get(part) or re.escape(part) for part in parts)
+    assert Template(template).matches(text) is bool(re.fullmatch(expression, text, re.DOTALL))
+
+
+@pytest.mark.parametrize("end", ["", "c"])
+def test_many_names_in_a_segment_are_no_more_work_than_its_length(end: str) -> None:
+    text = "/" + "ab" * 30_000 + end  # by splits of the text, the universe ends first
+    assert Template("/" + "{x}b" * 30 + "*c").matches(text) is bool(end)

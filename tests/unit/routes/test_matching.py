@@ -9,10 +9,12 @@ from unittest.mock import ANY
 
 import pytest
 
+from pytest_egress import partial
 from pytest_egress.base.unset import UNSET
 from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.json_bodies import json_differences
 from pytest_egress.routes.kinds import INTERCEPT_HTTPS
-from pytest_egress.routes.matching import Match, json_differences
+from pytest_egress.routes.matching import Match
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.shown import shown
@@ -38,6 +40,38 @@ def routes() -> Routes:
         ({"path": "*"}, {"url": "https://api.test/v1"}, []),
         ({"path": "/v1"}, {"url": "https://api.test/v1/x"}, ["path: '/v1/x' is not '/v1'"]),
         ({"path": "/v1.0"}, {"url": "https://api.test/v1x0"}, ["path: '/v1x0' is not '/v1.0'"]),
+        ({"path": "/v1/{id}"}, {"url": "https://api.test/v1/cus_1"}, []),
+        ({"path": "/v1/{id}"}, {"url": "https://api.test/v1/"}, ["path: '/v1/' is not '/v1/{id}'"]),
+        (
+            {"path": "/v1/{id}"},
+            {"url": "https://api.test/v1/a/b"},
+            ["path: '/v1/a/b' is not '/v1/{id}'"],
+        ),
+        ({"path": "/v1/{id}.json"}, {"url": "https://api.test/v1/a.json"}, []),
+        ({"path": "/{kind}/{the-id}/*"}, {"url": "https://api.test/v1/a/b/c"}, []),
+        ({"path": re.compile(r"/v\d/.+")}, {"url": "https://api.test/v2/a"}, []),
+        (
+            {"path": re.compile(r"/v\d")},
+            {"url": "https://api.test/v2/a"},
+            [
+                "path: '/v2/a' does not match re.compile('/v\\\\d'): a part of it does, and all of it has to"
+            ],
+        ),
+        (
+            {"path": re.compile("/w")},
+            {"url": "https://api.test/v"},
+            ["path: '/v' does not match re.compile('/w')"],
+        ),
+        ({"query": {"a": "x*"}}, {"url": "https://api.test/?a=xyz"}, []),
+        ({"query": {"a": ["*", re.compile("[0-9]")]}}, {"url": "https://api.test/?a=&a=7"}, []),
+        (
+            {"query": {"a": ["*"], "b": re.compile("[0-9]")}},
+            {"url": "https://api.test/?a=1&a=2&b=x"},
+            [
+                "query['a']: ['1', '2'] is not ['*']",
+                "query['b']: 'x' does not match re.compile('[0-9]')",
+            ],
+        ),
         ({"query": {"a": "1"}}, {"url": "https://api.test/?b=2&a=1"}, []),
         ({"query": {"a": "b c"}}, {"url": "https://api.test/?a=b+c"}, []),
         ({"query": {"a": ANY}}, {"url": "https://api.test/?a=1"}, []),
@@ -57,6 +91,19 @@ def routes() -> Routes:
                 "query['a']: ['1', '2'] is not ['2', '1']",
                 "query['b']: absent, expected ['1']",
                 "query['c']: [''] is not []",
+            ],
+        ),
+        (
+            {"headers": {"Authorization": "Bearer *", "Accept": "*/*", "User-Agent": ANY}},
+            {"headers": Headers({"authorization": "Bearer 1", "accept": "*/*", "user-agent": ""})},
+            [],
+        ),
+        (
+            {"headers": {"Authorization": "Bearer *", "User-Agent": re.compile("curl/.*")}},
+            {"headers": Headers({"authorization": "Basic 1234567890", "user-agent": "wget"})},
+            [
+                "headers['Authorization']: 'Basic 12... (10 characters)' is not 'Bearer *'",
+                "headers['User-Agent']: 'wget' does not match re.compile('curl/.*')",
             ],
         ),
         ({"headers": {"ACCEPT": "x"}}, {"headers": Headers({"accept": "x", "other": "y"})}, []),
@@ -117,11 +164,45 @@ def test_what_a_predicate_raises_comes_through(routes: Routes) -> None:
         ({"a": [True]}, {"a": [1]}, ["json.a[0]: 1 is not True"]),
         ({"a": ANY, "b": ANY, "c": ANY}, {"a": True, "b": [1], "c": None}, []),
         (ANY, {"a": 1}, []),
+        (partial({"a": {"b": 1}}), {"a": {"b": 1, "c": 2}, "d": 3}, []),
+        (partial({}), {"a": 1}, []),
+        (partial([]), [1], ["json: 1 items, expected 0"]),
+        (partial([{"a": 1}, {}]), [{"a": 1, "b": 2}, {"c": 3}], []),
+        ({"a": partial({})}, {"a": {"b": 1}, "c": 2}, ["json.c: 2 was not expected"]),
+        (
+            partial({"items": [{"price": 6, "tax": ANY}], "b": None}),
+            {"items": [{"price": 5, "name": "x"}]},
+            [
+                "json.items[0].price: 5 is not 6",
+                "json.items[0].tax: absent, expected <ANY>",
+                "json.b: absent, expected None",
+            ],
+        ),
+        (partial({"a": 1}), [1], ["json: [1] is not {'a': 1}"]),
+        (partial({"a": {"b": 1}}), {"a": 1}, ["json.a: 1 is not {'b': 1}"]),
+        (partial({"a": True}), {"a": 1}, ["json.a: 1 is not True"]),
+        ({"a": re.compile("ch_.*")}, {"a": "ch_1"}, []),
+        (
+            {"a": re.compile("[0-9]+"), "b": re.compile("x")},
+            {"a": 5, "b": "xx"},
+            [
+                "json.a: 5 does not match re.compile('[0-9]+')",
+                "json.b: 'xx' does not match re.compile('x'): a part of it does, and all of it has to",
+            ],
+        ),
+        ({"cron": "* * *"}, {"cron": "1 2 3"}, ["json.cron: '1 2 3' is not '* * *'"]),
         ("x" * 90, "y", [f"json: 'y' is not '{'x' * 27}...{'x' * 27}'"]),
     ],
 )
 def test_json_differs_by_path(wanted: object, found: object, differences: list[str]) -> None:
     assert list(json_differences(wanted, found)) == differences
+
+
+@pytest.mark.parametrize("value", [5, "x", None, {1}, b"{}"])
+def test_a_partial_of_anything_but_an_object_or_a_list_is_refused(value: Any) -> None:
+    text = f"partial() takes the dict or list that a body of JSON has a part of, not {type(value).__name__}: {value!r}"
+    with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
+        partial(value)
 
 
 def test_a_long_value_is_cut_in_the_middle() -> None:
@@ -133,14 +214,21 @@ def test_a_long_value_is_cut_in_the_middle() -> None:
     ("match", "text"),
     [
         ({"method": 1}, "method= takes str, not int: 1"),
+        ({"path": 1}, "path= takes str or Pattern, not int: 1"),
         ({"query": "a=1"}, "query= takes Mapping, not str: 'a=1'"),
         ({"content": "x"}, "content= takes bytes, not str: 'x'"),
         ({"match": "x"}, "match= takes a function of the request, not 'x'"),
-        ({"query": {"a": ["1", 2]}}, "query['a'] takes a str, which it is on the wire, not int: 2"),
-        ({"query": {"a": 1}}, "query['a'] takes a str, which it is on the wire, not int: 1"),
+        (
+            {"query": {"a": ["1", 2]}},
+            "query['a'] takes a str, which it is on the wire, or a compiled pattern, not int: 2",
+        ),
+        (
+            {"query": {"a": 1}},
+            "query['a'] takes a str, which it is on the wire, or a compiled pattern, not int: 1",
+        ),
         (
             {"headers": {"a": None}},
-            "headers['a'] takes a str, which it is on the wire, not NoneType: None",
+            "headers['a'] takes a str, which it is on the wire, or a compiled pattern, not NoneType: None",
         ),
     ],
 )
@@ -193,6 +281,10 @@ def test_a_path_that_a_client_may_send_is_accepted(path: str) -> None:
 def test_a_matcher_reads_as_it_was_declared() -> None:
     matcher = Match(method="GET", path="/x", json=None, match=bool)
     assert str(matcher) == "method='GET', path='/x', json=None, match=bool"
+    patterns = Match(path=re.compile("/x"), headers={"a": "b*"}, json=partial({"c": [ANY]}))
+    assert str(patterns) == (
+        "path=re.compile('/x'), headers={'a': 'b*'}, json=partial({'c': [<ANY>]})"
+    )
     assert str(Match()) == ""
     assert str(UNSET) == "UNSET"
 
@@ -211,7 +303,17 @@ def test_an_unknown_matcher_of_an_assertion_is_named(routes: Routes) -> None:
     ("options", "error"),
     [
         ({"query": {"id": uuid.UUID(int=7)}}, "query['id'] takes a str, which it is on the wire"),
-        ({"headers": {"user-agent": re.compile("curl.*")}}, "headers['user-agent'] takes a str"),
+        (
+            {"headers": {"user-agent": re.compile(b"curl.*")}},
+            "headers['user-agent'] takes a pattern of str, not of bytes: re.compile(b'curl.*')",
+        ),
+        ({"query": {"a": ["1", re.compile(b"2")]}}, "query['a'] takes a pattern of str, not of"),
+        ({"path": re.compile(b"/.*")}, "path= takes a pattern of str, not of bytes: re.compile(b"),
+        ({"path": re.compile("v1/.*")}, "path=re.compile('v1/.*') can never match: the pattern"),
+        ({"path": "/{}/x"}, "path='/{}/x': {} is no part of a template: {name} is one segment"),
+        ({"path": "/{id:int}"}, "path='/{id:int}': {id:int} is no part of a template"),
+        ({"json": {"a": [re.compile(b"x")]}}, "json.a[0] takes a pattern of str, not of bytes"),
+        ({"json": partial({"a-b": re.compile(b"x")})}, "json['a-b'] takes a pattern of str"),
         ({"headers": {b"user-agent": "x"}}, "headers= takes names that are str, not b'user-agent'"),
         ({"method": ""}, "method='' can never match: leave it out, or name one"),
         ({"method": "GET, POST"}, "method='GET, POST' can never match: it is one token"),
@@ -228,7 +330,9 @@ def test_an_unknown_matcher_of_an_assertion_is_named(routes: Routes) -> None:
         ({"match": lambda: True}, "match= takes a function of the request, not <function"),
     ],
     ids=[
-        *("uuid", "pattern", "bytes", "method", "methods", "method with space"),
+        *("uuid", "bytes pattern", "bytes pattern in list", "bytes pattern of path", "no slash"),
+        *("empty braces", "typed braces", "bytes pattern in json", "bytes pattern in partial"),
+        *("bytes", "method", "methods", "method with space"),
         *("name", "value", "fragment", "match"),
     ],
 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_egress import partial
 from pytest_egress.ledger.refusals import unrouted_body
 from pytest_egress.ledger.remedies import remedy
 from pytest_egress.ledger.report import unrouted_text
@@ -27,11 +30,11 @@ from pytest_egress.traffic.redaction import (
     masked_query,
     masked_text,
 )
-from pytest_egress.traffic.shown import SHOWN_TARGET
+from pytest_egress.traffic.shown import SHOWN_TARGET, shown
 from tests.support.traffic import request
 
 SECRET = "sk_live_51H7cQ2eZvKYlo2C9x8Fw3Rt"
-OTHER = "sk_live_51H7cQ2eZvKYlo2C9x8Fw3Ru"
+OTHER = f"{SECRET[:-1]}u"  # which stands nowhere, as a key from the environment
 
 
 def exchange(asked: Request, **fields: Any) -> Exchange:
@@ -253,6 +256,50 @@ def test_a_declaration_is_shown_without_its_secrets() -> None:
     )
 
 
+def test_what_the_source_of_the_test_says_is_shown_as_it_is_written() -> None:
+    masked = "'sk_l... (32 characters)'"
+    query = Match(query={"api_key": ["sk_test_*", OTHER]})
+    assert str(query) == f"query={{'api_key': ['sk_test_*', {masked}]}}"
+    headers: dict[str, Any] = {"Authorization": "Bearer *", "X-Token": re.compile("tok_[0-9]+")}
+    assert str(Match(headers=headers)) == f"headers={shown(headers)}"
+    body = Match(json=partial({"key": "a", "keys": [OTHER]}))
+    assert str(body) == f"json=partial({{'key': 'a', 'keys': [{masked}]}})"
+    assert str(Match(content=b"password=hunter2")) == "content=b'password=hunter2'"
+
+
+def test_what_a_target_sent_stays_masked_beside_what_the_test_wrote() -> None:
+    asked = request(
+        f"https://api.test/?api_key={SECRET}",
+        headers=Headers({"authorization": f"Basic {SECRET}", "x-token": "tok_1234567x"}),
+        content=f'{{"secret": "{SECRET}", "token": "{SECRET}"}}'.encode(),
+    )
+    found = Match(
+        query={"api_key": "other"},
+        headers={"Authorization": "Bearer *", "X-Token": "tok_12345678"},
+        json=partial({"secret": re.compile("[a-z]+"), "token": {"id": "shown"}}),
+    ).differences(asked)
+    masked = "'sk_l... (32 characters)'"
+    assert found == [
+        f"query['api_key']: {masked} is not 'other'",
+        "headers['Authorization']: 'Basic sk_l... (32 characters)' is not 'Bearer *'",
+        "headers['X-Token']: 'tok... (12 characters)' is not 'tok_12345678': they differ from character 12 on",
+        f"json.secret: {masked} does not match re.compile('[a-z]+'): a part of it does, and all of it has to",
+        f"json.token: {masked} is not {{'id': 'shown'}}",
+    ]
+
+
+def test_a_pattern_with_a_secret_that_stands_nowhere_is_masked() -> None:
+    matcher = Match(headers={"X-Key": re.compile(OTHER)})
+    assert str(matcher) == "headers={'X-Key': re.compile('sk_l... (32 characters)')}"
+
+
+def test_a_condition_without_the_body_knows_the_literals_of_the_test_too() -> None:
+    matcher = Match(headers={"Authorization": "Bearer *"}, json=1)
+    with ThreadPoolExecutor(1) as another:  # whose stack has no file of the test's
+        found = another.submit(matcher.forecast, request(), is_whole=False).result()
+    assert found == ["headers['Authorization']: absent, expected 'Bearer *'"]
+
+
 def test_no_report_of_a_request_has_its_secret() -> None:
     asked = request(f"https://api.test/a?access_token={SECRET}&page=2")
     entry = exchange(asked, response=Response(502), near=())
@@ -287,7 +334,15 @@ def test_a_long_url_is_cut_in_the_middle() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/short", "/begin/" + "x" * 5000 + "/end", "/'\"" + "%20" * 90, "/*" * 90, "/\\" * 90]
+    "path",
+    [
+        "/short",
+        "/{id}/{}{a:b}{|}",
+        "/begin/" + "x" * 5000 + "/end",
+        "/'\"" + "%20" * 90,
+        "/*" * 90,
+        "/\\" * 90,
+    ],
 )
 def test_the_line_that_would_answer_a_long_path_does(path: str) -> None:
     asked = request(f"https://api.test{path}")
