@@ -583,12 +583,16 @@ def test_the_table_of_sdks_is_that_of_the_matrix() -> None:
     lines = (folder / "requirements.txt").read_text().splitlines()
     of_pypi = dict(line.split("==") for line in lines if "==" in line)
     of_npm = json.loads((folder / "package.json").read_text())["dependencies"]
-    rows = []
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for sdk in SDKS:
         registry, versions = ("npm", of_npm) if sdk.language == "node" else ("PyPI", of_pypi)
         by = sdk.by if sdk.by in (OWN_FILE, CERTIFI) else f"`{sdk.by}`"
         cleared = "trusts" if sdk.cleared else "does not"
-        rows.append(f"| {sdk.name} | {registry} | {by} | {cleared} | {versions[sdk.name]} |")
+        groups.setdefault((by, registry, cleared), []).append(f"{sdk.name} {versions[sdk.name]}")
+    rows = [
+        f"| {by} | {registry} | {', '.join(sdks)} | {cleared} |"
+        for (by, registry, cleared), sdks in sorted(groups.items(), key=lambda group: group[0][1:])
+    ]
     assert "\n".join(rows) in (ROOT / "docs/trust.md").read_text()
 
 
