@@ -46,6 +46,8 @@ GUIDE = [
     "docs/jobs/sent.md",
 ]
 """Pages of jobs, whose examples start several images."""
+STEPS = ["docs/start.md"]
+"""Pages whose examples are a file each; the text below one is what pytest says of it, and `...` stands for more."""
 STAND_IN = re.compile(r'"(\w+):latest"')
 """What a page has for an image of its reader's: a test image has the same name."""
 HEADER = "import docker, httpx, pytest\nfrom pytest_egress import Egress, Response, http_ok, log_line, port_open\n\n"
@@ -172,6 +174,20 @@ def test_the_examples_of_a_page_run_as_printed(
     result.assert_outcomes(passed=source.count("def test_"))
 
 
+STEP = re.compile(r"^```python\n# (\w+)\.py\n(.*?)^```(?:(?!^```).)*?^```text\n(.*?)^```", FENCED)
+SECONDS = re.compile(r" *\b\d+\.\d+ (m?s)\b")
+
+
+def steps(page: str) -> list[tuple[str, str, str]]:
+    """Of each example of a page the name of its file, its code, and the text below it."""
+    return STEP.findall(text_of(page))
+
+
+def comparable(text: str, image: str) -> str:
+    """What pytest said, or a page says it did, without durations and with the reader's image."""
+    return SECONDS.sub(r" N \1", text.replace(image, "shop:latest"))
+
+
 def with_images(source: str, request: pytest.FixtureRequest) -> str:
     """The examples with test images in place of the reader's."""
     return STAND_IN.sub(lambda found: repr(request.getfixturevalue(f"{found[1]}_image")), source)
@@ -190,6 +206,30 @@ def test_the_examples_of_a_job_run_as_printed(
     outcomes = result.parseoutcomes()
     assert outcomes.keys() == {"passed"}
     assert outcomes["passed"] >= source.count("def test_")  # one is parametrized
+
+
+@pytest.mark.parametrize(
+    ("page", "number"),
+    [(page, number) for page in STEPS for number in range(len(steps(page)))],
+)
+def test_a_step_of_a_page_ends_as_the_page_says(
+    page: str,
+    number: int,
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    shop_image: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # by which pytest cuts lines
+    name, code, text = steps(page)[number]
+    code = f"# {name}.py\n{code}"  # so that lines have their numbers
+    pytester.makepyfile(**{name: code.replace("shop:latest", shop_image)})
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly")
+
+    said = comparable(result.stdout.str(), shop_image)
+    for part in comparable(text, shop_image).split("...\n"):
+        before, found, said = said.partition(part.rstrip("\n"))
+        assert found, f"not said: {part}\nbut: {before}"
 
 
 def test_the_examples_of_bad_certificates_run_as_printed(
