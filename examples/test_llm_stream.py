@@ -4,7 +4,16 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 
-from pytest_egress import Egress, Event, Request, Response, log_line
+from pytest_egress import (
+    Egress,
+    Event,
+    Request,
+    Response,
+    anthropic_turn,
+    log_line,
+    openai_turn,
+    sequence,
+)
 
 OPENAI = """
 import openai
@@ -13,7 +22,8 @@ stream = openai.OpenAI().chat.completions.create(
     model="gpt-5", messages=[{"role": "user", "content": "Greet me."}], stream=True
 )
 for chunk in stream:
-    print(chunk.choices[0].delta.content, flush=True)
+    if chunk.choices[0].delta.content:
+        print(chunk.choices[0].delta.content.strip(), flush=True)
 """
 ANTHROPIC = """
 import anthropic
@@ -24,7 +34,7 @@ try:
         model="claude-opus-5", max_tokens=99, messages=messages
     ) as stream:
         for text in stream.text_stream:
-            print(text)
+            print(text.strip())
 except anthropic.APIStatusError as error:
     print("interrupted:", error.body["error"]["type"])
 """
@@ -40,23 +50,93 @@ for number, chunk in enumerate(stream):
         break
 print("stopped")
 """
+OPENAI_AGENT = """
+import json, openai
+
+client = openai.OpenAI()
+messages = [{"role": "user", "content": "Do I need a coat in Oslo?"}]
+parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+tools = [{"type": "function", "function": {"name": "get_weather", "parameters": parameters}}]
+while True:
+    with client.chat.completions.stream(
+        model="gpt-5", messages=messages, tools=tools, stream_options={"include_usage": True}
+    ) as stream:
+        completion = stream.get_final_completion()
+    choice = completion.choices[0]
+    if choice.finish_reason != "tool_calls":
+        break
+    messages.append(choice.message.to_dict())
+    for call in choice.message.tool_calls:
+        city = json.loads(call.function.arguments)["city"]
+        messages.append({"role": "tool", "tool_call_id": call.id, "content": f"{city}: snow"})
+print(choice.message.content, completion.usage.completion_tokens)
+"""
+ANTHROPIC_AGENT = """
+import anthropic
+
+client = anthropic.Anthropic()
+messages = [{"role": "user", "content": "Do I need a coat in Oslo?"}]
+schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+tools = [{"name": "get_weather", "input_schema": schema}]
+while True:
+    with client.messages.stream(
+        model="claude-opus-5", max_tokens=99, messages=messages, tools=tools
+    ) as stream:
+        message = stream.get_final_message()
+    if message.stop_reason != "tool_use":
+        break
+    messages.append({"role": "assistant", "content": [block.to_dict() for block in message.content]})
+    results = [
+        {"type": "tool_result", "tool_use_id": block.id, "content": f"{block.input['city']}: snow"}
+        for block in message.content
+        if block.type == "tool_use"
+    ]
+    messages.append({"role": "user", "content": results})
+print(message.content[0].text, message.usage.output_tokens)
+"""
+WEATHER = ("get_weather", {"city": "Oslo"})
 
 
-def chunk(word: str) -> dict[str, object]:
-    """One word of OpenAI's, the data of an event."""
-    choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
-    answer = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "gpt-5"}
-    return answer | {"choices": [choice]}
+def test_an_agent_of_openai_calls_a_tool_and_answers(egress: Egress, sdks: str) -> None:
+    turns = sequence(
+        Response(events=openai_turn("Let me look.", tools=[WEATHER], include_usage=True)),
+        Response(events=openai_turn("Yes, it snows.", include_usage=True)),
+    )
+    model = egress.intercept_https("api.openai.com", turns, path="/v1/chat/completions")
+
+    result = egress.run(
+        sdks, ["python3", "-c", OPENAI_AGENT], env={"OPENAI_API_KEY": "key"}, check=True
+    )
+
+    assert result.stdout == "Yes, it snows. 3\n"
+    assert model.calls[1].request.json()["messages"][-1]["content"] == "Oslo: snow"
+
+
+def test_an_agent_of_anthropic_calls_a_tool_and_answers(egress: Egress, sdks: str) -> None:
+    turns = sequence(
+        Response(events=anthropic_turn("Let me look.", tools=[WEATHER])),
+        Response(events=anthropic_turn("Yes, it snows.")),
+    )
+    model = egress.intercept_https("api.anthropic.com", turns, path="/v1/messages")
+
+    result = egress.run(
+        sdks, ["python3", "-c", ANTHROPIC_AGENT], env={"ANTHROPIC_API_KEY": "key"}, check=True
+    )
+
+    assert result.stdout == "Yes, it snows. 3\n"
+    _, answer, results = model.calls[1].request.json()["messages"]
+    assert [block["type"] for block in answer["content"]] == ["text", "tool_use"]
+    assert results["content"][0]["content"] == "Oslo: snow"
 
 
 def test_a_word_is_shown_before_the_next_one_is_there(egress: Egress, sdks: str) -> None:
     shown = threading.Event()
 
-    def words() -> Iterator[dict[str, object] | str]:
-        yield chunk("hello")
+    def words() -> Iterator[Event]:
+        start, hello, *rest = openai_turn("hello world")
+        yield from (start, hello)
         assert shown.wait(timeout=30)
-        yield chunk("world")
-        yield "[DONE]"
+        yield from rest
 
     @egress.intercept_https("api.openai.com", method="POST", path="/v1/chat/completions")
     def completions(request: Request) -> Response:
@@ -77,10 +157,10 @@ def test_a_model_stops_when_its_user_does(egress: Egress, sdks: str) -> None:
 
     @egress.intercept_https("api.openai.com", path="/v1/chat/completions")
     async def completions(request: Request) -> Response:
-        async def words() -> AsyncIterator[dict[str, object]]:
+        async def words() -> AsyncIterator[Event]:
             try:
-                for number in range(1_000_000):
-                    yield chunk(str(number))
+                for event in openai_turn("tick " * 100_000):
+                    yield event
                     await asyncio.sleep(0.01)
             finally:
                 stopped.set()
@@ -93,23 +173,14 @@ def test_a_model_stops_when_its_user_does(egress: Egress, sdks: str) -> None:
     assert stopped.wait(timeout=30)
 
 
-def event(kind: str, **fields: object) -> Event:
-    """One event of Anthropic's."""
-    return Event(event=kind, data={"type": kind, **fields})
-
-
 def test_a_model_that_is_overloaded_half_way_is_told_to_the_user(egress: Egress, sdks: str) -> None:
-    @egress.intercept_https("api.anthropic.com", path="/v1/messages")
-    def messages(request: Request) -> Response:
-        return Response(events=words())
-
-    def words() -> Iterator[Event]:
-        usage = {"input_tokens": 1, "output_tokens": 1}
-        message = {"id": "1", "type": "message", "role": "assistant", "model": "claude-opus-5"}
-        yield event("message_start", message=message | {"content": [], "usage": usage})
-        yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
-        yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": "hello"})
-        yield event("error", error={"type": "overloaded_error", "message": "Overloaded"})
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    half = anthropic_turn("hello world")[:4]  # message_start, ping, content_block_start, "hello "
+    messages = egress.intercept_https(
+        "api.anthropic.com",
+        Response(events=[*half, Event(event="error", data=error)]),
+        path="/v1/messages",
+    )
 
     result = egress.run(
         sdks, ["python3", "-c", ANTHROPIC], env={"ANTHROPIC_API_KEY": "key"}, check=True

@@ -109,6 +109,10 @@ if TYPE_CHECKING:
     from pytest_egress.traffic.http.events import Event as Event
     from pytest_egress.traffic.http.forms import FormFile as FormFile, MultiDict as MultiDict
     from pytest_egress.traffic.http.headers import Headers as Headers
+    from pytest_egress.traffic.http.model_turns import (
+        anthropic_turn as anthropic_turn,
+        openai_turn as openai_turn,
+    )
     from pytest_egress.traffic.http.request import Request as Request
     from pytest_egress.traffic.http.response import Response as Response
     from pytest_egress.traffic.websocket import WebSocketMessage as WebSocketMessage
@@ -144,6 +148,7 @@ _NAMES = {
     "traffic.http.events": "Event",
     "traffic.http.forms": "FormFile MultiDict",
     "traffic.http.headers": "Headers",
+    "traffic.http.model_turns": "anthropic_turn openai_turn",
     "traffic.http.request": "Request",
     "traffic.http.response": "Response",
     "traffic.websocket": "WebSocketMessage",

@@ -13,6 +13,7 @@
 * `http2_errors`: what h2 finds wrong, in words.
 * `http2_frames`: cuts the bytes of HTTP/2 into frames.
 * `made_body`: the body of a streamed response, kept while it is sent.
+* `model_turns`: turns of language models as server-sent events.
 * `request`: `Request`, and its body.
 * `response`: `Response`, and what can be sent.
 """
