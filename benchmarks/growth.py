@@ -88,7 +88,7 @@ def exponent(by_size: Mapping[int, float]) -> float:
 
 def by_routes(size: int) -> Mapping[str, float]:
     egress, numbers = with_routes(size), count()
-    tables, request = egress.tables(), request_to("host0.test")
+    tables, request = egress._inner.tables(), request_to("host0.test")
     return {
         "finding the route of a request": least(lambda: decide(tables, request), 300),
         "declaring one more": least(
@@ -104,7 +104,7 @@ def by_matchers(size: int) -> Mapping[str, float]:
     egress = Egress()
     for n in range(size):
         egress.intercept_https("api.test", {}, path=f"/{n}", optional=True)
-    tables, last = egress.tables(), request_to("api.test", "/0")
+    tables, last = egress._inner.tables(), request_to("api.test", "/0")
     return {"finding the one that was declared first": least(lambda: decide(tables, last), 5)}
 
 
@@ -125,8 +125,8 @@ def with_a_window() -> tuple[Egress, Route[Exchange], Window]:
     """A scope with one route, whose window is open as in a test."""
     egress = Egress()
     route = egress.intercept_https("api.test", {}, optional=True)
-    egress._window = egress.session.open_window()
-    return egress, route, egress._window
+    egress._inner.window = egress._inner.session.open_window()
+    return egress, route, egress._inner.window
 
 
 def exchanges(egress: Egress, route: Route[Exchange], many: int) -> Iterator[Exchange]:
@@ -134,7 +134,7 @@ def exchanges(egress: Egress, route: Route[Exchange], many: int) -> Iterator[Exc
     for _ in range(many):
         yield Exchange(
             container="benchmark",
-            started=egress.session.ledger.now(),
+            started=egress._inner.session.ledger.now(),
             outcome="routed",
             host="api.test",
             port=443,
@@ -146,8 +146,8 @@ def exchanges(egress: Egress, route: Route[Exchange], many: int) -> Iterator[Exc
 
 def record(egress: Egress, window: Window, exchange: Exchange) -> None:
     """Record a call, as the gateway does."""
-    egress.session.ledger.record(window, exchange)
-    egress.session.ledger.count(exchange.route, window, exchange)
+    egress._inner.session.ledger.record(window, exchange)
+    egress._inner.session.ledger.count(exchange.route, window, exchange)
 
 
 def by_containers(size: int) -> Mapping[str, float]:

@@ -56,7 +56,7 @@ def with_routes(size: int) -> Egress:
 
 def action_on(subject: str, egress: Egress, numbers: Iterator[int]) -> Callable[[], object]:
     """Return what is measured; numbers make names that have not been asked for yet, since answers are remembered."""
-    tables, request = egress.tables(), request_to("host0.test")
+    tables, request = egress._inner.tables(), request_to("host0.test")
     return {
         LOOK_UP: lambda: decide(tables, request),
         DECLARE: lambda: egress.intercept_https(f"more{next(numbers)}.test", {}, optional=True),

@@ -160,16 +160,16 @@ def one_test(wider: Egress) -> Iterator[Egress]:
     Raises:
         EgressError: The scope's verdict, as that of a test.
     """
-    session = wider.session
+    session = wider._inner.session
     window, egress = session.open_window(), Egress(session=session, parent=wider)
     try:
         yield egress
         session.close_window(window)
-        if (verdict := judge(window, egress.routes)) is not None:
+        if (verdict := judge(window, egress._inner.routes)) is not None:
             raise verdict
     finally:
         egress.close()
-        egress.let_go()
+        egress._inner.let_go()
         session.release(window)
 
 

@@ -52,7 +52,7 @@ def prepare(of: Collection[str]) -> Iterator[Measure]:
 
         def measure(subject: str, name: str) -> Mapping[str, float]:
             if name == FIRST:
-                egress.session.roots.clear()
+                egress._inner.session.roots.clear()
             image, alone = SUBJECTS[subject]
             return {UNIT: run_once(egress, image, name, alone)}
 
@@ -87,7 +87,7 @@ def run_once(egress: Egress, image: str, name: str, alone: bool) -> float:
 
 def calls_of(egress: Egress, created: Any) -> Mapping[str, Callable[[], object]]:
     """Bare calls of the engine about a container that is not started yet."""
-    engine = egress.session.engine
+    engine = egress._inner.session.engine
     return {
         HEAD: lambda: engine.stat(created, FILE),
         GET: lambda: b"".join(created.get_archive(FILE)[0]),

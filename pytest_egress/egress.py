@@ -6,44 +6,35 @@ all of its methods on one object, and each names all of its parameters, for edit
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, overload
 
 import pytest_egress.routes.kinds as kinds
 import pytest_egress.targets.handle as container_handle
-from pytest_egress.base.callers import caller
 from pytest_egress.base.clock import check_seconds, is_seconds
 from pytest_egress.base.renamed import renamed
 from pytest_egress.base.unset import UNSET
-from pytest_egress.errors import CallError, ContainerError, EgressError
+from pytest_egress.errors import CallError
+from pytest_egress.inner_egress import InnerEgress
 from pytest_egress.ledger.order import check_before, check_order
 from pytest_egress.ledger.report import (
-    attempt_lines,
-    fold,
     no_container_text,
     route_line,
     surplus_headline,
     surplus_text,
 )
-from pytest_egress.ledger.verdict import first_handler_error, judge, unrouted_entries
-from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import DnsAnswer, HttpAnswer, RawAnswer
 from pytest_egress.routes.certificates import BadCertificate, TlsVersion
 from pytest_egress.routes.declarations import ClientCertificate, declare
-from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.patterns import QueryValue, TextPattern
 from pytest_egress.routes.raw.smtp import SmtpServer
-from pytest_egress.routes.route import LET_GO, Route, Scope
-from pytest_egress.routes.table import RouteTable
-from pytest_egress.session import AFTER_END, Session
-from pytest_egress.targets.container import Container
+from pytest_egress.routes.route import Route, Scope
+from pytest_egress.session import Session
 from pytest_egress.targets.external import ExternalContainer
-from pytest_egress.targets.plan import Plan, plan
+from pytest_egress.targets.plan import plan
 from pytest_egress.targets.readiness import Strategy, strategies
 from pytest_egress.targets.results import CompletedContainer, check_result
 from pytest_egress.traffic.address import Address, parse_address
@@ -53,8 +44,6 @@ from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.shown import shown
 
 CONTAINER_NAME: Final = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]*")  # or an id; Docker's own rule
-AnyContainer = TypeVar("AnyContainer", bound=Container)
-Result = TypeVar("Result")
 
 
 class Egress:
@@ -66,36 +55,23 @@ class Egress:
         session: The session of the run; a new one by default.
         parent: The egress of the next wider scope.
         scope: How long its routes and containers last.
-
-    Attributes:
-        routes: The routes declared here, in order, removed ones included.
-        containers: The containers started here that have not been removed.
     """
 
     def __init__(
         self, *, session: Session | None = None, parent: Egress | None = None, scope: Scope = "test"
     ) -> None:
-        self.session: Final = session or Session()
-        self.parent: Final = parent
-        self.scope: Final[Scope] = scope
-        self.table: Final = RouteTable()
-        wider = () if parent is None else parent.tables()
-        self._tables: Final = (self.table, *wider)  # each attempt asks for them
-        self.routes: list[InnerRoute] = []
-        self.containers: list[Container] = []
-        self.between: Final = (
-            self.session.new_window() if scope == "test" else self.session.between()
-        )
-        self._starts: list[Window] = []
-        self._to_judge: list[Window] = [self.between] if scope == "test" else []
-        self._has_started, self._has_let_go = False, False
-        self._window: Window | None = self.session.ledger.window
-        with self.session.ledger.changed:
-            self.session.scopes.append(self)
+        wider = None if parent is None else parent._inner
+        self._inner: Final[InnerEgress] = InnerEgress(session or Session(), wider, scope)
 
-    def tables(self) -> tuple[RouteTable, ...]:
-        """The route tables of this scope and the wider ones, nearest first."""
-        return self._tables
+    @property
+    def routes(self) -> list[Route[Any]]:
+        """The routes declared here, in order, removed ones included."""
+        return [*self._inner.routes]
+
+    @property
+    def containers(self) -> list[container_handle.Container]:
+        """The containers started here that have not been removed."""
+        return [*self._inner.live()]
 
     # Routes.
 
@@ -384,17 +360,7 @@ class Egress:
         return self._add(kinds.DNS, name, answer, optional=optional, **given)
 
     def _add(self, kind: Kind, address: str, answer: Any = None, **options: Any) -> Route[Any]:
-        declaration = declare(kind, address, answer, **options)
-        if declaration.tls_version is not None:
-            self.session.check_tls_version(declaration.tls_version)
-        route: InnerRoute = InnerRoute(
-            declaration, scope=self.scope, declared_at=caller(), log=self.session.ledger
-        )
-        with self.session.ledger.changed:
-            self.routes.append(route)
-            self.table.add(route)
-        self.session.act_on_routes()
-        return route
+        return self._inner.add(declare(kind, address, answer, **options))
 
     def __getitem__(self, key: str) -> Route[Any]:
         """The route with this name, or else with this address as declared, in the nearest scope that has one.
@@ -402,7 +368,7 @@ class Egress:
         Raises:
             LookupError: There is no such route, or there are several; the text lists them.
         """
-        scopes = [*self._scopes()]
+        scopes = [*self._inner.scopes()]
         for egress in scopes:
             declared = [route for route in egress.routes if not route.removed]
             for field in ("name", "address"):
@@ -417,11 +383,6 @@ class Egress:
         known = [f"  {route_line(route)}" for egress in scopes for route in egress.routes]
         there = "\n".join(["there are:", *known]) if known else "none is declared"
         raise LookupError(f"no route is called {shown(key)}; {there}")
-
-    def _scopes(self) -> Iterator[Egress]:
-        yield self
-        if self.parent is not None:
-            yield from self.parent._scopes()
 
     # Containers.
 
@@ -469,79 +430,9 @@ class Egress:
         checked = plan(
             image, command, own, env=env, files=files, input=input, trust=trust, **docker_options
         )
-        container = self._launch(checked)
-        self._await(container, lambda: container.become_ready(conditions, timeout))
+        container = self._inner.launch(checked)
+        self._inner.wait_for(container, lambda: container.become_ready(conditions, timeout))
         return container
-
-    def _new(self, kind: type[AnyContainer], checked: Plan) -> AnyContainer:
-        self.session.engine.check_owner()
-        self._has_started = True
-        with self.session.ledger.changed:  # so that no other thread gets the same name
-            name = self.session.name(checked.image)
-            container = kind(self.session, name, checked, self, caller())
-            self.session.containers.append(container)
-        return container
-
-    def _launch(self, checked: Plan) -> Container:
-        container = self._new(Container, checked)
-        if self.scope != "test":
-            container.start_window = self.session.new_window()
-            self._starts.append(container.start_window)
-        container.launch()
-        self._keep(container)
-        return container
-
-    def _await(self, container: Container, wait: Callable[[], Result]) -> Result:
-        """Where the wait fails, the container is removed, and the error explained."""
-        try:
-            result = wait()
-            self._end_start(container)
-        except BaseException as error:
-            self._discard(container)
-            explained = self._explain(container, error)
-            raise explained from explained.__cause__
-        return result
-
-    def _discard(self, container: Container, *, has_ended: bool = False) -> None:
-        container.finish(has_ended=has_ended)
-        if not self.session.keep:
-            with self.session.ledger.changed:
-                self.containers.remove(container)
-
-    def _keep(self, container: Container) -> None:
-        with self.session.ledger.changed:
-            self.containers.append(container)
-
-    def _live(self) -> list[Container]:
-        with self.session.ledger.changed:
-            return self.containers.copy()
-
-    def _end_start(self, container: Container) -> None:
-        """Close and judge the window of a shared container's start: an unrouted attempt fails the fixture's set-up."""
-        window = container.start_window
-        if window is None:
-            return
-        self.session.end_start(container, window)
-        if (verdict := judge(window, [])) is not None:
-            raise verdict
-        self._to_judge.append(window)  # an activity of the start may still end, or raise, later
-
-    def _explain(self, container: Container, error: BaseException) -> BaseException:
-        """An error about a container, with its unrouted attempts added, and a handler's exception as the cause."""
-        window = container.start_window or self.session.ledger.window
-        if not isinstance(error, ContainerError) or window is None:
-            return error
-        entries = [e for e in window.entries if e.container == container.name]
-        broken = first_handler_error(entries)
-        cause = error.__cause__ or (broken.error if broken else None)
-        if unrouted := unrouted_entries(entries):
-            lines = [line for entry, n in fold(unrouted) for line in attempt_lines(entry, n)]
-            text = "\n".join([str(error), "Meanwhile no route claimed:", *lines])
-            error = type(error)(
-                text, logs=error.logs, exit_code=error.exit_code, container=error.container
-            )
-        error.__cause__ = cause
-        return error
 
     def run(
         self,
@@ -577,9 +468,9 @@ class Egress:
         checked = plan(
             image, command, own, env=env, files=files, input=input, trust=trust, **docker_options
         )
-        container = self._launch(checked)
-        result = self._await(container, lambda: container.wait(timeout))
-        self._discard(container, has_ended=True)
+        container = self._inner.launch(checked)
+        result = self._inner.wait_for(container, lambda: container.wait(timeout))
+        self._inner.discard(container, has_ended=True)
         if check:
             check_result(container.name, result)
         return result
@@ -617,9 +508,9 @@ class Egress:
             "domainname": domainname,
             "extra_hosts": extra_hosts,
         }
-        external = self._new(ExternalContainer, plan(image, env=env, trust=trust, **options))
+        external = self._inner.new(ExternalContainer, plan(image, env=env, trust=trust, **options))
         created_with = external.open()
-        self._keep(external)
+        self._inner.keep(external)
         return created_with
 
     def trust(self, container: object) -> container_handle.Container:
@@ -639,9 +530,9 @@ class Egress:
             raise ValueError(
                 f"trust() takes docker-py's container, or its name or id, not {shown(container)}"
             )
-        found = self.session.engine.container(name)
+        found = self._inner.session.engine.container(name)
         mode = found.attrs["HostConfig"]["NetworkMode"]
-        for external in self._live():
+        for external in self._inner.live():
             if isinstance(external, ExternalContainer) and external.network_mode == mode:
                 external.adopt(found)
                 return external
@@ -662,13 +553,7 @@ class Egress:
         Raises:
             CallError: The scope has ended and been reported; its attempts are no longer kept.
         """
-        if self._has_let_go:
-            raise CallError(f"the ledger of a {self.scope} is asked for too late: {LET_GO}")
-        with self.session.ledger.changed:
-            own = (self.scope == "test" and self._window) or self.session.ledger.window
-            windows = filter(None, [*self._starts, self.between, own])
-            entries = {id(entry): entry for window in windows for entry in window.entries}
-            return sorted(entries.values(), key=lambda entry: entry.started)
+        return self._inner.ledger
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -700,8 +585,7 @@ class Egress:
             error = CallError(surplus_text(addresses, others))
             error.headline = surplus_headline(others)
             raise error
-        window = self._window if self.scope == "test" else self.session.ledger.window
-        if not self._has_started and not self.session.any_container(window):
+        if not self._inner.may_have_sent():
             raise CallError(no_container_text(addresses))
 
     def wait_until_quiet(self, seconds: float, timeout: float = 10) -> None:
@@ -723,7 +607,7 @@ class Egress:
             raise ValueError(
                 f"seconds={seconds!r:.60}: it takes a number over 0, and at most the timeout, which is {timeout:g} s"
             )
-        self.session.wait_until_quiet(seconds, timeout)
+        self._inner.session.wait_until_quiet(seconds, timeout)
 
     def assert_order(self, *routes: Route[Any]) -> None:
         """Assert that the calls of these routes began in this order; calls of other routes do not matter.
@@ -750,97 +634,25 @@ class Egress:
     def close(self, keep: bool = False) -> None:
         """Remove the containers of this scope. Calling it again, or in a forked child, does nothing.
 
-        Their attempts until then are in the ledger; `late_verdict` judges those that no other verdict has judged.
-
         Args:
             keep: Whether to stop the targets and leave them for a look, instead of removing them.
         """
-        if self.session.engine.inherited:
-            return
-        with contextlib.ExitStack() as removals:  # all are called, even if one raises
-            removals.callback(self._leave)
-            for container in self._live():
-                removals.callback(container.close, keep)
-
-    def _leave(self) -> None:
-        with self.session.ledger.changed:
-            self.containers.clear()
-        self.session.leave(self)
-        with contextlib.ExitStack() as releases:  # all are called, even if one raises
-            for route in self.routes:
-                releases.callback(route.release)
-        self.session.revise()
-
-    def late_verdict(self) -> EgressError | None:
-        """The verdict on attempts that came too late for any other. Call it once, when all containers have ended.
-
-        For a test these are the attempts of its own containers between its end and theirs. For a wider scope they are
-        activities that began while a container started, and failed only after `start` had returned.
-        """
-        windows, self._to_judge = self._to_judge, []
-        for window in windows:
-            self.session.drain(window, window.drain_seconds, AFTER_END)
-            self.session.end_streams(window, window.drain_seconds, AFTER_END)
-            entries = [entry for entry in window.entries if not came_back(entry)]
-            if (verdict := judge(dataclasses.replace(window, entries=entries), [])) is not None:
-                why = LATE_IN_TEST if window is self.between else LATE_OF_START
-                late = type(verdict)(f"{verdict}\n\n{why}")
-                late.headline = verdict.headline
-                late.__cause__ = verdict.__cause__
-                return late
-        return None
-
-    def let_go(self) -> None:
-        """Forget the entries and calls of this scope, after it has been reported."""
-        self._has_let_go = True
-        for window in (*self._starts, self.between):
-            self.session.release(window)
-        for route in self.routes:
-            route.let_go()
-
-    def __repr__(self) -> str:
-        return f"<Egress of a {self.scope}, {len(self.routes)} routes, {len(self.containers)} containers>"
+        self._inner.close(keep)
 
     def __enter__(self) -> Egress:
-        self._window = self.session.open_window()
+        self._inner.open_window()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.session.engine.inherited:
-            return
-        window = self._window or Window()
-        try:
-            self.session.close_window(window)
-            verdict: EgressError | None = None
-            if kind is None:
-                verdict = judge(
-                    window,
-                    self.routes,
-                    any_container=self.session.any_container(window),
-                    running=self.session.running,
-                )
-        finally:
-            self.close()
-            self.session.close()
-        if kind is None and (verdict := verdict or self.late_verdict()) is not None:
-            raise verdict
+        self._inner.end(has_passed=kind is None)
+
+    def __repr__(self) -> str:
+        return f"<Egress of a {self._inner.scope}, {len(self.routes)} routes, {len(self.containers)} containers>"
 
 
-LATE_IN_TEST: Final = "This came after the test had ended, and before its containers were removed."
-LATE_OF_START: Final = (
-    "This began while a container of a wider scope started, and ended after start() had returned."
-)
-
-
-def came_back(entry: Entry) -> bool:
-    """Whether an entry is a client that was cut at the end of its test and dialled again, with all `times` used up.
-
-    It asks for what the route would have answered, were it not for its `times`.
-    """
-    if entry.outcome != "unrouted" or not isinstance(entry, (TcpConnection, Exchange)):
-        return False
-    spent = (miss.route for miss in entry.near if miss.is_spent)
-    return any(route.kind.reads_bytes or route.latest_fault is not None for route in spent)
+def inner_of(egress: Egress) -> InnerEgress:
+    """What an egress is for the plugin."""
+    return egress._inner
 
 
 def port_of(entry: Entry, allowed: Address) -> int:

@@ -3,7 +3,7 @@
 This module knows nothing of pytest.
 
 Threads: tests run on one thread. Every thread of a gateway calls `attempt_context`, and any thread that changes a route
-calls `revise`. `scopes`, `containers` and `Egress.containers` are changed, and copied before iteration, under
+calls `revise`. `scopes`, `containers` and `InnerEgress.containers` are changed, and copied before iteration, under
 `Ledger.changed`. Nothing else is waited for while that is held.
 """
 
@@ -75,7 +75,7 @@ def default_ca() -> trustme.CA:
 
 
 class Scoped(Owner, Protocol):
-    """The part of an egress that a session uses."""
+    """The part of an `InnerEgress` that a session uses."""
 
     containers: list[Container]
 

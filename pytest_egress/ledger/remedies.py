@@ -8,7 +8,15 @@ from pytest_egress.routes.patterns import BRACES
 from pytest_egress.traffic.address import parse_address
 from pytest_egress.traffic.dns.answers import RECORD_EXAMPLES
 from pytest_egress.traffic.dns.resolver import reversed_address
-from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection, TlsFailure
+from pytest_egress.traffic.entries import (
+    DnsQuery,
+    Entry,
+    Exchange,
+    TcpConnection,
+    TlsFailure,
+    needs_server,
+    speaks_http2,
+)
 from pytest_egress.traffic.grpc import GrpcCall, registering
 from pytest_egress.traffic.shown import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
 
@@ -29,12 +37,12 @@ def remedy(entry: Entry) -> str:
         return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
     if isinstance(entry, DnsQuery):
         return declaring(entry)
-    if entry.needs_server:
+    if needs_server(entry):
         where = host_port(entry.host, entry.port)
         return f'egress.intercept_tcp("{where}", forward("tcp://127.0.0.1:{entry.port}"))'
     if isinstance(entry, TlsFailure):
         return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
-    if isinstance(entry, TcpConnection) and entry.speaks_http2:
+    if isinstance(entry, TcpConnection) and speaks_http2(entry):
         return f'egress.intercept_http("{host_port(entry.host, entry.port)}")'
     kind = INTERCEPT_TCP if isinstance(entry, TcpConnection) else BLOCK
     return f'egress.{kind.method}("{host_port(entry.host, entry.port)}")'

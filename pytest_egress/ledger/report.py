@@ -31,6 +31,7 @@ from pytest_egress.traffic.entries import (
     PacketAttempt,
     TcpConnection,
     TlsFailure,
+    needs_server,
 )
 from pytest_egress.traffic.shown import host_port
 
@@ -75,7 +76,7 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
     answers = remedy(entry).startswith(("egress.intercept", "egress.dns"))
     verb = "to answer it" if answers else "to expect it"
     lines.append(f"{DETAIL}{verb}: {remedy(entry)}")
-    if entry.needs_server:
+    if needs_server(entry):
         where = host_port(entry.host, entry.port)
         lines.append(f'{DETAIL}to let the real server answer it: egress.passthrough("{where}")')
     if isinstance(entry, DnsQuery):
@@ -178,7 +179,7 @@ def handshakes_text(entries: Sequence[Entry]) -> str:
         who = f"  of {entry.container}" if len(containers) > 1 else ""
         lines += ["", f"  {entry}{who}{times_text(count)}", *prose(entry.note, DETAIL)]
         lines += [f"{DETAIL}claimed by: {route_line(miss.route)}" for miss in entry.near]
-        lines += [f"{DETAIL}to answer it: {remedy(entry)}"] if entry.needs_server else []
+        lines += [f"{DETAIL}to answer it: {remedy(entry)}"] if needs_server(entry) else []
         address = host_port(entry.host, entry.port)
         lines.append(f'{DETAIL}to expect it, and answer nobody there: egress.block("{address}")')
     return "\n".join(lines + more_lines(failures))
@@ -228,7 +229,7 @@ def never_called_text(
         lines += [f"{DETAIL}{called_text(route)}"] if seldom else []
         for entry in close_to(route, entries):
             lines += [f"{DETAIL}{entry}", *prose(entry.note, DETAIL + "    ")]
-            if entry.needs_server:
+            if needs_server(entry):
                 lines.append(f"{DETAIL}    to answer it: {remedy(entry)}")
     return "\n".join([*lines, "", *advice(routes, entries, any_container, running)])
 

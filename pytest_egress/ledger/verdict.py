@@ -40,6 +40,7 @@ from pytest_egress.traffic.entries import (
     Exchange,
     TcpConnection,
     TlsFailure,
+    peers_of,
 )
 
 NO_OFFENCE = ("silent", "probe", "cut", REJECTED)
@@ -182,7 +183,7 @@ def came_through(failure: TlsFailure, window: Window) -> bool:
     A client that connects to two addresses at once leaves all but the first that answers, without an alert. An alert
     counts, whoever succeeds later: two programs of a container may have equal ClientHellos.
     """
-    succeeded = window.handshakes.get(failure.peers)
+    succeeded = window.handshakes.get(peers_of(failure))
     if succeeded is None or not failure.client or failure.reason in CERTAIN:
         return False
     races = failure.reason == "likely-untrusted" and succeeded.address != failure.address

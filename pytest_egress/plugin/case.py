@@ -12,8 +12,8 @@ import pytest
 from pytest_egress.plugin.reports import land_at_user
 
 if TYPE_CHECKING:
-    from pytest_egress.egress import Egress
     from pytest_egress.errors import EgressError
+    from pytest_egress.inner_egress import InnerEgress
     from pytest_egress.ledger.windows import Window
     from pytest_egress.plugin.options import Options
     from pytest_egress.session import Session
@@ -46,7 +46,7 @@ class Case:
     session: Session
     window: Window
     options: Options
-    egress: Egress | None = None
+    egress: InnerEgress | None = None
     verdict: EgressError | None = None
     cause: BaseException | None = None
     passed: bool = False
@@ -189,7 +189,7 @@ class Late:
     sections: list[tuple[str, str]]
 
 
-def late_sections(egress: Egress, containers: Sequence[Container]) -> list[tuple[str, str]]:
+def late_sections(egress: InnerEgress, containers: Sequence[Container]) -> list[tuple[str, str]]:
     from pytest_egress.ledger.timeline import ledger_lines
     from pytest_egress.session import log_sections
 

@@ -25,8 +25,8 @@ from pytest_egress.plugin.usage import (
 )
 
 if TYPE_CHECKING:
-    from pytest_egress.egress import Egress
     from pytest_egress.errors import EgressError
+    from pytest_egress.inner_egress import InnerEgress
     from pytest_egress.plugin.case import Case, Late
     from pytest_egress.session import Session
 
@@ -133,7 +133,7 @@ class Cases:
             case.close(own)
             case.explain(own)
 
-    def end(self, egress: Egress, node: Any) -> EgressError | None:
+    def end(self, egress: InnerEgress, node: Any) -> EgressError | None:
         """The verdict is on late traffic. A report will show it."""
         if egress.session.engine.inherited:  # a forked child: its parent closes the egress
             return None

@@ -114,17 +114,17 @@ def open_egress(
     Raises:
         EgressError: In the teardown, for late traffic. After a test that has not passed it only goes to the summary.
     """
-    from pytest_egress.egress import Egress
+    from pytest_egress.egress import Egress, inner_of
 
     run, cases = request.config.stash[RUN], request.config.stash[CASES]
     case = cases.case(request.node) if scope == "test" else None
     egress = Egress(session=run.session(), parent=parent, scope=scope)
     if case is not None:
-        case.egress = egress
+        case.egress = inner_of(egress)
     try:
         declare(egress, own_markers(request))
         yield egress
     finally:
-        late = cases.end(egress, request.node)
+        late = cases.end(inner_of(egress), request.node)
     if late is not None:
         raise late

@@ -15,7 +15,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urljoin
@@ -85,7 +85,7 @@ SECRETIVE: Final = {"CAP_SYS_ADMIN", "SYS_ADMIN", "ALL"}
 
 
 class Owner(Protocol):
-    """The part of an egress that a container uses."""
+    """The part of an `InnerEgress` that a container uses."""
 
     @property
     def scope(self) -> Scope: ...
@@ -521,6 +521,9 @@ class Container(Interface):
 
     def __exit__(self, *_: object) -> None:
         self.finish()
+
+    def __dir__(self) -> Iterable[str]:
+        return dir(Interface)
 
     def __repr__(self) -> str:
         return f"<Container {self.name}>"

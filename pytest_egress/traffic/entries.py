@@ -71,11 +71,6 @@ class Entry:
         dialled = f" ({address})" if address and address != self.host else ""
         return f"{host_port(self.host, self.port)}{dialled}"
 
-    @property
-    def needs_server(self) -> bool:
-        """Whether its client speaks a protocol that no handler can answer, so that only a server of that could."""
-        return False
-
     def __str__(self) -> str:
         return self.where
 
@@ -248,11 +243,6 @@ class TcpConnection(Entry):
     fault: object | None = None
 
     @property
-    def speaks_http2(self) -> bool:
-        """Whether its client speaks HTTP/2, so that a route that reads requests answers it."""
-        return self.first_bytes.startswith(HTTP2_PREFACE) or self.note.startswith(BEGAN_HTTP2)
-
-    @property
     def content(self) -> bytes:
         """All bytes that the client has sent so far, where the route has no handler that reads them."""
         return bytes(self.kept)
@@ -260,6 +250,12 @@ class TcpConnection(Entry):
     def __str__(self) -> str:
         first = f", first bytes {shown(masked_bytes(self.first_bytes))}" if self.first_bytes else ""
         return f"TCP {self.where}{first}"
+
+
+def speaks_http2(connection: TcpConnection) -> bool:
+    """Whether its client speaks HTTP/2, so that a route that reads requests answers it."""
+    begins = connection.first_bytes.startswith(HTTP2_PREFACE)
+    return begins or connection.note.startswith(BEGAN_HTTP2)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -356,18 +352,18 @@ class TlsFailure(Entry):
     reason: str = ""
     client: str = ""
 
-    @property
-    def needs_server(self) -> bool:
-        """Whether its client offers only protocols other than HTTP (ALPN)."""
-        return self.reason == "alpn"
-
-    @property
-    def peers(self) -> TlsPeers:
-        """The client and server whose handshake this was."""
-        return self.container, self.host, self.port, self.client
-
     def __str__(self) -> str:
         return f"TLS {self.where}"
+
+
+def peers_of(failure: TlsFailure) -> TlsPeers:
+    """The client and server whose handshake this was."""
+    return failure.container, failure.host, failure.port, failure.client
+
+
+def needs_server(entry: Entry) -> bool:
+    """Whether its client offers only protocols other than HTTP (ALPN), which no handler can answer."""
+    return isinstance(entry, TlsFailure) and entry.reason == "alpn"
 
 
 @dataclass(kw_only=True, eq=False)

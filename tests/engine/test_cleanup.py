@@ -169,7 +169,7 @@ def test_connections_that_are_open_end_with_their_container(
         command = ["python3", "-uc", textwrap.dedent(code)]
         container = egress.start(clients_image, command, wait=log_line("^up$"))
         open_here = [socket.create_connection(container.address(8000)) for _ in range(2)]
-        (started,) = egress.containers
+        (started,) = egress._inner.containers
         assert until(lambda: len(started.gateway.connections) == 20)
     for sock in open_here:
         with sock:
@@ -292,7 +292,7 @@ def pause(owner, name, seconds):
 
 @pytest.fixture(autouse=True, scope="session")
 def label(session_egress):
-    (HERE / "session").write_text(session_egress.session.engine.labels["{label}"])
+    (HERE / "session").write_text(session_egress._inner.session.engine.labels["{label}"])
 
 @pytest.fixture(scope="module")
 def shop(module_egress):
@@ -355,12 +355,12 @@ INTERRUPTED = {
                 threading.Event().wait()
             shop.exec(["sh", "-c", "curl -sS https://ready.test >/dev/null 2>&1 &"])
             assert entered.wait(60)
-            real = egress.session.ledger.wait_for
+            real = egress._inner.session.ledger.wait_for
             def wait_for(condition, timeout, *look):
                 if timeout > 500:  # the wait for the handler
                     now()
                 return real(condition, timeout, *look)
-            egress.session.ledger.wait_for = wait_for
+            egress._inner.session.ledger.wait_for = wait_for
         """,
     "teardown": """
         def test_a(egress, shop):
@@ -500,7 +500,7 @@ def run_and_keep(pytester: pytest.Pytester, image: str, tests: str) -> tuple[pyt
         IMAGE = {image!r}
         @pytest.fixture
         def said(egress):
-            pathlib.Path("session").write_text(egress.session.engine.labels["{SESSION_LABEL}"])
+            pathlib.Path("session").write_text(egress._inner.session.engine.labels["{SESSION_LABEL}"])
     """
     pytester.makepyfile(textwrap.dedent(prelude) + textwrap.dedent(tests))
     result = pytester.runpytest_subprocess("--egress-keep", "-p", "no:cacheprovider")

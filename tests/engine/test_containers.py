@@ -226,7 +226,7 @@ def test_a_label_of_the_tests_own_stays_beside_ours(
 ) -> None:
     container = egress.start(bare_image, ["sleep", "600"], labels={"team": "payments"})
     labels = engine_client.containers.get(container.id).labels
-    assert labels.items() >= {"team": "payments", **egress.session.engine.labels}.items()
+    assert labels.items() >= {"team": "payments", **egress._inner.session.engine.labels}.items()
 
 
 def test_two_of_an_image_have_names_of_their_own(egress: Egress, bare_image: str) -> None:
@@ -277,7 +277,7 @@ def test_a_container_that_exits_before_it_is_ready_is_an_error(
 def test_a_container_that_is_never_ready_is_an_error(
     egress: Egress, clients_image: str, wait: Strategy, missing: str
 ) -> None:
-    container = egress.session.name(clients_image)  # a number where `server` runs too
+    container = egress._inner.session.name(clients_image)  # a number where `server` runs too
     with pytest.raises(ContainerTimeoutError) as caught:
         egress.start(
             clients_image,
@@ -345,7 +345,7 @@ def with_client() -> Iterator[Callable[[Callable[[], docker.DockerClient]], Egre
 
     yield make
     for egress in made:
-        egress.session.close()
+        egress._inner.session.close()
 
 
 # What is under way when a container is stopped.

@@ -208,9 +208,9 @@ def test_a_guest_with_private_namespaces_of_its_own_is_trusted(
 def test_an_image_that_is_not_there_leaves_no_sidecar(
     egress: Egress, engine_client: docker.DockerClient
 ) -> None:
-    ((name, value),) = egress.session.engine.labels.items()
+    ((name, value),) = egress._inner.session.engine.labels.items()
     ours: dict[str, Any] = {"label": f"{name}={value}"}
-    egress.session.sidecars.close()  # one may be on its way, for a next container
+    egress._inner.session.sidecars.close()  # one may be on its way, for a next container
     before = engine_client.api.containers(all=True, filters=ours)  # those of other tests may go yet
     with pytest.raises(ImageError):
         egress.docker_options("pytest-egress-test/nothing:latest")

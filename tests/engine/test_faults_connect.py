@@ -60,7 +60,7 @@ class Outage:
     """A test of a container that is there already."""
 
     def __init__(self, module: Egress, container: Container) -> None:
-        self.session, self.container = module.session, container
+        self.session, self.container = module._inner.session, container
         self.window: Window = self.session.open_window()
         self.egress = Egress(session=self.session, parent=module)
 
@@ -337,7 +337,7 @@ def test_a_name_over_tcp_is_refused_too(scene: Outage) -> None:
 def test_routes_that_are_declared_before_the_container_hold_from_its_start(
     module: Egress, container: Container, clients_image: str
 ) -> None:
-    session = module.session
+    session = module._inner.session
     window = session.open_window()
     with Egress(session=session, parent=module) as egress:
         egress.intercept_tcp("db.test:5432", greets)

@@ -212,7 +212,7 @@ def test_no_test_waits_for_the_end_of_a_fault(clients_image: str) -> None:
         egress.start(clients_image, ["sh", "-c", " ".join([*curls, "sleep 600"])])
         for route in routes:
             route.wait_for_call(2, timeout=SECONDS)
-        ledger = egress.session.ledger
+        ledger = egress._inner.session.ledger
         assert ledger.wait_for(lambda: len(ledger.pauses) == 2 * len(WAITING), SECONDS)
     notes = [call.note for route in routes for call in route.calls]
     assert all(note.startswith("its window was closed before") for note in notes), notes
@@ -223,12 +223,12 @@ def test_a_request_that_is_repeated_when_its_fault_is_cut_fails_no_test(
 ) -> None:
     hammer = ["bash", "-c", "while :; do curl -sS https://api.test/; done"]
     egress = Egress().__enter__()
-    route, session = egress.intercept_https("api.test", sequence(silence())), egress.session
+    route, session = egress.intercept_https("api.test", sequence(silence())), egress._inner.session
     egress.start(clients_image, hammer)
     route.wait_for_call(timeout=SECONDS)
     assert session.ledger.window is not None
     session.close_window(session.ledger.window)  # as the block's end does
-    late = egress.between.entries
+    late = egress._inner.between.entries
     assert session.ledger.wait_for(lambda: any(e.outcome == "unrouted" for e in late), SECONDS)
     egress.__exit__(None)
 

@@ -9,7 +9,7 @@ from pytest_egress.egress import Egress
 from pytest_egress.errors import HandshakeError
 from pytest_egress.session import Session
 from pytest_egress.targets.readiness import log_line
-from pytest_egress.traffic.entries import TlsFailure
+from pytest_egress.traffic.entries import TlsFailure, peers_of
 
 # Real containers.
 
@@ -67,7 +67,7 @@ def test_a_client_that_distrusts_is_not_excused_by_one_like_it_that_comes_later(
             window = session.ledger.window
             assert window is not None
             assert failure.reason == "untrusted"
-            assert failure.peers in window.handshakes  # of the second, which is like it
+            assert peers_of(failure) in window.handshakes  # of the second, which is like it
             api.assert_called_once()
 
     with pytest.raises(HandshakeError):

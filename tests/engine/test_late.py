@@ -118,13 +118,13 @@ def test_what_began_in_a_start_and_raised_after_it_is_judged_at_the_end_of_its_s
     start(module, clients_image, f"{ASK}; sleep 0.5")
     go_on.set()
     module.close()
-    verdict = module.late_verdict()
+    verdict = module._inner.late_verdict()
     assert isinstance(verdict, HandlerError)
     assert "LookupError: no such path" in str(verdict)
     assert str(verdict).endswith(
         "This began while a container of a wider scope started, and ended after start() had returned."
     )
-    assert module.late_verdict() is None
+    assert module._inner.late_verdict() is None
 
 
 # The end of a container.
@@ -196,13 +196,13 @@ def test_what_a_container_attempts_until_its_end_is_in_the_ledger(
 def test_outside_of_pytest_what_comes_after_the_block_is_judged_too(clients_image: str) -> None:
     hammer = ["bash", "-c", "echo up; while :; do curl -sS http://api.test/late; done"]
     egress = Egress().__enter__()
-    route, session = egress.intercept_http("api.test"), egress.session
+    route, session = egress.intercept_http("api.test"), egress._inner.session
     egress.start(clients_image, hammer, wait=log_line("up"))
     route.wait_for_call(timeout=SECONDS)
     assert session.ledger.window is not None
     session.close_window(session.ledger.window)  # as the block's end does
     route.remove()
-    late = egress.between.entries
+    late = egress._inner.between.entries
     assert session.ledger.wait_for(lambda: any(e.outcome == "unrouted" for e in late), SECONDS)
     with pytest.raises(UnroutedError) as caught:
         egress.__exit__(None)
@@ -277,8 +277,8 @@ def test_what_a_tests_own_container_attempts_until_its_end_fails_its_teardown(
             shell = "echo up; while :; do curl -sS http://api.test/v1; done"
             yield egress.start(IMAGE, ["bash", "-c", shell], wait=log_line("up"))
             route.remove()
-            session = egress.session
-            late = egress.between.entries
+            session = egress._inner.session
+            late = egress._inner.between.entries
             assert session.ledger.wait_for(lambda: any(e.outcome == "unrouted" for e in late), 10)
         def test_a(client, egress): egress["api.test"].wait_for_call()
         """,
@@ -306,8 +306,8 @@ def test_a_client_that_dials_again_when_its_test_has_ended_fails_no_teardown(
             egress.intercept_tcp("db.test", lambda sock: print(sock.makefile("rb").read()), times=1)
             shell = "while :; do exec 3<>/dev/tcp/db.test/5432; echo hi >&3; echo up; cat <&3; done"
             yield egress.start(IMAGE, ["bash", "-c", shell], wait=log_line("up"))
-            late = egress.between.entries
-            assert egress.session.ledger.wait_for(lambda: any(e.port for e in late), 10)
+            late = egress._inner.between.entries
+            assert egress._inner.session.ledger.wait_for(lambda: any(e.port for e in late), 10)
         def test_a(client): pass
         """,
     )
@@ -327,8 +327,8 @@ def test_a_client_that_then_dials_something_else_fails_the_teardown(
             egress.intercept_tcp("db-1.test", lambda sock: print(sock.makefile("rb").read()), times=1)
             shell = "for n in 1 2; do exec 3<>/dev/tcp/db-$n.test/5432; echo hi >&3; echo up; cat <&3; done; sleep 60"
             yield egress.start(IMAGE, ["bash", "-c", shell], wait=log_line("up"))
-            late = egress.between.entries
-            assert egress.session.ledger.wait_for(lambda: any(e.port for e in late), 10)
+            late = egress._inner.between.entries
+            assert egress._inner.session.ledger.wait_for(lambda: any(e.port for e in late), 10)
         def test_a(client): pass
         """,
     )

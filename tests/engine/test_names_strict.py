@@ -96,7 +96,7 @@ def test_a_list_of_the_environments_makes_no_attempts_either(
 
 
 def test_a_name_that_nobody_declared_is_egress(egress: Egress, clients_image: str) -> None:
-    window = egress.session.ledger.window
+    window = egress._inner.session.ledger.window
     assert window is not None
     window.dns, window.policy = "strict", "block"
     egress.run(clients_image, ["getent", "hosts", "typo.test"])

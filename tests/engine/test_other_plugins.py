@@ -36,7 +36,7 @@ def run_real(pytester: pytest.Pytester, clients_image: str) -> RunPytest:
         import pathlib, pytest
         @pytest.fixture(scope="session")
         def image(session_egress):
-            label = session_egress.session.engine.labels["{SESSION_LABEL}"]
+            label = session_egress._inner.session.engine.labels["{SESSION_LABEL}"]
             pathlib.Path("session").write_text(label)
             return {clients_image!r}
         @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_a_child_of_multiprocessing_disturbs_neither_the_link_nor_the_watchdog(
             assert curl("https://a.test/") == '{"n": 1}'
             with urllib.request.urlopen(server.url(8080)) as response:
                 assert response.status == 200
-            assert egress.session.engine._watchdog._process.poll() is None
+            assert egress._inner.session.engine._watchdog._process.poll() is None
         """,
         "-Wignore",
     ).assert_outcomes(passed=1)
@@ -130,8 +130,8 @@ def test_a_forked_child_that_falls_out_of_its_test_ends_nothing_of_its_parent(
                 assert own.exec(["true"]).exit_code == 0
             fork("test")
             assert curl("https://a.test/") == '{{"n": 1}}'
-            assert os.path.isdir(egress.session.engine.folder)
-            assert egress.session.engine._watchdog._process.poll() is None
+            assert os.path.isdir(egress._inner.session.engine.folder)
+            assert egress._inner.session.engine._watchdog._process.poll() is None
         def test_b(egress, curl):
             egress.intercept_https("b.test", {{"n": 2}})
             assert curl("https://b.test/") == '{{"n": 2}}'

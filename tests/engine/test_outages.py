@@ -59,7 +59,7 @@ class Engine:
 
     def ids(self, egress):
         '''Of targets alone.'''
-        (label,) = ("=".join(each) for each in egress.session.engine.labels.items())
+        (label,) = ("=".join(each) for each in egress._inner.session.engine.labels.items())
         found = self.api.containers(all=True, filters={{"label": label}})
         return [c["Id"] for c in found if not any("sidecar" in n for n in c["Names"])]
 
@@ -83,7 +83,7 @@ def say(name, text=""):
 
 @pytest.fixture(autouse=True, scope="session")
 def said(session_egress):
-    say("session", session_egress.session.engine.labels["org.pytest-egress.session"])
+    say("session", session_egress._inner.session.engine.labels["org.pytest-egress.session"])
 
 def descriptors():
     found = {{}}
@@ -453,7 +453,7 @@ ASLEEP = """
         def test_it(egress, engine):
             route = egress.intercept_https("api.test", {{"id": 1}}, optional=True)
             target = egress.start(IMAGE, ["sleep", "600"], volumes=["/data"])
-            egress.session.sidecars.settle()  # one that has not been started yet would not end by itself
+            egress._inner.session.sidecars.settle()  # one that has not been started yet would not end by itself
             say("sidecar", engine.sidecar(target))
             until((HERE / "awake").exists)
             {then}
@@ -504,7 +504,7 @@ def test_of_a_machine_that_has_gone_the_next_run_removes_what_its_sidecar_left_b
     run.temporary.mkdir()
     assert until(lambda: len(running(engine_client, run.session)) == 1)  # the target
     with Egress() as egress:
-        egress.session.engine.client.ping()
+        egress._inner.session.engine.client.ping()
         assert until(lambda: not run.left(witness)), run.left(witness)
 
 
@@ -631,7 +631,7 @@ def test_a_run_that_ends_without_its_engine_says_so_and_the_next_run_removes_wha
     assert (run.folder / "left").read_text() == ""
     engine.start()
     with Egress(session=Session(client=engine.client)) as egress:
-        egress.session.engine.client.ping()
+        egress._inner.session.engine.client.ping()
         assert until(lambda: not run.left(engine_witness)), run.left(engine_witness)
 
 
@@ -647,7 +647,7 @@ FILL = """
 
         @pytest.fixture
         def disk(session_egress):
-            session_egress.session.sidecars.close()  # one that starts meanwhile would take room
+            session_egress._inner.session.sidecars.close()  # one that starts meanwhile would take room
             yield
             os.unlink(os.environ["DISK"] + "/filler")
 """

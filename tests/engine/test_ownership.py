@@ -139,7 +139,7 @@ def by_the_next_run(run: KilledRun) -> None:
     os.kill(run.watchdog, signal.SIGKILL)
     run.kill()
     with Egress() as egress:
-        egress.session.engine.client.ping()
+        egress._inner.session.engine.client.ping()
 
 
 def by_clean(run: KilledRun) -> None:
@@ -168,7 +168,7 @@ def test_what_is_made_of_a_target_outlives_a_run_that_ends_well(
 ) -> None:
     with Egress() as egress:
         egress.start(bare_image, SLEEP, read_only=True)
-        session = egress.session.engine.labels[SESSION_LABEL]
+        session = egress._inner.session.engine.labels[SESSION_LABEL]
         users = Users(engine_client, session)
         users.make()
         users.adopt_image()
@@ -199,7 +199,7 @@ def test_a_target_whose_image_a_user_made_of_another_is_ours_again(
 ) -> None:
     with Egress() as egress:
         first = egress.start(bare_image, SLEEP)
-        engine = egress.session.engine
+        engine = egress._inner.session.engine
         name = f"users-{uuid.uuid4().hex[:12]}"
         image = engine.container(first.id).commit(repository=name, tag="latest")
         try:
@@ -207,7 +207,7 @@ def test_a_target_whose_image_a_user_made_of_another_is_ours_again(
             session = engine.labels[SESSION_LABEL]
             assert len(ours(engine_client, session)) == 4
             egress.close()
-            egress.session.sidecars.close()  # they wait for other targets
+            egress._inner.session.sidecars.close()  # they wait for other targets
             assert until(lambda: not ours(engine_client, session))
             assert engine_client.images.get(f"{name}:latest").id == image.id
         finally:

@@ -30,7 +30,7 @@ from pytest_egress.engine.endpoint import engine_address
 def note(request, worker_id, session_egress):
     def note(**facts):
         facts |= {"worker": worker_id, "test": request.node.name}
-        facts["session"] = session_egress.session.engine.labels["org.pytest-egress.session"]
+        facts["session"] = session_egress._inner.session.engine.labels["org.pytest-egress.session"]
         with open(f"notes-{worker_id}", "a") as file: print(json.dumps(facts), file=file)
     return note
 """
@@ -84,7 +84,7 @@ def test_workers_on_one_engine_get_nothing_of_each_other(
             assert [call.request.path for call in route.calls] == paths
             assert egress.exchanges == route.calls
             note(target=shop.id, sidecar=shop._docker.attrs["HostConfig"]["NetworkMode"],
-                 name=shop._docker.name, folder=egress.session.engine.folder)
+                 name=shop._docker.name, folder=egress._inner.session.engine.folder)
         """,
         f"-n{count}",
     )
@@ -131,7 +131,8 @@ def second(
 ASKS: Final = """
 def test_a(egress, note):
     egress.run({image!r}, ["sh", "-c", "exit 0"], check=True)
-    note(engine=engine_address(egress.session.engine.client), id=egress.session.engine.client.info()["ID"])
+    client = egress._inner.session.engine.client
+    note(engine=engine_address(client), id=client.info()["ID"])
 """
 
 

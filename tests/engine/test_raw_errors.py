@@ -93,4 +93,4 @@ def test_what_a_wider_routes_handler_raises_while_a_test_is_closed_is_that_tests
         assert isinstance(verdict, HandlerError)
         assert isinstance(verdict.__cause__, LookupError)
         assert raised.is_set()
-        assert module.between.entries == []
+        assert module._inner.between.entries == []

@@ -120,13 +120,13 @@ def test_an_end_that_fails_leaves_no_sidecar(
     def fail(keep: bool = False) -> None:
         raise ZeroDivisionError
 
-    egress.close = fail  # type: ignore[method-assign]
+    egress._inner.close = fail  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError):
         session.close()
     wait_until_gone(engine_client, ready.id)
     assert ready.link is not None
     assert ready.link.channel.fileno() == -1
-    del egress.close
+    del egress._inner.close
     egress.close()
     gc.collect()
 
@@ -154,8 +154,8 @@ def test_a_forked_child_keeps_none_alive(
 @pytest.mark.parametrize("link", LINKS)
 def test_a_run_that_is_killed_leaves_none(witness: Witness, link: str) -> None:
     ready = """
-    egress.session.sidecars.prepare()
-    egress.session.sidecars._waiting.link()
+    egress._inner.session.sidecars.prepare()
+    egress._inner.session.sidecars._waiting.link()
 """
     with contextlib.closing(KilledRun(ready, link)) as run:
         assert run.line() == "up"

@@ -260,7 +260,7 @@ def test_a_namespace_with_another_setting_of_ipv6_ends_its_sidecar(
     """A kernel may give new namespaces a setting of its own, which the engine overrides in those that it makes."""
     with scene.target() as target:
         first = scene.sidecar_of(target)
-    (waiting,) = scene.egress.session.sidecars._retired
+    (waiting,) = scene.egress._inner.session.sidecars._retired
     assert isinstance(waiting.link, DescriptorLink)
     waiting.link.ipv6 = not waiting.link.ipv6  # as if the engine's had been another
     with scene.target() as target:
@@ -272,7 +272,7 @@ def test_a_namespace_with_another_setting_of_ipv6_ends_its_sidecar(
 
 
 def test_connections_that_one_target_was_refused_are_routed_for_the_next(scene: Successors) -> None:
-    other = Egress(session=scene.egress.session)
+    other = Egress(session=scene.egress._inner.session)
     refused = other.intercept_tcp("api.test:443", refuse())
     with contextlib.closing(other), other.start(scene.image, SLEEP) as target:
         first = scene.sidecar_of(target)
@@ -288,9 +288,9 @@ def test_a_move_leaves_no_process_and_no_descriptor(scene: Successors) -> None:
     counts = []
     for _ in range(4):
         with scene.target() as target:
-            engine = scene.egress.session.engine
+            engine = scene.egress._inner.session.engine
             sidecar = engine.container(scene.sidecar_of(target))
-            program = [*scene.egress.session.provisioner.setups[0].python(), "-c", OPEN]
+            program = [*scene.egress._inner.session.provisioner.setups[0].python(), "-c", OPEN]
             output = Output()
             code = engine.exec(sidecar, program, {}, "look", output, lambda: 60.0)
             assert code == 0, output.tail
@@ -317,9 +317,9 @@ NET_ADMIN, SYS_ADMIN, SETPCAP = 1 << 12, 1 << 21, 1 << 8
 def test_the_first_process_alone_may_make_namespaces(scene: Successors) -> None:
     for _ in range(2):
         with scene.target() as target:
-            engine = scene.egress.session.engine
+            engine = scene.egress._inner.session.engine
             sidecar = engine.container(scene.sidecar_of(target))
-            program = [*scene.egress.session.provisioner.setups[0].python(), "-c"]
+            program = [*scene.egress._inner.session.provisioner.setups[0].python(), "-c"]
             output, code = Output(), [*program, textwrap.dedent(STATUS)]
             assert engine.exec(sidecar, code, {}, "look", output, lambda: 60.0) == 0, output.tail
             lines = output.stdout.decode().splitlines()
@@ -393,7 +393,7 @@ def test_a_target_that_does_not_join_the_namespace_of_its_sidecar_is_refused(
 ) -> None:
     with scene.target():
         pass
-    (moving,) = scene.egress.session.sidecars._retired
+    (moving,) = scene.egress._inner.session.sidecars._retired
     moving.id = scene.egress.docker_options(scene.image)["network_mode"].partition(":")[2]
     with pytest.raises(LinkError, match=r"in another network namespace(.|\n)*sidecar-reuse=off"):
         scene.egress.start(scene.image, SLEEP)

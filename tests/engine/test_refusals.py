@@ -143,7 +143,7 @@ def with_client() -> Iterator[Callable[[Callable[[], docker.DockerClient]], Egre
 
     yield make
     for egress in made:
-        egress.session.close()
+        egress._inner.session.close()
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ UP = ["bash", "-c", "echo up; exec sleep 600"]
 def test_what_runs_is_asked_of_the_engine(bare_image: str) -> None:
     with Egress() as egress:
         egress.start(bare_image, ["true"]).wait()
-        assert egress.session.running() == []
+        assert egress._inner.session.running() == []
         runs = egress.start(bare_image, ["sleep", "600"])
-        assert egress.session.running() == [runs.name]
+        assert egress._inner.session.running() == [runs.name]
         runs.stop(timeout=0)
-        assert egress.session.running() == []
+        assert egress._inner.session.running() == []
 
 
 @pytest.mark.parametrize("link", ["descriptor", "stream"])
@@ -75,7 +75,7 @@ def test_what_one_test_sets_off_and_the_next_one_gets_names_the_first(
         def test_b(shop, egress):
             say(shop, "said by b")
             shop.exec(["touch", "/tmp/go"])
-            ledger = egress.session.ledger
+            ledger = egress._inner.session.ledger
             assert ledger.wait_for(lambda: bool(egress.exchanges), 30)
         def test_c(shop, egress):
             egress.intercept_http("api.test")
@@ -141,11 +141,11 @@ def test_a_clock_of_the_engine_that_is_another_is_allowed_for(
 ) -> None:
     script = "mkfifo /tmp/pipe; echo first; read x </tmp/pipe; echo second; exec sleep 600"
     egress.start(bare_image, ["sh", "-c", script], wait=log_line("first"))
-    (container,) = egress.containers
+    (container,) = egress._inner.containers
     time.sleep(1)  # the two clocks are compared by a start, which takes less
     between = Window().opened
     container.exec(["sh", "-c", "echo go >/tmp/pipe"])
-    assert egress.session.ledger.wait_for(lambda: "second" in container.logs(), SECONDS)
+    assert egress._inner.session.ledger.wait_for(lambda: "second" in container.logs(), SECONDS)
     assert container.log.since(between) == "second"
     before, after = container.log.starting
     container.log.starting = before - 3600, after - 3600  # as if ours were an hour late

@@ -148,7 +148,7 @@ def test_a_handler_that_stops_what_called_it_does_not_wait_for_itself(
 
     @egress.intercept_http("pay.test")
     def crash(request: Request) -> bytes:
-        egress.session.containers[-1].stop(timeout=SECONDS)
+        egress._inner.session.containers[-1].stop(timeout=SECONDS)
         stopped.set()
         return b"too late"
 

@@ -131,7 +131,7 @@ def test_an_answer_without_an_end_ends_with_its_test_and_is_no_offence(
         @pytest.fixture
         def seen(egress):
             yield
-            assert egress.session.live()  # its containers are there
+            assert egress._inner.session.live()  # its containers are there
             assert closed.is_set()
             assert told == [True]
         """,

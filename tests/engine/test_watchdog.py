@@ -69,7 +69,7 @@ def test_a_run_without_one_goes_on_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, bare_image: str
 ) -> None:
     with Egress() as egress:
-        engine = egress.session.engine
+        engine = egress._inner.session.engine
         with monkeypatch.context() as patch:
             patch.setattr(sys, "executable", "/nowhere/python")
             assert engine.client.ping()
@@ -89,8 +89,8 @@ def test_the_summary_says_once_that_nobody_watched(
     pytester.makepyfile(f"""
         def test_it(egress):
             egress.run({bare_image!r}, ["true"])
-            egress.session.engine._watchdog._process.kill()
-            egress.session.engine._watchdog._process.wait()
+            egress._inner.session.engine._watchdog._process.kill()
+            egress._inner.session.engine._watchdog._process.wait()
     """)
     result = pytester.runpytest_subprocess("-n", workers, "-p", "no:cacheprovider")
     result.assert_outcomes(passed=1)

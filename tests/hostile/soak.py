@@ -66,7 +66,7 @@ def pytest_sessionfinish():
 
 @pytest.fixture(autouse=True, scope="session")
 def said(session_egress):
-    write("sessions", f"{os.getpid()} {session_egress.session.engine.labels['org.pytest-egress.session']}")
+    write("sessions", f"{os.getpid()} {session_egress._inner.session.engine.labels['org.pytest-egress.session']}")
 """
 INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
 TESTS = """
@@ -266,7 +266,7 @@ def sweep(temporary: Path) -> None:
     before, tempfile.tempdir = tempfile.tempdir, str(temporary)
     try:
         with Egress() as egress:
-            egress.session.engine.client.ping()
+            egress._inner.session.engine.client.ping()
     finally:
         tempfile.tempdir = before
 

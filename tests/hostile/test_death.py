@@ -130,7 +130,7 @@ def test_the_next_run_removes_what_was_left_when_the_watchdog_was_killed_too(
     # The sidecar ends; another worker's run may have removed the target since.
     assert until(lambda: len(running(engine_client, killed.session)) <= 1)
     with Egress() as egress:
-        egress.session.engine.client.ping()
+        egress._inner.session.engine.client.ping()
         assert_nothing_is_left(witness, killed)
 
 
@@ -250,7 +250,7 @@ def test_what_is_created_while_its_sidecar_is_removed_goes_with_the_next_run(
 def test_a_run_that_ends_well_dismisses_its_watchdog(bare_image: str) -> None:
     with Egress() as egress:
         egress.run(bare_image, ["true"])
-        engine = egress.session.engine
+        engine = egress._inner.session.engine
         assert engine._watchdog is not None
         pid, folder = engine._watchdog._process.pid, engine.folder
         assert is_alive(pid)
@@ -263,7 +263,7 @@ def test_a_forked_child_does_not_keep_the_watchdog_waiting(bare_image: str) -> N
         import os, sys, time
         from pytest_egress import Egress
         with Egress() as egress:
-            process = egress.session.engine.client and egress.session.engine._watchdog._process
+            process = egress._inner.session.engine.client and egress._inner.session.engine._watchdog._process
             if os.fork() == 0:
                 time.sleep(60)
             process.stdin.close()
@@ -290,7 +290,7 @@ def test_a_worker_of_xdist_that_is_killed_fails_its_test_and_no_other(
         @pytest.fixture(autouse=True, scope="session")
         def said(session_egress):
             with open("sessions", "a") as file:
-                file.write(session_egress.session.engine.labels["org.pytest-egress.session"] + "\\n")
+                file.write(session_egress._inner.session.engine.labels["org.pytest-egress.session"] + "\\n")
     """)
     pytester.makepyfile(f"""
         import os, pytest

@@ -687,7 +687,7 @@ def test_names_without_end_fill_the_table_of_names_and_no_more(
     with failing(TamperingError) as (egress, caught):
         container = egress.start(clients_image, ["sleep", "600"], files=FILES, cap_add=RIGHTS)
         container.exec(["python3", PROGRAM, "asks for 10000 names", "flood"], timeout=600)
-        resolver = egress.containers[-1].gateway.names._resolver
+        resolver = egress._inner.containers[-1].gateway.names._resolver
         assert len(resolver.names._addresses) == dns.MAX_NAMES
         assert len(resolver.names._names) == 2 * dns.MAX_NAMES
         assert len(resolver._known) <= dns.MAX_KNOWN_ANSWERS
@@ -739,7 +739,7 @@ def test_300_server_names_keep_no_more_certificates_than_the_bound(
     monkeypatch.setattr(authority, "MAX_CONTEXTS", 50)
     with failing(UnroutedError) as (egress, caught):
         flood(egress, clients_image, "says 300 server names")
-        assert len(egress.session.authority._contexts) == authority.MAX_CONTEXTS
+        assert len(egress._inner.session.authority._contexts) == authority.MAX_CONTEXTS
     assert len(str(caught.value).splitlines()) < 10 * SHOWN_ATTEMPTS
 
 

@@ -94,14 +94,18 @@ ROOMS = {
         uses=("errors", "base", "traffic", "engine", "ledger", "gateway", "targets"),
         foreign=("docker", "trustme"),
     ),
-    "egress": Room(
+    "inner_egress": Room(
         uses=("errors", "base", "traffic", "routes", "ledger", "targets", "session")
+    ),
+    "egress": Room(
+        uses=("errors", "base", "traffic", "routes", "ledger", "targets", "session", "inner_egress")
     ),
     "cli": Room(uses=("errors", "base", "engine", "targets", "session", "link.attach")),
     "": Room(uses=("errors", "base", "traffic", "routes", "gateway", "targets", "egress")),
     "plugin": Room(
         uses=(
-            "errors", "base", "traffic", "routes", "engine", "ledger", "gateway", "targets", "session", "egress",
+            "errors", "base", "traffic", "routes", "engine", "ledger", "gateway", "targets", "session",
+            "inner_egress", "egress",
         ),
         foreign=("docker", "pytest", "trustme"),
     ),

@@ -20,9 +20,9 @@ import os, sys, threading, time
 sys.path.remove("")  # as where pytest is a command
 from pytest_egress import Egress
 with Egress() as egress:
-    egress.session.engine.client
-    print(egress.session.engine.labels["org.pytest-egress.session"], flush=True)
-    print(egress.session.engine.folder, flush=True)
+    egress._inner.session.engine.client
+    print(egress._inner.session.engine.labels["org.pytest-egress.session"], flush=True)
+    print(egress._inner.session.engine.folder, flush=True)
     {action}
     print("up", flush=True)
     time.sleep(600)

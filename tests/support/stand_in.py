@@ -26,10 +26,10 @@ from pytest_egress.routes.table import decide
 class Target:
     name, start_window = "shop", None
     def __init__(self, egress):
-        self.owner = egress
+        self.owner = egress._inner
 
 def attempt(egress, url):
-    session = egress.session
+    session = egress._inner.session
     place, activity = session.attempt_context(Target(egress)), Activity(thread=threading.get_ident())
     session.ledger.begin(place.window, activity)
     try:

@@ -59,13 +59,13 @@ def test_what_is_attempted_meanwhile_begins_the_wait_anew(
     alone: Egress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter(range(5))
-    stir(monkeypatch, alone.session.ledger, times, attempt())
+    stir(monkeypatch, alone._inner.session.ledger, times, attempt())
     alone.wait_until_quiet(QUIET, timeout=SECONDS)
     assert list(times) == []
 
 
 def test_what_is_under_way_is_waited_for(alone: Egress) -> None:
-    ledger, window, activity = alone.session.ledger, Window(), Activity()
+    ledger, window, activity = alone._inner.session.ledger, Window(), Activity()
 
     def end() -> None:
         threading.Event().wait(2 * QUIET)
@@ -80,7 +80,7 @@ def test_what_is_under_way_is_waited_for(alone: Egress) -> None:
 
 
 def test_what_never_ends_is_named_with_the_line_where_it_stands(alone: Egress) -> None:
-    ledger, over, window = alone.session.ledger, threading.Event(), Window()
+    ledger, over, window = alone._inner.session.ledger, threading.Event(), Window()
     route = route_in(ledger)
 
     def handle() -> None:
@@ -120,7 +120,7 @@ def test_what_never_ends_is_named_with_the_line_where_it_stands(alone: Egress) -
 def test_what_comes_again_and_again_is_named_and_names_where_there_is_nothing_else(
     alone: Egress, monkeypatch: pytest.MonkeyPatch, entries: list[Entry], lines: list[str]
 ) -> None:
-    stir(monkeypatch, alone.session.ledger, count(), *entries)
+    stir(monkeypatch, alone._inner.session.ledger, count(), *entries)
     with pytest.raises(CallError) as caught:
         alone.wait_until_quiet(0.1, timeout=0.3)
     _, heading, *rest = str(caught.value).splitlines()

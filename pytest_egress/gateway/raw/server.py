@@ -60,7 +60,7 @@ from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import ConnectFault, End, Fault, FaultPlan, Raw, Reset, plan
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.raw.libraries import AsyncHandler
-from pytest_egress.traffic.entries import Outcome, TcpConnection, server_of
+from pytest_egress.traffic.entries import Outcome, TcpConnection, server_of, speaks_http2
 from pytest_egress.traffic.http.head import MAX_BODY_BYTES
 from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.smtp import Envelope
@@ -449,7 +449,7 @@ class RawServer:
             connection.end()
             while data := connection.sock.recv(READ_BYTES):
                 self.keep(entry, data)
-                if entry.speaks_http2 and not greeting:
+                if speaks_http2(entry) and not greeting:
                     entry.note = NOT_ANSWERED
         finally:
             self.close_book(entry)

@@ -286,7 +286,7 @@ import uuid
 from pytest_egress import Egress
 with Egress() as egress:
     egress.start({python_image!r}, entrypoint=["sleep", "600"])
-    engine = egress.session.engine
+    engine = egress._inner.session.engine
     print(engine.folder, engine.client._bridge.path.rpartition("/")[0], flush=True)
     time.sleep(600)
 """
@@ -390,7 +390,7 @@ def test_each_way_that_failed_is_in_the_error(remote: PrivateEngine) -> None:
     assert rest[-1].startswith(
         "An image is needed since: The engine does not share this machine's files ("
     )
-    assert egress.session.provisioner.summary == ""
+    assert egress._inner.session.provisioner.summary == ""
     assert until(lambda: not containers_of(remote))
 
 
@@ -418,7 +418,7 @@ def test_an_image_is_used_on_this_machine_where_it_is_asked_for(
         with Egress(session=Session(link=link, sidecar_image=python_image)) as egress:
             egress.intercept_https("a.test", Response(text="hello"))
             assert egress.run(go_image, ["a.test"]).stdout == "hello\n"
-            assert egress.session.provisioner.setups[0] == SidecarSetup(link, python_image)
+            assert egress._inner.session.provisioner.setups[0] == SidecarSetup(link, python_image)
 
 
 def test_an_image_without_python_is_named(bare_image: str) -> None:

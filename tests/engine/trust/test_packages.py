@@ -260,10 +260,10 @@ def test_packages_in_a_folder_of_the_host_are_never_written_and_a_hint(
     egress.start(image, volumes=[f"{tmp_path}:/app"])
     assert roots.read_bytes() == FIRST
     hint = f"/app/venv/{SITE}/{CERTIFI} is in a mount, and was left as it is"
-    hints = egress.containers[-1].hints
+    hints = egress._inner.containers[-1].hints
     assert hints == ([] if is_podman else [hint])  # it shows no mount before the start
     egress.start(image)
-    assert egress.containers[-1].hints == []
+    assert egress._inner.containers[-1].hints == []
 
 
 def test_an_image_is_looked_at_once(

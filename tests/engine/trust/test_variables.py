@@ -43,7 +43,7 @@ def test_a_variable_of_the_image_that_leads_over_a_link_to_what_is_extended_is_n
     tree = {BUNDLE: FIRST, "/etc/ssl/cert.pem": link("certs/ca-certificates.crt")}
     image = make_image(tree, "ENV SSL_CERT_FILE=/etc/ssl/cert.pem")
     egress.start(image)
-    assert egress.containers[-1].hints == []
+    assert egress._inner.containers[-1].hints == []
 
 
 @pytest.mark.parametrize("kind", ["volumes", "tmpfs"])
@@ -57,7 +57,9 @@ def test_a_variable_that_leads_to_a_bundle_in_a_mount_is_a_hint(
     }
     image = make_image({BUNDLE: FIRST}, f"ENV PIP_CERT={BUNDLE}")
     egress.start(image, **ways[kind])
-    assert egress.containers[-1].hints == [f"PIP_CERT={BUNDLE!r} is set by the image, and was kept"]
+    assert egress._inner.containers[-1].hints == [
+        f"PIP_CERT={BUNDLE!r} is set by the image, and was kept"
+    ]
 
 
 def test_a_client_that_is_led_past_the_ca_says_so(egress: Egress, clients_image: str) -> None:

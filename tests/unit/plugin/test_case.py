@@ -19,8 +19,8 @@ def test_a(shop): shared.append(shop)
 def test_b(request):
     assert not [name for name in request.fixturenames if "egress" in name]
     traffic(shared[0], "https://x.test/")
-    assert shared[0].session.ledger.window is None
-def test_c(shop): assert shop.session.ledger.window is not None
+    assert shared[0]._inner.session.ledger.window is None
+def test_c(shop): assert shop._inner.session.ledger.window is not None
 """)
     result.assert_outcomes(passed=3)
     lines_of(result, "*egress: traffic outside of any test*", "shop: GET https://x.test/*UNROUTED")
@@ -194,7 +194,7 @@ from pytest_egress.ledger.windows import Window
 @pytest.fixture(scope="module")
 def shop(module_egress):
     hook = module_egress.intercept_https("hooks.test")
-    module_egress.session.ledger.count(hook, Window(), "the call of a container's start")
+    module_egress._inner.session.ledger.count(hook, Window(), "the call of a container's start")
     assert hook.wait_for_call(timeout=0) == "the call of a container's start"
     return hook
 @pytest.mark.parametrize("n", [1, 2])
@@ -277,9 +277,9 @@ class Kept:
     def close(self, keep=False): print("closed with", keep)
 
 @pytest.fixture
-def shop(egress): egress.containers.append(Kept())
+def shop(egress): egress._inner.containers.append(Kept())
 @pytest.fixture(scope="module")
-def shared(module_egress): module_egress.containers.append(Kept())
+def shared(module_egress): module_egress._inner.containers.append(Kept())
 """
 
 
@@ -330,7 +330,7 @@ def test_a(egress):
     def handler(request): threading.Event().wait(20)
     egress.intercept_https("a.test", handler)
     behind(egress, "https://a.test/")
-    egress.session.ledger.wait_for(lambda: egress.session.ledger.window.entries, 20)
+    egress._inner.session.ledger.wait_for(lambda: egress._inner.session.ledger.window.entries, 20)
     assert False, "own"
 """)
     result.assert_outcomes(failed=1)

@@ -27,7 +27,7 @@ windows = []
 @pytest.fixture
 def last(egress):
     yield
-    windows.append(egress.session.ledger.window)
+    windows.append(egress._inner.session.ledger.window)
     assert windows == [None]
 def test_a(last): pass
 """,
@@ -108,15 +108,15 @@ def egress_ca():
     return "the CA"
 @pytest.fixture(scope="session", autouse=True)
 def watched(session_egress):
-    close = session_egress.session.close
+    close = session_egress._inner.session.close
     def noted(): close(); print("session closed")
-    session_egress.session.close = noted
+    session_egress._inner.session.close = noted
 """)
     result = run(
         """
 def test_a(egress): print("test_a")
 def test_b(egress, pytestconfig):
-    engine = egress.session.engine
+    engine = egress._inner.session.engine
     from pytest_egress.plugin.run import RUN
     run = pytestconfig.stash[RUN]
     assert (run.fixture("egress_ca"), run.fixture("egress_docker_client")) == ("the CA", "the client")

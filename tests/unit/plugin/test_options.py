@@ -10,7 +10,9 @@ from tests.support.stand_in import INI, RunPytest, lines_of
 
 
 def policy_test(expected: str) -> str:
-    return f"def test_a(egress): assert egress.session.ledger.window.policy == {expected!r}\n"
+    return (
+        f"def test_a(egress): assert egress._inner.session.ledger.window.policy == {expected!r}\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,8 +47,8 @@ def test_the_options_hold_outside_of_tests_too(run: RunPytest) -> None:
     result = run(
         """
 def test_a(module_egress, egress):
-    session = egress.session
-    assert (module_egress.between.policy, module_egress.between.dns) == ("passthrough", "strict")
+    session = egress._inner.session
+    assert (module_egress._inner.between.policy, module_egress._inner.between.dns) == ("passthrough", "strict")
     assert session.ledger.window.dns == "synthetic"
 test_a = pytest.mark.egress(dns="synthetic")(test_a)
 """,
@@ -182,7 +184,9 @@ def test_the_header_says_only_what_is_set(run: RunPytest, monkeypatch: pytest.Mo
 
 
 def test_a_sidecar_serves_several_containers_unless_another_choice_is_made(run: RunPytest) -> None:
-    run("def test_a(egress): assert egress.session.sidecars._reuse").assert_outcomes(passed=1)
+    run("def test_a(egress): assert egress._inner.session.sidecars._reuse").assert_outcomes(
+        passed=1
+    )
 
 
 @pytest.mark.parametrize(("given", "said"), [("on", "True"), ("off", "False")])
@@ -193,7 +197,7 @@ def test_whether_sidecars_are_used_again_is_chosen_in_three_ways(
     given: str,
     said: str,
 ) -> None:
-    source = f"def test_a(egress): assert egress.session.sidecars._reuse is {said}"
+    source = f"def test_a(egress): assert egress._inner.session.sidecars._reuse is {said}"
     run(source, f"--egress-sidecar-reuse={given}").assert_outcomes(passed=1)
     with monkeypatch.context() as environment:
         environment.setenv("PYTEST_EGRESS_SIDECAR_REUSE", given)

@@ -444,16 +444,16 @@ def test_a_run_within_a_test_has_a_session_of_its_own(
         pytest_plugins = "pytester"
         def test_a(egress, pytester):
             egress.intercept_https("a.test", lambda request: "outer")
-            window = egress.session.ledger.window
+            window = egress._inner.session.ledger.window
             pytester.makepyfile("""
                 from gateway import traffic
                 def test_inner(egress):
-                    assert egress.session.ledger.window is not None
+                    assert egress._inner.session.ledger.window is not None
                     traffic(egress, "https://a.test/")
             """)
             inner = pytester.runpytest_inprocess("-p", "egress")
             inner.assert_outcomes(failed=1)
-            assert egress.session.ledger.window is window
+            assert egress._inner.session.ledger.window is window
             assert attempt(egress, "https://a.test/") == "outer"
             egress["a.test"].assert_called_once()
         ''',

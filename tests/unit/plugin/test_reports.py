@@ -73,7 +73,7 @@ import pytest
 @pytest.fixture(autouse=True)
 def logs(session_egress, monkeypatch):
     tails = [("container shop", "Traceback: no charge"), ("container db", "ready")]
-    monkeypatch.setattr(session_egress.session, "log_sections", lambda window: tails)
+    monkeypatch.setattr(session_egress._inner.session, "log_sections", lambda window: tails)
 """
 
 
@@ -322,7 +322,7 @@ import pytest
 @pytest.fixture
 def logs(session_egress, monkeypatch):
     tails = [("container shop", "Traceback: no charge"), ("container db", "ready")]
-    monkeypatch.setattr(session_egress.session, "log_sections", lambda window: tails)
+    monkeypatch.setattr(session_egress._inner.session, "log_sections", lambda window: tails)
 """)
     result = run("def test_a(logs, egress): traffic(egress, 'https://x.test/')")
     lines_of(

@@ -156,11 +156,11 @@ def test_keyboard_interrupt_ends_the_run_as_ever_and_closes_the_session(
 import pytest
 @pytest.fixture(scope="session", autouse=True)
 def watched(session_egress):
-    close = session_egress.session.close
+    close = session_egress._inner.session.close
     def noted():
         print("the session is closed")
         close()
-    session_egress.session.close = noted
+    session_egress._inner.session.close = noted
 """)
     result = run(
         """
@@ -300,7 +300,7 @@ def test_a_next_one_is_expected_as_long_as_a_later_test_uses_egress(
     run: RunPytest, prepared: list[object]
 ) -> None:
     run("""
-def expects_more(egress): return egress.session.sidecars.expects_more()
+def expects_more(egress): return egress._inner.session.sidecars.expects_more()
 def test_a(egress): assert expects_more(egress)
 def test_b(): pass
 def test_c(egress): assert not expects_more(egress)
@@ -320,7 +320,7 @@ def pytest_runtestloop(session):
     return True
 """)
     run("""
-def expects_more(egress): return egress.session.sidecars.expects_more()
+def expects_more(egress): return egress._inner.session.sidecars.expects_more()
 def test_a(egress): assert expects_more(egress)
 def test_b(egress): assert not expects_more(egress)
 def test_c(): pass

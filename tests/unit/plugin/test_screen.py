@@ -18,8 +18,8 @@ pytest_egress.plugin.screen.LINE_SECONDS = {seconds}
 SLOW: Final = """
 def slow(egress):
     print("captured")
-    screen = egress.session.engine.progress.screen
-    with egress.session.engine.progress.step("pulling shop"):
+    screen = egress._inner.session.engine.progress.screen
+    with egress._inner.session.engine.progress.step("pulling shop"):
         if screen is not None:
             seen, show = threading.Event(), screen.show
             def noted(*args):
@@ -118,12 +118,12 @@ def pytest_terminal_summary():
         """
 def test_a(egress):
     from conftest import shown
-    screen, seen = egress.session.engine.progress.screen, threading.Event()
+    screen, seen = egress._inner.session.engine.progress.screen, threading.Event()
     show = screen.show
     def noted(*args): show(*args); shown.append(args); seen.set()
     screen.show = noted
     def go_on():
-        with egress.session.engine.progress.step("left behind"): threading.Event().wait(60)
+        with egress._inner.session.engine.progress.step("left behind"): threading.Event().wait(60)
     threading.Thread(target=go_on, daemon=True).start()
     assert seen.wait(20)
 """,
@@ -162,7 +162,7 @@ def test_no_line_comes_while_a_debugger_asks(pytester: pytest.Pytester) -> None:
         + """
 def test_a(egress):
     egress.intercept_https("a.test", lambda request: breakpoint())
-    with egress.session.engine.progress.step("waiting"):
+    with egress._inner.session.engine.progress.step("waiting"):
         traffic(egress, "https://a.test/")
 """
     )

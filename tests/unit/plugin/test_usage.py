@@ -137,7 +137,7 @@ def test_a(shop, plain, also_plain): kept.append(shop)
 def test_b(request):
     assert request.getfixturevalue("also_plain") == 1
     traffic(kept[0], "https://x.test/")
-    assert kept[0].session.ledger.window is None
+    assert kept[0]._inner.session.ledger.window is None
 def test_c(plain): traffic(kept[0], "https://x.test/")
 """)
     result.assert_outcomes(passed=3)
@@ -199,7 +199,7 @@ def test_a_test_that_first_makes_the_session_while_it_runs_is_judged(run: RunPyt
 def test_a(request): traffic(request.getfixturevalue("session_egress"), "https://x.test/")
 def test_b(request):
     egress = request.getfixturevalue("session_egress")
-    assert egress.session.ledger.window is not None
+    assert egress._inner.session.ledger.window is not None
 """)
     result.assert_outcomes(failed=1, passed=1)
 

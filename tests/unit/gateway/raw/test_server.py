@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import trustme
 
-from pytest_egress.egress import came_back
 from pytest_egress.gateway import dispatch
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.recorder import Recorder
+from pytest_egress.inner_egress import came_back
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward, sequence
 from pytest_egress.routes.table import RouteTable

@@ -19,7 +19,7 @@ from pytest_egress.gateway.tls import handshake as tls_module
 from pytest_egress.gateway.tls.failures import broken_handshake, silent_after_handshake
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.ledger.windows import Window
-from pytest_egress.traffic.entries import CERTAIN, Exchange, Handshake, TlsFailure
+from pytest_egress.traffic.entries import CERTAIN, Exchange, Handshake, TlsFailure, peers_of
 from pytest_egress.traffic.tls.hello import ClientHello, client_of, parse_client_hello
 from tests.support.stage import (
     FIRST,
@@ -456,7 +456,7 @@ def test_a_connection_that_was_opened_in_vain_is_excused_by_any_that_was_used(
     failure = TlsFailure(**about, **tls, reason=reason)
     window = Window(entries=[failure])
     if succeeded is not None:
-        window.handshakes[failure.peers] = Handshake(*succeeded)
+        window.handshakes[peers_of(failure)] = Handshake(*succeeded)
     assert (judge(window, []) is None) is is_excused
 
 

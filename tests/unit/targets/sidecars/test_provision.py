@@ -53,7 +53,7 @@ def test_a_script_reads_from_the_environment_whether_sidecars_are_used_again(
     monkeypatch.setenv("PYTEST_EGRESS_SIDECAR_REUSE", variable)
     assert reuse_of_environment() is reuses
     with Egress() as egress:
-        assert egress.session.sidecars._reuse is reuses
+        assert egress._inner.session.sidecars._reuse is reuses
 
 
 def test_another_word_for_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
