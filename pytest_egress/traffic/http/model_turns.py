@@ -113,13 +113,15 @@ def openai_turn(
     }
     same |= {"model": model} | ({"usage": None} if include_usage else {})
     deltas = list(openai_deltas(text, written))
-    choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices: list[dict[str, Any]] = [
+        {"index": 0, "delta": delta, "finish_reason": None} for delta in deltas
+    ]
     choices += [{"index": 0, "delta": {}, "finish_reason": "tool_calls" if tools else "stop"}]
     chunks = [same | {"choices": [choice]} for choice in choices]
     if include_usage:
         count = tokens(text, written)
         usage = {"prompt_tokens": INPUT_TOKENS, "completion_tokens": count}
-        usage |= {"total_tokens": INPUT_TOKENS + count}
+        usage["total_tokens"] = INPUT_TOKENS + count
         chunks.append(same | {"choices": [], "usage": usage})
     return [*(Event(data=chunk) for chunk in chunks), Event(data="[DONE]")]
 
