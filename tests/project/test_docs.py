@@ -46,7 +46,7 @@ GUIDE = [
     "docs/jobs/sent.md",
 ]
 """Pages of jobs, whose examples start several images."""
-STEPS = ["docs/start.md"]
+STEPS = ["docs/start.md", "docs/read-a-failure.md"]
 """Pages whose examples are a file each; the text below one is what pytest says of it, and `...` stands for more."""
 STAND_IN = re.compile(r'"(\w+):latest"')
 """What a page has for an image of its reader's: a test image has the same name."""
@@ -183,9 +183,9 @@ def steps(page: str) -> list[tuple[str, str, str]]:
     return STEP.findall(text_of(page))
 
 
-def comparable(text: str, image: str) -> str:
-    """What pytest said, or a page says it did, without durations and with the reader's image."""
-    return SECONDS.sub(r" N \1", text.replace(image, "shop:latest"))
+def comparable(text: str) -> str:
+    """What pytest said, or a page says it did, without durations and with the reader's images."""
+    return SECONDS.sub(r" N \1", text.replace("pytest-egress-test/", ""))
 
 
 def with_images(source: str, request: pytest.FixtureRequest) -> str:
@@ -208,6 +208,7 @@ def test_the_examples_of_a_job_run_as_printed(
     assert outcomes["passed"] >= source.count("def test_")  # one is parametrized
 
 
+@pytest.mark.usefixtures("engine_client", "curl_image")
 @pytest.mark.parametrize(
     ("page", "number"),
     [(page, number) for page in STEPS for number in range(len(steps(page)))],
@@ -217,17 +218,17 @@ def test_a_step_of_a_page_ends_as_the_page_says(
     number: int,
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
-    shop_image: str,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")  # by which pytest cuts lines
     name, code, text = steps(page)[number]
-    code = f"# {name}.py\n{code}"  # so that lines have their numbers
-    pytester.makepyfile(**{name: code.replace("shop:latest", shop_image)})
+    source = with_images(f"# {name}.py\n{code}", request)  # each line has its number
+    pytester.path.joinpath(f"{name}.py").write_text(source)
 
     result = pytester.runpytest_subprocess("-p", "no:randomly")
 
-    said = comparable(result.stdout.str(), shop_image)
-    for part in comparable(text, shop_image).split("...\n"):
+    said = comparable(result.stdout.str())
+    for part in comparable(text).split("...\n"):
         before, found, said = said.partition(part.rstrip("\n"))
         assert found, f"not said: {part}\nbut: {before}"
 
