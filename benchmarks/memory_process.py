@@ -56,7 +56,7 @@ def peak(target: Container, command: str) -> float:
     """How many megabytes are resident at the most while a command runs, beyond those before."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again (proc_pid_clear_refs(5))
     before = resident("VmRSS")
-    result = target.exec(["sh", "-c", command])
+    result = target.exec(["sh", "-c", command], check=False)
     if result.exit_code:
         raise RuntimeError(f"the client failed: {result.stderr}")
     return (resident("VmHWM") - before) / 1e6
@@ -71,7 +71,7 @@ def held(target: Container, subject: str) -> float:
 
 
 def ask(target: Container, mode: str, seconds: float) -> int:
-    result = target.exec(["python3", CLIENT, NAME, "443", mode, str(seconds)])
+    result = target.exec(["python3", CLIENT, NAME, "443", mode, str(seconds)], check=False)
     if result.exit_code:
         raise RuntimeError(f"the client failed: {result.stderr}")
     return int(result.stdout.split()[0])

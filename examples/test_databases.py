@@ -39,7 +39,7 @@ def cache(module_egress: Egress, services: str) -> Container:
 
 @pytest.mark.usefixtures("db")
 def test_an_order_is_a_row_and_a_key(egress: Egress, cache: Container, services: str) -> None:
-    result = egress.run(services, ["python3", "-c", ORDER], check=True)
+    result = egress.run(services, ["python3", "-c", ORDER])
 
     number = result.stdout.split()[-1]
     assert cache.exec(f"redis-cli GET order:{number}").stdout == "chair\n"

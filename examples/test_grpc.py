@@ -48,7 +48,7 @@ def test_a_charge_is_a_span_within_its_order(egress: Egress, grpc_clients: str) 
     server = grpc_server((add_TraceServiceServicer_to_server, Collector()))
     collector = egress.intercept_https("otel.example.test:4317", server)
 
-    egress.run(grpc_clients, ["python", "-c", SERVICE], env=COLLECTOR, check=True)
+    egress.run(grpc_clients, ["python", "-c", SERVICE], env=COLLECTOR)
 
     (resource,) = collector.assert_called_once().grpc.request.resource_spans
     charge, order = resource.scope_spans[0].spans
@@ -61,7 +61,7 @@ def test_spans_reach_a_collector_that_is_busy_at_first(egress: Egress, grpc_clie
     server = grpc_server((add_TraceServiceServicer_to_server, Collector(busy=1)))
     collector = egress.intercept_https("otel.example.test:4317", server)
 
-    egress.run(grpc_clients, ["python", "-c", SERVICE], env=COLLECTOR, check=True)
+    egress.run(grpc_clients, ["python", "-c", SERVICE], env=COLLECTOR)
 
     assert [call.grpc.status for call in collector.calls] == ["UNAVAILABLE", "OK"]
     first, second = collector.calls

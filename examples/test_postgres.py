@@ -121,7 +121,7 @@ def test_a_report_reads_the_stock_over_a_verified_connection(egress: Egress, ser
     database = Postgres({STOCK: ROWS})
     route = egress.intercept_tcp("db.internal:5432", database)
 
-    result = egress.run(services, ["python3", "-c", REPORT], check=True)
+    result = egress.run(services, ["python3", "-c", REPORT])
 
     assert result.stdout == "chair 4\nlamp sold out\n"
     assert database.asked == ["BEGIN", STOCK]
@@ -141,6 +141,6 @@ def test_psql_begins_with_tls_or_asks_for_it(
         egress.intercept_tcp("db.internal:5432", database)
     where = f"host=db.internal user=shop sslnegotiation={negotiation} sslmode=verify-full sslrootcert=system"
 
-    result = egress.run(services, ["psql", where, "--csv", "--command", "TABLE stock"], check=True)
+    result = egress.run(services, ["psql", where, "--csv", "--command", "TABLE stock"])
 
     assert result.stdout == "sku,pieces,sold_out\nchair,3,f\nlamp,0,t\n"

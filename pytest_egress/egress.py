@@ -447,21 +447,21 @@ class Egress:
         input: str | bytes | None = None,
         trust: Sequence[str] | None = None,
         timeout: float = 60,
-        check: bool = False,
+        check: bool = True,
         **docker_options: Any,
     ) -> CompletedContainer:
         """Run a container to its end, and return when everything that it sent has been answered.
 
         Args:
             timeout: Seconds within which it must end.
-            check: Whether to raise `CommandError` when it exits with another code than 0.
+            check: Whether another exit code than 0 is an error.
 
         The other arguments are those of `start`.
 
         Raises:
             ImageError, EngineError, LinkError: The engine cannot run it; the text says what to do.
             ContainerTimeoutError: It did not end in time; its logs are in the text.
-            CommandError: With `check`, it exited with another code than 0; its logs are in the text.
+            CommandError: It exited with another code than 0, and `check` is not False; its logs are in the text.
         """
         check_seconds(timeout)
         own = {"user": user, "working_dir": workdir, "entrypoint": entrypoint}
@@ -472,7 +472,7 @@ class Egress:
         result = self._inner.wait_for(container, lambda: container.wait(timeout))
         self._inner.discard(container, has_ended=True)
         if check:
-            check_result(container.name, result)
+            check_result(container.name, result, container.name)
         return result
 
     # Containers that something else starts.

@@ -12,7 +12,7 @@
     * `ImageError`: the image is missing and cannot be pulled
     * `LinkError`: the sidecar cannot hand over its sockets, or died
 * `ContainerError`: a target ended otherwise than the call expected, with its logs
-    * `CommandError`: it exited with another code than 0 (`check=True`), or before it was ready
+    * `CommandError`: it exited with another code than 0 (unless `check=False`), or before it was ready
     * `ContainerTimeoutError`: it did not end, or was not ready, in time
 * `UpstreamError`: a real server, or the server that `forward` names, did not answer
 * `WebSocketClosedError`: a WebSocket is over, so that nothing can be sent on it or received
@@ -100,7 +100,14 @@ class ContainerError(escaping.Escaped, Exception):
 
 
 class CommandError(ContainerError):
-    """The container's command failed (`check=True`), or ended before the container was ready."""
+    """A command of `run` or `exec` failed, or the container's own ended before the container was ready.
+
+    Attributes:
+        stdout: The end of what a command of `run` or `exec` wrote to standard output, as text: 1 MiB at most.
+        stderr: The same of standard error.
+    """
+
+    stdout = stderr = ""
 
 
 class ContainerTimeoutError(ContainerError, TimeoutError):

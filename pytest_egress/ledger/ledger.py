@@ -154,6 +154,12 @@ class Ledger:
                 window.complaints.append(text)
             self.tell()
 
+    def note_closed_port(self, window: Window, container: str, port: int) -> None:
+        """Note that the test has connected to a port of a container where nothing listens."""
+        with self.changed:
+            closed = window.closed_ports
+            closed[container, port] = closed.get((container, port), 0) + 1
+
     def count(self, route: InnerRoute, window: Window, call: Entry) -> None:
         """Count a call of a route, after its handler has returned and before its answer is sent."""
         with self.changed:

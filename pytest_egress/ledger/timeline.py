@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
@@ -28,6 +28,14 @@ def ledger_lines(entries: Iterable[Entry]) -> list[str]:
         half = SHOWN_ENTRIES // 2
         lines[half:-half] = [f"  ... {len(lines) - SHOWN_ENTRIES} more ..."]
     return lines
+
+
+def closed_port_lines(closed: Mapping[tuple[str, int], int]) -> Iterator[str]:
+    """Lines about each port of a container where nothing listened when the test connected, and how to wait for it."""
+    for (container, port), count in closed.items():
+        times = "" if count == 1 else f", {count} times"
+        yield f"{container}: nothing listened on port {port} when the test connected to it{times}"
+        yield f"  to wait until something does: start(..., wait=port_open({port}))"
 
 
 def outcome_text(entry: Entry) -> str:

@@ -92,6 +92,7 @@ class Window:
         repeated: How many complaints were not added: equal ones, and those over the limit.
         unrecorded: How many attempts have no entry.
         evicted: How many idle connections were cut to make room, by the resource that was short.
+        closed_ports: How often the test connected to a port of a container where nothing listened, by both.
         account: What is kept of it. What that has refused fails the test.
         stuck: A text for each handler that still ran when the window was closed, with the line it was at.
         handshakes: The latest successful TLS handshake of each client and host.
@@ -109,6 +110,7 @@ class Window:
     repeated: int = 0
     unrecorded: int = 0
     evicted: dict[str, int] = field(default_factory=dict)
+    closed_ports: dict[tuple[str, int], int] = field(default_factory=dict)
     account: Account = field(default_factory=Account)
     calls: int = 0
     stuck: list[str] = field(default_factory=list)

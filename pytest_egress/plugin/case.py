@@ -124,7 +124,7 @@ class Case:
             shared_text,
             unrouted_text,
         )
-        from pytest_egress.ledger.timeline import ledger_lines
+        from pytest_egress.ledger.timeline import closed_port_lines, ledger_lines
         from pytest_egress.ledger.verdict import (
             accepted_entries,
             broken_handshakes,
@@ -151,7 +151,8 @@ class Case:
         failures = broken_handshakes(self.window)
         if failures and not isinstance(self.verdict, (HandshakeError, NeverCalledError)):
             besides += [handshakes_text(failures), ""]
-        lines = [*besides, *ledger_lines(entries.values())]
+        closed = closed_port_lines(self.window.closed_ports)
+        lines = [*besides, *ledger_lines(entries.values()), *closed]
         if self.verdict is None and not unrouted:
             lines += shared_note(self.window.entries, self.session.shared(self.window))
         if lines:

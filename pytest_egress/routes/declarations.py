@@ -25,7 +25,7 @@ from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.routes.turns import parts_of
 from pytest_egress.traffic.address import Address, parse_address
 from pytest_egress.traffic.dns.answers import NO_RECORDS, RECORD_EXAMPLES, Records
-from pytest_egress.traffic.shown import shown
+from pytest_egress.traffic.shown import host_port, shown
 
 OWN_OPTIONS: Final = ("times", "optional", "name")
 ClientCertificate = Literal["request", "require"]
@@ -158,7 +158,8 @@ class Declaration:
     def _check_fits(self, answer: object) -> None:
         """Refuse a fault of connecting where a connection is made first, and conditions that come after the answer."""
         kind = self.kind
-        check_connect_faults(answer, kind.method, self.address.text, takes_unread=kind.takes_unread)
+        where = with_port(self.address)
+        check_connect_faults(answer, kind.method, where, takes_unread=kind.takes_unread)
         if any(isinstance(part, DuplexAnswer) for part in parts_of(answer)):
             check_head_decides(self.match, shown(answer))
 
@@ -172,6 +173,13 @@ class Declaration:
         parts += [f"alpn={tuple(self.alpn)!r}"] if self.alpn else []
         parts += [f"name={self.name!r}"] if self.name is not None else []
         return f"{self.kind.method}({', '.join(parts)})"
+
+
+def with_port(address: Address) -> str:
+    """The text of an address, with the port that it has by default."""
+    text = address.text
+    has_port = not address.is_exact or parse_address(text, default_port=None).port is not None
+    return text if has_port else host_port(text, address.port)
 
 
 def check_uncounted(presented: Presented, times: int | None, answer: object) -> None:

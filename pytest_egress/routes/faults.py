@@ -353,19 +353,31 @@ def with_answer(fault: Fault, answer: object) -> Fault:
     return replace(fault, answer=within)  # type: ignore[type-var]
 
 
-NO_CONNECTION_YET: Final = (
-    "{fault} is a fault of connecting, and {method}() answers what comes later: "
-    "use intercept_tcp({address}, {fault})"
+NO_CONNECTION_YET: Final = "{} is a fault of connecting, and {}() answers what comes later: {}"
+BESIDE: Final = (
+    "leave it out of the sequence, and after this route declare {}, whose turns come first"
+)
+LATER: Final = (
+    "leave it out of the sequence; where connecting is to fail later, the test declares {} then"
 )
 
 
 def check_connect_faults(answer: object, method: str, address: str, *, takes_unread: bool) -> None:
-    """A fault of connecting raises TypeError, unless the route answers connections from their first byte on."""
-    for part in answer.answers if isinstance(answer, AnswerSequence) else (answer,):
-        if isinstance(part, ConnectFault) and not takes_unread:
-            raise TypeError(
-                NO_CONNECTION_YET.format(fault=part, method=method, address=repr(address))
-            )
+    """A fault of connecting raises TypeError, unless the route answers connections from their first byte on.
+
+    Args:
+        address: The route's, with its port.
+    """
+    parts = answer.answers if isinstance(answer, AnswerSequence) else (answer,)
+    faults = [part for part in parts if isinstance(part, ConnectFault)]
+    if takes_unread or not faults:
+        return
+    advice, instead = "use {}", f"{faults[0]}"
+    if isinstance(answer, AnswerSequence):
+        advice = BESIDE if [*parts[: len(faults)]] == faults else LATER
+        instead = f"sequence({', '.join(map(str, faults))})"
+    code = f"intercept_tcp({address!r}, {instead})"
+    raise TypeError(NO_CONNECTION_YET.format(faults[0], method, advice.format(code)))
 
 
 def layers(answer: Any) -> tuple[tuple[Fault, ...], Any]:

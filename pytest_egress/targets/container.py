@@ -22,6 +22,7 @@ from urllib.parse import urljoin
 
 import docker.errors
 
+import pytest_egress.targets.options as options
 from pytest_egress.base.clock import check_seconds, monotonic, wall
 from pytest_egress.engine.failures import engine_errors, start_failure
 from pytest_egress.errors import EngineError, LinkError
@@ -43,7 +44,7 @@ from pytest_egress.targets.options import SIDECAR_OPTIONS
 from pytest_egress.targets.plan import Plan, check_command
 from pytest_egress.targets.processes import check_processes, shares_processes
 from pytest_egress.targets.readiness import Strategy, check_port
-from pytest_egress.targets.results import CompletedContainer
+from pytest_egress.targets.results import CompletedContainer, check_result
 from pytest_egress.targets.sidecars.provision import (
     DESCRIPTOR,
     Provisioner,
@@ -354,9 +355,15 @@ class Container(Interface):
         check_port(port)
         with self._lock:
             if port not in self._ingresses:
-                self._ingresses[port] = Ingress(lambda: self.connect(port))
+                self._ingresses[port] = Ingress(
+                    lambda: self.connect(port), lambda: self._note_closed(port)
+                )
                 self._cleanup.callback(self._ingresses[port].close)
             return self._ingresses[port].address
+
+    def _note_closed(self, port: int) -> None:
+        ledger = self._services.ledger
+        ledger.note_closed_port(self.attempt_context().window, self.name, port)
 
     def url(self, port: int, path: str = "/") -> str:
         host, local = self.address(port)
@@ -381,13 +388,15 @@ class Container(Interface):
         environment: Mapping[str, str] | None = None,
         privileged: bool = False,
         timeout: float = 60,
+        check: bool = True,
     ) -> CompletedContainer:
+        options.check_command(command)
         check_seconds(timeout)
         began, clock = monotonic(), self._services.ledger.clock
         deadline = clock() + timeout
         self._may_hide |= privileged
         self.search |= local_domains(environment or {})
-        options = {
+        given = {
             "user": user,
             "workdir": workdir,
             "environment": dict(environment or {}),
@@ -396,19 +405,22 @@ class Container(Interface):
         action, output, ending = f"run {shown(command)} in {self.name}", Output(), self._ending
         try:
             code = self._services.engine.exec(
-                self._docker, command, options, action, output, lambda: deadline - clock()
+                self._docker, command, given, action, output, lambda: deadline - clock()
             )
         except TimeoutError:
             logs = output.tail.decode("utf-8", "replace")
             text = f"{shown(command)} in {self.name} still ran after {timeout:g} s"
             raise ending.timeout(ending.late(text, ", and runs on"), logs) from None
         self.gateway.settle()
-        return CompletedContainer(
+        result = CompletedContainer(
             exit_code=code,
             stdout_bytes=output.stdout,
             stderr_bytes=output.stderr,
             duration=monotonic() - began,
         )
+        if check:
+            check_result(f"{shown(command)} in {self.name}", result, self.name)
+        return result
 
     def wait(self, timeout: float = 60) -> CompletedContainer:
         check_seconds(timeout)

@@ -57,6 +57,7 @@ class Container(Protocol):
         environment: Mapping[str, str] | None = None,
         privileged: bool = False,
         timeout: float = 60,
+        check: bool = True,
     ) -> CompletedContainer:
         """Run a command in the container, and wait for its end.
 
@@ -67,8 +68,11 @@ class Container(Protocol):
             environment: More variables for the command.
             privileged: Whether the command has all capabilities.
             timeout: Seconds until an error is raised. An engine cannot end a command, so that it runs on.
+            check: Whether another exit code than 0 is an error.
 
         Raises:
+            CommandError: The command exited with another code than 0, and `check` is not False; what it wrote is in the
+                text.
             ContainerTimeoutError: The command still runs.
             EngineError: The engine does not run it; or it wrote more than 256 MiB.
         """

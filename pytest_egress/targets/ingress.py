@@ -25,10 +25,17 @@ RETRY_SECONDS: Final = 0.05
 
 
 class Ingress:
-    """A listener on 127.0.0.1 for one port of a target; `connect` raises OSError where that is closed."""
+    """A listener on 127.0.0.1 for one port of a target.
 
-    def __init__(self, connect: Callable[[], socket.socket]) -> None:
-        self._connect = connect
+    Args:
+        connect: Connects to that port; it raises ConnectionRefusedError where nothing listens.
+        note_closed: Called for each connection for which nothing did.
+    """
+
+    def __init__(
+        self, connect: Callable[[], socket.socket], note_closed: Callable[[], None] = lambda: None
+    ) -> None:
+        self._connect, self._note_closed = connect, note_closed
         self._listener = sockets.listener(backlog=128)
         self.address: Final[tuple[str, int]] = self._listener.getsockname()
         self._open: set[socket.socket] = set()
@@ -88,7 +95,9 @@ class Ingress:
         with client:
             try:
                 inside = self._connect()
-            except OSError:
+            except OSError as error:
+                if isinstance(error, ConnectionRefusedError):
+                    self._note_closed()
                 return
             with inside:
                 if self._enter(client, inside):

@@ -6,7 +6,9 @@ the same words. This module does not import docker, which takes long: `plan` che
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -108,8 +110,13 @@ def check_text(name: str, value: object) -> None:
             check_text(name, each)
 
 
+SHELL_WORDS: Final = frozenset({"&&", "||", "|", ";", "&", ">", ">>", "<", "2>&1"})
+
+
 def check_command(command: object) -> None:
     """None is the image's own command."""
+    if isinstance(command, str):
+        check_words(command)
     if not isinstance(command, (str, list, tuple, type(None))):
         raise TypeError(f"the command is a list of arguments, or a string, not {shown(command)}")
     for argument in command if isinstance(command, (list, tuple)) else ():
@@ -117,6 +124,30 @@ def check_command(command: object) -> None:
             raise TypeError(
                 f"{shown(argument)} in the command {shown(command)} is no str; write {shown(str(argument))}"
             )
+
+
+def check_words(command: str) -> None:
+    """Raise ValueError for a word that only a shell understands, unless it is quoted: a string is split without one."""
+    for word, written in words_of(command):
+        if word == written and word in SHELL_WORDS:
+            raise ValueError(
+                f"{shown(word)} in the command {shown(command)} is for a shell, and no shell sees a string: write "
+                f'["sh", "-c", {command!r}]; a quoted {shown(word)} is passed as it is'
+            )
+
+
+def words_of(command: str) -> Iterator[tuple[str, str]]:
+    """Each word of a command, and how it is written there; ValueError where a quotation has no end."""
+    text = io.StringIO(command)
+    words = shlex.shlex(text, posix=True)
+    words.whitespace_split, words.commenters = True, ""
+    begins = 0
+    try:
+        while (word := words.get_token()) is not None:
+            yield word, command[begins : text.tell()].strip()
+            begins = text.tell()
+    except ValueError as error:  # of shlex
+        raise ValueError(f"the command {shown(command)}: {error}") from None
 
 
 def check_env(env: Mapping[str, object]) -> None:

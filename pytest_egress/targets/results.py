@@ -56,13 +56,20 @@ def tail_of(log: str) -> str:
     return "\n".join(cut(line, LINE_CHARACTERS) for line in lines[-TAIL_LINES:])
 
 
-def check_result(name: str, result: CompletedContainer) -> None:
-    if result.exit_code:
-        logs = f"{result.stdout}{result.stderr}"[-LOGS_CHARACTERS:]
-        text = exit_text(name, result.exit_code, result.note)
-        raise CommandError(
-            with_logs(text, logs), logs=logs, exit_code=result.exit_code, container=name
-        )
+MAY_FAIL: Final = "Where it may fail, check=False returns its result."
+
+
+def check_result(what: str, result: CompletedContainer, container: str) -> None:
+    """Raise CommandError for another exit code than 0; `what` has exited with it."""
+    code = result.exit_code
+    if not code:
+        return
+    stdout, stderr = result.stdout[-LOGS_CHARACTERS:], result.stderr[-LOGS_CHARACTERS:]
+    logs = f"{stdout}{stderr}"[-LOGS_CHARACTERS:]
+    text = f"{with_logs(exit_text(what, code, result.note), logs)}\n{MAY_FAIL}"
+    error = CommandError(text, logs=logs, exit_code=code, container=container)
+    error.stdout, error.stderr = stdout, stderr
+    raise error
 
 
 def exit_text(name: str, code: int, note: str) -> str:

@@ -405,7 +405,7 @@ def test_a_datagram_to_a_name_is_recorded_under_it(egress: Egress, client: Conta
 def test_a_ping_fails_and_is_recorded(egress: Egress, client: Container) -> None:
     for option in ("-4", "-6"):
         ping = ["ping", option, "-c1", "-W2", "-s24", "ping.example.test"]
-        assert client.exec(ping).exit_code != 0
+        assert client.exec(ping, check=False).exit_code != 0
     four, six = attempts(egress, PacketAttempt)
     assert (four.protocol, four.host, four.port) == ("ICMP", "ping.example.test", None)
     assert (six.protocol, six.host, six.port) == ("ICMPv6", "ping.example.test", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import socket
 import threading
@@ -37,24 +38,31 @@ def server(module_egress: Egress, clients_image: str) -> Container:
 
 
 def test_run_gives_exit_code_and_both_streams(egress: Egress, bare_image: str) -> None:
-    result = egress.run(bare_image, ["sh", "-c", r"printf 'out\377'; echo err >&2; exit 7"])
+    result = egress.run(
+        bare_image, ["sh", "-c", r"printf 'out\377'; echo err >&2; exit 7"], check=False
+    )
     assert result.exit_code == 7
     assert (result.stdout_bytes, result.stdout) == (b"out\xff", "out\N{REPLACEMENT CHARACTER}")
     assert (result.stderr_bytes, result.stderr) == (b"err\n", "err\n")
     assert result.duration > 0
 
 
-def test_run_with_check_raises_with_the_logs(egress: Egress, bare_image: str) -> None:
+END_OF_A_FAILURE = """exited with code 3
+The end of its log:
+  | out
+  | err
+Where it may fail, check=False returns its result."""
+
+
+def test_run_raises_for_a_command_that_fails_with_what_it_wrote(
+    egress: Egress, bare_image: str
+) -> None:
     with pytest.raises(CommandError) as caught:
-        egress.run(bare_image, ["sh", "-c", "echo out; echo err >&2; exit 3"], check=True)
-    assert error_text(caught) == (
-        "bare:latest exited with code 3\nThe end of its log:\n  | out\n  | err"
-    )
-    assert (caught.value.exit_code, caught.value.logs) == (3, "out\nerr\n")
-
-
-def test_run_with_check_returns_what_succeeded(egress: Egress, bare_image: str) -> None:
-    assert egress.run(bare_image, ["true"], check=True).exit_code == 0
+        egress.run(bare_image, ["sh", "-c", "echo out; echo err >&2; exit 3"])
+    error = caught.value
+    assert error_text(caught) == f"bare:latest {END_OF_A_FAILURE}"
+    assert (error.exit_code, error.logs) == (3, "out\nerr\n")
+    assert (error.stdout, error.stderr) == ("out\n", "err\n")
 
 
 def test_run_removes_what_goes_on_for_too_long(
@@ -120,8 +128,9 @@ def test_env_user_workdir_and_entrypoint_reach_the_command(egress: Egress, bare_
 def test_a_command_as_a_string_is_split_and_no_shell_sees_it(
     egress: Egress, bare_image: str
 ) -> None:
-    result = egress.run(bare_image, "printf '%s|' 'two words' $HOME && true")
+    result = egress.run(bare_image, "printf '%s|' 'two words' $HOME '&&' true")
     assert result.stdout == "two words|$HOME|&&|true|"
+    assert egress.run(bare_image, ["echo", "&&", "|"]).stdout == "&& |\n"
 
 
 def test_the_images_own_command_is_the_default(egress: Egress, roots_image: str) -> None:
@@ -174,12 +183,51 @@ def test_a_port_that_is_none_is_refused(server: Container, port: Any) -> None:
 
 
 def test_exec_runs_a_command_and_takes_options(server: Container) -> None:
-    result = server.exec(["sh", "-c", "pwd; id -u; echo err >&2; exit 4"], workdir="/tmp", user="9")
+    result = server.exec(
+        ["sh", "-c", "pwd; id -u; echo err >&2; exit 4"], workdir="/tmp", user="9", check=False
+    )
     assert (result.exit_code, result.stdout, result.stderr) == (4, "/tmp\n9\n", "err\n")
 
 
+def test_exec_raises_for_a_command_that_fails_with_what_it_wrote(server: Container) -> None:
+    command = ["sh", "-c", "echo out; echo err >&2; exit 3"]
+    with pytest.raises(CommandError) as caught:
+        server.exec(command)
+    error = caught.value
+    assert error_text(caught) == f"{command} in {server.name} {END_OF_A_FAILURE}"
+    assert (error.exit_code, error.stdout, error.stderr) == (3, "out\n", "err\n")
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.stdout, again.container) == (str(error), "out\n", server.name)
+
+
+def test_exec_refuses_a_word_for_a_shell_before_it_asks_the_engine(server: Container) -> None:
+    with pytest.raises(ValueError, match="is for a shell"):
+        server.exec("echo a > /tmp/a")
+
+
+def test_a_port_where_nothing_listens_is_in_the_report_of_a_failure(
+    pytester: pytest.Pytester, bare_image: str
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import urllib.request
+        def test_a(egress):
+            server = egress.start({bare_image!r}, ["sleep", "600"])
+            urllib.request.urlopen(server.url(8000))
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:randomly")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "bare:latest: nothing listened on port 8000 when the test connected to it",
+            "  to wait until something does: start(..., wait=port_open(8000))",
+        ]
+    )
+
+
 def test_exec_of_a_command_that_is_missing_says_so(server: Container) -> None:
-    result = server.exec(["nosuch"])
+    result = server.exec(["nosuch"], check=False)
     assert result.exit_code in (126, 127)
     assert 'exec: "nosuch": executable file not found' in result.stdout + result.stderr
 

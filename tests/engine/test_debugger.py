@@ -38,7 +38,7 @@ def test_a(egress):
     server = grpc_server()
     server.add_generic_rpc_handlers((Orders(),))
     egress.intercept_http("api.test:50051", server)
-    egress.run("{image}", ["python", "-c", CALL], check=True, timeout=120)
+    egress.run("{image}", ["python", "-c", CALL], timeout=120)
 """
 
 
@@ -53,7 +53,7 @@ def test_a_breakpoint_in_a_servicer_stops_there(debug: Debug, grpc_image: str) -
 def test_a_container_that_fails_leaves_pdb_at_the_line_that_ran_it(
     debug: Debug, bare_image: str
 ) -> None:
-    line = f'egress.run("{bare_image}", ["sh", "-c", "exit 3"], check=True)'
+    line = f'egress.run("{bare_image}", ["sh", "-c", "exit 3"])'
     debugger = debug(f"def test_a(egress):\n    local = 41\n    {line}\n")
     assert debugger.stands_at == line
     assert debugger.tell("p local + 1") == "42"

@@ -175,7 +175,9 @@ def test_a_call_that_nobody_declared_is_told_a_line_that_answers_it(
     def call() -> None:
         with Egress() as other:
             said.append(
-                other.run(grpc_image, ["python", "-c", CALL.format(channel=CHANNELS[kind])])
+                other.run(
+                    grpc_image, ["python", "-c", CALL.format(channel=CHANNELS[kind])], check=False
+                )
             )
 
     with pytest.raises(UnroutedError) as caught:
@@ -230,7 +232,7 @@ def test_the_timeline_speaks_of_methods_and_statuses(egress: Egress, grpc_image:
         channel='secure_channel("greeter.test:50051", grpc.ssl_channel_credentials())'
     )
     call = call.replace("/shop.Orders/Get", UNARY).replace('b"ping"', r'b"\n\5abort"')
-    egress.run(grpc_image, ["python", "-c", call])
+    egress.run(grpc_image, ["python", "-c", call], check=False)
     (exchange,) = egress.exchanges
     line = outcome_text(exchange)
     assert line.startswith(f"gRPC https://greeter.test:50051{UNARY} -> NOT_FOUND in ")

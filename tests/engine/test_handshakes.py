@@ -30,7 +30,7 @@ def test_of_two_clients_in_a_container_the_one_that_distrusts_fails_the_test(
     def two_clients() -> None:
         with Egress(session=session) as egress:
             egress.intercept_https("api.test", optional=True)
-            result = egress.run(clients_image, ["sh", "-c", f"{DISTRUSTING}; {CURL}"], check=True)
+            result = egress.run(clients_image, ["sh", "-c", f"{DISTRUSTING}; {CURL}"])
             assert "CERTIFICATE_VERIFY_FAILED" in result.stderr
 
     with pytest.raises(HandshakeError) as caught:
@@ -49,7 +49,7 @@ def test_a_program_of_node_that_distrusts_is_not_excused_by_one_that_trusted(
         with Egress(session=session) as egress:
             api = egress.intercept_https("api.test", optional=True)
             command = ["sh", "-c", f"{node}; NODE_EXTRA_CA_CERTS= {node}"]
-            egress.run(clients_image, command, check=True)
+            egress.run(clients_image, command)
             api.assert_called_once()
 
     with pytest.raises(HandshakeError):
@@ -62,7 +62,7 @@ def test_a_client_that_distrusts_is_not_excused_by_one_like_it_that_comes_later(
     def two_programs() -> None:
         with Egress(session=session) as egress:
             api = egress.intercept_https("api.test", optional=True)
-            egress.run(clients_image, ["sh", "-c", f"{DISTRUSTING}; {PYTHON}"], check=True)
+            egress.run(clients_image, ["sh", "-c", f"{DISTRUSTING}; {PYTHON}"])
             (failure,) = (entry for entry in egress.ledger if isinstance(entry, TlsFailure))
             window = session.ledger.window
             assert window is not None
@@ -88,7 +88,7 @@ def test_a_health_check_of_tls_is_no_offence(
 ) -> None:
     with Egress(session=session) as egress:
         api = egress.intercept_https("api.test", optional=True)
-        result = egress.run(clients_image, ["sh", "-c", check], check=True)
+        result = egress.run(clients_image, ["sh", "-c", check])
         assert "BEGIN CERTIFICATE" in result.stdout
         (failure,) = (entry for entry in egress.ledger if isinstance(entry, TlsFailure))
         assert (failure.reason, api.call_count) == ("probe", 0)

@@ -58,7 +58,7 @@ TESTS = {
     "routed": """
 def test_a(egress, keep):
     egress.intercept_https("api.test", lambda request: {"size": len(request.content)})
-    egress.run(IMAGE, ["sh", "-c", POST + "https://api.test"], check=True)
+    egress.run(IMAGE, ["sh", "-c", POST + "https://api.test"])
     (exchange,) = egress.exchanges
     assert len(exchange.request.content) == 3000000
     keep(exchange, exchange.request, exchange.response)
@@ -66,7 +66,7 @@ def test_a(egress, keep):
     "streamed": """
 def test_a(egress, keep):
     egress.intercept_http("api.test", lambda request: iter([bytes(3000000), request.content]))
-    egress.run(IMAGE, ["sh", "-c", POST + "http://api.test -o /dev/null"], check=True)
+    egress.run(IMAGE, ["sh", "-c", POST + "http://api.test -o /dev/null"])
     (exchange,) = egress.exchanges
     keep(exchange, exchange.request, exchange.response)
 """,
@@ -74,21 +74,21 @@ def test_a(egress, keep):
 def test_a(egress, keep):
     size = lambda request: {"size": sum(map(len, request.stream()))}
     egress.intercept_https("api.test", size, stream=True)
-    egress.run(IMAGE, ["sh", "-c", POST + "https://api.test"], check=True)
+    egress.run(IMAGE, ["sh", "-c", POST + "https://api.test"])
     (exchange,) = egress.exchanges
     keep(exchange, exchange.request, exchange.response)
 """,
     "refused": """
 def test_a(egress, keep):
     egress.intercept_http("api.test", 413, stream=True)
-    egress.run(IMAGE, ["sh", "-c", POST + "http://api.test"])
+    egress.run(IMAGE, ["sh", "-c", POST + "http://api.test"], check=False)
     (exchange,) = egress.exchanges
     keep(exchange, exchange.request)
 """,
     "forwarded": """
 def test_a(egress, keep, server):
     egress.intercept_http("api.test", forward(server))
-    egress.run(IMAGE, ["sh", "-c", POST + "http://api.test -o /dev/null"], check=True)
+    egress.run(IMAGE, ["sh", "-c", POST + "http://api.test -o /dev/null"])
     (exchange,) = egress.exchanges
     assert len(exchange.response.content) == 3000000
     keep(exchange, exchange.request, exchange.response)
@@ -97,7 +97,7 @@ def test_a(egress, keep, server):
 def test_a(egress, keep, server):
     @egress.intercept_http("api.test")
     def handler(request): return request.forward(server)
-    egress.run(IMAGE, ["sh", "-c", POST + "http://api.test -o /dev/null"], check=True)
+    egress.run(IMAGE, ["sh", "-c", POST + "http://api.test -o /dev/null"])
     (exchange,) = egress.exchanges
     assert len(exchange.response.content) == 3000000
     keep(exchange, exchange.request, exchange.response)
@@ -106,14 +106,14 @@ def test_a(egress, keep, server):
     "unrouted": """
 @pytest.mark.egress(unrouted="block")
 def test_a(egress, keep):
-    egress.run(IMAGE, ["sh", "-c", POST + "http://api.test"], check=True)
+    egress.run(IMAGE, ["sh", "-c", POST + "http://api.test"])
     (exchange,) = egress.exchanges
     keep(exchange, exchange.request)
 """,
     "raw": """
 def test_a(egress, keep):
     route = egress.intercept_tcp("db.test")
-    egress.run(IMAGE, ["bash", "-c", "head -c 3000000 /dev/zero > /dev/tcp/db.test/5432"], check=True)
+    egress.run(IMAGE, ["bash", "-c", "head -c 3000000 /dev/zero > /dev/tcp/db.test/5432"])
     (call,) = route.calls
     assert len(call.content) == 3000000
     keep(call)
@@ -167,7 +167,7 @@ def test_a(egress, keep):
 def upload(class_egress): return class_egress.intercept_http("api.test")
 class TestA:
     def test_a(self, egress, upload, keep):
-        egress.run(IMAGE, ["sh", "-c", POST + "http://api.test"], check=True)
+        egress.run(IMAGE, ["sh", "-c", POST + "http://api.test"])
         keep(*egress.exchanges)
     def test_b(self, upload):
         assert upload.lifetime_count == 1 and not upload.called

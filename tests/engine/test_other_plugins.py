@@ -44,7 +44,7 @@ def run_real(pytester: pytest.Pytester, clients_image: str) -> RunPytest:
             return module_egress.start({clients_image!r}, ["sleep", "infinity"])
         @pytest.fixture
         def curl(shop):
-            return lambda url: shop.exec(["curl", "-sS", "--max-time", "20", url]).stdout
+            return lambda url: shop.exec(["curl", "-sS", "--max-time", "20", url], check=False).stdout
         """)
 
     def run(source: str, *args: str, subprocess: bool = True) -> pytest.RunResult:
@@ -455,7 +455,7 @@ def test_threads_that_start_the_first_containers_together_share_one_ca_and_one_c
 def test_threads_may_run_containers_beside_each_other(clients_image: str) -> None:
     def run(number: int) -> str:
         url = f"https://{number}.test/"
-        return egress.run(clients_image, ["curl", "-sS", "--fail", url], check=True).stdout
+        return egress.run(clients_image, ["curl", "-sS", "--fail", url]).stdout
 
     with Egress() as egress, ThreadPoolExecutor(4) as pool:
         egress.intercept_https("*.test", lambda request: request.host)

@@ -109,7 +109,7 @@ def pytest_unconfigure(config):
 NEXT = """
 def test_the_next(egress):
     egress.intercept_https("api.test", {"id": 1})
-    assert '"id"' in egress.run(IMAGE, CURL, check=True).stdout
+    assert '"id"' in egress.run(IMAGE, CURL).stdout
 """
 
 
@@ -230,7 +230,7 @@ def test_a_sidecar_that_is_killed_fails_the_test(
             sidecar = engine.sidecar(target)
             {death}
             engine.wait_until_gone(sidecar)
-            assert target.exec(CURL).exit_code != 0
+            assert target.exec(CURL, check=False).exit_code != 0
         """,
         link,
     )
@@ -251,7 +251,7 @@ def test_a_sidecar_that_is_killed_is_told_of_beside_the_tests_own_failure(
                 engine.api.kill(sidecar)
                 engine.wait_until_gone(sidecar)
                 return {"id": 1}
-            egress.run(IMAGE, f"sh -c '{CURL} && {CURL}'", check=True)
+            egress.run(IMAGE, f"sh -c '{CURL} && {CURL}'")
         """,
         link,
     )
@@ -324,7 +324,7 @@ def test_a_sidecar_that_is_silent_fails_the_test(inside: StartInside, witness: W
             egress.intercept_https("api.test", {"id": 1}, optional=True)
             target = egress.start(IMAGE, ["sleep", "600"])
             engine.api.pause(engine.sidecar(target))
-            assert target.exec(CURL).exit_code != 0
+            assert target.exec(CURL, check=False).exit_code != 0
         """,
         "stream",
     )
@@ -346,7 +346,7 @@ def test_a_target_that_is_killed_has_the_exit_code_of_it(
                 (target,) = engine.ids(egress)
                 engine.api.kill(target)
                 return {"id": 1}
-            egress.run(IMAGE, CURL, check=True, volumes=["/data"])
+            egress.run(IMAGE, CURL, volumes=["/data"])
         """,
         link,
     )
@@ -483,7 +483,7 @@ def test_a_run_that_slept_longer_than_a_heartbeat_goes_on(
 def test_a_run_that_its_sidecar_took_for_gone_fails_the_test(
     inside: StartInside, witness: Witness, engine_client: docker.DockerClient
 ) -> None:
-    run = inside(ASLEEP.format(gone=2, then="target.exec(CURL)"), "stream")
+    run = inside(ASLEEP.format(gone=2, then="target.exec(CURL, check=False)"), "stream")
     sleep(run, lambda: not runs(engine_client, run))
     run.process.send_signal(signal.SIGCONT)
     run.end(
@@ -535,7 +535,7 @@ NEXT_HTTP = """
         def test_the_next(egress):
             until((HERE / "again").exists)
             egress.intercept_http("api.test", b"second")
-            assert "second" in egress.run(IMAGE, ASK, check=True).stdout
+            assert "second" in egress.run(IMAGE, ASK).stdout
 """
 
 
@@ -571,7 +571,11 @@ def engine_witness(engine: PrivateEngine) -> Iterator[Witness]:
         ("descriptor", "target.exec(ASK)", "EngineError: the engine did not run"),
         ("stream", "target.exec(ASK)", "EngineError: the engine did not run"),
         ("descriptor", "target.wait()", "::test_it - bare:latest: its sidecar was lost"),
-        ("stream", "egress.run(IMAGE, ASK)", "::test_it - bare:latest: its sidecar was lost"),
+        (
+            "stream",
+            "egress.run(IMAGE, ASK, check=False)",
+            "::test_it - bare:latest: its sidecar was lost",
+        ),
     ],
 )
 def test_an_engine_that_is_restarted_fails_the_test(

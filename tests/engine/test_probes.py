@@ -32,7 +32,7 @@ def run(image: str, link: str, command: list[str], handler: RawAnswer) -> list[T
     session = Session(link=link)
     with contextlib.closing(session), Egress(session=session) as egress:
         route = egress.intercept_tcp("db.test:5432", handler, times=1)
-        egress.run(image, command, check=True)
+        egress.run(image, command)
         route.wait_for_call(timeout=60)
         return [entry for entry in egress.ledger if isinstance(entry, TcpConnection)]
 

@@ -71,7 +71,7 @@ def test_one_that_has_ended_before_it_is_needed_is_replaced(
     session: Session, engine_client: docker.DockerClient, bare_image: str
 ) -> None:
     with Egress(session=session) as egress:
-        egress.run(bare_image, ["true"], check=True)
+        egress.run(bare_image, ["true"])
         ready = waiting(session)
         engine_client.api.kill(ready.id)
         assert until(lambda: not engine_client.api.containers(filters={"id": ready.id}))  # running
@@ -96,12 +96,12 @@ def test_what_fails_ahead_is_silent_and_raised_where_it_fails_again(
         return real(*args, **options)
 
     with Egress(session=session) as egress:
-        egress.run(bare_image, ["true"], check=True)
+        egress.run(bare_image, ["true"])
         session.sidecars.close()
         real = getattr(Sidecar, phase)
         monkeypatch.setattr(Sidecar, phase, fail)
         session.sidecars.prepare()
-        egress.run(bare_image, ["true"], check=True)
+        egress.run(bare_image, ["true"])
         assert failures < 0
         session.sidecars.close()
         failures = 2
@@ -135,7 +135,7 @@ def test_a_forked_child_keeps_none_alive(
     session: Session, engine_client: docker.DockerClient, bare_image: str
 ) -> None:
     with Egress(session=session) as egress:
-        egress.run(bare_image, ["true"], check=True)
+        egress.run(bare_image, ["true"])
         ready = waiting(session)
         over, tell = os.pipe()
         with warnings.catch_warnings():
@@ -194,7 +194,7 @@ def test_a_run_of_pytest_starts_no_more_than_it_has_containers(
     import pytest
     @pytest.mark.parametrize("n", range(4))
     def test_a(egress, n):
-        egress.run({bare_image!r}, ["true"], check=True)
+        egress.run({bare_image!r}, ["true"])
     def test_b(): pass
     """)
     option = f"--egress-sidecar-reuse={reuse}"
@@ -221,9 +221,9 @@ def test_a_test_that_does_not_use_egress_sees_nothing_of_what_is_prepared(
         assert caplog.messages == []
 
     def test_before(caplog): assert_alone(caplog)
-    def test_a(egress): egress.run({bare_image!r}, ["true"], check=True)
+    def test_a(egress): egress.run({bare_image!r}, ["true"])
     def test_between(caplog): assert_alone(caplog)
-    def test_b(egress): egress.run({bare_image!r}, ["true"], check=True)
+    def test_b(egress): egress.run({bare_image!r}, ["true"])
     """)
     result = pytester.runpytest_subprocess("-pno:cacheprovider", "-Wignore")
     result.assert_outcomes(passed=4)

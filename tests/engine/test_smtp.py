@@ -23,7 +23,7 @@ def either(request: pytest.FixtureRequest) -> Iterator[Egress]:
 
 
 def send(egress: Egress, image: str, command: str) -> None:
-    egress.run(image, ["sh", "-c", command], check=True, timeout=120)
+    egress.run(image, ["sh", "-c", command], timeout=120)
 
 
 SMTPLIB = """
@@ -43,7 +43,7 @@ with smtplib.SMTP("mail.test", 587) as client:
 
 def test_smtplib_sends_two_mails_over_one_connection(either: Egress, services_image: str) -> None:
     mailbox = either.intercept_tcp("mail.test:587", smtp())
-    either.run(services_image, ["python3", "-c", SMTPLIB], check=True, timeout=120)
+    either.run(services_image, ["python3", "-c", SMTPLIB], timeout=120)
     first, second = mailbox.calls
     assert (first.recipients, second.recipients) == (("b@x.test",), ("c@x.test", "d@x.test"))
     assert first.message["subject"] == "Grüße"
@@ -99,7 +99,7 @@ mail = b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nRCPT TO:<bad\r\nDATA\r\n"
 sock.sendall(b"EHLO c\r\n" + mail + b"Subject: x\r\n\r\nhi\r\n.\r\nRSET\r\nQUIT\r\n")
 print(*[line[:3] for line in sock.makefile() if line[3] == ' '])
 """
-    out = either.run(services_image, ["python3", "-c", code], check=True, timeout=120).stdout
+    out = either.run(services_image, ["python3", "-c", code], timeout=120).stdout
     assert out == "220 250 250 250 501 354 250 250 221\n"
     assert mailbox.assert_called_once().recipients == ("b@x.test",)
 

@@ -347,7 +347,7 @@ def test_a_client_that_sends_no_alert_is_called_likely(inside: Inside) -> None:
         def test_a(egress, shop):
             egress.intercept_https("api.shop.test")
             code = 'require("https").get("https://api.shop.test/", {ca: []}).on("error", () => 0)'
-            shop.exec(["node", "-e", code], environment={"NODE_EXTRA_CA_CERTS": ""})
+            shop.exec(["node", "-e", code], environment={"NODE_EXTRA_CA_CERTS": ""}, check=False)
         """)
     broke_off = (
         "the target (OpenSSL, by its ClientHello) broke off within the handshake, with no alert: "
@@ -580,7 +580,7 @@ def test_nothing_that_a_container_says_reaches_the_terminal_as_it_came(inside: I
                 result = egress.run(image, ["sh", "-c", SAYS])
                 assert not result.stdout, result.stdout
             elif ends == "fails":
-                egress.run(image, ["sh", "-c", f"{SAYS}; exit 3"], check=True)
+                egress.run(image, ["sh", "-c", f"{SAYS}; exit 3"])
             elif ends == "is late":
                 egress.run(image, ["sh", "-c", f"{SAYS}; sleep 60"], timeout=1)
             else:

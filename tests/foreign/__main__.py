@@ -157,7 +157,9 @@ def run_routed(egress: Egress, script: str, **options: Any) -> str:
     environment = options.pop("environment")
     workdir = options.pop("working_dir", None)
     command = ["sh", "-c", script]
-    done = egress.run(IMAGE, command, env=environment, workdir=workdir, timeout=SECONDS, **options)
+    done = egress.run(
+        IMAGE, command, env=environment, workdir=workdir, timeout=SECONDS, **options, check=False
+    )
     return done.stdout
 
 

@@ -344,7 +344,7 @@ def test_the_failure_in_the_readme_is_what_a_test_says(
     first, _ = blocks("README.md")
     refund = "curl --data amount=4200 https://api.stripe.com/v1/refunds"
     both = f"""f"sh -c '{{charge}}; {refund}'\""""
-    pytester.makepyfile(test_shop=first.replace("charge, check=True", both))
+    pytester.makepyfile(test_shop=first.replace("charge)", f"{both})"))
     (failure,) = re.findall(r"^```text\n(\d+ unrouted .*?)^```", text_of("README.md"), FENCED)
     (summary,) = re.findall(r"^ *(FAILED .*)$", text_of("docs/ci.md"), re.MULTILINE)
 

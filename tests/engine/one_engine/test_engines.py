@@ -67,7 +67,7 @@ def test_bytes_datagrams_and_files(egress):
     egress.intercept_tcp("db.test:5432", lambda sock: sock.sendall(sock.recv(5)[::-1]))
     block = egress.block("192.0.2.7:123")
     code = ["python3", "-c", TARGET]
-    result = egress.run(PYTHON, entrypoint=code, files={"/srv/given": "a file"}, check=True)
+    result = egress.run(PYTHON, entrypoint=code, files={"/srv/given": "a file"})
     assert result.stdout.splitlines() == ["olleh", "Operation not permitted", "a file"]
     block.assert_called_once()
 
@@ -85,7 +85,7 @@ def test_a_port_of_the_target(egress):
 
 
 def test_what_no_route_claims(egress):
-    egress.run("pytest-egress-test/go", ["other.test"])
+    egress.run("pytest-egress-test/go", ["other.test"], check=False)
 '''
 
 

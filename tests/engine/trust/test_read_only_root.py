@@ -95,7 +95,7 @@ def test_nothing_is_left_of_a_root_that_is_read_only(
 ) -> None:
     image = make_image({BUNDLE: FIRST}, *changes)
     with Egress(session=session) as egress:
-        egress.run(image, read_only=True, check=True)
+        egress.run(image, read_only=True)
         egress.start(image, read_only=True)
     volumes = [mount["Name"] for each in created for mount in each.attrs["Mounts"]]
     assert (len(created), len(volumes)) == (4, 4 * len(changes))
@@ -112,7 +112,7 @@ def test_an_image_without_a_command_may_have_a_root_that_is_read_only(
     command: list[str] | None,
 ) -> None:
     image = make_image({}, "CMD []")
-    egress.run(image, command, entrypoint=entrypoint, read_only=True, check=True)
+    egress.run(image, command, entrypoint=entrypoint, read_only=True)
     with pytest.raises(EngineError, match="has no command of its own"):
         egress.run(image, read_only=True)
 
@@ -128,7 +128,7 @@ def test_an_image_without_a_name_outlives_a_root_that_is_read_only(
 ) -> None:
     image = make_image({BUNDLE: FIRST}, named=False)
     for _ in range(2):
-        egress.run(image, read_only=True, check=True)
+        egress.run(image, read_only=True)
 
 
 def test_nothing_is_left_of_a_root_that_is_read_only_when_its_command_fails(
@@ -136,7 +136,7 @@ def test_nothing_is_left_of_a_root_that_is_read_only_when_its_command_fails(
 ) -> None:
     with Egress(session=session) as egress:
         with pytest.raises(CommandError):
-            egress.run(bare_image, ["false"], read_only=True, check=True)
+            egress.run(bare_image, ["false"], read_only=True)
         with pytest.raises(EngineError, match="did not start"):
             egress.run(bare_image, ["/nosuch"], read_only=True)
 
@@ -174,7 +174,7 @@ def test_a_folder_of_the_host_under_a_root_that_is_read_only_is_read_and_never_w
     place = host_folder(point)
     before = place.snapshot()
     volumes = [f"{place.source}:{point}"]
-    result = egress.run(bare_image, SHOW, check=True, volumes=volumes, read_only=True)
+    result = egress.run(bare_image, SHOW, volumes=volumes, read_only=True)
     assert result.stdout_bytes == SECOND + ca
     assert place.snapshot() == before
 

@@ -472,7 +472,7 @@ def test_a_folder_of_the_host_is_read_and_never_written(
 ) -> None:
     place = host_folder(point)
     before = place.snapshot()
-    result = egress.run(bare_image, SHOW, check=True, **options(place.source, point))
+    result = egress.run(bare_image, SHOW, **options(place.source, point))
     assert result.stdout_bytes == SECOND + ca
     assert place.snapshot() == before
 
@@ -489,7 +489,7 @@ def test_a_named_volume_is_read_and_never_written(
 ) -> None:
     place = named_volume(point)
     before = place.snapshot()
-    result = egress.run(bare_image, SHOW, check=True, **options(place.source, point))
+    result = egress.run(bare_image, SHOW, **options(place.source, point))
     assert result.stdout_bytes == SECOND + ca
     assert place.snapshot() == before
 
@@ -535,9 +535,7 @@ def test_variables_lead_past_what_is_mounted_empty(
     given: Options = {"tmpfs": {point: ""}}
     if options == "mounts":
         given = {"mounts": [Mount(point, None, type="tmpfs")]}
-    result = egress.run(
-        clients_image, ["sh", "-c", f"{SHOW[2]}; ls -A {point}"], check=True, **given
-    )
+    result = egress.run(clients_image, ["sh", "-c", f"{SHOW[2]}; ls -A {point}"], **given)
     text, _, listed = result.stdout_bytes.rpartition(b"-----END CERTIFICATE-----\n")
     assert (text + b"-----END CERTIFICATE-----\n").endswith(ca)
     assert text.count(b"BEGIN CERTIFICATE") > 100
@@ -608,7 +606,7 @@ def test_what_one_container_has_besides_is_not_taken_for_the_images(
     monkeypatch.setattr("pytest_egress.targets.contents.find_roots", record)
     with Egress(session=session) as egress:
         for given in ({}, options, {}):
-            egress.run(image, check=True, **given)
+            egress.run(image, **given)
     assert len(found) == 2
     assert found[0] != found[1]
 
@@ -658,7 +656,7 @@ def test_the_engine_is_asked_once_for_each_folder_and_for_what_links_lead_out_to
     with Egress(session=session) as egress:
         for expected in ([*FOLDERS_AND_PUT, *PROGRAMS, *besides], ["/"]):
             asked.clear()
-            egress.run(image, check=True)
+            egress.run(image)
             asked.remove("/")  # the sidecar's agent
             if is_podman:
                 asked.remove("/")  # a resolver's address

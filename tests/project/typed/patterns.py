@@ -55,7 +55,7 @@ def test_decorator(egress: Egress) -> None:
     def charges(request: Request) -> int | dict[str, str]:
         return 503 if charges.call_count == 0 else {"id": "ch_1"}
 
-    egress.run("curlimages/curl", "curl https://api.stripe.com/v1/charges", check=True)
+    egress.run("curlimages/curl", "curl https://api.stripe.com/v1/charges")
     assert charges.call_count == 2
 
 
@@ -370,7 +370,7 @@ def test_containers(egress: Egress, shop: Container, egress_ca: trustme.CA) -> N
     assert shop.wait().duration > 0
     shop.stop()
     with pytest.raises(CommandError) as caught:
-        egress.run("shop:latest", check=True)
+        egress.run("shop:latest")
     assert caught.value.exit_code == 1
     with egress.start("shop:latest") as other:
         assert other.id

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 import pytest
 
+from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.timeline import (
     SHOWN_ENTRIES,
     SHOWN_MESSAGES,
+    closed_port_lines,
     ledger_lines,
     outcome_text,
 )
+from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.faults import delayed
 from pytest_egress.traffic.entries import Entry, Exchange
 from pytest_egress.traffic.http.headers import Headers
@@ -31,6 +34,18 @@ def test_the_timeline_is_in_order_of_time_and_names_containers_where_there_are_s
         "   2.750 s  cart  DNS api.test A -> 198.18.0.1",
     ]
     assert ledger_lines([]) == []
+
+
+def test_ports_where_nothing_listened_are_told_with_what_waits_for_them() -> None:
+    ledger, window = Ledger(), Window()
+    for port in (8000, 8000, 9000):
+        ledger.note_closed_port(window, "shop", port)
+    assert [*closed_port_lines(window.closed_ports)] == [
+        "shop: nothing listened on port 8000 when the test connected to it, 2 times",
+        "  to wait until something does: start(..., wait=port_open(8000))",
+        "shop: nothing listened on port 9000 when the test connected to it",
+        "  to wait until something does: start(..., wait=port_open(9000))",
+    ]
 
 
 @dataclass

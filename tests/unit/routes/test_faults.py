@@ -156,7 +156,7 @@ def test_a_handler_that_returns_a_fault_without_parentheses_is_told_how() -> Non
 @pytest.mark.parametrize("kind", [INTERCEPT_HTTPS, INTERCEPT_TLS])
 @pytest.mark.parametrize("fault", [refuse(), blackhole()])
 def test_a_fault_of_connecting_is_for_raw_routes_of_tcp(kind: Any, fault: Any) -> None:
-    with pytest.raises(TypeError, match=r"use intercept_tcp\('api.test', (refuse|blackhole)"):
+    with pytest.raises(TypeError, match=r"intercept_tcp\('api.test(:443)?', sequence\((ref|bla)"):
         declare(kind, "api.test", sequence(fault, None))
 
 
@@ -165,6 +165,37 @@ def test_an_answer_within_a_fault_is_checked_for_its_route() -> None:
     assert isinstance(declared.answer, Response)
     with pytest.raises(TypeError, match="no answer of a raw route"):
         declare(INTERCEPT_TCP, "api.test:1", delayed({"id": 1}, 1))
+
+
+@pytest.mark.parametrize(
+    ("address", "answer", "told"),
+    [
+        (
+            "api.test",
+            sequence(refuse(), refuse(), {}),
+            "after this route declare intercept_tcp('api.test:443', sequence(refuse(), refuse())), whose turns",
+        ),
+        (
+            "[2001:db8::1]:8443",
+            sequence(blackhole(), 503),
+            "intercept_tcp('[2001:db8::1]:8443', sequence(blackhole()))",
+        ),
+        ("2001:db8::1", sequence(refuse(), 503), "intercept_tcp('[2001:db8::1]:443', "),
+        (
+            "api.test",
+            sequence(503, refuse(), {}),
+            "to fail later, the test declares intercept_tcp('api.test:443', sequence(refuse())) then",
+        ),
+        ("*.test", refuse(), "use intercept_tcp('*.test', refuse())"),
+    ],
+    ids=["first", "port", "IPv6", "later", "alone"],
+)
+def test_a_fault_of_connecting_in_a_sequence_of_requests_is_told_how(
+    address: str, answer: Any, told: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        declare(INTERCEPT_HTTPS, address, answer)
+    assert told in str(caught.value)
 
 
 def test_seconds_are_drawn_for_each_answer() -> None:

@@ -77,6 +77,18 @@ def test_a_port_that_is_closed_looks_closed() -> None:
         assert client.recv(1) == b""
 
 
+@pytest.mark.parametrize(("error", "count"), [(ConnectionRefusedError, 1), (TimeoutError, 0)])
+def test_a_port_where_nothing_listens_is_noted(error: type[OSError], count: int) -> None:
+    def fail() -> socket.socket:
+        raise error
+
+    noted: list[int] = []
+    ingress = Ingress(fail, lambda: noted.append(1))
+    with contextlib.closing(ingress), dial(ingress.address) as client:
+        assert client.recv(1) == b""
+        assert len(noted) == count
+
+
 def test_closing_it_ends_connections_and_threads(ingress: Ingress, inside: socket.socket) -> None:
     before = threading.active_count()
     with dial(ingress.address) as client:

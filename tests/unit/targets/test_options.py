@@ -158,6 +158,44 @@ def test_an_image_or_command_that_is_none_is_refused(
     assert error_text(caught) == error
 
 
+@pytest.mark.parametrize("word", ["&&", "||", "|", ";", ">", ">>", "<", "2>&1", "&"])
+def test_a_word_for_a_shell_in_a_string_is_refused_with_the_list_that_has_a_shell(
+    egress: Egress, word: str
+) -> None:
+    command = f"curl 'a b' {word} cat"
+    for method in (egress.run, egress.start):
+        with pytest.raises(ValueError) as caught:
+            method("never:looked-up", command)
+        assert error_text(caught) == (
+            f"{word!r} in the command {command!r} is for a shell, and no shell sees a string: "
+            f'write ["sh", "-c", {command!r}]; a quoted {word!r} is passed as it is'
+        )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["curl", "&&", "|"],
+        "grep '|' \">\" file",
+        r"find . -exec rm {} \;",
+        r"echo a \&\& b",
+        "sh -c 'a && b'",
+        'sh -c"a && b"',
+        "curl a?x=1&y=2",
+        "#",
+        "",
+    ],
+    ids=repr,
+)
+def test_what_is_quoted_or_in_a_list_is_passed_as_it_is(command: str | list[str]) -> None:
+    assert plan("shop", command).command == command
+
+
+def test_a_quotation_without_an_end_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"the command \"echo 'a\": No closing quotation"):
+        plan("shop", "echo 'a")
+
+
 HALF = "half of a surrogate pair is no text; give bytes, or another letter"
 
 
