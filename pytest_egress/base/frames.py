@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
-from pytest_egress.base.callers import is_plumbing, package_of
+from pytest_egress.base.callers import is_plumbing, is_users, package_of
 
 
 def is_of(entry: TracebackType, *packages: str) -> bool:
@@ -36,6 +37,15 @@ def last_of_user(traceback: TracebackType | None) -> TracebackType | None:
     return next(
         (e for e in reversed([*entries_of(traceback)]) if not is_plumbing(e.tb_frame)), None
     )
+
+
+def raised_at(error: BaseException | None) -> str:
+    """The innermost line of the user's that an exception has come through, `file.py:12`; "" where there is none."""
+    entries = [*entries_of(error.__traceback__)] if error is not None else []
+    entry = next((each for each in reversed(entries) if is_users(each.tb_frame)), None)
+    if entry is None:
+        return ""
+    return f"{os.path.basename(entry.tb_frame.f_code.co_filename)}:{entry.tb_lineno}"
 
 
 def users_part(traceback: TracebackType | None) -> TracebackType | None:

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from typing import Final
 
 from pytest_egress.base.clock import LOOK_SECONDS
+from pytest_egress.routes.duplex import ClientStoppedError
 
 STALL_SECONDS: Final = 60.0
 """Between two bytes, as nginx allows by default (client_body_timeout). A client that is at work sends sooner, so what
 ends here has stopped for good, and would keep a thread for as long as its container runs."""
 
 
-class StalledError(Exception):
+class StalledError(ClientStoppedError):
     """A client has stopped within a head or a body."""
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from pytest_egress.base.account import over_limit
+from pytest_egress.base.frames import raised_at
 from pytest_egress.base.raising import said_of
 from pytest_egress.errors import AddressError
 from pytest_egress.ledger.remedies import remedy
@@ -365,9 +366,13 @@ def close_to(route: InnerRoute, entries: Sequence[Entry]) -> list[Entry]:
 def handler_error_text(exchange: Exchange | TcpConnection | DnsQuery) -> str:
     error, route = exchange.error, exchange.route
     who = f"the handler of {route_line(route)}" if route is not None else "a match= predicate"
+    asked = next((miss.route for miss in exchange.near if miss.error is error), None)
+    if route is None and asked is not None:
+        who = f"the match= predicate of {route_line(asked)}"
     said = said_of(error).partition("\n")[0]  # the traceback has the rest
     text = f"{who} raised {type(error).__name__}: {said}".rstrip(": ")
-    return f"{text}\n  for {exchange} of {exchange.container}"
+    where = f"\n  at {place}" if asked is not None and (place := raised_at(error)) else ""
+    return f"{text}{where}\n  for {exchange} of {exchange.container}"
 
 
 def handler_errors_lines(entries: Iterable[Entry], told: BaseException | None) -> list[str]:

@@ -119,4 +119,7 @@ def connection_text(entry: TcpConnection) -> str:
 
 
 def raised_text(entry: Exchange | TcpConnection | DnsQuery) -> str:
-    return f", handler raised {type(entry.error).__name__}" if entry.error is not None else ""
+    if entry.error is None:
+        return ""
+    who = "match= predicate" if isinstance(entry, Exchange) and entry.route is None else "handler"
+    return f", {who} raised {type(entry.error).__name__}"

@@ -22,6 +22,10 @@ class ClientLeftError(ConnectionError):
     """The client has reset its stream, or its connection has ended."""
 
 
+class ClientStoppedError(Exception):
+    """The client has stopped within a body, and is no longer waited for."""
+
+
 class Duplex(Protocol):
     """The two directions of one request.
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Final
 
-from pytest_egress.base.frames import last_of_user
+from pytest_egress.base.frames import raised_at
 from pytest_egress.base.raising import said_of
 from pytest_egress.base.unset import UNSET
 from pytest_egress.errors import ContentError
-from pytest_egress.routes.answers import line_of, name_of, takes
+from pytest_egress.routes.answers import name_of, takes
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.json_bodies import check_json, json_request_differences
 from pytest_egress.routes.literals import (
@@ -128,13 +128,13 @@ class Match:
     def raised(self, error: BaseException) -> str:
         """The line about an error of the predicate, with the innermost line of the user's that raised it."""
         said = cut(masked_text(said_of(error).partition("\n")[0]), SHOWN_TARGET)
-        entry = last_of_user(error.__traceback__)
-        where = f", at {line_of(entry.tb_frame.f_code, entry.tb_lineno)}" if entry else ""
+        where = f", at {place}" if (place := raised_at(error)) else ""
         text = f"{type(error).__name__}: {said}".rstrip(": ")
         return self._refusal(f"raised {text}{where}")
 
     def _refusal(self, what: str) -> str:
-        return f"match: {name_of(self.match)} {what}"
+        who = "a condition" if self.match is None else f"match: {name_of(self.match)}"
+        return f"{who} {what}"
 
     def head_differences(self, request: Request) -> list[str]:
         found = []

@@ -79,8 +79,8 @@ class PathMatcher(NamedTuple):
     """The compiled condition of `path=`.
 
     Attributes:
-        rank: Sorts conditions that one path fits: the greatest is the most specific. An exact path, then a template
-            with `{name}`, then a glob with `*`, each by its number of literal characters, then a compiled pattern,
+        rank: Sorts conditions that one path fits: the greatest is the most specific. An exact path, then templates
+            with `{name}`, then globs with `*`, both by their number of literal characters, then a compiled pattern,
             then no condition, as which `*` alone counts.
     """
 
@@ -97,7 +97,7 @@ def path_matcher(path: TextPattern | None) -> PathMatcher:
     matcher = Glob(path) if bare == path else Template(path)
     if "*" in path:
         return PathMatcher(matcher.matches, (2, len(bare) - bare.count("*")))
-    return PathMatcher(matcher.matches, (4 if bare == path else 3, len(bare)))
+    return PathMatcher(matcher.matches, (4, 0) if bare == path else (3, len(bare)))
 
 
 ANY_PATH: Final = PathMatcher(lambda path: True, (0, 0))

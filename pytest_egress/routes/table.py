@@ -14,7 +14,9 @@ from functools import partial
 from itertools import chain
 from typing import Final, NamedTuple, TypeAlias
 
+from pytest_egress.base.account import OverLimitError
 from pytest_egress.routes.declarations import CLIENT_CERTIFICATES
+from pytest_egress.routes.duplex import ClientLeftError, ClientStoppedError
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.matching import pass_by
 from pytest_egress.traffic.address import is_ip_address
@@ -22,10 +24,13 @@ from pytest_egress.traffic.http.request import Request, TlsInfo
 
 
 class RouteTable:
-    """The routes of one scope, most specific first, then the latest declared.
+    """The routes of one scope, most specific address first, then the latest declared.
 
     A route for a single name or address is found by it. All of these are more specific than any pattern, so that a look
     at one host's own routes and then at the patterns keeps the order.
+
+    Requests have an order of their own: among routes with equally specific addresses, the most specific path comes
+    first. A connection has no path, and is read before there is one, so that the order of declaration decides there.
 
     Attributes:
         requires_certificate: Whether a route requires a client certificate, or did before it was removed.
@@ -39,6 +44,8 @@ class RouteTable:
         # Tuples are replaced, never changed: readers take no lock.
         self._exact: dict[str, tuple[InnerRoute, ...]] = {}  # by their host
         self._patterns: tuple[InnerRoute, ...] = ()
+        self._exact_by_path: dict[str, tuple[InnerRoute, ...]] = {}
+        self._patterns_by_path: tuple[InnerRoute, ...] = ()
         self._alike: dict[str, tuple[Likeness, ...]] = {}  # replaced by an empty one at each change
         self._addressed: tuple[str, ...] = ()  # the hosts in `_exact` that are IP addresses
         self.requires_certificate, self.presents, self.may_begin_at_head = False, False, False
@@ -51,9 +58,15 @@ class RouteTable:
         if address.is_exact:
             if address.host not in self._exact and is_ip_address(address.host):
                 self._addressed = (*self._addressed, address.host)
-            self._exact[address.host] = placed(route, self._exact.get(address.host, ()))
+            here, by_path = (
+                each.get(address.host, ()) for each in (self._exact, self._exact_by_path)
+            )
+            self._exact[address.host] = placed(route, here, by_address)
+            self._exact_by_path[address.host] = placed(route, by_path, by_address_and_path)
         else:
-            self._patterns = placed(route, self._patterns)
+            self._patterns = placed(route, self._patterns, by_address)
+            by_path = self._patterns_by_path
+            self._patterns_by_path = placed(route, by_path, by_address_and_path)
         self._alike = {}
         self.requires_certificate |= route.client_certificate == "require"
         self.presents |= not route.presented.is_usual
@@ -80,6 +93,10 @@ class RouteTable:
         exact = (self._exact.get(host, ()) for host in dict.fromkeys(hosts))
         return (*chain.from_iterable(exact), *self._patterns)
 
+    def for_requests(self, host: str) -> Sequence[InnerRoute]:
+        """The routes of a host in the order in which its requests are offered to them."""
+        return self._exact_by_path.get(host, ()) + self._patterns_by_path
+
     def of_addresses(self) -> Iterator[InnerRoute]:
         """The routes that may be for an IP address that no name was given, in the order in which they are tried."""
         for host in self._addressed:
@@ -97,10 +114,21 @@ class RouteTable:
         return found
 
 
-def placed(route: InnerRoute, routes: tuple[InnerRoute, ...]) -> tuple[InnerRoute, ...]:
+Rank: TypeAlias = "Callable[[InnerRoute], tuple[object, ...]]"
+
+
+def by_address(route: InnerRoute) -> tuple[object, ...]:
+    return route.parsed_address.specificity
+
+
+def by_address_and_path(route: InnerRoute) -> tuple[object, ...]:
+    return *route.parsed_address.specificity, *route.matcher.path_matcher.rank
+
+
+def placed(route: InnerRoute, routes: tuple[InnerRoute, ...], rank: Rank) -> tuple[InnerRoute, ...]:
     """The new route comes before those that are as specific."""
-    rank = route.parsed_address.specificity
-    place = bisect_left(routes, True, key=lambda other: other.parsed_address.specificity <= rank)
+    own = rank(route)
+    place = bisect_left(routes, True, key=lambda other: rank(other) <= own)
     return (*routes[:place], route, *routes[place:])
 
 
@@ -110,6 +138,15 @@ def in_order(tables: Sequence[RouteTable], *hosts: str) -> Iterator[InnerRoute]:
         yield from table.of(*hosts) if hosts else table.routes
 
 
+def offered(tables: Sequence[RouteTable], request: Request) -> Iterator[InnerRoute]:
+    """The routes for a request's scheme, host and port: nearest scope first, then by address, path and declaration."""
+    secure, host, port = request.scheme == "https", request.host, request.port
+    for table in tables:
+        for route in table.for_requests(host):
+            if route.claims(secure, host, port):
+                yield route
+
+
 @dataclass(frozen=True, kw_only=True)
 class NearMiss:
     """A route that did not answer."""
@@ -117,6 +154,7 @@ class NearMiss:
     route: InnerRoute
     differences: tuple[str, ...]  # the reasons, a line each
     is_spent: bool = False  # whether the only reason is that it has answered as often as it may
+    error: Exception | None = None  # what its predicate has raised
 
 
 class Decision(NamedTuple):
@@ -124,7 +162,8 @@ class Decision(NamedTuple):
 
     Attributes:
         turn: The turn that is reserved on the route, for `Turns.answer`.
-        near: Where no route answers, those that came nearest, the nearest first.
+        near: Where no route answers, those that came nearest, the nearest first. Where one does, those before it whose
+            predicates have raised.
         unproved: The route that would answer if the connection had the client certificate that it requires.
     """
 
@@ -187,27 +226,45 @@ def decide(
 ) -> Decision:
     """Find the route that answers a request, and reserve a turn on it.
 
-    An exception that a predicate (`match=`) raises is not caught.
+    A predicate (`match=`) that raises does not accept the request; its error is in `Decision.near`. What is no error of
+    the test's comes through: the end of the client within the body that the predicate reads, and a body too large.
     """
-    secure, near = request.scheme == "https", []
-    for route in in_order(tables, request.host):
-        if not route.claims(secure, request.host, request.port):
-            continue
-        told = partial(asking, route) if route.matcher.match is not None else pass_by
-        differences = route.matcher.differences(request, told)
+    near: list[NearMiss] = []
+    for route in offered(tables, request):
+        differences, error = asked(route, request, asking)
         proved = not lacks_certificate(route, request.tls) or route.turns.is_exhausted
         if not differences and not proved:
             return Decision(route=None, unproved=route)
         if not differences and (turn := route.turns.reserve()) is not None:
-            return Decision(route=route, turn=turn)
+            raised = tuple(miss for miss in near if miss.error is not None) if near else ()
+            return Decision(route=route, turn=turn, near=raised)
         is_spent = not differences
-        differences = differences or [used_up(route)]
-        near.append(NearMiss(route=route, differences=tuple(differences), is_spent=is_spent))
-    return Decision(route=None, near=nearest_first(near))
+        reasons = tuple(differences or [used_up(route)])
+        miss = NearMiss(route=route, differences=reasons, is_spent=is_spent, error=error)
+        near.append(miss)
+    return Decision(route=None, near=nearest_first(near, request))
 
 
-def nearest_first(near: Iterable[NearMiss]) -> tuple[NearMiss, ...]:
-    return tuple(sorted(near, key=lambda miss: len(miss.differences)))
+def asked(
+    route: InnerRoute, request: Request, asking: Asking
+) -> tuple[list[str], Exception | None]:
+    """The differences of a request, and the error of the predicate where it has raised one."""
+    told = partial(asking, route) if route.matcher.match is not None else pass_by
+    try:
+        return route.matcher.differences(request, told), None
+    except (ClientLeftError, ClientStoppedError, OverLimitError):
+        raise
+    except Exception as error:
+        return [route.matcher.raised(error)], error
+
+
+def nearest_first(near: Iterable[NearMiss], request: Request) -> tuple[NearMiss, ...]:
+    """By the path first, then by the method, then by the number of differences."""
+
+    def remoteness(miss: NearMiss) -> tuple[float, bool, int]:
+        return (*miss.route.matcher.remoteness(request), len(miss.differences))
+
+    return tuple(sorted(near, key=remoteness))
 
 
 def forecast(
@@ -225,10 +282,8 @@ def forecast(
         since: When the request began, in the time of entries. Turns that were taken later were free then: its client
             may have taken one by asking again.
     """
-    secure, near = request.scheme == "https", []
-    for route in in_order(tables, request.host):
-        if not route.claims(secure, request.host, request.port):
-            continue
+    near = []
+    for route in offered(tables, request):
         told = partial(asking, route)
         differences = route.matcher.forecast(request, told, is_whole=is_whole)
         if not differences and not route.was_exhausted(since):
@@ -237,7 +292,7 @@ def forecast(
         is_spent = not differences
         differences = differences or [used_up(route)]
         near.append(NearMiss(route=route, differences=tuple(differences), is_spent=is_spent))
-    return Decision(route=None, near=nearest_first(near))
+    return Decision(route=None, near=nearest_first(near, request))
 
 
 def begins_at_head(
@@ -253,10 +308,8 @@ def begins_at_head(
     """
     if not unclaimed and not any([table.may_begin_at_head for table in tables]):
         return False  # as a rule, and without a look at the routes
-    secure = request.scheme == "https"
-    for route in in_order(tables, request.host):
-        claims = route.claims(secure, request.host, request.port) and not route.turns.is_exhausted
-        if claims and not route.matcher.head_differences(request):
+    for route in offered(tables, request):
+        if not route.turns.is_exhausted and not route.matcher.head_differences(request):
             return route.stream or route.turns.begins_at_head(request)
     return unclaimed
 

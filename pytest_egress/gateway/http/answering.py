@@ -12,7 +12,7 @@ answered at the same time. No lock is held while a matcher, a handler or a body 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -347,16 +347,23 @@ class Answering:
             return self._refuse(incoming, note, misdirected_reply, head.authority or "")
         try:
             decision = decide(context.tables, request, partial(self._ask, incoming))
-        except (ClientLeftError, OverLimitError):  # of a body that a matcher has asked for
+        except (
+            ClientLeftError,
+            StalledError,
+            OverLimitError,
+        ):  # of a body that a matcher asked for
             raise
-        except BaseException as error:  # a predicate has raised: the test's thread raises it again
+        except BaseException as error:  # a predicate has failed the test, as by pytest.fail()
             return Ruling("routed", None, error=error, reply=failed_reply)
         finally:
             self._has_asked(incoming)
         if decision.unproved is not None:
             note = UNPROVED.format(route=decision.unproved)
             return self._refuse(incoming, note, unproved_reply)
-        route = decision.route
+        route, raised = decision.route, [miss for miss in decision.near if miss.error is not None]
+        if route is None and raised:  # the test's thread raises it again
+            near = (raised[0],)
+            return Ruling("routed", None, near=near, error=raised[0].error, reply=failed_reply)
         if route is not None and route.presented.is_bad and to.presented_by is not route:
             route.turns.give_back(decision.turn)
             note = UNSEEN.format(route=route, given=route.presented.given)
@@ -366,10 +373,12 @@ class Answering:
             return self._reject(incoming, route, decision.near, NO_TUNNEL)
         if passes(context, route, (*to.hosts, request.host), request.port):
             reply = partial(forwarded, incoming, Forward())
-            return Ruling("passthrough", route, near=decision.near, reply=reply)
+            note = why_not(raised)
+            return Ruling("passthrough", route, near=decision.near, reply=reply, note=note)
         if route is None or route.kind.refuses:
             return self._reject(incoming, route, decision.near)
-        return self._let_answer(incoming, route, decision.turn)
+        ruling = self._let_answer(incoming, route, decision.turn)
+        return ruling if ruling.note else ruling._replace(note=why_not(raised))
 
     def _let_answer(self, incoming: Incoming, route: InnerRoute, turn: int) -> Ruling:
         """Have a route answer, unless it turns out to have no answer to such a request."""
@@ -464,3 +473,8 @@ class Answering:
                 if self.recorder.outcome(context, other, request.port).outcome == "unrouted":
                     return Claim("unrouted")
         return claim
+
+
+def why_not(raised: Iterable[NearMiss]) -> str:
+    """The note of a request that a route answers after the predicates of others have raised."""
+    return "; ".join(difference for miss in raised for difference in miss.differences)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -10,6 +11,8 @@ from contextvars import ContextVar
 import h11
 import pytest
 
+from pytest_egress.ledger.report import handler_error_text
+from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
@@ -90,8 +93,28 @@ def test_a_handler_that_returns_nonsense_is_an_error_that_lists_the_answers(stag
 def test_a_predicate_that_raises_gives_500_and_counts_no_call(stage: Stage) -> None:
     route = stage.https("api.test", match=lambda request: request.json()["id"] == 1)
     assert ask(stage.tls()).status == 500
-    assert isinstance(stage.only(Exchange).error, ValueError)
+    entry = stage.only(Exchange)
+    assert isinstance(entry.error, ValueError)
     assert not route.called
+    place, attempt = handler_error_text(entry).splitlines()[1:]
+    assert re.fullmatch(r"  at test_handlers\.py:\d+", place)
+    assert attempt == "  for GET https://api.test/ of target"
+
+
+LOST: dict[str, str] = {}
+
+
+def test_what_another_route_answers_has_a_note_about_the_predicate_that_raised(
+    stage: Stage,
+) -> None:
+    stage.https("api.test", 201)
+    broken = stage.https("api.test", match=lambda request: LOST["x"], path="/", optional=True)
+    assert ask(stage.tls()).status == 201
+    entry = stage.only(Exchange)
+    assert (entry.error, broken.called) == (None, False)
+    note = r"match: <lambda> raised KeyError: 'x', at test_handlers\.py:\d+"
+    assert re.fullmatch(note, entry.note)
+    assert entry.note in outcome_text(entry)
 
 
 def test_a_streamed_body_that_raises_cuts_the_response(stage: Stage) -> None:

@@ -121,8 +121,14 @@ def test_a_long_timeline_keeps_its_beginning_and_its_end() -> None:
             "GET https://api.test/ -> 200 OK in 12.3 ms",
         ),
         (
-            http_exchange(outcome="routed", response=Response(500), error=KeyError("x")),
+            http_exchange(
+                outcome="routed", response=Response(500), error=KeyError("x"), route=object()
+            ),
             "GET https://api.test/ -> 500 Internal Server Error, handler raised KeyError",
+        ),
+        (
+            http_exchange(outcome="routed", response=Response(500), error=KeyError("x")),
+            "GET https://api.test/ -> 500 Internal Server Error, match= predicate raised KeyError",
         ),
         (http_exchange(response=Response(299)), "GET https://api.test/ -> 299  UNROUTED"),
         (tcp(outcome="blocked"), "TCP api.test:5432 (198.18.0.1)  BLOCKED"),

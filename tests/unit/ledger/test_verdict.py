@@ -25,6 +25,7 @@ from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import BLOCK, DNS, INTERCEPT_HTTPS
+from pytest_egress.routes.table import NearMiss
 from pytest_egress.traffic.entries import Accepted, DnsQuery, Outcome
 from tests.support.attempts import attempt, exchange, route, route_of
 from tests.support.entries import tls
@@ -88,6 +89,13 @@ def test_a_predicates_error_says_that_it_is_one() -> None:
     verdict = judge(Window(entries=[exchange(AssertionError())]), [])
     assert str(verdict) == (
         "a match= predicate raised AssertionError\n  for GET https://api.test/ of shop"
+    )
+    error, declared = AssertionError("x"), route(match=bool)
+    near = (NearMiss(route=declared, differences=("match: bool raised",), error=error),)
+    verdict = judge(Window(entries=[replace(exchange(error), near=near)]), [])
+    assert str(verdict) == (
+        'the match= predicate of intercept_https("api.test", match=bool)  declared at test_it.py:7 '
+        "raised AssertionError: x\n  for GET https://api.test/ of shop"
     )
 
 

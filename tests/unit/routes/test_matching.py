@@ -11,6 +11,7 @@ import pytest
 
 from pytest_egress import partial
 from pytest_egress.base.unset import UNSET
+from pytest_egress.errors import AbsentError
 from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.kinds import INTERCEPT_HTTPS
 from pytest_egress.routes.matching import Match
@@ -138,10 +139,17 @@ def test_a_predicate_is_asked_last_and_named(routes: Routes) -> None:
     assert matcher.differences(request(method="POST")) == ["match: is_big returned a false value"]
 
 
-def test_what_a_predicate_raises_comes_through(routes: Routes) -> None:
-    routes.https(match=lambda request: request.json()["id"])
-    with pytest.raises(ValueError, match="has no JSON body"):
-        routes.decide()
+def test_what_a_predicate_raises_is_a_difference_with_its_place(routes: Routes) -> None:
+    def is_big(request: Request) -> bool:
+        return bool(request.headers["x-size"])
+
+    route = routes.https(match=is_big)
+    (miss,) = routes.decide().near
+    line = is_big.__code__.co_firstlineno + 1
+    (difference,) = miss.differences
+    assert difference.startswith("match: is_big raised AbsentError: ")
+    assert difference.endswith(f", at test_matching.py:{line}")
+    assert (miss.route, type(miss.error)) == (route, AbsentError)
 
 
 def test_a_long_value_is_cut_in_the_middle() -> None:

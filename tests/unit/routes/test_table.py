@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from itertools import cycle
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis.strategies import lists, sampled_from, tuples
 
+from pytest_egress.base.account import OverLimitError
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import sequence
-from pytest_egress.routes.duplex import ClientLeftError
+from pytest_egress.routes.duplex import ClientLeftError, ClientStoppedError
 from pytest_egress.routes.faults import refuse
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import (
@@ -21,6 +24,8 @@ from pytest_egress.routes.table import (
     in_order,
     nearest_by_address,
     nearest_by_name,
+    offered,
+    opening,
 )
 from tests.support.routes import Routes
 from tests.support.traffic import request
@@ -32,6 +37,13 @@ def routes() -> Routes:
 
 
 # Which route.
+
+
+def raises(error: type[Exception]) -> Any:
+    def predicate(request: Any) -> bool:
+        raise error
+
+    return predicate
 
 
 def test_the_nearest_scope_wins_over_the_most_specific_address(routes: Routes) -> None:
@@ -71,6 +83,115 @@ def test_of_equal_addresses_the_latest_wins_until_it_is_removed(routes: Routes) 
     assert routes.decide().route is first
 
 
+@pytest.mark.parametrize(
+    ("wide", "narrow"),
+    [
+        ({}, {"path": "/*"}),
+        ({"path": "*"}, {"path": re.compile("/v1/a")}),
+        ({"path": re.compile("/v1/a")}, {"path": "/*"}),
+        ({"path": "/*"}, {"path": "/v1/*"}),
+        ({"path": "/v1/*"}, {"path": "/v1/{name}"}),
+        ({"path": "/{version}/{name}"}, {"path": "/v1/{name}"}),
+        ({"path": "/v1/{name}"}, {"path": "/v1/a"}),
+    ],
+)
+def test_of_equal_addresses_the_most_specific_path_wins(
+    routes: Routes, wide: dict[str, Any], narrow: dict[str, Any]
+) -> None:
+    first = routes.https(**narrow)
+    second = routes.https(**wide)
+    url = "https://api.test/v1/a"
+    assert routes.decide(url).route is first
+    last = routes.https(**narrow)
+    assert routes.decide(url).route is last
+    last.remove()
+    first.remove()
+    assert routes.decide(url).route is second
+
+
+def test_a_more_specific_address_wins_over_a_more_specific_path(routes: Routes) -> None:
+    route = routes.https("api.test")
+    routes.https("*.test", path="/v1/a")
+    assert routes.decide("https://api.test/v1/a").route is route
+
+
+def test_a_nearer_scope_wins_over_a_more_specific_path(routes: Routes) -> None:
+    routes.https(path="/v1/a", scope="module")
+    own = routes.https()
+    assert routes.decide("https://api.test/v1/a").route is own
+
+
+def test_a_block_refuses_what_no_path_claims(routes: Routes) -> None:
+    route, block = routes.https(path="/v1/*"), routes.add("block", "api.test")
+    assert routes.decide("https://api.test/v1/a").route is route
+    assert routes.decide("https://api.test/").route is block
+
+
+def test_the_way_to_read_a_connection_is_decided_by_the_latest_route_whatever_its_path(
+    routes: Routes,
+) -> None:
+    routes.https(path="/v1/a")
+    raw = routes.add("intercept_tls", "api.test:443")
+    tables = [*routes.tables.values()]
+    assert opening(tables, "api.test", 443) is raw
+    later = routes.https(path="*")
+    assert opening(tables, "api.test", 443) is later
+
+
+@given(
+    paths=lists(sampled_from([None, "*", "/*", "/v1/*", "/{a}/b", "/v1/{b}", "/v1/b"]), max_size=9)
+)
+def test_requests_are_offered_to_routes_by_address_then_path_then_declaration(
+    paths: list[str | None],
+) -> None:
+    routes = Routes()
+    addresses = cycle(["api.test", "*.test", "api.test:443"])
+    every = [routes.https(next(addresses), path=path) for path in paths]
+
+    def rank(route: InnerRoute) -> tuple[object, ...]:
+        path = route.matcher.path_matcher.rank
+        return route.parsed_address.specificity, path, every.index(route)
+
+    tables = [*routes.tables.values()]
+    found = [*offered(tables, request("https://api.test/v1/b"))]
+    assert found == sorted(every, key=rank, reverse=True)
+
+
+# A predicate that raises.
+
+
+def test_the_next_route_answers_what_a_predicate_raised_about(routes: Routes) -> None:
+    general = routes.https()
+    broken = routes.https(path="/", match=raises(KeyError))
+    decision = routes.decide()
+    assert (decision.route, [miss.route for miss in decision.near]) == (general, [broken])
+
+
+def test_where_no_route_answers_the_error_of_the_predicate_is_known(routes: Routes) -> None:
+    routes.https(path="/", match=raises(KeyError))
+    routes.https(method="POST")
+    decision = routes.decide()
+    assert decision.route is None
+    assert [type(miss.error) for miss in decision.near if miss.error] == [KeyError]
+
+
+@pytest.mark.parametrize("error", [ClientLeftError, ClientStoppedError, OverLimitError])
+def test_the_end_of_a_client_within_a_predicate_is_no_error_of_the_predicate(
+    routes: Routes, error: type[Exception]
+) -> None:
+    routes.https()
+    routes.https(path="/", match=raises(error))
+    with pytest.raises(error):
+        routes.decide()
+
+
+def test_a_predicate_may_fail_the_test_whatever_other_routes_there_are(routes: Routes) -> None:
+    routes.https()
+    routes.https(path="/", match=lambda request: pytest.fail("not like this"))
+    with pytest.raises(pytest.fail.Exception, match="not like this"):
+        routes.decide()
+
+
 def test_a_route_that_does_not_match_leaves_the_request_to_the_next(routes: Routes) -> None:
     session = routes.https("*", scope="session")
     routes.https("api.test", method="POST")
@@ -97,6 +218,16 @@ def test_a_connection_is_claimed_by_the_first_route_of_any_protocol(routes: Rout
 
 
 # What would have answered.
+
+
+def test_near_misses_come_with_the_nearest_path_first_and_then_the_method(routes: Routes) -> None:
+    other_path = routes.https(path="/v1/customers")
+    near_path = routes.https(path="/v1/charges")
+    other_method = routes.https(path="/v1/charge", method="POST")
+    other_field = routes.https(path="/v1/{kind}", headers={"a": "b", "c": "d"}, query={"e": "f"})
+    decision = routes.decide("https://api.test/v1/charge")
+    found = [miss.route for miss in decision.near]
+    assert found == [other_field, other_method, near_path, other_path]
 
 
 def test_near_misses_come_with_the_fewest_differences_first(routes: Routes) -> None:
@@ -237,13 +368,6 @@ def test_a_name_by_idna_2003_is_linked_to_the_route_that_was_meant(routes: Route
 
 
 # What would answer a request that gets no answer.
-
-
-def raises(error: type[Exception]) -> Any:
-    def predicate(request: Any) -> bool:
-        raise error
-
-    return predicate
 
 
 @pytest.mark.parametrize("is_whole", [True, False])

@@ -133,7 +133,7 @@ def the_only(stage: Stage) -> Exchange:
         ({"path": "/a"}, "b", "api.test", "path: '/b' is not '/a'"),
         ({"method": "GET"}, "a", "api.test", "method: POST is not GET"),
         ({"match": lambda request: request.path == "/a"}, "b", "api.test", "match: <lambda>"),
-        ({"match": lambda request: request.headers["x"]}, "b", "api.test", "raised KeyError"),
+        ({"match": lambda request: request.headers["x"]}, "b", "api.test", "raised AbsentError"),
         ({}, "a", "other.test", ""),
     ],
     ids=["path", "method", "predicate", "predicate that raises", "host"],
