@@ -359,7 +359,7 @@ def test_what_shows_no_rejection_fails_its_test(
             "a route was never called:",
             "*: NeverCalledError",
             "a route was never called:",
-            "*rejects every certificate: this does not show that it rejects an",
+            "*rejects every certificate: this does not show that it rejects an expired certificate*",
             "*accepted a self-signed certificate of appliance.test:",
             "*: CertificateAcceptedError",
         ]
