@@ -311,7 +311,7 @@ def test_images_are_kept_in_a_file(engine: PrivateEngine, here: Shell) -> None:
 
 
 def test_what_is_left_to_look_at(engine: PrivateEngine, suite: Path, here: Shell) -> None:
-    tests, listing, clean = console("What is left to look at")
+    tests, listing, clean = console("After a failed job")
     try:
         assert here(tests).returncode == 1
         check_report(suite)
