@@ -190,7 +190,7 @@ def comparable(text: str) -> str:
 
 def with_images(source: str, request: pytest.FixtureRequest) -> str:
     """The examples with test images in place of the reader's."""
-    return STAND_IN.sub(lambda found: repr(request.getfixturevalue(f"{found[1]}_image")), source)
+    return STAND_IN.sub(lambda found: f'"{request.getfixturevalue(f"{found[1]}_image")}"', source)
 
 
 @pytest.mark.usefixtures("engine_client", "curl_image")
