@@ -589,10 +589,15 @@ class Connection:
                 pass
         return False
 
-    def linger(self, *, goodbye: bool = True) -> None:
+    def linger(
+        self, *, goodbye: bool = True, heard: Callable[[bytes], object] = lambda data: None
+    ) -> None:
         """Close our side, and discard what the client still sends, until it closes (RFC 9112 section 9.6).
 
         Closing at once would reset the connection if bytes were unread, and the client could lose the answer.
+
+        Args:
+            heard: Gets what is discarded: in TLS, its records.
         """
         deadline = monotonic() + LINGER_SECONDS
         if goodbye:
@@ -600,8 +605,8 @@ class Connection:
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_WR)
             self.sock.settimeout(LINGER_SECONDS)
-            while monotonic() < deadline and socket.socket.recv(self.sock, READ_BYTES):
-                pass
+            while monotonic() < deadline and (data := socket.socket.recv(self.sock, READ_BYTES)):
+                heard(data)
 
 
 def is_still_allowed(

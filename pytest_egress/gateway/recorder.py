@@ -44,6 +44,11 @@ ELSEWHERE: Final = "it was not taken, since the next answer is for another conne
 """The note of a mail that is no call, and whose client was told to connect again."""
 
 
+FIRST_ALONE: Final = f"are kept in part: the first {FIRST_BYTES_KEPT} alone"
+NOT_READ: Final = "could not be read, and are not kept"
+"""Why the bytes of a connection that nobody has answered are not all in its entry."""
+
+
 class Claim(NamedTuple):
     """What becomes of an attempt: its outcome, and the route that decides it, if one does."""
 
@@ -187,6 +192,8 @@ class Recorder:
         context, to = attempt.context, attempt.destination
         claim = self.outcome(context, to.host, to.port, at_claimed)
         entry = self._connection(attempt, claim, note, first_bytes)
+        if len(first_bytes) >= FIRST_BYTES_KEPT:
+            entry.unread = FIRST_ALONE
         if entry.outcome == "unrouted":
             miss = nearest_by_address(context.tables, "tcp", to.host, to.port)
             entry.near = (miss,) if miss else ()
@@ -196,6 +203,7 @@ class Recorder:
         """Record a connection whose HTTP cannot be read."""
         to = attempt.destination
         entry = self._connection(attempt, self.outcome(attempt.context, to.host, to.port), note)
+        entry.unread = NOT_READ
         if entry.outcome == "unrouted":
             miss = spent_route(attempt.context.tables, to.host, to.port)
             entry.near = (miss,) if miss else ()
@@ -207,7 +215,8 @@ class Recorder:
             context = self.target.attempt_context()
             host, port = exchange.host, exchange.request.port
             claim = self.outcome(context, host, port)
-            entry = TcpConnection(**self.about(claim, host, port), address=host, note=note)
+            common = self.about(claim, host, port)
+            entry = TcpConnection(**common, address=host, note=note, unread=NOT_READ)
             self.ledger.record(self.ledger.closing or context.window, entry)
 
     def begin_raw(

@@ -221,7 +221,8 @@ class TcpConnection(Entry):
     Attributes:
         address: The IP address that was dialled.
         first_bytes: The first bytes that the client sent, at most 64; empty where it waited for the server to speak.
-        kept: All bytes that the client sent, where the route has no handler that reads them; see `content`.
+        kept: The bytes of `content`.
+        unread: Why `content` lacks bytes that the client has sent, as the end of a sentence; "" where it lacks none.
         sni: The server name of its TLS, or None.
         tls: What its TLS agreed on, where that was terminated here: by `intercept_tls`, or a handler's `starttls`.
         sent: How many bytes were passed on to an upstream.
@@ -234,6 +235,7 @@ class TcpConnection(Entry):
     address: str
     first_bytes: bytes = b""
     kept: bytearray = field(default_factory=bytearray, repr=False)
+    unread: str = ""
     sni: str | None = None
     tls: TlsInfo | None = None
     sent: int = 0
@@ -244,7 +246,7 @@ class TcpConnection(Entry):
 
     @property
     def content(self) -> bytes:
-        """All bytes that the client has sent so far, where the route has no handler that reads them."""
+        """The bytes that the client has sent so far. Where a handler reads them, the first MiB of what it has read."""
         return bytes(self.kept)
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 
 * `ends`: which errors of a raw handler came from the end of its client's connection.
 * `faults`: what the faults of a raw route make of one connection.
+* `hearing`: keeps what a raw handler reads.
 * `server`: serves a connection as bytes: by a raw handler, a static answer, or a relay to another server.
 * `sockets`: the sockets that raw handlers get.
 * `starttls`: the handshake that a raw handler asks for in mid-connection.

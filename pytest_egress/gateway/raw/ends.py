@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from pytest_egress.base.raising import at_hand, claim, is_claimed
 from pytest_egress.base.sockets import BLOCKED
+from pytest_egress.gateway.raw.hearing import SOURCES, read_by
 
 READERS: Final = (
     "recv",
@@ -113,10 +114,14 @@ def is_of_own_tls(error: BaseException) -> bool:
 
 
 def telling(kind: Sock) -> Sock:
-    """Have the methods of a class of sockets note in `ends` what they raise, that its client has ended, and files."""
+    """Have the methods of a class of sockets note in `ends` what they raise, that its client has ended, and files.
+
+    Those that read give `heard` what they have read. In TLS all others read by `read`.
+    """
     for name in READERS + OTHERS:
         if hasattr(kind, name):
-            setattr(kind, name, told(getattr(kind, name), reads=name in READERS))
+            is_source = name in SOURCES[issubclass(kind, ssl.SSLSocket)]
+            setattr(kind, name, told(getattr(kind, name), name, is_source=is_source))
     makefile = kind.makefile  # type: ignore[attr-defined]  # each has it
 
     @wraps(makefile)
@@ -127,8 +132,9 @@ def telling(kind: Sock) -> Sock:
     return kind
 
 
-def told(method: Callable[..., Any], *, reads: bool) -> Callable[..., Any]:
-    """The method notes what it raises; one that `reads` returns nothing, or 0, where the client has ended."""
+def told(method: Callable[..., Any], name: str, *, is_source: bool) -> Callable[..., Any]:
+    """The method notes what it raises, and if it reads, that its client has ended; a source is heard, too."""
+    reads = name in READERS
 
     @wraps(method)
     def telling_method(self: Any, *arguments: Any, **named: Any) -> Any:
@@ -139,6 +145,9 @@ def told(method: Callable[..., Any], *, reads: bool) -> Callable[..., Any]:
             raise
         if reads and not (result[0] if type(result) is tuple else result):
             self.ends.note_end()
+        elif is_source:
+            for data in read_by(name, result, arguments, named):
+                self.heard(data)
         return result
 
     return telling_method

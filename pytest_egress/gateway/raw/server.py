@@ -25,7 +25,7 @@ import errno
 import select
 import socket
 import ssl
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from contextvars import Context
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
@@ -41,6 +41,7 @@ from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.handlers import call
 from pytest_egress.gateway.raw.ends import Ends
 from pytest_egress.gateway.raw.faults import RETURNABLE, Shaped, returned_plan
+from pytest_egress.gateway.raw.hearing import RAW, Hearing, unheard
 from pytest_egress.gateway.raw.sockets import (
     ClientEndedError,
     RawSocket,
@@ -49,7 +50,7 @@ from pytest_egress.gateway.raw.sockets import (
     for_handler,
 )
 from pytest_egress.gateway.raw.starttls import StartTls
-from pytest_egress.gateway.raw.tcp_info import Traffic, traffic
+from pytest_egress.gateway.raw.tcp_info import FIN, Traffic, traffic
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, MAILS, Recorder
 from pytest_egress.gateway.tls.authority import Authority
 from pytest_egress.gateway.upstream.upstreams import Upstreams, upstream_host
@@ -121,6 +122,10 @@ NOT_SENT: Final = (
     *(GeneratorType, AsyncGeneratorType),
 )
 """Types of return values that show a mistake: the handler's author expects them to be sent."""
+
+
+PASSED: Final = "were passed on to a server, and are not kept"
+"""Why the bytes of a connection that was passed on are not in its entry."""
 
 
 class RawServer:
@@ -331,7 +336,8 @@ class RawServer:
         # the TCP connection, so that a cut reaches it and its counters can be read.
         twin = connection.adopt(connection.twin())
         client = self.tcp = twin if self.between is None else self.between.client
-        self.hand_over(entry)
+        hearing = Hearing(entry, self.context.window.account, keeps=not self.has_calls_of_its_own)
+        self.hand_over(entry, hearing)
         try:
             with self.handed(handler) as sock:
                 result = call(handler, sock, context, self.is_overdue)
@@ -361,11 +367,26 @@ class RawServer:
             connection.activity.route = None
             self.finish(entry)
             is_open = connection.sock.fileno() >= 0  # neither closed by the handler, nor wrapped
+            self.hear_rest(entry, hearing, twin)
             if not is_open:
                 connection.regain(twin)
         self.count(entry)
         if is_open and not connection.is_reset:
-            connection.linger()
+            connection.linger(heard=unheard if entry.tls else hearing.heard)
+
+    def hear_rest(self, entry: TcpConnection, hearing: Hearing, twin: socket.socket) -> None:
+        """Keep what has come, and the handler has not read; or note that it has read it in another way."""
+        sock = self.connection.sock
+        with suppress(OSError, ValueError):
+            if isinstance(sock, RawTlsSocket):
+                sock.settimeout(0)
+                while not hearing.is_full and sock.recv(READ_BYTES):
+                    pass
+            elif entry.tls is None and self.between is None:
+                while not hearing.is_full and (data := received_now(twin)):
+                    hearing.heard(data)
+        if entry.tls is None and traffic(self.tcp).received > hearing.count + FIN:
+            hearing.missed()
 
     def end_by(self, entry: TcpConnection, handler: Any, result: End, twin: socket.socket) -> None:
         if (plan := returned_plan(result)) is None:
@@ -393,13 +414,13 @@ class RawServer:
         if entry.outcome == "routed" and not desk.has_mail:
             entry.note = "; ".join(filter(None, [NO_MAIL, entry.note]))
 
-    def hand_over(self, entry: TcpConnection) -> None:
+    def hand_over(self, entry: TcpConnection, hearing: Hearing) -> None:
         """Make the connection's socket one for a handler, which can make it TLS in mid-connection."""
         connection = self.connection
-        connection.replace_by(lambda sock: for_handler(sock, self.ends))
+        connection.replace_by(lambda sock: for_handler(sock, self.ends, hearing.heard))
         if isinstance(connection.sock, RawSocket):
             connection.sock.secure = StartTls(
-                connection, entry, self.authority, self.connections, self.ends
+                connection, entry, self.authority, self.connections, self.ends, hearing.heard
             )
         connection.sock.settimeout(None)
 
@@ -459,7 +480,9 @@ class RawServer:
         self.count(entry)
         kept = data[: MAX_BODY_BYTES - len(entry.kept)]
         self.lost += len(data) - len(kept)
-        if self.context.window.account.has_room(len(kept), "raw connections"):
+        if self.lost:
+            entry.unread = f"are kept in part: {self.lost} are missing"
+        if self.context.window.account.has_room(len(kept), RAW):
             entry.kept += kept
         entry.first_bytes = bytes(entry.kept[:FIRST_BYTES_KEPT])
 
@@ -544,6 +567,7 @@ class RawServer:
         def watch(out: Direction, back: Direction) -> None:
             entry.sent, entry.received, entry.first_bytes = out.count, back.count, out.first
             connection.idle_since = monotonic()
+            entry.unread = PASSED if out.first else ""
             if self.is_counted:
                 return
             if out.first or (back.count and not has_hung_up(connection.sock)):
@@ -600,7 +624,9 @@ class MailDesk:
         return self._unfinished.fits(size)
 
     def note(self, text: str) -> None:
+        """Note a mail that broke off, of which nothing is kept."""
         self._entry.note = "; ".join(filter(None, [self._entry.note, text]))
+        self._entry.unread = "end within a mail, and are not kept"
 
 
 def is_of_connection(error: BaseException) -> bool:
@@ -612,6 +638,11 @@ def is_of_connection(error: BaseException) -> bool:
     if isinstance(error, (*CLIENT_LEFT, EOFError)):
         return True
     return isinstance(error, OSError) and error.errno == errno.ENOTCONN
+
+
+def received_now(sock: socket.socket) -> bytes:
+    """What has come, whatever the timeout of the socket's other objects; BlockingIOError where nothing has."""
+    return socket.socket.recv(sock, READ_BYTES, socket.MSG_DONTWAIT)
 
 
 def has_hung_up(sock: socket.socket) -> bool:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pytest_egress.base.relay import relay
 from pytest_egress.base.sockets import Socket, pair, shut
 from pytest_egress.gateway.raw.ends import Ends, telling
+from pytest_egress.gateway.raw.hearing import Heard, unheard
 from pytest_egress.gateway.tls.sockets import TlsSocket
 from pytest_egress.routes.declarations import check_protocols
 
@@ -45,9 +46,11 @@ class RawTlsSocket(TlsSocket):
 
     Attributes:
         ends: Notes what the socket raises.
+        heard: Gets what is read from the client.
     """
 
     ends: Ends
+    heard: Heard = staticmethod(unheard)
 
     def readexactly(self, size: int) -> bytes:
         """Read so many bytes, and not one more.
@@ -65,11 +68,13 @@ class RawSocket(Socket):
 
     Attributes:
         ends: Notes what the socket raises.
+        heard: Gets what is read from the client.
         secure: Makes the handshake for `starttls`.
         when_closed: Called when the socket is closed by a handler, or by a library that it was given to.
     """
 
     ends: Ends
+    heard: Heard = staticmethod(unheard)
     secure: Callable[[tuple[str, ...]], RawTlsSocket]
     when_closed: Callable[[], object] | None = None
 
@@ -110,7 +115,7 @@ class RawSocket(Socket):
     def dup(self) -> RawSocket:
         """A second socket object for the same connection."""
         other = super().dup()
-        other.ends, other.secure = self.ends, self.secure
+        other.ends, other.secure, other.heard = self.ends, self.secure, self.heard
         return other
 
     def detach(self) -> int:
@@ -128,7 +133,9 @@ class RawSocket(Socket):
             self.when_closed()
 
 
-def for_handler(sock: socket.socket, ends: Ends) -> RawSocket | RawTlsSocket:
+def for_handler(
+    sock: socket.socket, ends: Ends, heard: Heard = unheard
+) -> RawSocket | RawTlsSocket:
     """The socket as a handler gets it, for the same descriptor."""
     handed: RawSocket | RawTlsSocket
     if isinstance(sock, TlsSocket):
@@ -137,7 +144,7 @@ def for_handler(sock: socket.socket, ends: Ends) -> RawSocket | RawTlsSocket:
         handed = sock
     else:
         handed = RawSocket(fileno=sock.detach())
-    handed.ends = ends
+    handed.ends, handed.heard = ends, heard
     return handed
 
 

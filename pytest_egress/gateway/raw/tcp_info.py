@@ -13,9 +13,11 @@ from pytest_egress.link.stream_sockets import AcceptedSocket
 
 CLOSED: Final = 7  # TCP_CLOSE: the connection was reset, or both sides have closed
 UNACKNOWLEDGED: Final = struct.Struct("@24xI")  # tcpi_unacked
-COUNTERS: Final = struct.Struct("@120xQ24xII")
-"""tcpi_bytes_acked, tcpi_data_segs_in and tcpi_data_segs_out (linux/tcp.h). The last two are there since Linux 4.6, and
-unlike `tcpi_bytes_received` they count no FIN."""
+COUNTERS: Final = struct.Struct("@120xQQ16xII")
+"""tcpi_bytes_acked, tcpi_bytes_received, tcpi_data_segs_in and tcpi_data_segs_out (linux/tcp.h). The last two are there
+since Linux 4.6, and unlike `tcpi_bytes_received` they count no FIN."""
+
+FIN: Final = 1  # what one counts in `Traffic.received`
 
 
 class Traffic(NamedTuple):
@@ -27,6 +29,7 @@ class Traffic(NamedTuple):
         heard: Whether the client's kernel has acknowledged a byte of ours, or, where we sent none, our FIN.
         settled: Whether `heard` can no longer change: nothing of ours is unacknowledged.
         is_over: Whether the connection was reset, or both sides have closed.
+        received: How many bytes its client has sent, read or not, and its FIN as one more.
     """
 
     came: bool
@@ -34,6 +37,7 @@ class Traffic(NamedTuple):
     heard: bool
     settled: bool
     is_over: bool
+    received: int = 0
 
 
 ANYTHING: Final = Traffic(came=True, sent=True, heard=True, settled=True, is_over=True)
@@ -57,7 +61,7 @@ def traffic(sock: socket.socket) -> Traffic:
         return ANYTHING
     if len(info) < COUNTERS.size:
         return ANYTHING
-    acknowledged, came, sent = COUNTERS.unpack(info)
+    acknowledged, received, came, sent = COUNTERS.unpack(info)
     (waiting,) = UNACKNOWLEDGED.unpack_from(info)
     return Traffic(
         came=came > 0,
@@ -65,4 +69,5 @@ def traffic(sock: socket.socket) -> Traffic:
         heard=acknowledged > 0,
         settled=not waiting or info[0] == CLOSED,
         is_over=info[0] == CLOSED,
+        received=received,
     )

@@ -1,0 +1,95 @@
+"""`Hearing`: keeps what a raw handler reads of its client, in the entry of its connection.
+
+What it does not keep is said in the entry: what is over `MAX_KEPT_BYTES`, and what the handler has read by the
+descriptor of its socket, or by TLS of its own.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from pytest_egress.base.account import MAX_HELD_BYTES, Account
+from pytest_egress.traffic.entries import TcpConnection
+
+MAX_KEPT_BYTES: Final = 1 << 20  # of a connection: a handler may read without end
+RAW: Final = "raw connections"
+
+PAST: Final = "were not all read by way of the socket that the handler got"
+
+Heard = Callable[["bytes | memoryview"], object]
+"""Gets what a handler has read of its client."""
+
+
+def unheard(data: bytes | memoryview) -> None:
+    """The `Heard` where nobody listens."""
+
+
+class Hearing:
+    """What is kept of one connection. A thread at a time reads from it.
+
+    Args:
+        keeps: False where all that matters is kept in other entries: the mails of `smtp()`.
+    """
+
+    def __init__(self, entry: TcpConnection, account: Account, *, keeps: bool = True) -> None:
+        self._entry, self._account, self._keeps = entry, account, keeps
+        self.count = 0
+
+    def heard(self, data: bytes | memoryview) -> None:
+        entry, account = self._entry, self._account
+        self.count += len(data)
+        if not self._keeps:
+            return
+        kept = bytes(data[: max(MAX_KEPT_BYTES - len(entry.kept), 0)])
+        # A half is left to what has to be kept: less of this fails no test.
+        if account.held > MAX_HELD_BYTES // 2 or not account.has_room(len(kept), RAW):
+            kept = b""
+        entry.kept += kept
+        if len(entry.kept) < self.count:
+            entry.unread = f"are kept in part: the first {len(entry.kept)} of {self.count}"
+
+    @property
+    def is_full(self) -> bool:
+        return self.count >= MAX_KEPT_BYTES
+
+    def missed(self) -> None:
+        """Note that the client has sent more than was heard."""
+        self._entry.unread = self._entry.unread or PAST
+
+
+# The methods by which a handler reads.
+
+FLAGS_AT: Final = {
+    "recv": 1,
+    "recvfrom": 1,
+    "recv_into": 2,
+    "recvfrom_into": 2,
+    "recvmsg": 2,
+    "recvmsg_into": 2,
+}
+"""Where the flags are among the arguments of a method."""
+
+SOURCES: Final = (frozenset(FLAGS_AT), frozenset({"read"}))
+"""The methods that read by themselves: of a socket of TCP, and of one of TLS, whose others read by that."""
+
+
+def read_by(
+    name: str, result: Any, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> Iterator[bytes | memoryview]:
+    """The bytes that a call has read: its result, or the beginning of its buffers; none where it has peeked."""
+    at = FLAGS_AT.get(name)
+    flags = arguments[at] if at is not None and at < len(arguments) else named.get("flags", 0)
+    if flags & socket.MSG_PEEK:
+        return
+    got = result[0] if type(result) is tuple else result
+    if not isinstance(got, int):
+        yield got
+        return
+    values = [each for each in (*arguments, *named.values()) if each is not None]
+    given = next(each for each in values if not isinstance(each, int))
+    for buffer in given if isinstance(given, (list, tuple)) else [given]:
+        view = memoryview(buffer).cast("B")[:got]
+        got -= len(view)
+        yield view

@@ -1,0 +1,201 @@
+"""What a raw handler has read of its client is in the entry, however it reads; and what is missing there is said."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from typing import Any
+
+import pytest
+import trustme
+
+from pytest_egress import forward, smtp
+from pytest_egress.gateway.raw.hearing import MAX_KEPT_BYTES, PAST
+from pytest_egress.traffic.entries import TcpConnection
+from tests.support.echo import Echo
+from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually
+
+SENT = b"hello ann, and more of it"
+
+
+def received(sock: socket.socket) -> None:
+    assert sock.recv(5) == SENT[:5]
+    assert sock.recv(100) == SENT[5:]
+
+
+def received_into(sock: socket.socket) -> None:
+    buffer, rest = bytearray(100), bytearray(100)
+    assert sock.recv_into(buffer, 2) == 2
+    assert sock.recv_into(memoryview(rest)) == len(SENT) - 2
+
+
+def read_by_file(sock: socket.socket) -> None:
+    with sock.makefile("rb") as file:
+        assert file.read(len(SENT)) == SENT
+
+
+def received_from(sock: socket.socket) -> None:
+    buffer = bytearray(3)
+    assert sock.recvfrom(4)[0] == SENT[:4]
+    assert sock.recvfrom_into(buffer, nbytes=3)[0] == 3
+    first, second = bytearray(2), bytearray(100)
+    assert sock.recvmsg(1)[0] == SENT[7:8]
+    assert sock.recvmsg_into([first, second])[0] == len(SENT) - 8
+
+
+def peeked(sock: socket.socket) -> None:
+    assert sock.recv(5, socket.MSG_PEEK) == SENT[:5]
+    assert sock.recv_into(bytearray(9), 9, socket.MSG_PEEK) == 9
+    received(sock)
+
+
+def read_in_part(sock: socket.socket) -> None:
+    assert sock.recv(5) == SENT[:5]
+
+
+def not_read(sock: socket.socket) -> None:
+    assert sock.recv(1, socket.MSG_PEEK)
+
+
+def closed(sock: socket.socket) -> None:
+    read_in_part(sock)
+    sock.close()
+
+
+async def streamed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    assert await reader.readexactly(len(SENT)) == SENT
+
+
+HANDLERS = [
+    received, received_into, read_by_file, received_from, peeked, read_in_part, not_read, closed, streamed,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_what_came_is_kept_however_a_handler_reads_or_leaves_it(stage: Stage, handler: Any) -> None:
+    route = stage.tcp(ADDRESS, handler)
+    stage.dial(port=5432).sendall(SENT)
+    call = route.wait_for_call(timeout=SECONDS)
+    assert (call.content, call.unread, call.error) == (SENT, "", None)
+
+
+WITHIN_TLS = [received, received_into, read_by_file, read_in_part, streamed]
+
+
+@pytest.mark.parametrize("handler", WITHIN_TLS)
+def test_within_tls_it_is_what_was_encrypted(stage: Stage, handler: Any) -> None:
+    route = stage.tls_route(ADDRESS, handler)
+    stage.tls(ADDRESS, port=5432).sendall(SENT)
+    call = route.wait_for_call(timeout=SECONDS)
+    assert (call.content, call.unread, call.error) == (SENT, "", None)
+
+
+def test_what_comes_before_a_handshake_and_after_it_is_kept(stage: Stage) -> None:
+    @stage.tcp("mail.test:5432")
+    def handler(sock: Any) -> None:
+        assert sock.readexactly(8) == b"STARTTLS"
+        sock.sendall(b"!")
+        sock.starttls().recv(100)
+
+    client = stage.dial(stage.resolve("mail.test"), 5432)
+    client.sendall(b"STARTTLS")
+    assert client.recv(1) == b"!"
+    with stage.trusting.wrap_socket(client, server_hostname="mail.test") as tls:
+        tls.sendall(SENT)
+    assert handler.wait_for_call(timeout=SECONDS).content == b"STARTTLS" + SENT
+
+
+def test_what_comes_after_the_handler_has_returned_is_kept(stage: Stage) -> None:
+    route = stage.tcp(ADDRESS, lambda sock: sock.sendall(b"bye"))
+    client = stage.dial(port=5432)
+    assert client.recv(3) == b"bye"
+    client.sendall(SENT)
+    client.close()
+    call = route.wait_for_call(timeout=SECONDS)
+    eventually(lambda: call.content == SENT)
+
+
+def past_the_socket(sock: socket.socket) -> None:
+    assert os.read(sock.fileno(), 100) == SENT
+
+
+def by_a_descriptor_of_its_own(sock: socket.socket) -> None:
+    descriptor = sock.detach()
+    try:
+        assert os.read(descriptor, 100) == SENT
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("handler", [past_the_socket, by_a_descriptor_of_its_own])
+def test_what_is_read_past_the_socket_is_said(stage: Stage, handler: Any) -> None:
+    route = stage.tcp(ADDRESS, handler)
+    stage.dial(port=5432).sendall(SENT)
+    call = route.wait_for_call(timeout=SECONDS)
+    assert (call.content, call.unread) == (b"", PAST)
+
+
+def test_what_a_handler_decrypts_by_itself_is_said(stage: Stage, ca: trustme.CA) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("db.test").configure_cert(context)
+
+    @stage.tcp("db.test:5432")
+    def handler(sock: socket.socket) -> None:
+        assert sock.recv(1) == b"S"
+        with context.wrap_socket(sock, server_side=True) as tls:
+            assert tls.recv(100) == SENT
+
+    client = stage.dial(stage.resolve("db.test"), 5432)
+    client.sendall(b"S")
+    with stage.trusting.wrap_socket(client, server_hostname="db.test") as tls:
+        tls.sendall(SENT)
+    call = handler.wait_for_call(timeout=SECONDS)
+    assert call.unread == PAST
+
+
+def test_a_handler_that_reads_without_end_has_its_beginning_kept(stage: Stage) -> None:
+    @stage.tcp(ADDRESS)
+    def handler(sock: Any) -> None:
+        sock.readexactly(MAX_KEPT_BYTES + 10)
+
+    stage.dial(port=5432).sendall(b"a" + bytes(MAX_KEPT_BYTES + 9))
+    call = handler.wait_for_call(timeout=SECONDS)
+    assert len(call.content) == MAX_KEPT_BYTES
+    assert call.content[:1] == b"a"
+    assert call.unread == (f"are kept in part: the first {MAX_KEPT_BYTES} of {MAX_KEPT_BYTES + 10}")
+
+
+def test_a_connection_of_a_service_keeps_nothing_beside_its_mails(stage: Stage) -> None:
+    stage.tcp("mail.test:5432", smtp())
+    client = stage.dial(stage.resolve("mail.test"), 5432)
+    client.sendall(b"QUIT\r\n")
+    assert end_of(client) == "closed"
+    (entry,) = stage.entries(TcpConnection)
+    assert (entry.content, entry.unread) == (b"", "")
+
+
+def test_a_connection_that_is_passed_on_says_so_once_something_was(
+    stage: Stage, echo: Echo
+) -> None:
+    route = stage.tcp(ADDRESS, forward(f"tcp://127.0.0.1:{echo.port}"))
+    client = stage.dial(port=5432)
+    client.sendall(SENT)
+    assert client.recv(100)
+    assert (
+        route.wait_for_call(timeout=SECONDS).unread
+        == "were passed on to a server, and are not kept"
+    )
+
+
+def test_an_unanswered_connection_says_that_its_beginning_alone_was_read(stage: Stage) -> None:
+    for data, unread in (
+        (b"\x01short", ""),
+        (b"\x01" * 100, "are kept in part: the first 64 alone"),
+    ):
+        client = stage.dial(stage.resolve("other.test"), 5432)
+        client.sendall(data)
+        end_of(client)
+        eventually(lambda: [*stage.entries(TcpConnection)])
+        assert [*stage.entries(TcpConnection)][-1].unread == unread
