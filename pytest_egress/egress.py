@@ -41,6 +41,8 @@ from pytest_egress.traffic.address import Address, parse_address
 from pytest_egress.traffic.dns.answers import RecordTexts
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection
 from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.search.needles import checked as checked_needles
+from pytest_egress.traffic.search.verdict import NOT_ALL_KEPT, search
 from pytest_egress.traffic.shown import shown
 
 CONTAINER_NAME: Final = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]*")  # or an id; Docker's own rule
@@ -585,8 +587,34 @@ class Egress:
             error = CallError(surplus_text(addresses, others))
             error.headline = surplus_headline(others)
             raise error
+        expected = f"only {', '.join(addresses)}" if addresses else "no egress"
         if not self._inner.may_have_sent():
-            raise CallError(no_container_text(addresses))
+            raise CallError(no_container_text(expected))
+
+    def assert_not_sent(self, *needles: str | bytes | re.Pattern[str] | re.Pattern[bytes]) -> None:
+        """Assert that none of these texts, bytes and patterns is in anything that was attempted until now.
+
+        Searched are URLs, header fields, trailers and bodies of requests, messages of gRPC and of WebSockets, mails,
+        bytes of raw connections and packets, and the names of DNS and of TLS; not the answers. Each is searched as it
+        was sent and decoded: percent-encoding, the content coding, gzip, zlib and zstd, JSON (a document, or lines),
+        forms and their files, Sentry envelopes, MIME, entities of XML and HTML, Basic credentials, tokens (JWT), and
+        values or bodies that are base64 as a whole. Other formats are searched as bytes. A text is compared exactly,
+        in names of hosts without case, among bytes as UTF-8; characters of other normal forms are other characters.
+
+        A target that still runs may send more: let it end, or call `wait_until_quiet` before.
+
+        Raises:
+            CallError: One was sent; the text says in which attempt and where. Or something was sent that cannot be
+                searched: a streamed body, one that cannot be decoded, TLS that was passed through. Or no container ran.
+            TypeError, ValueError: There is nothing to search for, or something that is in every text.
+        """
+        checked = checked_needles(needles)
+        if (error := search(self.ledger, checked)) is not None:
+            raise error
+        if not self._inner.has_kept_all():
+            raise CallError(NOT_ALL_KEPT)
+        if not self._inner.may_have_sent():
+            raise CallError(no_container_text("that this is not sent"))
 
     def wait_until_quiet(self, seconds: float, timeout: float = 10) -> None:
         """Wait until no container of any scope has attempted anything for `seconds`, and nothing is under way.

@@ -169,10 +169,16 @@ class InnerEgress:
         if self._has_let_go:
             raise CallError(f"the ledger of a {self.scope} is asked for too late: {LET_GO}")
         with self.session.ledger.changed:
-            own = (self.scope == "test" and self.window) or self.session.ledger.window
-            windows = filter(None, [*self._starts, self.between, own])
-            entries = {id(entry): entry for window in windows for entry in window.entries}
+            entries = {id(entry): entry for window in self._seen() for entry in window.entries}
             return sorted(entries.values(), key=lambda entry: entry.started)
+
+    def _seen(self) -> Iterator[Window]:
+        own = (self.scope == "test" and self.window) or self.session.ledger.window
+        return filter(None, [*self._starts, self.between, own])
+
+    def has_kept_all(self) -> bool:
+        """Whether the ledger has all that was attempted, and all of each attempt that is to be kept."""
+        return not any(window.unrecorded or window.account.lost for window in self._seen())
 
     def may_have_sent(self) -> bool:
         """Whether a container ran that could have attempted something."""

@@ -480,9 +480,8 @@ def surplus_text(addresses: Sequence[str], others: Iterable[Entry]) -> str:
     return "\n".join([f"expected {expected}", *lines, *more_lines(listed)])
 
 
-def no_container_text(addresses: Sequence[str]) -> str:
-    """The error of `assert_only` and `assert_no_egress` where no container ran that could attempt anything."""
-    expected = f"only {', '.join(addresses)}" if addresses else "no egress"
+def no_container_text(expected: str) -> str:
+    """The error of an assertion about all attempts where no container ran that could attempt anything."""
     return f"expected {expected}, which proves nothing here.\n{NO_CONTAINER}"
 
 

@@ -9,6 +9,7 @@ called while that is held.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
@@ -272,6 +273,22 @@ class Route(Generic[Call]):
             takes = ", ".join(MATCHERS)
             raise TypeError(f"{method}() does not take {unknown[0]}=; it takes {takes}")
         return Match(**match)
+
+    def assert_not_sent(self, *needles: str | bytes | re.Pattern[str] | re.Pattern[bytes]) -> None:
+        """Assert that none of these is in what the route's calls have sent, as `Egress.assert_not_sent` does for all.
+
+        Raises:
+            CallError: One was sent, or a call cannot be searched to its end, or there was no call.
+            TypeError, ValueError: There is nothing to search for, or something that is in every text.
+        """
+        from pytest_egress.traffic.search.needles import checked
+        from pytest_egress.traffic.search.verdict import search
+
+        searched, calls = checked(needles), self.calls
+        if not calls:
+            raise self._failure("was not called, so that nothing can be found", self._may_come(1))
+        if (error := search(calls, searched, advice="")) is not None:
+            raise error
 
     def _expect_calls(self) -> None:
         """The running test has asserted calls, and so means them; in a fixture's set-up, all tests do."""

@@ -5,6 +5,7 @@ error of ours where they are malformed. Every module is a door.
 
 * `http`: requests and responses as values, their heads, and the bytes of both versions.
 * `dns`: queries, and the answers to them.
+* `search`: where something is in all that a target has sent.
 * `tls`: what the first message of a client says, over TCP and in QUIC.
 * `absent`: the error of a name that a message does not have.
 * `address`: a host with a port, and what each kind of route accepts as one.

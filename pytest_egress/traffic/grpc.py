@@ -80,6 +80,7 @@ class GrpcCall:
         requests: The messages of the client, as the servicer got them. Where the test keeps as much as it may, no
             further one is kept, and the test fails.
         responses: The messages of the servicer, kept likewise.
+        is_read_out: Whether `requests` has all messages of the client: its servicer has read them to their end.
         code: The status, as a `Code` and so an int; None while the call runs, and where nobody knows it.
         details: The text of the status, or "".
     """
@@ -91,6 +92,7 @@ class GrpcCall:
     trailing_metadata: Metadata = ()
     requests: list[Any] = field(default_factory=list)
     responses: list[Any] = field(default_factory=list)
+    is_read_out: bool = False
     code: Code | None = None
     details: str = ""
 

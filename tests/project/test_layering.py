@@ -119,7 +119,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"http"},
         {"grpc", "websocket"},
         {"entries"},
-        {"dns"},
+        {"dns", "search"},
     ],
     "routes": [
         {"certificates", "kinds", "partials", "patterns", "sequences"},

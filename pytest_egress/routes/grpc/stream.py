@@ -108,6 +108,7 @@ class CallStream:
         while (data := self._buffer.next_message()) is None:
             if not (piece := self._receive()):
                 self._buffer.check_end()
+                self.call.is_read_out = True
                 return None
             self._buffer.receive(piece)
             self._unread.resize(self._buffer.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import socketserver
 import ssl
@@ -301,6 +302,8 @@ def test_calls(egress: Egress) -> None:
     egress.assert_before(lookup, charges)
     egress.assert_only("api.stripe.com")
     egress.assert_no_egress()
+    egress.assert_not_sent("ann@example.com", b"ann", re.compile("ann"), re.compile(b"ann"))
+    charges.assert_not_sent("ann@example.com")
     assert [str(entry) for entry in egress.ledger] == []
     entries: list[Entry] = egress.ledger
     assert [entry.outcome for entry in entries] == ["routed"]

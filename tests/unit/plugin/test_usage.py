@@ -344,6 +344,7 @@ TOO_LATE = """
         egress, wide, *routes = kept
         asked = [lambda: egress.ledger, lambda: egress.exchanges, egress.assert_no_egress, egress.assert_only]
         asked += [lambda: wide.ledger, lambda: egress.assert_order(*routes), lambda: egress.assert_before(*routes)]
+        asked += [lambda: egress.assert_not_sent('x'), lambda: routes[0].assert_not_sent('x')]
         for route in routes:
             asked += [lambda r=route: r.calls, lambda r=route: r.call_count, route.assert_not_called]
         for ask in asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -186,6 +187,22 @@ def test_assert_called_with_of_the_only_call_calls_it_so(routes: Routes) -> None
 def test_what_was_not_called_matches_nothing(routes: Routes, method: str) -> None:
     with pytest.raises(CallError, match=r'^intercept_https\("api\.test"\): was not called$'):
         getattr(routes.https(), method)(path="/x")
+
+
+def test_assert_not_sent_searches_the_calls_of_the_route_alone(routes: Routes) -> None:
+    route, other = routes.https(), routes.https()
+    with pytest.raises(CallError, match=r"was not called, so that nothing can be found$"):
+        route.assert_not_sent("ann")
+    routes.call(route, "https://api.test/of/bob")
+    routes.call(other, "https://api.test/of/ann")
+    route.assert_not_sent("ann", b"ann", re.compile("an+"))
+    with pytest.raises(CallError) as caught:
+        route.assert_not_sent("ann", "bob")
+    assert str(caught.value) == (
+        "this must not be sent, and was:\n\n"
+        "  GET https://api.test/of/bob\n"
+        "      'bob' in url path: '/of/bob'"
+    )
 
 
 def test_assert_not_called_lists_the_calls_or_frees_the_route(routes: Routes) -> None:

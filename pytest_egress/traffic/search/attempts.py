@@ -1,0 +1,252 @@
+"""The pieces of an entry of the ledger: all that its target has sent in it. Responses are no part of that.
+
+What is known to have been sent and was not kept, or came in a form that cannot be read here, is an `Unread`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from pytest_egress.errors import ContentError
+from pytest_egress.traffic.entries import (
+    UDP_HEADER_BYTES,
+    DnsQuery,
+    Entry,
+    Exchange,
+    Mail,
+    PacketAttempt,
+    TcpConnection,
+    TlsFailure,
+)
+from pytest_egress.traffic.grpc import GrpcCall, MessageBuffer, StatusError
+from pytest_egress.traffic.http.forms import parse_cookies
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.search.contents import (
+    ENVELOPE,
+    Piece,
+    PieceStream,
+    Unread,
+    content_pieces,
+    encoded_in,
+    mail_pieces,
+    query_pieces,
+    quoted,
+    readings,
+    under,
+)
+
+SHOWN_BYTES: Final = 64  # of a packet or of a connection that nobody answered
+
+
+def pieces_of(entry: Entry) -> PieceStream:
+    yield Piece(place="the name of its host", value=entry.host, is_name=True)
+    sni = getattr(entry, "sni", None)
+    if sni:
+        yield Piece(place="the server name of its TLS", value=sni, is_name=True)
+    if isinstance(entry, Exchange):
+        yield from exchange_pieces(entry)
+    elif isinstance(entry, TcpConnection):
+        yield from connection_pieces(entry)
+    elif isinstance(entry, Mail):
+        yield from all_of_mail(entry)
+    elif isinstance(entry, PacketAttempt):
+        yield from packet_pieces(entry)
+    elif not isinstance(entry, (DnsQuery, TlsFailure)):
+        yield Unread(place="it", why=f"is a {type(entry).__name__}, which is not known here")
+
+
+# Requests.
+
+
+def exchange_pieces(exchange: Exchange) -> PieceStream:
+    request = exchange.request
+    if request.sni:
+        yield Piece(place="the server name of its TLS", value=request.sni, is_name=True)
+    yield Piece(place="method", value=request.method)
+    yield from url_pieces(request)
+    for name, value in request.headers.raw:
+        yield from field_pieces(f"header {name}", name, value)
+    if exchange.websocket is not None:
+        yield from socket_pieces(exchange)
+    elif exchange.grpc is not None:
+        yield from grpc_pieces(exchange.grpc, request)
+    else:
+        yield from body_pieces(request)
+    if request.is_whole:
+        yield from trailer_pieces(request.trailers)
+
+
+def url_pieces(request: Request) -> PieceStream:
+    yield from readings("url path", request.path)
+    yield from query_pieces("url query", request.query_string)
+    yield from wire_text("url", request.request_target)
+
+
+def field_pieces(place: str, name: str, value: str) -> PieceStream:
+    yield Piece(place=f"{place} (its name)", value=name, is_name=True)
+    if name.lower() == "cookie":
+        for cookie, text in parse_cookies([value]).raw:
+            yield from readings(f"{place} {quoted(cookie)}", text, cookie)
+    scheme, space, credentials = value.partition(" ")
+    if space and SCHEME.fullmatch(scheme):  # "Basic" and base64, "Bearer" and a token
+        yield from under(name, encoded_in(place, credentials.strip(), 0))
+    yield from wire_text(place, value, name)
+
+
+def wire_text(place: str, text: str, name: str = "") -> PieceStream:
+    """What was sent in UTF-8 where the wire is ASCII is latin-1 in a `Request`."""
+    yield from readings(place, text, name)
+    if not text.isascii():
+        yield Piece(place=place, value=text.encode("latin-1", "replace"), name=name, is_raw=True)
+
+
+SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31}")
+
+
+def trailer_pieces(trailers: Headers) -> PieceStream:
+    for name, value in trailers.raw:
+        yield from field_pieces(f"trailer {name}", name, value)
+
+
+def body_pieces(request: Request) -> PieceStream:
+    raw = kept_body(request)
+    if isinstance(raw, Unread):
+        yield raw
+        return
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > len(raw):
+        yield Unread(place="body", why=f"has come in part: {len(raw)} of {announced} bytes")
+    try:
+        content = request.content
+    except ContentError as error:
+        yield Unread(place="body", why=f"cannot be decoded: {error}")
+        content = raw
+    is_envelope = ENVELOPE_PATH.search(request.path) is not None
+    content_type = ENVELOPE if is_envelope else request.headers.get("content-type", "")
+    yield from content_pieces("body", content, content_type)
+
+
+ENVELOPE_PATH: Final = re.compile(r"/api/[^/]+/envelope/?\Z")
+
+
+def kept_body(request: Request) -> bytes | Unread:
+    """The body as it was sent. It is not waited for."""
+    if request.shown_stream:
+        return Unread(place="body", why=f"was streamed, and is not kept{request.shown_stream}")
+    if not request.is_whole:
+        return Unread(place="body", why="has not been read to its end")
+    return request.raw_content
+
+
+def grpc_pieces(call: GrpcCall, request: Request) -> PieceStream:
+    """The messages of a call: as they were sent where its body was kept, else as its servicer got them."""
+    for name, value in call.metadata:
+        if isinstance(value, bytes):
+            place = f"metadata {name}"
+            yield from content_pieces(place, value, "")
+    messages: Any = call.requests
+    if request.is_whole:
+        messages, why = framed(request)
+        if why:
+            yield Unread(place="body", why=why)
+    elif not call.is_read_out:
+        yield Unread(place="body", why="may have more messages than its servicer has read")
+    for number, message in enumerate(messages):
+        yield from message_pieces(f"message {number}", message)
+
+
+def framed(request: Request) -> tuple[list[bytes], str]:
+    """The messages in a body, and why they are not all of it; "" where they are."""
+    buffer = MessageBuffer(request.headers.get("grpc-encoding", "identity"))
+    buffer.receive(request.raw_content)
+    messages: list[bytes] = []
+    try:
+        while (message := buffer.next_message()) is not None:
+            messages.append(message)
+        buffer.check_end()
+    except StatusError as error:
+        return messages, f"cannot be decoded: {error}"
+    return messages, ""
+
+
+def message_pieces(place: str, message: Any) -> PieceStream:
+    """A message of gRPC: bytes, or one of protobuf, whose fields have names."""
+    if isinstance(message, str):
+        yield from readings(place, message)
+    elif isinstance(message, bytes):
+        yield from content_pieces(place, message, "")
+    elif hasattr(message, "ListFields") and hasattr(message, "SerializeToString"):
+        yield from protobuf_pieces(place, message)
+        yield Piece(place=place, value=message.SerializeToString(), is_raw=True)
+    else:
+        yield Unread(place=place, why=f"is a {type(message).__name__}, whose bytes are not kept")
+
+
+def protobuf_pieces(place: str, message: Any) -> PieceStream:
+    stack: list[tuple[str, str, Any]] = [("", "", message)]
+    while stack:
+        path, name, value = stack.pop()
+        where = f"{place}: {path}" if path else place
+        if hasattr(value, "ListFields"):
+            fields = [
+                (f"{path}.{f.name}".lstrip("."), f.name, each) for f, each in value.ListFields()
+            ]
+            stack += reversed(fields)
+        elif isinstance(value, str):
+            yield from readings(where, value, name)
+        elif isinstance(value, bytes):
+            yield from content_pieces(where, value, "")
+        elif hasattr(value, "items"):  # a map
+            for key, each in value.items():
+                yield from readings(f"{where} (a name)", str(key))
+                stack.append((f"{path}[{quoted(str(key))}]", str(key), each))
+        elif hasattr(value, "__len__"):  # a repeated field
+            stack += [(f"{path}[{i}]", name, value[i]) for i in reversed(range(len(value)))]
+
+
+def socket_pieces(exchange: Exchange) -> PieceStream:
+    """The messages of a WebSocket that the target has sent, and the reason in its close frame."""
+    ws = exchange.websocket
+    if ws.unkept:
+        yield Unread(place="messages", why=f"are not all kept: {ws.unkept} are missing")
+    for number, message in enumerate([*exchange.messages]):
+        if message.from_client:
+            place, content = f"message {number}", message.content
+            data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+            yield from content_pieces(place, data, "")
+    if ws.close_reason:
+        yield Piece(place="the reason of its close frame", value=ws.close_reason)
+
+
+# Everything else.
+
+
+def connection_pieces(connection: TcpConnection) -> PieceStream:
+    data = connection.content or connection.first_bytes
+    yield from content_pieces("its bytes", data, "")
+    if connection.unread:
+        yield Unread(place="its bytes", why=connection.unread)
+
+
+def all_of_mail(mail: Mail) -> PieceStream:
+    for place, texts in (
+        ("MAIL FROM", (mail.sender,)),
+        ("RCPT TO", mail.recipients),
+        ("the name of its login", (mail.user or "",)),
+    ):
+        for text in filter(None, texts):
+            yield Piece(place=place, value=text)
+    if not mail.content:
+        yield Unread(place="mail", why="has no content that was kept")
+    yield from mail_pieces("mail", mail.content)
+    yield Piece(place="mail", value=mail.content, is_raw=True)
+
+
+def packet_pieces(packet: PacketAttempt) -> PieceStream:
+    yield from content_pieces("its bytes", packet.first_bytes, "")
+    size = packet.size - UDP_HEADER_BYTES if packet.protocol == "UDP" else packet.size
+    # The first packet of QUIC has a ClientHello, as TLS has, and nothing of the application.
+    if len(packet.first_bytes) >= SHOWN_BYTES < size and not packet.is_quic:
+        yield Unread(place="its bytes", why=f"are kept in part: the first {SHOWN_BYTES} of {size}")
