@@ -4,6 +4,7 @@ The rule: an attempt is recorded before anything acts on it. Every module is a d
 
 * `ledger`: the windows of a run with their entries, and the lock that guards them.
 * `order`: the order in which routes were called, for `assert_order` and `assert_before`.
+* `nearest`: the request that came nearest to a route that was not called.
 * `pauses`: the wait of a fault, which keeps no window open.
 * `refusals`: the bodies of the responses that refuse a request.
 * `remedies`: the line of code that declares a route for an attempt.

@@ -15,6 +15,7 @@ from pytest_egress.base.account import over_limit
 from pytest_egress.base.frames import raised_at
 from pytest_egress.base.raising import said_of
 from pytest_egress.errors import AddressError
+from pytest_egress.ledger.nearest import nearest_lines
 from pytest_egress.ledger.remedies import remedy
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.route import Scope, later_text
@@ -220,14 +221,20 @@ def never_called_text(
     *,
     any_container: bool,
     running: Sequence[str] = (),
+    declared: Sequence[InnerRoute] = (),
 ) -> str:
-    """The verdict on routes that were never called, or less often than declared."""
+    """The verdict on routes that were never called, or less often than declared.
+
+    Args:
+        declared: All routes of the test, in the order of their declarations.
+    """
     number = "a route was" if len(routes) == 1 else f"{len(routes)} routes were"
     seldom = any(route.times_called for route in routes)
     lines = [f"{number} {'called less often than declared' if seldom else 'never called'}:"]
     for route in routes:
         lines += ["", f"  {route_line(route)}"]
         lines += [f"{DETAIL}{called_text(route)}"] if seldom else []
+        lines += [DETAIL + line for line in nearest_lines(route, entries, declared)]
         for entry in close_to(route, entries):
             lines += [f"{DETAIL}{entry}", *prose(entry.note, DETAIL + "    ")]
             if needs_server(entry):

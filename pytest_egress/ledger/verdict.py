@@ -128,7 +128,11 @@ def first_offence(
         return Offence(UnroutedError, text, headline, unrouted)
     if idle := [route for route in routes if is_missing(route)]:
         text = never_called_text(
-            idle, window.entries, any_container=any_container, running=running()
+            idle,
+            window.entries,
+            any_container=any_container,
+            running=running(),
+            declared=routes,
         )
         return Offence(NeverCalledError, text, never_called_headline(idle, window.entries))
     if failures := broken_handshakes(window):

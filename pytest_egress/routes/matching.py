@@ -99,7 +99,7 @@ class Match:
         found = self.head_differences(request) + self.body_differences(request)
         if self.match is not None and not found:
             asking()
-            found += [] if self.match(request) else [self._refusal("returned a false value")]
+            found += [] if self.match(request) else [self.refusal("returned a false value")]
         return found
 
     def forecast(
@@ -130,9 +130,10 @@ class Match:
         said = cut(masked_text(said_of(error).partition("\n")[0]), SHOWN_TARGET)
         where = f", at {place}" if (place := raised_at(error)) else ""
         text = f"{type(error).__name__}: {said}".rstrip(": ")
-        return self._refusal(f"raised {text}{where}")
+        return self.refusal(f"raised {text}{where}")
 
-    def _refusal(self, what: str) -> str:
+    def refusal(self, what: str) -> str:
+        """The line about what the predicate has done."""
         who = "a condition" if self.match is None else f"match: {name_of(self.match)}"
         return f"{who} {what}"
 
