@@ -9,6 +9,7 @@ SERVICES = "pytest-egress-test/services:latest"
 RUNTIMES = "pytest-egress-test/runtimes:latest"
 BROWSERS = "pytest-egress-test/browsers:latest"
 GRPC = "pytest-egress-test/grpc:latest"
+KAFKA = "pytest-egress-test/kafka:latest"
 WEBSOCKET = "pytest-egress-test/websocket:latest"
 
 
@@ -34,6 +35,12 @@ def sdks() -> str:
 def services() -> str:
     """An image with the servers of PostgreSQL and Redis, and Python's clients of both."""
     return SERVICES
+
+
+@pytest.fixture(scope="session")
+def kafka_clients() -> str:
+    """An image with clients of Kafka: kafka-python, aiokafka and confluent-kafka."""
+    return KAFKA
 
 
 @pytest.fixture(scope="session")

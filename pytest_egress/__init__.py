@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     )
     from pytest_egress.routes.grpc.server import grpc_server as grpc_server
     from pytest_egress.routes.partials import partial as partial
+    from pytest_egress.routes.raw.kafka import kafka as kafka
     from pytest_egress.routes.raw.smtp import smtp as smtp
     from pytest_egress.routes.route import Route as Route
     from pytest_egress.routes.websocket.answer import websocket as websocket
@@ -100,6 +101,7 @@ if TYPE_CHECKING:
         DnsQuery as DnsQuery,
         Entry as Entry,
         Exchange as Exchange,
+        KafkaRecord as KafkaRecord,
         Mail as Mail,
         PacketAttempt as PacketAttempt,
         TcpConnection as TcpConnection,
@@ -135,6 +137,7 @@ _NAMES = {
     "silence throttled truncated",
     "routes.grpc.server": "grpc_server",
     "routes.partials": "partial",
+    "routes.raw.kafka": "kafka",
     "routes.raw.smtp": "smtp",
     "routes.route": "Route",
     "routes.websocket.answer": "websocket",
@@ -143,7 +146,9 @@ _NAMES = {
     "targets.handle": "Container",
     "targets.readiness": "http_ok log_line port_open",
     "targets.results": "CompletedContainer",
-    "traffic.entries": "DnsQuery Entry Exchange Mail PacketAttempt TcpConnection TlsFailure",
+    "traffic.entries": (
+        "DnsQuery Entry Exchange KafkaRecord Mail PacketAttempt TcpConnection TlsFailure"
+    ),
     "traffic.grpc": "GrpcCall",
     "traffic.http.events": "Event",
     "traffic.http.forms": "FormFile MultiDict",

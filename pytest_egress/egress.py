@@ -30,6 +30,7 @@ from pytest_egress.routes.certificates import BadCertificate, TlsVersion
 from pytest_egress.routes.declarations import ClientCertificate, declare
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.patterns import QueryValue, TextPattern
+from pytest_egress.routes.raw.kafka import KafkaBroker
 from pytest_egress.routes.raw.smtp import SmtpServer
 from pytest_egress.routes.route import Route, Scope
 from pytest_egress.session import Session
@@ -39,7 +40,14 @@ from pytest_egress.targets.readiness import Strategy, strategies
 from pytest_egress.targets.results import CompletedContainer, check_result
 from pytest_egress.traffic.address import Address, parse_address
 from pytest_egress.traffic.dns.answers import RecordTexts
-from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection
+from pytest_egress.traffic.entries import (
+    DnsQuery,
+    Entry,
+    Exchange,
+    KafkaRecord,
+    Mail,
+    TcpConnection,
+)
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.search.needles import checked as checked_needles
 from pytest_egress.traffic.search.verdict import NOT_ALL_KEPT, search
@@ -198,6 +206,16 @@ class Egress:
     def intercept_tcp(
         self,
         address: str,
+        answer: KafkaBroker,
+        *,
+        times: int | None = None,
+        optional: bool = False,
+        name: str | None = None,
+    ) -> Route[KafkaRecord]: ...
+    @overload
+    def intercept_tcp(
+        self,
+        address: str,
         answer: RawAnswer = None,
         *,
         times: int | None = None,
@@ -208,18 +226,18 @@ class Egress:
     def intercept_tcp(
         self,
         address: str,
-        answer: RawAnswer | SmtpServer = None,
+        answer: RawAnswer | SmtpServer | KafkaBroker = None,
         *,
         times: int | None = None,
         optional: bool = False,
         name: str | None = None,
-    ) -> Route[TcpConnection] | Route[Mail]:
+    ) -> Route[TcpConnection] | Route[Mail] | Route[KafkaRecord]:
         """Answer TCP connections to an address, as bytes; a call, or a decorator of the handler.
 
         Args:
             address: `host[:port]`, any port where none is given.
             answer: A function of the connected socket, which is closed when it returns; or of a reader and a writer;
-                a `socketserver`; an `asyncio.Protocol`'s class; `smtp()`; bytes that are sent at once; or
+                a `socketserver`; an `asyncio.Protocol`'s class; `smtp()`; `kafka()`; bytes that are sent at once; or
                 `forward(...)`. Without a function, the bytes that the client sends are in the call's `content`.
             times: How many connections it answers; fewer fail the test.
             optional: Whether the test passes also if the route is never called.
@@ -250,6 +268,20 @@ class Egress:
     def intercept_tls(
         self,
         address: str,
+        answer: KafkaBroker,
+        *,
+        times: int | None = None,
+        optional: bool = False,
+        name: str | None = None,
+        client_certificate: ClientCertificate | None = None,
+        certificate: BadCertificate | None = None,
+        tls_version: TlsVersion | None = None,
+        alpn: Sequence[str] = (),
+    ) -> Route[KafkaRecord]: ...
+    @overload
+    def intercept_tls(
+        self,
+        address: str,
         answer: RawAnswer = None,
         *,
         times: int | None = None,
@@ -264,7 +296,7 @@ class Egress:
     def intercept_tls(
         self,
         address: str,
-        answer: RawAnswer | SmtpServer = None,
+        answer: RawAnswer | SmtpServer | KafkaBroker = None,
         *,
         times: int | None = None,
         optional: bool = False,
@@ -273,7 +305,7 @@ class Egress:
         certificate: BadCertificate | None = None,
         tls_version: TlsVersion | None = None,
         alpn: Sequence[str] = (),
-    ) -> Route[TcpConnection] | Route[Mail]:
+    ) -> Route[TcpConnection] | Route[Mail] | Route[KafkaRecord]:
         """Answer TLS connections as `intercept_tcp` does: the handler gets an `ssl.SSLSocket` after the handshake.
 
         What else is about the handshake is as for `intercept_https`.

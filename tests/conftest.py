@@ -137,6 +137,12 @@ def services_image(engine_client: docker.DockerClient) -> str:
 
 
 @pytest.fixture(scope="session")
+def kafka_image(engine_client: docker.DockerClient) -> str:
+    """An image with clients of Kafka."""
+    return require_image(engine_client, "kafka")
+
+
+@pytest.fixture(scope="session")
 def runtimes_image(engine_client: docker.DockerClient) -> str:
     """The image with the runtimes of the matrix, but for Java and Go."""
     return require_image(engine_client, "runtimes")

@@ -30,18 +30,25 @@ from pytest_egress.traffic.entries import (
     Entry,
     Exchange,
     Handshake,
+    KafkaRecord,
     Mail,
     Outcome,
     TcpConnection,
     TlsFailure,
 )
+from pytest_egress.traffic.kafka.records import ProducedRecord
 from pytest_egress.traffic.smtp import Envelope
 from pytest_egress.traffic.tls.clients import library_of
 
 FIRST_BYTES_KEPT: Final = 64
-MAILS: Final = "mails"
 ELSEWHERE: Final = "it was not taken, since the next answer is for another connection, on which it can be sent again"
-"""The note of a mail that is no call, and whose client was told to connect again."""
+"""The note of a mail or a record that is no call, and whose client was told to connect again."""
+
+NO_TURN: Final = "its route has no turn left for it"
+"""The note of a mail or a record that a route would have taken, had it answered less often."""
+
+Delivery = Envelope | ProducedRecord
+"""What a service takes: a mail, or a record of Kafka."""
 
 
 FIRST_ALONE: Final = f"are kept in part: the first {FIRST_BYTES_KEPT} alone"
@@ -134,9 +141,11 @@ class Recorder:
         if not route.kind.passes_through or entry.outcome == "passthrough":
             self.ledger.count(route, context.window, entry)
 
-    def count(self, context: AttemptContext, entry: Exchange | TcpConnection | Mail) -> None:
+    def count(
+        self, context: AttemptContext, entry: Exchange | TcpConnection | Mail | KafkaRecord
+    ) -> None:
         """Count a recorded attempt as a call of its route, if the route has answered. The answer has not been sent."""
-        has_failed = not isinstance(entry, Mail) and entry.error is not None
+        has_failed = not isinstance(entry, (Mail, KafkaRecord)) and entry.error is not None
         if entry.outcome == "routed" and entry.route is not None and not has_failed:
             self.ledger.count(entry.route, context.window, entry)
 
@@ -263,58 +272,64 @@ class Recorder:
             self.record(context, entry)
             self.count(context, entry)
 
-    def take_mail(self, connection: TcpConnection, mail: Envelope) -> Receipt:
-        """Record a mail that came on a connection, and count it as a call of its route, of which it takes a turn.
+    def take_delivery(self, connection: TcpConnection, delivery: Delivery) -> Receipt:
+        """Record a delivery that came on a connection, and count it as a call of its route, of which it takes a turn.
 
-        A mail without a turn is unrouted. Where the next connection to the address has another answer, or another raw
-        route, the mail is recorded only: its client may send it there.
+        One without a turn is unrouted. Where the next connection to the address has another answer, or another raw
+        route, it is recorded only: its client may send it there.
         """
         with self.ledger.changed:  # else the window could close between these calls
             context = self.target.attempt_context()
-            has_room = partial(context.window.account.has_room, mail.size, MAILS)
-            receipt: Receipt = connection.route.turns.reserve_mail(has_room)
+            has_room = partial(context.window.account.has_room, delivery.size, delivery.kind)
+            receipt: Receipt = connection.route.turns.reserve_delivery(has_room)
             if receipt == "used up":
                 route = opening(context.tables, connection.host, connection.port or 0)
                 if route is not None and route.kind.reads_bytes:
                     receipt = "elsewhere"
             if receipt == "taken":
-                entry = self._mail(connection, mail, Claim("routed", connection.route))
+                entry = self._delivered(connection, delivery, Claim("routed", connection.route))
                 self.record(context, entry)
                 self.count(context, entry)
             elif receipt == "used up":
-                self._record_refused(context, connection, mail, "its route has no turn left for it")
+                self._record_refused(context, connection, delivery, NO_TURN)
             elif receipt == "elsewhere" and has_room():
-                entry = self._mail(connection, mail, Claim("recorded"), ELSEWHERE)
+                entry = self._delivered(connection, delivery, Claim("recorded"), ELSEWHERE)
                 self.record(context, entry)
         return receipt
 
-    def refuse_mail(self, connection: TcpConnection, mail: Envelope, why: str) -> None:
-        """Record a mail that was refused for its form. It fails the test that runs now."""
+    def refuse_delivery(self, connection: TcpConnection, delivery: Delivery, why: str) -> None:
+        """Record a delivery that was refused for its form. It fails the test that runs now."""
         with self.ledger.changed:
-            self._record_refused(self.target.attempt_context(), connection, mail, why)
+            self._record_refused(self.target.attempt_context(), connection, delivery, why)
 
     def _record_refused(
-        self, context: AttemptContext, connection: TcpConnection, mail: Envelope, why: str
+        self, context: AttemptContext, connection: TcpConnection, delivery: Delivery, why: str
     ) -> None:
-        if not context.window.account.has_room(mail.size, MAILS):
+        if not context.window.account.has_room(delivery.size, delivery.kind):
             return
         miss = nearest_by_address(context.tables, "tcp", connection.host, connection.port or 0)
-        entry = self._mail(connection, mail, Claim("unrouted"), why)
+        entry = self._delivered(connection, delivery, Claim("unrouted"), why)
         entry.near = (miss,) if miss is not None and miss.differences else ()
         self.record(context, entry)
 
-    def _mail(
-        self, connection: TcpConnection, mail: Envelope, claim: Claim, note: str = ""
-    ) -> Mail:
+    def _delivered(
+        self, connection: TcpConnection, delivery: Delivery, claim: Claim, note: str = ""
+    ) -> Mail | KafkaRecord:
+        common = self.about(claim, connection.host, connection.port)
+        address, tls = connection.address, connection.tls
+        if isinstance(delivery, ProducedRecord):
+            return KafkaRecord(
+                **common, note=note, address=address, tls=tls, **delivery.fields, user=delivery.user
+            )
         return Mail(
-            **self.about(claim, connection.host, connection.port),
+            **common,
             note=note,
-            address=connection.address,
-            sender=mail.sender,
-            recipients=mail.recipients,
-            content=mail.content,
-            user=mail.user,
-            tls=connection.tls,
+            address=address,
+            sender=delivery.sender,
+            recipients=delivery.recipients,
+            content=delivery.content,
+            user=delivery.user,
+            tls=tls,
         )
 
     def record_tls(self, attempt: Attempt, reason: str, note: str, *, is_cut: bool) -> None:

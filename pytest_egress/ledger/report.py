@@ -29,6 +29,7 @@ from pytest_egress.traffic.entries import (
     DnsQuery,
     Entry,
     Exchange,
+    KafkaRecord,
     Mail,
     PacketAttempt,
     TcpConnection,
@@ -69,7 +70,7 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
     who = f"  of {container}" if container else ""
     lines = [f"  {attempt_text(entry)}{who}{times_text(count)}", *prose(entry.note, DETAIL)]
     lines += [DETAIL + line for line in near_lines(entry.near)]
-    if isinstance(entry, (Exchange, Mail)) and entry.note:
+    if isinstance(entry, (Exchange, Mail, KafkaRecord)) and entry.note:
         return lines  # refused for its form: no route would help
     if entry.note.startswith((UNREADABLE, UNREADABLE_WEBSOCKET, NO_QUIC)):
         return lines  # no route would help here either: a block would refuse the HTTPS beside QUIC

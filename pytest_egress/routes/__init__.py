@@ -4,8 +4,8 @@ The rule: no input or output. A malformed declaration is refused where it is mad
 lists what is accepted.
 
 Doors: `answers`, `applications.asgi`, `applications.asgi_websocket`, `applications.wsgi`, `certificates`,
-`declarations`, `duplex`, `faults`, `grpc.server`, `inner_route`, `kinds`, `partials`, `patterns`, `raw.libraries`,
-`raw.smtp`, `route`, `table`, `turns`, `websocket.answer`, `websocket.asynchronous`, `websocket.open`.
+`declarations`, `duplex`, `faults`, `grpc.server`, `inner_route`, `kinds`, `partials`, `patterns`, `raw.kafka`,
+`raw.libraries`, `raw.smtp`, `route`, `table`, `turns`, `websocket.answer`, `websocket.asynchronous`, `websocket.open`.
 
 * `applications`: those of WSGI and ASGI as answers.
 * `grpc`: a server of a test's servicers as an answer.

@@ -27,6 +27,7 @@ from pytest_egress.traffic.http.response import NO_BODY, Response, check_bodiles
 from pytest_egress.traffic.shown import SCHEME_PORTS, host_port, shown
 
 if TYPE_CHECKING:
+    from pytest_egress.traffic.kafka.records import ProducedRecord
     from pytest_egress.traffic.smtp import Envelope
 
 Handler = Callable[[Any], Any]  # of a Request, or of a socket
@@ -104,7 +105,7 @@ class Application:
 
 
 Receipt = Literal["taken", "elsewhere", "used up", "no room"]
-"""What becomes of a mail.
+"""What becomes of a delivery: a mail, or a record of Kafka.
 
 It is a call; its route has another answer for the next turn; its route has no turn left; or too much is kept already.
 """
@@ -113,14 +114,17 @@ It is a call; its route has another answer for the next turn; its route has no t
 class Desk(Protocol):
     """Where a service hands over what came on one connection."""
 
-    def take(self, mail: Envelope) -> Receipt:
-        """Make a mail a call of the route, which takes one of its turns."""
+    def take(self, delivery: Envelope | ProducedRecord) -> Receipt:
+        """Make a delivery a call of the route, which takes one of its turns."""
 
     def has_room(self, size: int) -> bool:
-        """Whether there is room for so many bytes of a mail that has not come whole; 0 gives the room back."""
+        """Whether there is room for so many bytes of a delivery that has not come whole; 0 gives the room back."""
 
-    def refuse(self, mail: Envelope, why: str) -> None:
-        """Record a refused mail, which fails the test; `why` is a sentence without its full stop."""
+    def refuse(self, delivery: Envelope | ProducedRecord, why: str) -> None:
+        """Record a refused delivery, which fails the test; `why` is a sentence without its full stop."""
+
+    def fail(self, error: Exception) -> None:
+        """Fail the test by what cannot be answered, as by an error of a handler; the connection goes on."""
 
     def note(self, text: str) -> None:
         """Add a sentence to the entry of the connection."""
@@ -130,10 +134,17 @@ class Service:
     """An answer that serves a connection by itself, and has calls of its own, such as the mails of `smtp()`.
 
     Its connections are no calls of the route and take none of its turns; its calls do, as it delivers them.
+
+    Attributes:
+        deliveries: The kind of its calls, for a report: "mails".
+        none_came: The note of a connection that was no port probe and brought no call.
     """
 
-    def serve(self, sock: Any, name: str, desk: Desk) -> None:
-        """`name` is the host that the client dialled."""
+    deliveries: str
+    none_came: str
+
+    def serve(self, sock: Any, name: str, port: int, desk: Desk) -> None:
+        """`name` and `port` are those that the client dialled."""
         raise NotImplementedError
 
 
@@ -313,7 +324,8 @@ def check_raw(answer: object) -> bytes | Service | None:
         return answer
     raise TypeError(
         f"{answer!r} is no answer of a raw route: it takes a function of the connected socket, or of a reader and a "
-        "writer, a socketserver, an asyncio.Protocol's class, bytes that are sent at once, smtp(), forward(...), "
+        "writer, a socketserver, an asyncio.Protocol's class, bytes that are sent at once, smtp(), kafka(), "
+        "forward(...), "
         "sequence(...), or None"
     )
 

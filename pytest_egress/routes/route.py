@@ -23,6 +23,7 @@ from pytest_egress.traffic.entries import (
     DnsQuery,
     Entry,
     Exchange,
+    KafkaRecord,
     Mail,
     TcpConnection,
     TlsFailure,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     Call = TypeVarWithDefault("Call", bound=Entry, default=Exchange)
 else:
     Call = TypeVar("Call", bound=Entry)
-"""The type of a route's calls: `Exchange` (the default), `TcpConnection`, `Mail` or `DnsQuery`."""
+"""The type of a route's calls: `Exchange` (the default), `TcpConnection`, `Mail`, `KafkaRecord` or `DnsQuery`."""
 
 Scope = Literal["test", "class", "module", "session"]
 
@@ -128,6 +129,8 @@ class Route(Generic[Call]):
     @overload
     def respond(self: Route[Mail], answer: RawAnswer | Service) -> Route[Mail]: ...
     @overload
+    def respond(self: Route[KafkaRecord], answer: RawAnswer | Service) -> Route[KafkaRecord]: ...
+    @overload
     def respond(self: Route[DnsQuery], answer: DnsAnswer) -> Route[DnsQuery]: ...
     @renamed(handler="answer=")
     def respond(self, answer: Any) -> Any:
@@ -145,7 +148,7 @@ class Route(Generic[Call]):
 
     @property
     def calls(self) -> list[Call]:
-        """The calls that the route answered, in order: exchanges, raw connections, mails, or DNS queries.
+        """The calls that the route answered, in order: exchanges, connections, mails, Kafka records, or DNS queries.
 
         Raises:
             CallError: The route's scope has ended, and its calls are no longer kept.

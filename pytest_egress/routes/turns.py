@@ -160,11 +160,12 @@ class Turns:
     def turn_of(self, holder: Holder) -> Iterator[int | None]:
         """Reserve a turn for a connection, which others know of until the end of the `with` block.
 
-        The turn of an answer with calls of its own stays free: each mail takes one (`reserve_mail`).
+        The turn of an answer with calls of its own stays free: each of its calls, such as a mail, takes one
+        (`reserve_delivery`).
         """
         with self._lock:
             is_held = (turn := self.reserve()) is not None
-            if turn is not None and self.takes_mails(turn):
+            if turn is not None and self.is_service_turn(turn):
                 is_held = False
                 self.give_back(turn)
             if is_held:
@@ -176,19 +177,22 @@ class Turns:
                 with self._lock:
                     self._holders.remove(holder)
 
-    def takes_mails(self, turn: int) -> bool:
+    def is_service_turn(self, turn: int) -> bool:
         return isinstance(layers(self._given.of_turn(turn))[1], answers.Service)
 
-    def reserve_mail(self, has_room: Callable[[], bool]) -> answers.Receipt:
-        """Reserve a turn for a mail, or say why not; `has_room`, asked where there is one, makes room or says no."""
+    def reserve_delivery(self, has_room: Callable[[], bool]) -> answers.Receipt:
+        """Reserve a turn for a call of a service, such as a mail, or say why not.
+
+        `has_room`, asked where there is a turn, makes room or says no.
+        """
         with self._lock:
             if (turn := self.reserve()) is None:
                 return "used up"
-            is_for_mails = self.takes_mails(turn)
-            if is_for_mails and has_room():
+            is_for_it = self.is_service_turn(turn)
+            if is_for_it and has_room():
                 return "taken"
             self.give_back(turn)
-            return "no room" if is_for_mails else "elsewhere"
+            return "no room" if is_for_it else "elsewhere"
 
     @property
     def may_come_free(self) -> bool:

@@ -11,6 +11,7 @@ error of ours where they are malformed. Every module is a door.
 * `address`: a host with a port, and what each kind of route accepts as one.
 * `entries`: the entries of the ledger, one class for each kind of attempt.
 * `grpc`: gRPC over HTTP/2: messages, metadata, deadlines and status.
+* `kafka`: Kafka's protocol as a broker speaks it.
 * `packets`: the packets that the kernel rejected and reported.
 * `redaction`: masks secrets in texts that are shown.
 * `websocket`: the handshake of a WebSocket, and its frames, by wsproto.

@@ -5,6 +5,7 @@ Nothing here reads a socket, a clock or a container.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -45,7 +46,7 @@ class Entry:
         started: When its first byte was read, in seconds since the epoch.
         outcome: "routed" (a route answered), "passthrough" (the real upstream did), "unrouted" (no route claims it:
             it fails the test), "blocked" (a block route or `unrouted="block"`), or "recorded" (listed only: a name
-            lookup, a packet of the kernel's own, a TLS handshake that failed, a mail that has to be sent again).
+            lookup, a packet of the kernel's own, a TLS handshake that failed, a delivery that has to be sent again).
         host: The name or address it was for.
         port: Its port, or None where the protocol has none.
         note: A sentence with more about it, or "".
@@ -303,6 +304,57 @@ class Mail(Entry):
         more = len(self.recipients) - SHOWN_RECIPIENTS
         others = f" and {more} more" if more > 0 else ""
         return f"mail {shown(self.subject)} from <{sender}> to {', '.join(to) or 'nobody yet'}{others} at {self.where}"
+
+
+@dataclass(kw_only=True, eq=False)
+class KafkaRecord(Entry):
+    """A record that a client has produced to a route of `kafka()`. It is a call of the route.
+
+    Its connection is an entry of its own. A record for which no turn is left is unrouted, and `note` says why.
+
+    Attributes:
+        address: The IP address that was dialled.
+        topic: The topic.
+        key: The key as bytes, or None.
+        value: The value as bytes, or None (a tombstone).
+        headers: Pairs of a name and a value as bytes, or None, in order.
+        partition: The number of the partition that the client has chosen.
+        offset: Its offset in the partition.
+        timestamp: When it was made, as its client says, in milliseconds since the epoch.
+        client_id: What its producer calls itself (`client.id`).
+        user: The name that the client had logged in with (SASL PLAIN), or None.
+        tls: What TLS agreed on, where the record came in TLS; else None.
+    """
+
+    address: str
+    topic: str
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    partition: int = 0
+    offset: int = 0
+    timestamp: int = 0
+    client_id: str = ""
+    user: str | None = None
+    tls: TlsInfo | None = None
+
+    @property
+    def text(self) -> str:
+        """The value as UTF-8; "" where it is None. Bytes that are none are replaced."""
+        return (self.value or b"").decode(errors="replace")
+
+    def json(self) -> Any:
+        """The value as JSON.
+
+        Raises:
+            ValueError: It is none.
+        """
+        return json.loads(self.value or b"")
+
+    def __str__(self) -> str:
+        key = f", key {shown(masked_bytes(self.key))}" if self.key is not None else ""
+        value = "None" if self.value is None else shown(masked_bytes(self.value))
+        return f"Kafka record of {shown(self.topic)}{key}, value {value} at {self.where}"
 
 
 def printable(address: str) -> str:

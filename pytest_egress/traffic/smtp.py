@@ -17,7 +17,7 @@ import re
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from pytest_egress.base.account import OBJECT_BYTES
 
@@ -69,6 +69,7 @@ class Envelope:
     recipients: tuple[str, ...]  # the addresses in RCPT TO, in order
     content: bytes  # the mail, with CRLF, dots as its author wrote them
     user: str | None = None  # the name that the client had logged in with, or None
+    kind: ClassVar = "mails"
 
     @property
     def size(self) -> int:

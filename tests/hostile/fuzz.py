@@ -29,6 +29,7 @@ from tests.unit.traffic.http import (
     test_http2_bytes,
     test_http2_frames,
 )
+from tests.unit.traffic.kafka import test_batches, test_wire
 from tests.unit.traffic.tls import test_hello
 
 SECONDS: Final = 10.0  # for each target, without an argument
@@ -95,6 +96,11 @@ TARGETS: Final[dict[str, FuzzTarget]] = {
     "form": target(test_forms.test_any_bytes_are_a_form_or_a_content_error),
     "form-type": target(test_forms.test_any_body_of_any_type_is_a_form_or_a_content_error),
     "cookies": target(test_forms.test_any_text_is_cookies),
+    "kafka-request": target(
+        test_wire.test_any_bytes_are_a_request_or_ask_for_more_or_are_a_kafka_error
+    ),
+    "kafka-batch": target(test_batches.test_any_bytes_are_batches_or_a_kafka_error),
+    "kafka-records": target(test_batches.test_a_batch_with_any_records_is_read_or_a_kafka_error),
     "smtp": target(test_smtp.test_any_bytes_have_replies_that_are_replies_and_never_raise),
     "smtp-command": target(test_smtp.test_any_line_is_a_command_or_an_smtp_error),
     "http2-frames": target(

@@ -35,7 +35,6 @@ PAGES = [
     "docs/faults.md",
     "docs/fixtures.md",
     "docs/protocols.md",
-    "docs/raw.md",
     "docs/routes.md",
 ]
 GUIDE = [
@@ -44,8 +43,9 @@ GUIDE = [
     pytest.param("docs/jobs/offline.md", marks=pytest.mark.docker),  # Compose, testcontainers
     "docs/jobs/outages.md",
     "docs/jobs/sent.md",
+    "docs/raw.md",
 ]
-"""Pages of jobs, whose examples start several images."""
+"""Pages whose examples start several images."""
 STEPS = ["docs/start.md", "docs/read-a-failure.md"]
 """Pages whose examples are a file each; the text below one is what pytest says of it, and `...` stands for more."""
 STAND_IN = re.compile(r'"(\w+):latest"')

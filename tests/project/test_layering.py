@@ -50,8 +50,8 @@ ROOMS = {
     "traffic": Room(
         uses=("errors", "base", "agent.netlink"),
         foreign=(
-            "backports", "brotli", "brotlicffi", "compression", "dns", "h11", "h2", "idna", "python_multipart",
-            "wsproto",
+            "backports", "brotli", "brotlicffi", "compression", "cramjam", "dns", "h11", "h2", "idna", "kafka",
+            "python_multipart", "wsproto",
         ),
     ),
     "link": Room(
@@ -64,8 +64,8 @@ ROOMS = {
         doors=(
             "answers", "applications.asgi", "applications.asgi_websocket", "applications.wsgi", "certificates",
             "declarations", "duplex", "faults", "grpc.server", "inner_route", "kinds", "partials", "patterns",
-            "raw.libraries", "raw.smtp", "route", "table", "turns", "websocket.answer", "websocket.asynchronous",
-            "websocket.open",
+            "raw.kafka", "raw.libraries", "raw.smtp", "route", "table", "turns", "websocket.answer",
+            "websocket.asynchronous", "websocket.open",
         ),
     ),
     "engine": Room(
@@ -115,7 +115,7 @@ ROOMS = {
 FLOORS: dict[str, list[set[str]]] = {
     "traffic": [
         {"address", "packets", "redaction", "shown", "smtp", "tls"},
-        {"absent"},
+        {"absent", "kafka"},
         {"http"},
         {"grpc", "websocket"},
         {"entries"},
@@ -166,10 +166,13 @@ FORBIDDEN = {
 EXCEPTIONS = {
     "routes.grpc.server": {"threading"},
     "routes.grpc.turns": {"threading"},
+    "routes.raw.kafka_groups": {"threading"},
+    "routes.raw.kafka_log": {"threading"},
     "routes.websocket.open": {"threading"},
 }
 """The threads of a call of gRPC take turns. `routes.grpc.server` names a type of `threading` in the signature of
-`grpc.Server.stop`. A WebSocket has a reader."""
+`grpc.Server.stop`. A WebSocket has a reader. The connections of a broker share
+its topics and groups, which have locks."""
 
 SHARED_WORDS = {
     "Container": "tests hold `targets.container.Container` by its interface, `targets.handle.Container`",

@@ -58,6 +58,8 @@ WITHOUT_FILE: Final = {
     "plugin/header": "test_run reads its lines",
     "plugin/cases": "test_run and test_case run their tests by it",
     "routes/duplex": ONLY_DATA,
+    "routes/raw/kafka_consumers": "gateway/raw/test_server_kafka_consumers asks it",
+    "routes/raw/kafka_server": "gateway/raw/test_server_kafka talks with it",
     "routes/sequences": ONLY_DATA,
     "targets/container": BY_ENGINE,
     "targets/contents": BY_ENGINE,
@@ -68,6 +70,8 @@ WITHOUT_FILE: Final = {
     "targets/trust/runtimes": BY_ENGINE,
     "traffic/dns/answers": "gateway/dns/test_names_answers declares them",
     "traffic/entries": ONLY_DATA,
+    "traffic/kafka/codes": ONLY_DATA,
+    "traffic/kafka/library": ONLY_DATA,
     "traffic/shown": "test_redaction and each test of a message read what it makes",
     "traffic/http/head": "gateway/http1/test_server sends them",
 }

@@ -30,7 +30,7 @@ from contextvars import Context
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
 
-from pytest_egress.base.account import Account
+from pytest_egress.base.account import Hold
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.pacing import PLAIN, Pacer, Shape
 from pytest_egress.base.relay import Direction, play, relay
@@ -51,10 +51,10 @@ from pytest_egress.gateway.raw.sockets import (
 )
 from pytest_egress.gateway.raw.starttls import StartTls
 from pytest_egress.gateway.raw.tcp_info import FIN, Traffic, traffic
-from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, MAILS, Recorder
+from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Delivery, Recorder
 from pytest_egress.gateway.tls.authority import Authority
 from pytest_egress.gateway.upstream.upstreams import Upstreams, upstream_host
-from pytest_egress.ledger.windows import Pause
+from pytest_egress.ledger.windows import AttemptContext, Pause
 from pytest_egress.link.stream_sockets import AcceptedSocket
 from pytest_egress.routes.answers import Forward, Receipt, Service, place_of
 from pytest_egress.routes.duplex import ClientLeftError
@@ -64,7 +64,6 @@ from pytest_egress.routes.raw.libraries import AsyncHandler
 from pytest_egress.traffic.entries import Outcome, TcpConnection, server_of, speaks_http2
 from pytest_egress.traffic.http.head import MAX_BODY_BYTES
 from pytest_egress.traffic.http.response import Response
-from pytest_egress.traffic.smtp import Envelope
 
 CLIENT_LEFT: Final = (
     ConnectionResetError,
@@ -102,9 +101,6 @@ NOT_AGREED: Final = (
     "the client offered {offered} alone by ALPN, and none was agreed on: alpn={alpn!r} agrees"
 )
 """The note of an entry whose client offered protocols by ALPN, and may close since none was accepted."""
-
-NO_MAIL: Final = "it sent no mail"
-"""The note of a connection to `smtp()` that was no port probe, and brought no mail."""
 
 CUT_NOTE: Final = "the connection had been cut: what let it live was over"
 """The note of an entry whose handler raised after its connection was cut.
@@ -160,7 +156,7 @@ class RawServer:
                 if turn is None:
                     return False
                 answer, context = route.turns.answer(turn)
-                self.turn = None if route.turns.takes_mails(turn) else turn
+                self.turn = None if route.turns.is_service_turn(turn) else turn
             if isinstance(answer, ConnectFault):
                 self.turn_down(route, turn, answer)
                 return True
@@ -408,11 +404,12 @@ class RawServer:
         self, entry: TcpConnection, service: Service, context: Context, shape: Shape
     ) -> None:
         """Have a service answer, which has calls of its own: a connection without one says so."""
-        self.has_calls_of_its_own, name = True, self.attempt.destination.host
-        desk = MailDesk(self.recorder, entry, self.context.window.account)
-        self.handle(entry, lambda sock: service.serve(sock, name, desk), context, shape)
-        if entry.outcome == "routed" and not desk.has_mail:
-            entry.note = "; ".join(filter(None, [NO_MAIL, entry.note]))
+        self.has_calls_of_its_own, to = True, self.attempt.destination
+        unfinished = self.context.window.account.hold(service.deliveries)
+        desk = ServiceDesk(self.recorder, self.context, entry, unfinished)
+        self.handle(entry, lambda sock: service.serve(sock, to.host, to.port, desk), context, shape)
+        if entry.outcome == "routed" and not desk.has_calls:
+            entry.note = "; ".join(filter(None, [service.none_came, entry.note]))
 
     def hand_over(self, entry: TcpConnection, hearing: Hearing) -> None:
         """Make the connection's socket one for a handler, which can make it TLS in mid-connection."""
@@ -601,24 +598,29 @@ class RawServer:
         return sock
 
 
-class MailDesk:
-    """The `Desk` of one connection; it `has_mail` once a mail has come that was whole, or refused."""
+class ServiceDesk:
+    """The `Desk` of one connection; it `has_calls` once a delivery has come that was whole, or refused."""
 
-    def __init__(self, recorder: Recorder, entry: TcpConnection, account: Account) -> None:
-        self._recorder, self._entry = recorder, entry
-        self._unfinished = account.hold(MAILS)
-        self.has_mail = False
+    def __init__(
+        self, recorder: Recorder, context: AttemptContext, entry: TcpConnection, unfinished: Hold
+    ) -> None:
+        self._recorder, self._context, self._entry = recorder, context, entry
+        self._unfinished = unfinished
+        self.has_calls = False
 
-    def take(self, mail: Envelope) -> Receipt:
-        self.has_mail = True
-        receipt = self._recorder.take_mail(self._entry, mail)
+    def take(self, delivery: Delivery) -> Receipt:
+        self.has_calls = True
+        receipt = self._recorder.take_delivery(self._entry, delivery)
         if self._entry.route.turns.refuses:
             self._recorder.ledger.turns_changed()  # before the client can dial again
         return receipt
 
-    def refuse(self, mail: Envelope, why: str) -> None:
-        self.has_mail = True
-        self._recorder.refuse_mail(self._entry, mail, why)
+    def refuse(self, delivery: Delivery, why: str) -> None:
+        self.has_calls = True
+        self._recorder.refuse_delivery(self._entry, delivery, why)
+
+    def fail(self, error: Exception) -> None:
+        self._recorder.fail(self._context, self._entry, error, "")
 
     def has_room(self, size: int) -> bool:
         return self._unfinished.fits(size)

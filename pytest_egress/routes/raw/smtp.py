@@ -34,7 +34,10 @@ def smtp() -> SmtpServer:
 class SmtpServer(Service):
     """The server that `smtp()` returns holds nothing: any number of routes and connections may use it at once."""
 
-    def serve(self, sock: Any, name: str, desk: Desk) -> None:
+    deliveries = "mails"
+    none_came = "it sent no mail"
+
+    def serve(self, sock: Any, name: str, port: int, desk: Desk) -> None:
         session = SmtpSession(name, is_secure=not hasattr(sock, "starttls"))
         try:
             converse(sock, session, desk)

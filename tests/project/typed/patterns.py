@@ -28,6 +28,7 @@ from pytest_egress import (
     Entry,
     Exchange,
     GrpcCall,
+    KafkaRecord,
     Mail,
     Request,
     Response,
@@ -40,6 +41,7 @@ from pytest_egress import (
     forward,
     grpc_server,
     http_ok,
+    kafka,
     log_line,
     port_open,
     reset_stream,
@@ -275,6 +277,13 @@ def test_mails(egress: Egress) -> None:
     secure: Route[Mail] = egress.intercept_tls("mail.internal:465", smtp())
     assert secure.calls[0].recipients == ("ann@example.com",)
     mailbox.respond(sequence(b"421 busy\r\n", smtp()))
+
+    # Records of Kafka.
+
+    broker = egress.intercept_tcp("kafka.internal:9092", kafka({"orders": [{"id": 7}]}))
+    assert broker.wait_for_call().topic == "charges"
+    within: Route[KafkaRecord] = egress.intercept_tls("kafka.internal:9093", kafka())
+    within.respond(kafka(partitions=2))
 
 
 # What a test asks.

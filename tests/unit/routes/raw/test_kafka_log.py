@@ -1,0 +1,59 @@
+"""The topics of a broker."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_egress.routes.raw import kafka_log
+from pytest_egress.routes.raw.kafka_log import KafkaLog
+from pytest_egress.traffic.kafka.codes import KafkaError
+from pytest_egress.traffic.kafka.records import StoredRecord
+
+
+def record(value: bytes, timestamp: int = 0) -> StoredRecord:
+    return StoredRecord(key=None, value=value, headers=(), timestamp=timestamp)
+
+
+def test_a_partition_is_read_from_an_offset_on_and_to_a_size() -> None:
+    log, stored = KafkaLog(2), [record(bytes(1000)) for _ in range(5)]
+    assert log.append("a", 1, stored) == 0
+    assert log.append("a", 1, stored) == 5
+    assert log.read("a", 1, 3, 1 << 20) == (([*stored, *stored][3:]), 0, 10)
+    assert log.read("a", 1, 3, 3000).records == stored[:2]
+    assert log.read("a", 1, 3, 1).records == stored[:1]
+    assert log.read("a", 1, 10, 1 << 20) == ([], 0, 10)
+    assert log.read("a", 1, 11, 1 << 20) == (None, 0, 10)
+    assert log.read("a", 0, 0, 1 << 20) == ([], 0, 0)
+    assert log.read("nothing", 0, 0, 1 << 20) == ([], 0, 0)
+
+
+def test_the_oldest_records_are_dropped_where_they_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kafka_log, "MAX_LOG_BYTES", 3000)
+    log = KafkaLog(1)
+    for number in range(5):
+        log.append("a", 0, [record(bytes([number]) * 1000)])
+    told = log.read("a", 0, 3, 1 << 20)
+    assert (told.start, told.end) == (3, 5)
+    assert log.read("a", 0, 2, 1 << 20).records is None
+
+
+def test_an_offset_is_found_by_its_time() -> None:
+    log = KafkaLog(1)
+    log.append("a", 0, [record(b"", 10), record(b"", 20)])
+    assert log.offset_at("a", 0, 11) == (1, 20)
+    assert log.offset_at("a", 0, 21) == (-1, -1)
+
+
+def test_a_broker_keeps_so_many_topics_and_producers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_log, "MAX_TOPICS", 1)
+    monkeypatch.setattr(kafka_log, "MAX_PRODUCERS", 1)
+    log = KafkaLog(1)
+    log.append("a", 0, [])
+    with pytest.raises(KafkaError, match="keeps 1 topics, and more are written"):
+        log.append("b", 0, [])
+    log.remember((1, 0, "a", 0), 0, 7)
+    assert log.offset_of((1, 0, "a", 0), 0) == 7
+    log.remember((2, 0, "a", 0), 0, 8)
+    assert log.offset_of((1, 0, "a", 0), 0) is None
