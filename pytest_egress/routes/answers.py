@@ -126,8 +126,8 @@ class Desk(Protocol):
     def fail(self, error: Exception) -> None:
         """Fail the test by what cannot be answered, as by an error of a handler; the connection goes on."""
 
-    def note(self, text: str) -> None:
-        """Add a sentence to the entry of the connection."""
+    def note(self, text: str, unread: str = "") -> None:
+        """Add a sentence to the entry of the connection; `unread` says what of its bytes no delivery has."""
 
 
 class Service:

@@ -620,15 +620,15 @@ class ServiceDesk:
         self._recorder.refuse_delivery(self._entry, delivery, why)
 
     def fail(self, error: Exception) -> None:
+        self._entry.unread = "are in part of a request that cannot be answered"
         self._recorder.fail(self._context, self._entry, error, "")
 
     def has_room(self, size: int) -> bool:
         return self._unfinished.fits(size)
 
-    def note(self, text: str) -> None:
-        """Note a mail that broke off, of which nothing is kept."""
+    def note(self, text: str, unread: str = "") -> None:
         self._entry.note = "; ".join(filter(None, [self._entry.note, text]))
-        self._entry.unread = "end within a mail, and are not kept"
+        self._entry.unread = self._entry.unread or unread
 
 
 def is_of_connection(error: BaseException) -> bool:

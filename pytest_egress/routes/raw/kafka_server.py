@@ -67,6 +67,8 @@ class KafkaConnection:
             self.desk.has_room(0)
             for group, member in self.members:
                 self.groups.leave(group, member)
+            if self.frames.size:
+                self.desk.note("", "end within a request, and are not kept")
             told = [f"{count} of {topic!r}" for topic, count in self.fetched.items()]
             if told:
                 self.desk.note(f"it fetched {', '.join(told)}")

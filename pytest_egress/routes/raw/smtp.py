@@ -44,7 +44,7 @@ class SmtpServer(Service):
         finally:
             desk.has_room(0)
             if session.unfinished:
-                desk.note(session.unfinished)
+                desk.note(session.unfinished, "end within a mail, and are not kept")
 
     def __repr__(self) -> str:
         return "smtp()"

@@ -14,6 +14,7 @@ from pytest_egress.traffic.entries import (
     DnsQuery,
     Entry,
     Exchange,
+    KafkaRecord,
     Mail,
     PacketAttempt,
     TcpConnection,
@@ -51,6 +52,8 @@ def pieces_of(entry: Entry) -> PieceStream:
         yield from connection_pieces(entry)
     elif isinstance(entry, Mail):
         yield from all_of_mail(entry)
+    elif isinstance(entry, KafkaRecord):
+        yield from record_pieces(entry)
     elif isinstance(entry, PacketAttempt):
         yield from packet_pieces(entry)
     elif not isinstance(entry, (DnsQuery, TlsFailure)):
@@ -242,6 +245,20 @@ def all_of_mail(mail: Mail) -> PieceStream:
         yield Unread(place="mail", why="has no content that was kept")
     yield from mail_pieces("mail", mail.content)
     yield Piece(place="mail", value=mail.content, is_raw=True)
+
+
+def record_pieces(record: KafkaRecord) -> PieceStream:
+    for place, text in (
+        ("topic", record.topic),
+        ("client.id", record.client_id),
+        ("the name of its login", record.user or ""),
+    ):
+        yield from readings(place, text)
+    for place, data in (("key", record.key), ("value", record.value)):
+        yield from content_pieces(place, data or b"", "")
+    for name, value in record.headers:
+        yield Piece(place=f"header {quoted(name)} (its name)", value=name, is_name=True)
+        yield from under(name, content_pieces(f"header {quoted(name)}", value or b"", ""))
 
 
 def packet_pieces(packet: PacketAttempt) -> PieceStream:

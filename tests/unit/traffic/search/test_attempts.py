@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.traffic.entries import Entry, Exchange
+from pytest_egress.traffic.entries import Entry, Exchange, KafkaRecord
 from pytest_egress.traffic.grpc import frame
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
@@ -146,3 +146,27 @@ def test_messages_of_a_websocket_are_those_of_the_client() -> None:
 
 def test_an_entry_of_another_kind_is_not_passed_over() -> None:
     assert unread(Entry(**about())) == ["it is a Entry, which is not known here"]
+
+
+def test_all_of_a_record_of_kafka_is_searched() -> None:
+    record = KafkaRecord(
+        **about(outcome="routed", port=9092),
+        address="",
+        topic="orders",
+        key=b"ann",
+        value=b'{"user": {"email": "ann\\u0040example.com"}}',
+        headers=(("trace", b"4711"), ("none", None)),
+        client_id="shop",
+        user="login",
+    )
+    found = values(record)
+    for piece in (
+        ("topic", "orders"),
+        ("value json: user.email", "ann@example.com"),
+        ("header 'trace' (its name)", "trace"),
+        ("client.id", "shop"),
+        ("the name of its login", "login"),
+    ):
+        assert piece in found
+    assert {b"ann", b"4711", "ann", "4711"} & {value for _, value in found}
+    assert unread(record) == []
