@@ -12,6 +12,7 @@ from pytest_egress.traffic.kafka.codes import KafkaCode
 from pytest_egress.traffic.kafka.wire import KafkaRequest
 
 EARLIEST, LATEST = -2, -1  # in place of a timestamp
+MAX_FETCHED_BYTES: Final = 50 << 20  # of one response, as consumers ask by default
 MAX_WAIT_SECONDS: Final = 300  # for the others of a group, whatever a client asks for
 
 
@@ -40,7 +41,7 @@ def fetch(client: Consumer, request: KafkaRequest) -> Any:
         for topic in request.body.topics
         for part in topic.partitions
     ]
-    most = getattr(request.body, "max_bytes", 0) or 50 << 20
+    most = min(getattr(request.body, "max_bytes", 0) or MAX_FETCHED_BYTES, MAX_FETCHED_BYTES)
 
     def read() -> list[Slice]:
         found, left = [], most

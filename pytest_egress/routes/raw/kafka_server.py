@@ -29,6 +29,7 @@ from pytest_egress.traffic.kafka.wire import (
 T = TypeVar("T")
 
 NODE: Final = 1  # the ID of the one broker
+MAX_TOLD: Final = 100_000  # partitions that a response describes
 MECHANISMS: Final = ("PLAIN", "OAUTHBEARER")
 
 REFUSALS: Final[Mapping[Receipt, str]] = {
@@ -104,6 +105,10 @@ class KafkaConnection:
         asked = request.body.topics
         is_all = asked is None or (request.version == 0 and not asked)
         names = self.log.topics if is_all else [topic.name for topic in asked]
+        if len(names) * self.log.partitions > MAX_TOLD:
+            raise KafkaError(
+                f"a request of Metadata asks for {len(names)} topics, which are too many"
+            )
         broker = kind.MetadataResponseBroker(
             version=request.version, node_id=NODE, host=self.name, port=self.port, rack=None
         )

@@ -24,6 +24,9 @@ from pytest_egress.traffic.kafka.records import StoredRecord
 MAX_BATCH_BYTES: Final = (
     64 << 20
 )  # of one batch without compression: 64 times what a broker takes by default
+MAX_RECORDS: Final = (
+    200_000  # of one batch: the smallest have 7 bytes, and compress to next to nothing
+)
 FIRST_GUESS: Final = 8  # times a compressed batch, for its size without compression
 
 HEADER: Final = DefaultRecordBatch.HEADER_STRUCT
@@ -80,6 +83,11 @@ def read_batch(data: bytes) -> tuple[Any, list[StoredRecord]]:
             raise KafkaError(
                 "a batch is of a transaction, which kafka() does not have",
                 KafkaCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+            )
+        if batch.records_count > MAX_RECORDS:
+            raise KafkaError(
+                f"a batch has {batch.records_count} records, and kafka() takes {MAX_RECORDS}",
+                KafkaCode.MESSAGE_TOO_LARGE,
             )
         if batch.compression_type:
             batch = DefaultRecordBatch(uncompressed(data, batch.compression_type))

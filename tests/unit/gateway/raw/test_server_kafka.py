@@ -20,6 +20,7 @@ from tests.support.kafka_client import (
     compressed,
     produce_fields,
     request_bytes,
+    with_checksum,
 )
 from tests.support.stage import Stage, end_of, eventually
 
@@ -251,6 +252,23 @@ def test_a_batch_that_becomes_too_large_is_refused(
         told = connected(stage).produce("orders", compressed(bytes(2_000_000), codec))
         assert told.error_code == KafkaCode.MESSAGE_TOO_LARGE
     assert orders.call_count == 0
+
+
+def test_a_batch_with_too_many_records_is_refused_before_they_are_read(
+    stage: Stage, orders: InnerRoute
+) -> None:
+    data = batch_of([(None, None, [])])
+    data = with_checksum(data[:57] + (200_001).to_bytes(4, "big") + data[61:], 0)
+    assert connected(stage).produce("orders", data).error_code == KafkaCode.MESSAGE_TOO_LARGE
+    assert "a batch has 200001 records, and kafka() takes 200000" in failure(stage)
+
+
+def test_a_question_about_too_many_topics_is_refused(stage: Stage, orders: InnerRoute) -> None:
+    topics = [client_topic("")] * 100_001
+    client = connected(stage)
+    client.send("Metadata", topics=topics, allow_auto_topic_creation=True)
+    assert end_of(client.sock) == "closed"
+    assert "a request of Metadata asks for 100001 topics, which are too many" in failure(stage)
 
 
 def test_a_transaction_is_refused(stage: Stage, orders: InnerRoute) -> None:
