@@ -329,8 +329,8 @@ class KafkaRecord(Entry):
     address: str
     topic: str
     key: bytes | None = None
-    value: bytes | None = None
-    headers: tuple[tuple[str, bytes | None], ...] = ()
+    value: bytes | None = field(default=None, repr=False)
+    headers: tuple[tuple[str, bytes | None], ...] = field(default=(), repr=False)
     partition: int = 0
     offset: int = 0
     timestamp: int = 0

@@ -30,7 +30,7 @@ def kafka(
     Every topic exists. It has what `records` declares, and then what is produced, which consumers get, alone and in
     groups. The broker tells clients the host and port that they dialled as its own. Any login (SASL PLAIN,
     OAUTHBEARER) is accepted. Compression is gzip, snappy, lz4 or zstd. There are no transactions, and no requests of
-    administration: they fail the test. It needs `pip install 'pytest-egress[kafka]'`.
+    administration: one that is sent fails the test. It needs `pip install 'pytest-egress[kafka]'`.
 
     Args:
         records: The records of topics, by topic. Each is a value, `(key, value)` or `(key, value, headers)`; a value

@@ -137,6 +137,16 @@ def test_a_login_is_told_by_its_records_and_its_password_by_nothing(
     assert "s3cr3t-word" not in repr(stage.window.entries)
 
 
+def test_a_secret_in_a_record_is_masked_where_the_record_is_shown(
+    stage: Stage, orders: InnerRoute
+) -> None:
+    value = b'{"password": "correct-horse", "a": "\x1b[31m"}'
+    connected(stage).produce("orders", batch_of([(None, value, [("auth", b"correct-horse")])]))
+    record = orders.assert_called_once()
+    assert "correct-horse" not in str(record) + repr(record)
+    assert "\x1b" not in str(record) + repr(record)
+
+
 def test_a_login_of_old_is_no_request(stage: Stage, orders: InnerRoute) -> None:
     client = connected(stage)
     assert client.ask("SaslHandshake", version=0, mechanism="PLAIN").error_code == 0
