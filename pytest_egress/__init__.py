@@ -104,6 +104,7 @@ if TYPE_CHECKING:
         KafkaRecord as KafkaRecord,
         Mail as Mail,
         PacketAttempt as PacketAttempt,
+        ProxyCall as ProxyCall,
         TcpConnection as TcpConnection,
         TlsFailure as TlsFailure,
     )
@@ -147,7 +148,7 @@ _NAMES = {
     "targets.readiness": "http_ok log_line port_open",
     "targets.results": "CompletedContainer",
     "traffic.entries": (
-        "DnsQuery Entry Exchange KafkaRecord Mail PacketAttempt TcpConnection TlsFailure"
+        "DnsQuery Entry Exchange KafkaRecord Mail PacketAttempt ProxyCall TcpConnection TlsFailure"
     ),
     "traffic.grpc": "GrpcCall",
     "traffic.http.events": "Event",

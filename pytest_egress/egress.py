@@ -46,6 +46,7 @@ from pytest_egress.traffic.entries import (
     Exchange,
     KafkaRecord,
     Mail,
+    ProxyCall,
     TcpConnection,
 )
 from pytest_egress.traffic.http.request import Request
@@ -331,6 +332,24 @@ class Egress:
         """Pass TCP connections to an address through this process to the real upstream; TLS is not terminated."""
         return self._add(kinds.PASSTHROUGH, address)
 
+    def proxy(
+        self, address: str, *, optional: bool = False, name: str | None = None
+    ) -> Route[ProxyCall]:
+        """Be the HTTP proxy at an address, which HTTPS_PROXY names: for tunnels (CONNECT), and plain requests by URL.
+
+        What comes through is answered as if the container had dialled that host and port: by the other routes, and
+        where none claims it, it is unrouted. A call is a tunnel that was asked for, or one plain request.
+
+        Args:
+            address: `host[:port]`, any port where none is given.
+            optional: Whether the test passes also if the proxy is never asked.
+            name: A name for `egress[name]`.
+
+        Raises:
+            AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
+        """
+        return self._add(kinds.PROXY, address, optional=optional, name=name)
+
     def block(self, address: str) -> Route[Any]:
         """Expect attempts of any protocol to an address, and refuse them: they fail no test."""
         return self._add(kinds.BLOCK, address)
@@ -612,7 +631,7 @@ class Egress:
         others = [
             entry
             for entry in self.ledger
-            if not (isinstance(entry, DnsQuery) and entry.outcome == "recorded")
+            if not (isinstance(entry, (DnsQuery, ProxyCall)) and entry.outcome == "recorded")
             and not any(a.matches(entry.host, port_of(entry, a)) for a in allowed)
         ]
         if others:

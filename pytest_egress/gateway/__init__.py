@@ -20,7 +20,9 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `lasting`: a call that may outlive its test, as a WebSocket does.
 * `packets`: the packets that no socket takes: recorded, judged, and counted where they are missing.
 * `patience`: how long a client may stop within a head or a body.
+* `proxying`: where the requests of a connection to a declared proxy lead.
 * `recorder`: decides, records and counts the outcome of an attempt.
 * `server`: the gateway of one target, and its reader thread.
 * `site`: what the gateway knows of its target.
+* `tcp_info`: what a connection has carried, by the kernel's counters.
 """

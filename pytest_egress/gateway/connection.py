@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import socket
 import ssl
@@ -42,6 +43,7 @@ from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import Recorder, passes, silent_outcome
+from pytest_egress.gateway.tcp_info import NOTHING, Counts
 from pytest_egress.ledger.windows import Activity, AttemptContext, Window
 from pytest_egress.link.stream_sockets import AcceptedSocket
 from pytest_egress.routes.inner_route import InnerRoute
@@ -53,6 +55,8 @@ PARK_SECONDS: Final = 1.0
 """A thread waits for the next request: one more start costs more than that."""
 PEEK: Final = int(socket.MSG_PEEK)
 PEEK_ALL: Final = int(socket.MSG_PEEK | socket.MSG_WAITALL)  # blocks until all of it has arrived
+END_OF_HEAD: Final = re.compile(rb"\n\r?\n")  # as h11 has it
+LONGEST_END: Final = 2  # bytes of one before its last
 BYTE_OR_END: Final = select.POLLIN | select.POLLRDHUP
 
 
@@ -157,6 +161,7 @@ class Connection:
         multiplexed: Its server, where it has several requests at once, each an attempt of its own. Then the connection
             itself has none, but before the first request and within a request's head.
         is_reading: Whether bytes of such a connection are being read, whose requests have not begun yet.
+        before: What it had carried before it began to lead to its destination, by a tunnel; nothing, as a rule.
         read_late: Records what the client has sent after `tell_end`. Its thread calls it, once.
     """
 
@@ -180,6 +185,7 @@ class Connection:
         self.started = 0.0
         self.accounted, self.is_reset, self.is_cut, self.ended = False, False, False, False
         self.is_relayed, self.is_reading = False, False
+        self.before = NOTHING
         self.multiplexed: Multiplexed | None = None
         self.allowed_by: AllowedBy | None = None
         self.turn = 0
@@ -465,11 +471,25 @@ class Connection:
     def context(self) -> AttemptContext:
         return self._context or self.target.attempt_context()
 
+    def lead_to(self, destination: Destination, before: Counts) -> None:
+        """Go on as a connection that has just been made to another destination, by a tunnel."""
+        self.destination, self.before = destination, before
+        self.started, self.accounted = self.ledger.now(), False
+        self.idle_seconds, self.read_late = self._registry.unused_seconds, self._read_late
+        self.sock.settimeout(None)
+
     def peek(self, size: int, flags: int = PEEK) -> bytes:
         """Up to `size` bytes of the TCP stream, below any TLS, left unread; b"" at its end."""
         return socket.socket.recv(self.sock, size, flags)
 
-    def receive(self, size: int) -> bytes:
+    def receive_head(self, come: bytes) -> bytes:
+        """Read as `receive` does, and not beyond the end of a head of HTTP/1.1, of which the bytes `come` have come."""
+        tail = come[-LONGEST_END:]
+        ahead = self.receive(READ_BYTES, PEEK)
+        end = END_OF_HEAD.search(tail + ahead)
+        return self.receive(len(ahead) if end is None else end.end() - len(tail))
+
+    def receive(self, size: int, flags: int = 0) -> bytes:
         """Read up to `size` bytes more of a head or a body that has begun; b"" at the end of the connection.
 
         The socket blocks no more afterwards: `ssl` would ask the kernel before each write whether it can be made, and
@@ -483,7 +503,7 @@ class Connection:
             sock.settimeout(0)
         while True:
             try:
-                return sock.recv(size)
+                return sock.recv(size, flags)
             except BLOCKED as blocked:
                 if patience is None:
                     patience = Patience(self.ledger.clock)

@@ -23,6 +23,9 @@ class Destination(NamedTuple):
         greeted: When the attempt began that brought the ClientHello, in the time of entries.
         presented_by: The route whose certificate or version of TLS the handshake presents; None where they are the
             usual ones.
+        through: The `host:port` of the proxy by which the client asked for it, of several with "and"; "" where it
+            dialled by itself.
+        proxies: The routes that are these proxies.
     """
 
     address: str = ""
@@ -36,6 +39,8 @@ class Destination(NamedTuple):
     greeted: float = 0.0
     tls: TlsInfo | None = None
     presented_by: InnerRoute | None = None
+    through: str = ""
+    proxies: tuple[InnerRoute, ...] = ()
 
     @property
     def presented(self) -> Presented:

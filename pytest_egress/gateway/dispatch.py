@@ -24,9 +24,10 @@ from pytest_egress.gateway.dns.names import NAMES_PORT, Names, serve_names
 from pytest_egress.gateway.http.answering import Answering
 from pytest_egress.gateway.http.forwarding import Carrier
 from pytest_egress.gateway.http1.server import Http1Server
+from pytest_egress.gateway.proxying import Proxying
 from pytest_egress.gateway.raw.server import RawServer
-from pytest_egress.gateway.raw.tcp_info import has_heard
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, passes, silent_outcome
+from pytest_egress.gateway.tcp_info import has_heard
 from pytest_egress.gateway.tls.authority import ALPN, HTTP1_ALONE, Authority
 from pytest_egress.gateway.tls.failures import (
     broken_after_handshake,
@@ -97,6 +98,10 @@ class Dispatcher:
         connection.destination = Destination(
             address=address, port=port, name=name, led=tuple(led), host=host
         )
+        self.serve_dialled()
+
+    def serve_dialled(self) -> None:
+        """Serve a connection whose destination is known, and of which no byte has been read."""
         self.await_turn()
         if not self.try_without_reading(self.opening(), named=not self.may_be_named_yet()):
             self.listen()
@@ -261,11 +266,15 @@ class Dispatcher:
 
     def serve_http1(self, begin_http2: Callable[[bytes], None] | None) -> None:
         connection, idle_seconds = self.connection, self.parts.connections.idle_seconds
+        proxying = None
+        if connection.destination.tls is None:
+            proxying = Proxying(connection, self.parts.names, self.serve_dialled)
         Http1Server(
             connection,
             self.answering(connection),
             idle_seconds=idle_seconds,
             begin_http2=begin_http2,
+            proxying=proxying,
         ).serve()
 
     def serve_http2(self, first: bytes = b"") -> None:
@@ -323,7 +332,7 @@ class Dispatcher:
             )
             handshake(connection, context, self.parts.connections)
         except OSError as error:
-            saw_nothing = not has_heard(connection.sock, accepted)
+            saw_nothing = not has_heard(connection.sock, accepted, connection.before)
             failure = broken_handshake(
                 error, asked, hello, wishing, to.presented, saw_nothing=saw_nothing
             )

@@ -33,9 +33,11 @@ from pytest_egress.traffic.entries import (
     KafkaRecord,
     Mail,
     Outcome,
+    ProxyCall,
     TcpConnection,
     TlsFailure,
 )
+from pytest_egress.traffic.http.headers import Headers, basic_credentials
 from pytest_egress.traffic.kafka.records import ProducedRecord
 from pytest_egress.traffic.smtp import Envelope
 from pytest_egress.traffic.tls.clients import library_of
@@ -106,7 +108,7 @@ class Recorder:
         route = claimed(context.tables, host, port)
         if route is None:
             return Claim(unclaimed(context))
-        return Claim(at_claimed) if route.kind.has_handler else Claim("blocked", route)
+        return Claim("blocked", route) if route.kind.claims_all else Claim(at_claimed)
 
     def record(self, context: AttemptContext, entry: Entry) -> None:
         """Put an entry into its window, before its handler runs; count the call where its route has no handler."""
@@ -240,7 +242,7 @@ class Recorder:
         self, attempt: Attempt, claim: Claim, note: str, first_bytes: bytes = b""
     ) -> TcpConnection:
         to = attempt.destination
-        return TcpConnection(
+        entry = TcpConnection(
             **self.about(claim, to.host, to.port, attempt.started),
             address=to.address,
             sni=to.sni,
@@ -249,6 +251,36 @@ class Recorder:
             note=note,
             accepted=accepted(to),
         )
+        if to.through:
+            entry.through = to.through
+        return entry
+
+    def record_proxied(
+        self,
+        attempt: Attempt,
+        route: InnerRoute,
+        method: str,
+        target: str,
+        headers: Headers,
+        refused: str,
+    ) -> None:
+        """Record what a proxy was asked, as a call of its route; unrouted where `refused` says why it leads nowhere."""
+        to = attempt.destination
+        user, password = basic_credentials(headers) or (None, None)
+        claim = Claim("unrouted" if refused else "recorded", None if refused else route)
+        entry = ProxyCall(
+            **self.about(claim, to.host, to.port, attempt.started),
+            address=to.address,
+            method=method,
+            target=target,
+            headers=headers,
+            user=user,
+            password=password,
+            note=refused,
+        )
+        if to.through:
+            entry.through = to.through
+        self.record(attempt.context, entry)
 
     def record_dial(
         self,
@@ -259,6 +291,7 @@ class Recorder:
         port: int,
         address: str,
         note: str = "",
+        through: str = "",
     ) -> None:
         """Record a dial that a fault of connecting answered, as a call unless `note` says why it is none."""
         entry = TcpConnection(
@@ -268,6 +301,8 @@ class Recorder:
             fault=fault,
             note=note,
         )
+        if through:
+            entry.through = through
         with self.ledger.changed:
             self.record(context, entry)
             self.count(context, entry)
@@ -317,20 +352,25 @@ class Recorder:
     ) -> Mail | KafkaRecord:
         common = self.about(claim, connection.host, connection.port)
         address, tls = connection.address, connection.tls
+        entry: Mail | KafkaRecord
         if isinstance(delivery, ProducedRecord):
-            return KafkaRecord(
+            entry = KafkaRecord(
                 **common, note=note, address=address, tls=tls, **delivery.fields, user=delivery.user
             )
-        return Mail(
-            **common,
-            note=note,
-            address=address,
-            sender=delivery.sender,
-            recipients=delivery.recipients,
-            content=delivery.content,
-            user=delivery.user,
-            tls=tls,
-        )
+        else:
+            entry = Mail(
+                **common,
+                note=note,
+                address=address,
+                sender=delivery.sender,
+                recipients=delivery.recipients,
+                content=delivery.content,
+                user=delivery.user,
+                tls=tls,
+            )
+        if connection.through:
+            entry.through = connection.through
+        return entry
 
     def record_tls(self, attempt: Attempt, reason: str, note: str, *, is_cut: bool) -> None:
         """At a claimed address the verdict judges the connection later."""
@@ -357,6 +397,8 @@ class Recorder:
             client=to.tls_client(reason),
             note=note,
         )
+        if to.through:
+            entry.through = to.through
         route = claimed(context.tables, to.host, to.port)
         if entry.outcome == "recorded" and entry.route is None and route is not None:
             entry.near = (NearMiss(route=route, differences=()),)

@@ -26,6 +26,11 @@ class TargetView(Protocol):
         ...
 
     @property
+    def proxies(self) -> Collection[tuple[str, str]]:
+        """The names and values of its variables that name a proxy, such as HTTPS_PROXY."""
+        ...
+
+    @property
     def is_ending(self) -> bool:
         """Whether the target is being stopped: a connection that breaks off then says nothing about its client."""
         ...

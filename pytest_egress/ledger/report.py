@@ -26,12 +26,14 @@ from pytest_egress.traffic.entries import (
     NO_QUIC,
     UNREADABLE,
     UNREADABLE_WEBSOCKET,
+    AskedProxy,
     DnsQuery,
     Entry,
     Exchange,
     KafkaRecord,
     Mail,
     PacketAttempt,
+    ProxyCall,
     TcpConnection,
     TlsFailure,
     needs_server,
@@ -70,7 +72,9 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
     who = f"  of {container}" if container else ""
     lines = [f"  {attempt_text(entry)}{who}{times_text(count)}", *prose(entry.note, DETAIL)]
     lines += [DETAIL + line for line in near_lines(entry.near)]
-    if isinstance(entry, (Exchange, Mail, KafkaRecord)) and entry.note:
+    if isinstance(entry, Exchange) and entry._asked_proxy is not None:
+        return [*lines, *(DETAIL + line for line in proxy_lines(entry._asked_proxy))]
+    if isinstance(entry, (Exchange, Mail, KafkaRecord, ProxyCall)) and entry.note:
         return lines  # refused for its form: no route would help
     if entry.note.startswith((UNREADABLE, UNREADABLE_WEBSOCKET, NO_QUIC)):
         return lines  # no route would help here either: a block would refuse the HTTPS beside QUIC
@@ -89,6 +93,13 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
     return lines
 
 
+def proxy_lines(asked: AskedProxy) -> Iterator[str]:
+    """What to type where a container asks a proxy that no route is."""
+    without = ", ".join(f'"{name}": ""' for name in asked.variables)
+    yield f"to have it dial by itself: env={{{without}}}"
+    yield f'to answer as that proxy: egress.proxy("{asked.address}")'
+
+
 def is_host(name: str) -> bool:
     try:
         return parse_address(name, default_port=None).is_exact
@@ -98,7 +109,8 @@ def is_host(name: str) -> bool:
 
 def attempt_text(entry: Entry) -> str:
     """DNS queries of all types for a name are one attempt."""
-    return f"DNS {entry.host}" if isinstance(entry, DnsQuery) else str(entry)
+    text = f"DNS {entry.host}" if isinstance(entry, DnsQuery) else str(entry)
+    return f"{text}  through the proxy {entry.through}" if entry.through else text
 
 
 DETAIL: Final = " " * 6  # indents the details of an attempt
@@ -180,7 +192,11 @@ def handshakes_text(entries: Sequence[Entry]) -> str:
     failures = fold(entries)
     for entry, count in failures[:SHOWN_ATTEMPTS]:
         who = f"  of {entry.container}" if len(containers) > 1 else ""
-        lines += ["", f"  {entry}{who}{times_text(count)}", *prose(entry.note, DETAIL)]
+        lines += [
+            "",
+            f"  {attempt_text(entry)}{who}{times_text(count)}",
+            *prose(entry.note, DETAIL),
+        ]
         lines += [f"{DETAIL}claimed by: {route_line(miss.route)}" for miss in entry.near]
         lines += [f"{DETAIL}to answer it: {remedy(entry)}"] if needs_server(entry) else []
         address = host_port(entry.host, entry.port)

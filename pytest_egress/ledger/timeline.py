@@ -50,7 +50,11 @@ def outcome_text(entry: Entry) -> str:
     if entry.accepted is not None:
         outcome = " ".join([outcome, f"ACCEPTED {entry.accepted.route.presented.given}"]).strip()
     note = f"[{entry.note.partition('. ')[0]}]" if entry.note else ""  # the verdict has all of it
-    return "  ".join(filter(None, [what, outcome, note]))
+    return "  ".join(filter(None, [what, through_text(entry), outcome, note]))
+
+
+def through_text(entry: Entry) -> str:
+    return f"through {entry.through}" if entry.through else ""
 
 
 def query_text(entry: DnsQuery) -> str:
@@ -60,7 +64,9 @@ def query_text(entry: DnsQuery) -> str:
     fault = f"[{entry.fault}]" if entry.fault not in (None, answered) else ""
     note = f"[{entry.note}]" if not outcome and entry.note and entry.fault != answered else ""
     raised = raised_text(entry).removeprefix(", ")
-    return "  ".join(filter(None, [f"DNS {found}", outcome, fault, note, raised]))
+    return "  ".join(
+        filter(None, [f"DNS {found}", through_text(entry), outcome, fault, note, raised])
+    )
 
 
 def exchange_text(entry: Exchange) -> str:

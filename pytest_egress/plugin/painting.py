@@ -13,7 +13,9 @@ from functools import partial
 from typing import Any, Final
 
 SECTIONS: Final = ("egress", "egress keeps")  # whose lines are this package's, not a container's
-TYPED: Final = re.compile(r"(?:(?<=: )|(?<=^)) *(egress\.\w+\(.*\)|docker (?:rm|logs) .+)$")
+TYPED: Final = re.compile(
+    r"(?:(?<=: )|(?<=^)) *(egress\.\w+\(.*\)|env=\{.*\}|docker (?:rm|logs) .+)$"
+)
 """The line to type, at the end of a line. It is never broken, so that it can be copied."""
 
 WORD: Final = re.compile(r"[\d.]+ m?s\b\S*|-> \S+|\S+")

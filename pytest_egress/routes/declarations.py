@@ -38,6 +38,8 @@ def accepted_options(kind: Kind) -> Mapping[str, None]:
     """The options are in the order in which messages list them."""
     if kind.answers_names:
         return dict.fromkeys((*RECORD_EXAMPLES, "optional"))
+    if kind.is_proxy:
+        return dict.fromkeys(("optional", "name"))
     if not kind.has_handler:
         return {}
     matchers = (*MATCHERS, "stream") if kind.reads_requests else ()
@@ -86,8 +88,13 @@ def declaring(kind: Kind) -> Callable[..., Declaration]:
     def with_address(address: object) -> Declaration:
         return declare(kind, address)
 
+    def with_options(address: object, **options: Any) -> Declaration:
+        return declare(kind, address, **options)
+
     function: Callable[..., Declaration] = with_handler
-    if not kind.has_handler:
+    if kind.is_proxy:
+        function = with_options
+    elif not kind.has_handler:
         function = with_answer if kind.answers_names else with_address
     function.__qualname__ = kind.method  # Python's TypeError for a missing argument shows it
     return function

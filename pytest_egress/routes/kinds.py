@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-Carries = Literal["requests", "bytes", "names", "nothing"]
+Carries = Literal["requests", "bytes", "names", "tunnels", "nothing"]
 
 
 class Kind:
@@ -23,7 +23,8 @@ class Kind:
         marker: The marker that declares such a route.
         usage: The text of that marker in `pytest --markers`.
         carries: What the route's answer is given: requests, the bytes of a connection, or the names of DNS queries.
-            "nothing" where no function of the test answers: such a route claims every attempt at its address.
+            "tunnels" of a proxy: other routes answer what is within. "nothing" where no function of the test answers:
+            such a route claims every attempt at its address.
         default_port: The port of an address without one; None is any port.
         ends_tls: Whether TLS is terminated, with a leaf certificate.
         passes_through: Whether the real upstream answers.
@@ -31,6 +32,8 @@ class Kind:
         must_be_called: Whether such a route of a test fails it when it is never called.
         reads_bytes: Whether it is a raw route, which answers a whole connection, as bytes.
         answers_names: Whether it answers DNS queries, and no connections.
+        is_proxy: Whether it leads its connections to other hosts, as their clients ask.
+        claims_all: Whether it claims every attempt at its address, and no function of the test answers.
         refuses: Whether attempts that it claims are refused.
         answers_https: Whether it answers requests within TLS, to which a client of QUIC falls back.
         takes_unread: Whether it answers a connection from its first byte on, whatever that is.
@@ -58,17 +61,18 @@ class Kind:
         self.must_be_called = must_be_called
         self.reads_requests, self.reads_bytes = carries == "requests", carries == "bytes"
         self.answers_names = carries == "names"
-        self.refuses = carries == "nothing" and not passes_through
+        self.is_proxy, self.claims_all = carries == "tunnels", carries == "nothing"
+        self.refuses = self.claims_all and not passes_through
         self.answers_https = self.reads_requests and ends_tls
         self.takes_unread = self.reads_bytes and not ends_tls
         self.needs_tls = self.reads_bytes and ends_tls
-        self.client_speaks_first = ends_tls or self.reads_requests
+        self.client_speaks_first = ends_tls or self.reads_requests or self.is_proxy
         self.scheme = "tcp" if self.reads_bytes else None
         if self.reads_requests:
             self.scheme = "https" if ends_tls else "http"
 
     def claims_requests(self, scheme: str) -> bool:
-        return self.scheme == scheme or self.carries == "nothing"
+        return self.scheme == scheme or self.claims_all
 
 
 INTERCEPT_HTTPS: Final = Kind(
@@ -109,6 +113,14 @@ PASSTHROUGH: Final = Kind(
     has_handler=False,
     must_be_called=False,
 )
+PROXY: Final = Kind(
+    method="proxy",
+    marker="egress_proxy",
+    usage="(address, *, optional=False, name=None): be the HTTP proxy at host[:port]; what comes through it is "
+    "answered as if its host had been dialled",
+    carries="tunnels",
+    has_handler=False,
+)
 BLOCK: Final = Kind(
     method="block",
     marker="egress_block",
@@ -132,6 +144,7 @@ KINDS: Final = (
     INTERCEPT_HTTP,
     INTERCEPT_TCP,
     INTERCEPT_TLS,
+    PROXY,
     PASSTHROUGH,
     BLOCK,
     DNS,

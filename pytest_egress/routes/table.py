@@ -38,6 +38,7 @@ class RouteTable:
         presents: Whether a route presents other than the usual in its handshakes, or did before it was removed.
         may_begin_at_head: Whether a route answers some request from its head on, or did before it was removed.
         leads: Whether a route has a CNAME, or did before it was removed.
+        has_proxy: Whether a route is a proxy, or was before it was removed.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class RouteTable:
         self._alike: dict[str, tuple[Likeness, ...]] = {}  # replaced by an empty one at each change
         self._addressed: tuple[str, ...] = ()  # the hosts in `_exact` that are IP addresses
         self.requires_certificate, self.presents, self.may_begin_at_head = False, False, False
-        self.leads = False
+        self.leads, self.has_proxy = False, False
         self.refusing: tuple[InnerRoute, ...] = ()
 
     def add(self, route: InnerRoute) -> None:
@@ -71,6 +72,7 @@ class RouteTable:
         self.requires_certificate |= route.client_certificate == "require"
         self.presents |= not route.presented.is_usual
         self.leads |= "CNAME" in route.records
+        self.has_proxy |= route.kind.is_proxy
         route.turns.on_answer = lambda: self._note_answer(route)
         self._note_answer(route)
 
@@ -317,6 +319,14 @@ def begins_at_head(
 def claimed(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute | None:
     """The route's `times` do not matter."""
     return next((route for route in in_order(tables, host) if route.covers(host, port)), None)
+
+
+def proxy_route(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute | None:
+    """The route that is the proxy at an address; None where there is none."""
+    if not any([table.has_proxy for table in tables]):
+        return None  # as a rule, and without a look at the routes
+    covering = (route for route in in_order(tables, host) if route.kind.is_proxy)
+    return next((route for route in covering if route.covers(host, port)), None)
 
 
 def certificate_route(

@@ -16,6 +16,7 @@ Doors: `container`, `external`, `handle`, `options`, `plan`, `readiness`, `resul
 * `options`: checks the options of a container.
 * `plan`: the checked arguments of a start.
 * `processes`: with which containers a target may share processes.
+* `proxies`: the variables by which its programs find a proxy.
 * `readiness`: the conditions by which a target is ready.
 * `results`: the result of a container's command.
 """

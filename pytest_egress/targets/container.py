@@ -43,6 +43,7 @@ from pytest_egress.targets.logs import NO_LOG, Log
 from pytest_egress.targets.options import SIDECAR_OPTIONS
 from pytest_egress.targets.plan import Plan, check_command
 from pytest_egress.targets.processes import check_processes, shares_processes
+from pytest_egress.targets.proxies import proxies_in
 from pytest_egress.targets.readiness import Strategy, check_port
 from pytest_egress.targets.results import CompletedContainer, check_result
 from pytest_egress.targets.sidecars.provision import (
@@ -60,6 +61,7 @@ from pytest_egress.targets.sidecars.sidecar import (
     tells_of_joining,
 )
 from pytest_egress.targets.trust.mounts import directory_for
+from pytest_egress.targets.trust.runtimes import variables
 from pytest_egress.traffic.shown import shown
 
 if TYPE_CHECKING:
@@ -128,6 +130,7 @@ class Container(Interface):
         hosts: The names in its own /etc/hosts, with the answers of DNS to them.
         search: The suffixes of the search lists of its resolvers. What it gets of us has none: they come from a
             resolv.conf that is mounted, and from LOCALDOMAIN.
+        proxies: The names and values of its variables that name a proxy, as far as they are known.
         is_ending: Whether it is being stopped, or has been.
         loss: A sentence about what has ended the capture of its traffic while it ran, or may have; usually "".
         killed: A sentence why `stop` had to kill it; usually "".
@@ -152,6 +155,7 @@ class Container(Interface):
         self.log: Final = Log(services.engine, name)
         self.hints: list[str] = []
         self.search = local_domains(plan.env)
+        self.proxies = proxies_in(plan.env)
         self.loss, self.killed = "", ""
         self._use_name(plan.options.get("hostname") or made_up_hostname())
         self._docker: DockerContainer
@@ -299,6 +303,7 @@ class Container(Interface):
     def _take(self, container: DockerContainer) -> None:
         services = self._services
         self._docker = self.log.container = container
+        self.proxies |= proxies_in(variables(container.attrs["Config"].get("Env") or []))
         self._ending = Ending(
             container=container,
             name=self.name,
@@ -396,6 +401,7 @@ class Container(Interface):
         deadline = clock() + timeout
         self._may_hide |= privileged
         self.search |= local_domains(environment or {})
+        self.proxies |= proxies_in(environment or {})
         given = {
             "user": user,
             "workdir": workdir,

@@ -11,10 +11,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from pytest_egress.traffic.grpc import GrpcCall, status_in
+from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request, TlsInfo
 from pytest_egress.traffic.http.response import Response
-from pytest_egress.traffic.redaction import masked_bytes
-from pytest_egress.traffic.shown import SHOWN_VALUE, cut, host_port, shown
+from pytest_egress.traffic.redaction import masked_authority, masked_bytes, masked_url
+from pytest_egress.traffic.shown import SHOWN_TARGET, SHOWN_VALUE, cut, host_port, shown
 from pytest_egress.traffic.tls.quic import begins_quic
 
 if TYPE_CHECKING:
@@ -37,6 +38,18 @@ class Accepted(NamedTuple):
     library: str | None
 
 
+class AskedProxy(NamedTuple):
+    """A host that was asked as a proxy is, where none is declared.
+
+    Attributes:
+        address: Its `host:port`.
+        variables: The variables of the container that hold this address, by their names.
+    """
+
+    address: str
+    variables: tuple[str, ...]
+
+
 @dataclass(kw_only=True, eq=False)
 class Entry:
     """An attempt of a container, as the ledger has it. `str(entry)` is a line about it.
@@ -53,6 +66,7 @@ class Entry:
         route: The route that answered, passed or refused it, or None.
         near: The routes that came nearest to answering it.
         accepted: The bad certificate or old version of TLS that its client has accepted on the way; None for none.
+        through: The `host:port` of the proxy by which its client asked for it; "" where it dialled by itself.
     """
 
     container: str
@@ -64,6 +78,7 @@ class Entry:
     route: Any = None
     near: tuple[Any, ...] = ()
     accepted: Accepted | None = None
+    through: str = field(default="", init=False)  # of the class, as a rule: few have another
 
     @property
     def where(self) -> str:
@@ -97,6 +112,8 @@ class Exchange(Entry):
     duration: float | Any = None
     websocket: Any = None
     fault: object | None = None
+    # Of the class, where it is None: the ledger has few others.
+    _asked_proxy: AskedProxy | None = field(default=None, init=False, repr=False)
     _call: GrpcCall | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -151,6 +168,9 @@ class Exchange(Entry):
     def __str__(self) -> str:
         if self.grpc is not None:
             return f"gRPC {self.request.shown_url}"
+        if self.request._asks_for_tunnel:
+            target = cut(masked_authority(self.request.path), SHOWN_TARGET)
+            return f"CONNECT {target} through {self.where}"
         return f"{cut(self.request.method, SHOWN_VALUE)} {self.request.shown_url}"
 
 
@@ -355,6 +375,35 @@ class KafkaRecord(Entry):
         key = f", key {shown(masked_bytes(self.key))}" if self.key is not None else ""
         value = "None" if self.value is None else shown(masked_bytes(self.value))
         return f"Kafka record of {shown(self.topic)}{key}, value {value} at {self.where}"
+
+
+@dataclass(kw_only=True, eq=False)
+class ProxyCall(Entry):
+    """What a client has asked of a proxy that `egress.proxy` declares: a tunnel, or the answer to one plain request.
+
+    What comes through has entries of its own, whose `through` is this proxy. Its outcome is "recorded", or "unrouted"
+    where no proxy leads there: to the target itself, or to the same proxy again.
+
+    Attributes:
+        address: The IP address that was dialled.
+        method: "CONNECT" for a tunnel, else the method of the request.
+        target: The `host:port` of the tunnel, else the URL of the request, as sent.
+        headers: The header fields that the proxy got.
+        user: The user name of Basic credentials (`Proxy-Authorization`, RFC 9110 section 11.7.2), or None.
+        password: Their password, or None.
+    """
+
+    address: str
+    method: str
+    target: str
+    headers: Headers = field(repr=False)
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        target = cut(masked_url(self.target), SHOWN_TARGET)
+        login = "" if self.user is None else f", as {printable(self.user)}:***"
+        return f"{cut(self.method, SHOWN_VALUE)} {target} through {self.where}{login}"
 
 
 def printable(address: str) -> str:

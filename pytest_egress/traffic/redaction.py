@@ -132,6 +132,15 @@ def masked_authority(authority: str) -> str:
     return f"{mask_in_url(user)}@{host}" if at else authority
 
 
+def masked_url(url: str) -> str:
+    """A URL, or an authority alone, with its user information and the secrets of its query masked."""
+    scheme, mark, rest = url.partition("://")
+    authority, slash, target = (rest if mark else url).partition("/")
+    path, question, query = target.partition("?")
+    begins = f"{scheme}{mark}" if mark else ""
+    return f"{begins}{masked_authority(authority)}{slash}{path}{question}{masked_query(query)}"
+
+
 def masked_text(text: str) -> str:
     """The beginning of a text, with its secrets masked: a form, in parts or not, JSON, a head, or anything else."""
     if len(text) > READ:

@@ -91,7 +91,7 @@ def test_mails_are_searched_as_they_are_read(egress: Egress, services_image: str
     ]
 
 
-class Greeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # made by protoc, without types
+class Greeting(pb_grpc.GreeterServicer):  # type: ignore[misc]  # made by protoc, without types
     """Answers every call."""
 
     def Unary(self, request: Any, context: Any) -> Any:
@@ -106,7 +106,7 @@ with grpc.secure_channel("greet.test:443", grpc.ssl_channel_credentials()) as ch
 
 
 def test_messages_of_grpc_have_the_names_of_their_fields(egress: Egress, grpc_image: str) -> None:
-    servicer = (pb_grpc.add_GreeterServicer_to_server, Greeter())
+    servicer = (pb_grpc.add_GreeterServicer_to_server, Greeting())
     egress.intercept_https("greet.test", grpc_server(servicer))
     egress.run(grpc_image, ["python", "-c", UNARY])
     assert places(egress) == [f"'{ANN}' in message 0: name: 'of {ANN}'"]

@@ -268,6 +268,32 @@ def test_the_text_of_an_acceptance_on_its_page_is_what_a_test_says(
     assert declared.sub("", text) in declared.sub("", said)
 
 
+@pytest.mark.usefixtures("curl_image")
+def test_the_examples_of_proxies_run_as_printed(pytester: pytest.Pytester) -> None:
+    source = as_module("docs/proxy.md", "")
+    pytester.makepyfile(test_page=source)
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
+
+    result.assert_outcomes(passed=source.count("def test_"))
+
+
+@pytest.mark.usefixtures("curl_image")
+def test_the_text_about_a_proxy_on_its_page_is_what_a_test_says(pytester: pytest.Pytester) -> None:
+    (text,) = re.findall(r"^```text\n(1 unrouted .*?)\n```", text_of("docs/proxy.md"), FENCED)
+    pytester.makepyfile(
+        test_shop="""
+        def test_a_charge(egress):
+            env = {"HTTPS_PROXY": "http://proxy.corp.test:3128"}
+            egress.run("curlimages/curl", "curl -sS https://api.stripe.com/v1/charges", env=env)
+        """
+    )
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly")
+
+    assert text in result.stdout.str()
+
+
 def test_the_examples_of_grpc_run_as_printed(pytester: pytest.Pytester, grpc_image: str) -> None:
     folder = ROOT / "tests/images/grpc"
     (service,) = re.findall(r"^```protobuf\n(.*?)^```", text_of("docs/grpc.md"), FENCED)

@@ -50,7 +50,7 @@ WITHOUT_FILE: Final = {
     "gateway/http/replies": "test_answering_unrouted and test_answering_grpc read them",
     "gateway/http/sending": "test_answering_responses and test_answering_streams send by it",
     "gateway/site": ONLY_DATA,
-    "gateway/raw/tcp_info": "test_server_probes tells by it who was silent",
+    "gateway/tcp_info": "test_server_probes tells by it who was silent",
     "gateway/upstream/body": "test_http1 and test_http2 have one in each exchange",
     "gateway/upstream/upstreams": "test_exchange and raw/test_server_passing connect by it",
     "ledger/refusals": "gateway/http/test_answering_unrouted reads them",

@@ -58,6 +58,7 @@ class Stage:
     name = "target"
     is_ending = False
     hints: tuple[str, ...] = ()
+    proxies: tuple[tuple[str, str], ...] = ()
     hosts: Mapping[str, NameAnswer] = MappingProxyType({})
     search: Sequence[str] = ()
 

@@ -39,6 +39,7 @@ class Asker:
 
     Attributes:
         send: Sends a message to it. `sending` is held.
+        through: The `host:port` of the proxy that looks a name up for its client; "" where the target asks.
         sending: Lets one thread at a time send. Who closes the socket holds it to drop the late answers.
     """
 
@@ -46,6 +47,7 @@ class Asker:
     send: Callable[[bytes], object]
     sending: threading.Lock = field(default_factory=threading.Lock)
     over_tcp: bool = False
+    through: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,7 @@ from pytest_egress.traffic.dns.resolver import (
     Answer,
     Question,
     Resolver,
+    query_for,
     reversed_address,
     tcp_frame,
     tcp_frames,
@@ -163,11 +164,25 @@ class Names:
             self._turns.note_truncated(filter(None, (visit.turn for visit in visits)), reply.type)
         lateness = tuple(filter(None, (visit.lateness for visit in visits)))
         entry = self._entry(rulings[0].route, resolution, reply, lateness)
+        if asker.through:
+            entry.through = asker.through
         self._record(context, entry, is_undeclared=rulings[0].is_undeclared)
         if not (lateness and reply.wire):
             return reply
         self.late.add(context, LateAnswer(entry=entry, lateness=lateness, asker=asker), reply.wire)
         return replace(reply, wire=b"")
+
+    def look_up(self, name: str, through: str) -> Answer:
+        """Look up a name for the proxy `through`: the answer with addresses, else the one that says why there is none.
+
+        It takes a turn of its own, and is recorded as a query of the target's. An answer that is late is used at once.
+        """
+        asker = Asker(client=object(), send=lambda wire: None, over_tcp=True, through=through)
+        for type in ("A", "AAAA"):
+            answer = self.answer(query_for(name, type), asker)
+            if answer.addresses or answer.rcode != "NOERROR":
+                break
+        return answer
 
     def _entry(
         self,

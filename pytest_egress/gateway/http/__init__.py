@@ -11,6 +11,7 @@ of a request, and its `Duplex`.
 * `incoming`: a request whose head has been read, and what was decided about it.
 * `late_heads`: the head of a response, sent alone where its body is late.
 * `named_hosts`: the host that a request names, and whether its connection is for that.
+* `proxies`: requests that a client sends to a proxy, and that none takes.
 * `replies`: the responses of our own, where no handler answers or one has raised.
 * `sending`: sends a response by the duplex of its request.
 * `spoiling`: what makes an answer late, slow or short.

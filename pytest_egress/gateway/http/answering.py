@@ -30,8 +30,10 @@ from pytest_egress.gateway.http.named_hosts import (
     is_misdirected,
     meant,
     named_by,
+    names_another_port,
     said,
 )
+from pytest_egress.gateway.http.proxies import note_of_proxy
 from pytest_egress.gateway.http.replies import (
     failed_reply,
     misdirected_reply,
@@ -76,6 +78,7 @@ from pytest_egress.traffic.http.head import Head
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.shown import shown
 from pytest_egress.traffic.websocket import WEBSOCKET, asks_for_websocket, is_handshake
 
 UNPROVED: Final = (
@@ -86,12 +89,11 @@ UNSEEN: Final = (
     "{route} would answer it, and its connection has not been shown that {given}: it was opened before the route was "
     "declared, or another route for the host comes first, and decides the handshake"
 )
+NO_PROTOCOL: Final = "the protocol {} that it asks for by CONNECT (RFC 8441) is not spoken"
 UNDECIDED: Final = "a match= predicate has not said yet whether its route answers it"
 HANDLER: Final = "handler"
 PREDICATE: Final = "match= predicate"
 """Parts of a route that may run without end, as `Activity.part`."""
-
-NO_TUNNEL: Final = "CONNECT asks for a tunnel, and there is no proxy here: nothing needs one"
 
 
 class Answering:
@@ -166,6 +168,8 @@ class Answering:
             leads = any(table.leads for table in tables)
             host = leads and self._keyed_on(attempt, to.server_name)
             return host or to.server_name, to.server_name
+        if head.method == "CONNECT" or (to.host == to.address and names_another_port(to, head)):
+            return to.host, ""  # the name is what a proxy is asked for
         if to.tls or not named:
             return to.host, named if named in (to.name, *to.led) else ""
         if to.host != to.address:  # DNS routes may give one address to several names
@@ -334,6 +338,10 @@ class Answering:
             fault=ruling.fault,
             accepted=accepted(attempt.destination),
         )
+        if attempt.destination.through:
+            entry.through = attempt.destination.through
+        if incoming.asked_proxy is not None:
+            entry._asked_proxy = incoming.asked_proxy
         self.recorder.record(attempt.context, entry)
         return entry
 
@@ -343,8 +351,13 @@ class Answering:
         attempt, request, head = incoming.attempt, incoming.request, incoming.head
         context, to = attempt.context, attempt.destination
         if is_misdirected(incoming):
-            note = f"its {said(head)}, which is not {meant(request, head)}"
+            note = note_of_proxy(incoming, self.recorder.target.proxies)
+            note = note or f"its {said(head)}, which is not {meant(request, head)}"
             return self._refuse(incoming, note, misdirected_reply, head.authority or "")
+        if request.method == "CONNECT":
+            note = note_of_proxy(incoming, self.recorder.target.proxies)
+            note = note or NO_PROTOCOL.format(shown(head.protocol))
+            return self._refuse(incoming, note, rejected_reply)
         try:
             decision = decide(context.tables, request, partial(self._ask, incoming))
         except (
@@ -369,8 +382,6 @@ class Answering:
             note = UNSEEN.format(route=route, given=route.presented.given)
             return self._refuse(incoming, note, unproved_reply)
         incoming.forwarding.route = route
-        if request.method == "CONNECT":
-            return self._reject(incoming, route, decision.near, NO_TUNNEL)
         if passes(context, route, (*to.hosts, request.host), request.port):
             reply = partial(forwarded, incoming, Forward())
             note = why_not(raised)
@@ -441,14 +452,13 @@ class Answering:
         incoming: Incoming,
         route: InnerRoute | None,
         near: tuple[NearMiss, ...],
-        note: str = "",
     ) -> Ruling:
         """Refuse a request that is blocked or unrouted."""
         is_blocked = route is not None and route.kind.refuses
         claim = Claim("blocked", route) if is_blocked else self._outcome(incoming)
         if claim.route is None and not near:
             near = self._nearest(incoming)
-        return Ruling(*claim, near=near, note=note, reply=rejected_reply)
+        return Ruling(*claim, near=near, reply=rejected_reply)
 
     def _nearest(self, incoming: Incoming) -> tuple[NearMiss, ...]:
         request, tables = incoming.request, incoming.attempt.context.tables

@@ -13,7 +13,7 @@ from pytest_egress.gateway.http.spoiling import Line
 from pytest_egress.routes.faults import Fault
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import NearMiss
-from pytest_egress.traffic.entries import Exchange, Outcome
+from pytest_egress.traffic.entries import AskedProxy, Exchange, Outcome
 from pytest_egress.traffic.http.head import Head
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
@@ -46,6 +46,7 @@ class Incoming:
     Attributes:
         called: The name that the client has used for the host of the request, if that is another one; else "".
         entry: None until it is recorded.
+        asked_proxy: The proxy that its client takes its server for, where no route is one; else None.
     """
 
     attempt: Attempt
@@ -57,3 +58,4 @@ class Incoming:
     called: str
     entry: Exchange | None = None
     is_counted: bool = False
+    asked_proxy: AskedProxy | None = None

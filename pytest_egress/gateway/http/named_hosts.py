@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 
 from pytest_egress.errors import AddressError
+from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.http.incoming import Incoming
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.http.head import Head, split_authority
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.redaction import masked_authority
-from pytest_egress.traffic.shown import host_port, shown
+from pytest_egress.traffic.shown import SCHEME_PORTS, host_port, shown
 
 
 def is_misdirected(incoming: Incoming) -> bool:
@@ -32,10 +33,20 @@ def is_misdirected(incoming: Incoming) -> bool:
         return True
     host, port = named
     by_address = to.host == to.address and to.sni is None
+    if by_address and names_another_port(to, head):
+        return True
     is_dialled = host == to.address and to.sni is None  # the client has resolved the name itself
     is_named = host in (request.host, incoming.called)
     same = is_named or is_dialled or (by_address and not is_ip_address(host))
     return not same or port not in (None, request.port)
+
+
+def names_another_port(to: Destination, head: Head) -> bool:
+    """Whether an absolute request-target is for another port than the dialled one; without a port, its scheme's."""
+    if head.scheme not in SCHEME_PORTS or head.http_version == "2":
+        return False
+    _, port = named_by(head.authority or "") or ("", None)
+    return (port or SCHEME_PORTS[head.scheme]) != to.port
 
 
 @lru_cache(maxsize=1024)

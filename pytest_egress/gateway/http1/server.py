@@ -21,6 +21,7 @@ from pytest_egress.gateway.http.answering import Answering
 from pytest_egress.gateway.http.incoming import Incoming
 from pytest_egress.gateway.http1.stream import Http1Duplex
 from pytest_egress.gateway.patience import StalledError
+from pytest_egress.gateway.proxying import Proxying, ProxyRefusal
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
 from pytest_egress.gateway.tls.failures import broken_after_handshake
 from pytest_egress.gateway.tls.handshake import record_silence
@@ -49,6 +50,7 @@ class Http1Server:
         idle_seconds: How many seconds the connection may wait for its next request until it is closed.
         begin_http2: Serves HTTP/2 where its preface comes first; gets the bytes read so far. None where that is
             refused.
+        proxying: Leads to other hosts where the connection is to a declared proxy; None where that may not be.
     """
 
     def __init__(
@@ -58,8 +60,9 @@ class Http1Server:
         *,
         idle_seconds: float,
         begin_http2: Callable[[bytes], None] | None = None,
+        proxying: Proxying | None = None,
     ) -> None:
-        self._begin_http2 = begin_http2
+        self._begin_http2, self._proxying, self._is_tunnel = begin_http2, proxying, False
         self.connection, self.answering = connection, answering
         self.ledger, self.idle_seconds = connection.ledger, idle_seconds
         self.hangs_up = ""  # why a fault closes our side
@@ -85,6 +88,9 @@ class Http1Server:
         except StalledError as error:
             connection.record_broken(f"{error} within the head of a request")
             self.write_refusal(408, str(error))
+        if self._proxying is not None and self._is_tunnel:
+            self._proxying.enter()
+            return
         if self.hangs_up and not connection.is_reset:
             self.hang_up()
         connection.say_goodbye()
@@ -122,7 +128,10 @@ class Http1Server:
         """
         connection, to = self.connection, self.connection.destination
         try:
-            data = connection.receive(READ_BYTES)
+            if self._proxying is not None and self._proxying.route is not None:
+                data = connection.receive_head(self.http.waiting)
+            else:
+                data = connection.receive(READ_BYTES)
         except OSError as error:
             if to.tls and not connection.accounted:
                 failure = broken_after_handshake(
@@ -170,6 +179,15 @@ class Http1Server:
             else:
                 begin_http2(PREFACE_LINE + self.http.waiting)
             return False
+        if self._proxying is not None:
+            led = self._proxying.lead(head, is_pipelined=bool(self.http.waiting))
+            if isinstance(led, ProxyRefusal):
+                self.write_refusal(led.status_code, f"pytest-egress: {led.text}\n")
+                return False
+            if led is None:
+                self._is_tunnel = True
+                return False
+            head = led
         duplex = Http1Duplex(self.connection, self.http, self.lock, head.method)
         try:
             return self.exchange(duplex, self.take(head, duplex))

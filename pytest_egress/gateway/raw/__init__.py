@@ -6,5 +6,4 @@
 * `server`: serves a connection as bytes: by a raw handler, a static answer, or a relay to another server.
 * `sockets`: the sockets that raw handlers get.
 * `starttls`: the handshake that a raw handler asks for in mid-connection.
-* `tcp_info`: what a connection has carried, by the kernel's counters.
 """

@@ -50,8 +50,8 @@ from pytest_egress.gateway.raw.sockets import (
     for_handler,
 )
 from pytest_egress.gateway.raw.starttls import StartTls
-from pytest_egress.gateway.raw.tcp_info import FIN, Traffic, traffic
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Delivery, Recorder
+from pytest_egress.gateway.tcp_info import FIN, Traffic, traffic
 from pytest_egress.gateway.tls.authority import Authority
 from pytest_egress.gateway.upstream.upstreams import Upstreams, upstream_host
 from pytest_egress.ledger.windows import AttemptContext, Pause
@@ -247,7 +247,7 @@ class RawServer:
         if isinstance(sock, ssl.SSLSocket):
             return False
         await_ready(sock, select.POLLIN | select.POLLRDHUP, seconds)
-        return has_hung_up(sock) and not traffic(sock).came
+        return has_hung_up(sock) and not traffic(sock, self.connection.before).came
 
     def carried(self, sock: socket.socket) -> Traffic:
         """What the connection has carried, as its client sees it; the socket may be a twin of the connection's.
@@ -256,7 +256,7 @@ class RawServer:
         client's end whether the client had received anything (`AcceptedSocket.fate`). Until that is known, the counters
         are final only once the connection is over: a client that has closed answers late bytes by a reset.
         """
-        carried = traffic(sock)
+        carried = traffic(sock, self.connection.before)
         fate = self.accepted.fate if isinstance(self.accepted, AcceptedSocket) else "heard"
         if fate == "unheard":
             return carried._replace(heard=False)
@@ -381,7 +381,8 @@ class RawServer:
             elif entry.tls is None and self.between is None:
                 while not hearing.is_full and (data := received_now(twin)):
                     hearing.heard(data)
-        if entry.tls is None and traffic(self.tcp).received > hearing.count + FIN:
+        carried = traffic(self.tcp, self.connection.before)
+        if entry.tls is None and carried.received > hearing.count + FIN:
             hearing.missed()
 
     def end_by(self, entry: TcpConnection, handler: Any, result: End, twin: socket.socket) -> None:
@@ -460,7 +461,9 @@ class RawServer:
         """Send a static greeting, and keep what the client sends until it closes."""
         connection = self.connection
         connection.sock.settimeout(None)
-        if traffic(connection.sock).came or (greeting and not self.left_first):
+        if traffic(connection.sock, self.connection.before).came or (
+            greeting and not self.left_first
+        ):
             self.count(entry)
         try:
             connection.sock.sendall(greeting)
@@ -519,7 +522,7 @@ class RawServer:
 
         A client that gives up later has met the fault: a bare connection to a server that should speak first is one.
         """
-        if self.left_first or traffic(self.connection.sock).came:
+        if self.left_first or traffic(self.connection.sock, self.connection.before).came:
             return self.left_first
         seconds = 0.0 if isinstance(plan.end, Reset) else pacer.seconds
         if seconds is None:
@@ -548,7 +551,8 @@ class RawServer:
     def pass_to(self, entry: TcpConnection, to: Forward, shape: Shape = PLAIN) -> None:
         """Copy between the client and another server until both have ended."""
         connection = self.connection
-        if traffic(connection.sock).came:
+        if traffic(connection.sock, self.connection.before).came:
+            entry.unread = PASSED  # before anybody finds the call
             self.count(entry)
         try:
             server = self.reach(entry, to)
@@ -564,7 +568,7 @@ class RawServer:
         def watch(out: Direction, back: Direction) -> None:
             entry.sent, entry.received, entry.first_bytes = out.count, back.count, out.first
             connection.idle_since = monotonic()
-            entry.unread = PASSED if out.first else ""
+            entry.unread = PASSED if out.first else entry.unread
             if self.is_counted:
                 return
             if out.first or (back.count and not has_hung_up(connection.sock)):

@@ -320,6 +320,11 @@ class Resolver:
         return bool(known.addresses) and self.names.name(known.addresses[0]) == known.question
 
 
+def query_for(name: str, type: str) -> bytes:
+    """A query for the records of a host name, as a message."""
+    return dns.message.make_query(name, type).to_wire()
+
+
 def tcp_frames(buffer: bytes) -> tuple[tuple[bytes, ...], bytes]:
     """Split what a TCP client has sent into whole messages and the rest; see `tcp_frame`."""
     messages = []

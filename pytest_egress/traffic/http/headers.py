@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -167,3 +168,16 @@ def end_to_end(headers: Headers) -> Headers:
 def without(headers: Headers, *names: str) -> Headers:
     """The names are in lower case."""
     return Headers([pair for pair in headers.raw if pair[0].lower() not in names])
+
+
+def basic_credentials(headers: Headers) -> tuple[str, str] | None:
+    """User name and password in Proxy-Authorization (RFC 7617 section 2); None where there are none."""
+    scheme, _, value = headers.get("proxy-authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        decoded = base64.b64decode(value.strip(), validate=True).decode("utf-8", "replace")
+    except ValueError:
+        return None
+    user, colon, password = decoded.partition(":")
+    return (user, password) if colon else None

@@ -356,6 +356,11 @@ class Request:
         return f"{self._origin}{cut(self._path + query, SHOWN_TARGET)}"
 
     @property
+    def _asks_for_tunnel(self) -> bool:
+        """Whether it is a plain CONNECT, whose path is the `host:port` of the tunnel (RFC 9112 section 3.2.3)."""
+        return self.method == "CONNECT" and not self.path.startswith("/")
+
+    @property
     def _origin(self) -> str:
         return f"{self.scheme}://{self.authority}"
 

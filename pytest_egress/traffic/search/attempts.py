@@ -17,6 +17,7 @@ from pytest_egress.traffic.entries import (
     KafkaRecord,
     Mail,
     PacketAttempt,
+    ProxyCall,
     TcpConnection,
     TlsFailure,
 )
@@ -56,6 +57,8 @@ def pieces_of(entry: Entry) -> PieceStream:
         yield from record_pieces(entry)
     elif isinstance(entry, PacketAttempt):
         yield from packet_pieces(entry)
+    elif isinstance(entry, ProxyCall):
+        yield from proxy_pieces(entry)
     elif not isinstance(entry, (DnsQuery, TlsFailure)):
         yield Unread(place="it", why=f"is a {type(entry).__name__}, which is not known here")
 
@@ -79,6 +82,13 @@ def exchange_pieces(exchange: Exchange) -> PieceStream:
         yield from body_pieces(request)
     if request.is_whole:
         yield from trailer_pieces(request.trailers)
+
+
+def proxy_pieces(call: ProxyCall) -> PieceStream:
+    yield Piece(place="method", value=call.method)
+    yield from wire_text("url", call.target)
+    for name, value in call.headers.raw:
+        yield from field_pieces(f"header {name}", name, value)
 
 
 def url_pieces(request: Request) -> PieceStream:

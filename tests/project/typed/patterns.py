@@ -30,6 +30,7 @@ from pytest_egress import (
     GrpcCall,
     KafkaRecord,
     Mail,
+    ProxyCall,
     Request,
     Response,
     Route,
@@ -284,6 +285,13 @@ def test_mails(egress: Egress) -> None:
     assert broker.wait_for_call().topic == "charges"
     within: Route[KafkaRecord] = egress.intercept_tls("kafka.internal:9093", kafka())
     within.respond(kafka(partitions=2))
+
+
+# A proxy.
+def test_proxy(egress: Egress) -> None:
+    proxy: Route[ProxyCall] = egress.proxy("proxy.corp.test:3128", optional=True, name="proxy")
+    assert proxy.assert_called_once().user == "ann"
+    assert [call.target for call in proxy.calls] == ["api.stripe.com:443"]
 
 
 # What a test asks.

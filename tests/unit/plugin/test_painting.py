@@ -67,6 +67,10 @@ def test_no_word_is_lost_at_any_width(width: int) -> None:
     [
         (f"      to answer it: {TYPE}", {TYPE: "green"}),
         (
+            '      to have it dial by itself: env={"HTTPS_PROXY": ""}',
+            {'env={"HTTPS_PROXY": ""}': "green"},
+        ),
+        (
             "1 unrouted attempt of shop; nothing got out:",
             {"1 unrouted attempt of shop; nothing got out:": "red"},
         ),

@@ -172,7 +172,8 @@ def test_own(egress): traffic(egress, 'https://x.test/'); assert 502 == 200
         "FAILED test_x.py::test_handler - GET https://a.test/: its handler raised *: division by zero (shop*",
         "FAILED test_x.py::test_only - GET https://a.test/: not expected",
         'FAILED test_x.py::test_calls - a.test: expected 1 call, there were 2, intercept_https("a.test")',
-        "FAILED test_x.py::test_with - a.test: the last of 2 calls does not match path='/3', intercept_https(\"a.test\")",
+        "FAILED test_x.py::test_with - a.test: the last of 2 calls does not match path='/3', "
+        'intercept_https("a.test")',
         'FAILED test_x.py::test_wait - a.test: waited 0 s for call 1; there was none, intercept_https("a.test")',
         "FAILED test_x.py::test_address - 5 is no address: it is of type int, and an address is a str",
         "FAILED test_x.py::test_stuck - GET https://a.test/: the handler of * still ran 0.1 s after the test",

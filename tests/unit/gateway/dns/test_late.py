@@ -29,7 +29,7 @@ LONG = 10_000.0
 class LateScene:
     """Late answers, what was sent of them, and the target that they are for."""
 
-    name, is_ending, hints = "shop", False, ()
+    name, is_ending, hints, proxies = "shop", False, (), ()
 
     def __init__(self) -> None:
         self.ledger, self.window = Ledger(), Window()

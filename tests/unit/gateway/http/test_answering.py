@@ -48,6 +48,7 @@ class AnsweringScene:
     hosts: Mapping[str, NameAnswer] = MappingProxyType({})
     search: Sequence[str] = ()
     hints: Sequence[str] = ()
+    proxies: Sequence[tuple[str, str]] = ()
 
     def __init__(self) -> None:
         self.ledger, self.window, self.table = Ledger(), Window(), RouteTable()

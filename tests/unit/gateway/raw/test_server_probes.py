@@ -13,7 +13,7 @@ import pytest_egress.gateway.dispatch as dispatch
 import pytest_egress.gateway.raw.server as raw_server
 from pytest_egress import HandlerError, NeverCalledError
 from pytest_egress.gateway.raw.server import CUT_SILENT, NO_CALL, RawServer, has_hung_up
-from pytest_egress.gateway.raw.tcp_info import ANYTHING, traffic
+from pytest_egress.gateway.tcp_info import ANYTHING, traffic
 from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward, sequence

@@ -470,19 +470,6 @@ def test_a_stream_that_passes_is_cut_with_what_let_it_pass(
     assert data.endswith(b"first")
 
 
-def test_a_tunnel_is_refused_with_a_sentence(stage: Stage) -> None:
-    route = stage.http(f"{ADDRESS}:*")
-    client = stage.dial(ADDRESS, 80)
-    client.sendall(b"CONNECT api.test:443 HTTP/1.1\r\nHost: api.test:443\r\n\r\n")
-    reply = read_reply(client)
-    assert reply.status == 502
-    assert b"CONNECT asks for a tunnel" in reply.body
-    assert b"to answer it" not in reply.body  # nothing that is typed would
-    entry = stage.only(Exchange)
-    assert (entry.outcome, route.call_count) == ("unrouted", 0)
-    assert entry.note == "CONNECT asks for a tunnel, and there is no proxy here: nothing needs one"
-
-
 def test_empty_lines_between_requests_are_no_part_of_them(stage: Stage) -> None:
     stage.http(ADDRESS, {"id": 1})
     client = stage.dial(ADDRESS, 80)

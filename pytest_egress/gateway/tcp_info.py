@@ -5,8 +5,11 @@ A raw handler may do anything with its socket, so that only the kernel sees ever
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from typing import Final, NamedTuple
 
 from pytest_egress.link.stream_sockets import AcceptedSocket
@@ -18,6 +21,25 @@ COUNTERS: Final = struct.Struct("@120xQQ16xII")
 since Linux 4.6, and unlike `tcpi_bytes_received` they count no FIN."""
 
 FIN: Final = 1  # what one counts in `Traffic.received`
+
+
+class Counts(NamedTuple):
+    """What a connection had carried before it began to lead elsewhere, by a tunnel; nothing, as a rule.
+
+    Attributes:
+        heard: How many bytes we had sent.
+        came: In how many segments its client had sent bytes.
+        sent: In how many segments we had.
+        received: How many bytes of its client we had read.
+    """
+
+    heard: int = 0
+    came: int = 0
+    sent: int = 0
+    received: int = 0
+
+
+NOTHING: Final = Counts()
 
 
 class Traffic(NamedTuple):
@@ -44,17 +66,45 @@ ANYTHING: Final = Traffic(came=True, sent=True, heard=True, settled=True, is_ove
 """The traffic that is assumed where the kernel's counters cannot be had."""
 
 
-def has_heard(sock: socket.socket, accepted: socket.socket) -> bool:
+def carried_so_far(sock: socket.socket) -> Counts:
+    """What is counted is all that was sent, whether the client's kernel has acknowledged it or not."""
+    while True:  # until nothing is acknowledged between the two questions
+        before = _counters(sock)
+        if before is None:
+            return NOTHING
+        queued, unread = (
+            waiting_bytes(sock, termios.TIOCOUTQ),
+            waiting_bytes(sock, termios.FIONREAD),
+        )
+        if _counters(sock) == before:
+            acknowledged, received, came, sent = before
+            return Counts(acknowledged + queued, came, sent, received - unread)
+
+
+def waiting_bytes(sock: socket.socket, queue: int) -> int:
+    """How many bytes wait in a queue of a socket (tcp(7), "Ioctls")."""
+    return int.from_bytes(fcntl.ioctl(sock, queue, bytes(4)), sys.byteorder)
+
+
+def _counters(sock: socket.socket) -> tuple[int, int, int, int] | None:
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, COUNTERS.size)
+    except OSError:
+        return None
+    return COUNTERS.unpack(info) if len(info) == COUNTERS.size else None
+
+
+def has_heard(sock: socket.socket, accepted: socket.socket, before: Counts = NOTHING) -> bool:
     """Whether a client that has ended had got a byte of ours; the accepted socket object knows behind a stream link."""
     if sock.fileno() < 0:  # reset before the handshake: wrap_socket() has closed it
         return False
     if isinstance(accepted, AcceptedSocket) and accepted.fate != "heard":
         return False
-    return traffic(sock).heard
+    return traffic(sock, before).heard
 
 
-def traffic(sock: socket.socket) -> Traffic:
-    """The result is `ANYTHING` where the socket is closed, or the kernel has no such counters."""
+def traffic(sock: socket.socket, before: Counts = NOTHING) -> Traffic:
+    """The traffic since `before`; `ANYTHING` where the socket is closed, or the kernel has no such counters."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, COUNTERS.size)
     except OSError:
@@ -64,10 +114,10 @@ def traffic(sock: socket.socket) -> Traffic:
     acknowledged, received, came, sent = COUNTERS.unpack(info)
     (waiting,) = UNACKNOWLEDGED.unpack_from(info)
     return Traffic(
-        came=came > 0,
-        sent=sent > 0,
-        heard=acknowledged > 0,
+        came=came > before.came,
+        sent=sent > before.sent,
+        heard=acknowledged > before.heard,
         settled=not waiting or info[0] == CLOSED,
         is_over=info[0] == CLOSED,
-        received=received,
+        received=received - before.received,
     )

@@ -1,0 +1,12 @@
+"""The environment variables by which a container's programs find a proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def proxies_in(env: Mapping[str, str]) -> set[tuple[str, str]]:
+    """The names and values of the variables that name a proxy: HTTPS_PROXY, http_proxy, npm_config_https_proxy, ..."""
+    return {
+        (name, value) for name, value in env.items() if value and name.lower().endswith("_proxy")
+    }
