@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     Call = TypeVarWithDefault("Call", bound=Entry, default=Exchange)
 else:
     Call = TypeVar("Call", bound=Entry)
-"""The type of a route's calls: `Exchange` (the default), `TcpConnection`, `Mail`, `KafkaRecord`, `DnsQuery` or `ProxyCall`."""
+"""The type of a route's calls: `Exchange` (the default), `TcpConnection`, `Mail`, `KafkaRecord`, `DnsQuery` or
+`ProxyCall`."""
 
 Scope = Literal["test", "class", "module", "session"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.traffic.entries import Entry, Exchange, KafkaRecord
+from pytest_egress.traffic.entries import Entry, Exchange, KafkaRecord, ProxyCall
 from pytest_egress.traffic.grpc import frame
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
@@ -170,3 +170,17 @@ def test_all_of_a_record_of_kafka_is_searched() -> None:
         assert piece in found
     assert {b"ann", b"4711", "ann", "4711"} & {value for _, value in found}
     assert unread(record) == []
+
+
+def test_what_was_asked_of_a_proxy_is_searched_with_its_credentials() -> None:
+    call = ProxyCall(
+        **about(outcome="recorded", port=3128),
+        address="192.0.2.7",
+        method="CONNECT",
+        target="ann.example.test:443",
+        headers=Headers({"Proxy-Authorization": "Basic YW5uOnNlY3JldA=="}),
+    )
+
+    assert ("url", "ann.example.test:443") in values(call)
+    assert [v for _, v in values(call) if "ann" in str(v) and "secret" in str(v)]
+    assert unread(call) == []
