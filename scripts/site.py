@@ -41,7 +41,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def page_of_examples() -> str:
-    """Each example under its file's name: what its docstring says, and its code."""
+    """Each example under its job: what its docstring says, and its code."""
     return "\n".join([EXAMPLES, *map(section, sorted((ROOT / "examples").glob("test_*.py")))])
 
 
@@ -50,7 +50,9 @@ def section(path: Path) -> str:
     text = path.read_text()
     module = ast.parse(text)
     code = "".join(text.splitlines(keepends=True)[module.body[0].end_lineno :]).strip()
-    return f"## {path.name}\n\n{ast.get_docstring(module)}\n\n```python\n{code}\n```\n"
+    docstring = ast.get_docstring(module) or ""
+    job = re.split(r"[:.]", docstring)[0]
+    return f"## {job}\n\n{docstring} `{path.name}`\n\n```python\n{code}\n```\n"
 
 
 def within_the_site(text: str, site: str) -> str:

@@ -36,6 +36,10 @@ PAGES = [
     "docs/fixtures.md",
     "docs/protocols.md",
     "docs/routes.md",
+    "docs/match.md",
+    "docs/answer.md",
+    "docs/assert.md",
+    "docs/dns.md",
 ]
 GUIDE = [
     "docs/coming-from.md",
