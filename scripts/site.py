@@ -51,7 +51,7 @@ def section(path: Path) -> str:
     module = ast.parse(text)
     code = "".join(text.splitlines(keepends=True)[module.body[0].end_lineno :]).strip()
     docstring = ast.get_docstring(module) or ""
-    job = re.split(r"[:.]", docstring)[0]
+    job = re.split(r"[:;.]", docstring)[0]
     return f"## {job}\n\n{docstring} `{path.name}`\n\n```python\n{code}\n```\n"
 
 
