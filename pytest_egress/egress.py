@@ -52,7 +52,7 @@ from pytest_egress.traffic.entries import (
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.search.needles import checked as checked_needles
 from pytest_egress.traffic.search.verdict import NOT_ALL_KEPT, search
-from pytest_egress.traffic.shown import shown
+from pytest_egress.traffic.shown import counted, shown
 
 CONTAINER_NAME: Final = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]*")  # or an id; Docker's own rule
 
@@ -726,7 +726,9 @@ class Egress:
         self._inner.end(has_passed=kind is None)
 
     def __repr__(self) -> str:
-        return f"<Egress of a {self._inner.scope}, {len(self.routes)} routes, {len(self.containers)} containers>"
+        routes = counted(len(self.routes), "route")
+        containers = counted(len(self.containers), "container")
+        return f"<Egress of a {self._inner.scope}, {routes}, {containers}>"
 
 
 def inner_of(egress: Egress) -> InnerEgress:

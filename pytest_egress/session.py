@@ -131,6 +131,7 @@ class Session:
         self.roots_lock = threading.Lock()
         self._outside: list[str] = []
         self._latest_test = ""
+        self.latest_opened: float | None = None  # when the latest test began
 
     @once_property
     def authority(self) -> Authority:
@@ -158,6 +159,7 @@ class Session:
         with self.ledger.changed:
             window = self._window(**{**self._defaults, "previous": self._latest_test, **fields})
             self.ledger.window, self._latest_test = window, window.name
+            self.latest_opened = window.opened
             self.containers = self.live()
             window.complaints += [
                 f"{each.loss}; {LOST_BEFORE}" for each in self.containers if each.loss

@@ -147,9 +147,13 @@ class Engine:
         """An image that is missing is pulled; ImageError where it cannot be."""
         return find_image(self.client, name, self.progress)
 
-    def history(self, image: Image) -> list[str]:
-        """The instructions by which an image was built, the last one first (`GET /images/{id}/history`)."""
-        with engine_errors(f"read the history of the image {image.id}"):
+    def history(self, image: Image, name: str) -> list[str]:
+        """The instructions by which an image was built, the last one first (`GET /images/{id}/history`).
+
+        Args:
+            name: The image's, as the test has it.
+        """
+        with engine_errors(f"read the history of the image {name!r}"):
             return [str(step.get("CreatedBy") or "") for step in image.history()]
 
     def create(self, image: Image, name: str, **options: Any) -> DockerContainer:

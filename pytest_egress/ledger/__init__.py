@@ -2,6 +2,7 @@
 
 The rule: an attempt is recorded before anything acts on it. Every module is a door.
 
+* `details`: what an entry was made of, for a failure at `-v`.
 * `ledger`: the windows of a run with their entries, and the lock that guards them.
 * `order`: the order in which routes were called, for `assert_order` and `assert_before`.
 * `nearest`: the request that came nearest to a route that was not called.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pytest_egress.ledger.remedies import remedy
 from pytest_egress.ledger.report import handler_error_text, near_lines, route_line
-from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.entries import Entry, Exchange
 
 
 def unrouted_body(exchange: Exchange) -> str:
@@ -31,3 +33,25 @@ def refused_body(exchange: Exchange) -> str:
 
 def handler_error_body(exchange: Exchange) -> str:
     return f"pytest-egress: {handler_error_text(exchange)}\nThe test fails with its traceback.\n"
+
+
+def without_advice(log: str, entries: Iterable[Entry]) -> str:
+    """A log of a failure without what the failure says already.
+
+    A client that prints the body of a refusal has its reason and advice in its log, once for each request. There they
+    become a line which names the request.
+    """
+    told = {}
+    for entry in entries:
+        if isinstance(entry, Exchange) and (entry.outcome == "unrouted" or entry.error is not None):
+            told[refusal_of(entry)] = f"pytest-egress: {entry} [its refusal, see above]"
+    for said in sorted(told, key=len, reverse=True):  # one may begin another
+        log = log.replace(said, told[said]) if said else log
+    return log
+
+
+def refusal_of(exchange: Exchange) -> str:
+    """The text of several lines by which a request was refused; "" where there is none such."""
+    body = handler_error_body(exchange) if exchange.error is not None else unrouted_body(exchange)
+    body = body.strip()
+    return body if "\n" in body else ""

@@ -38,7 +38,7 @@ from pytest_egress.traffic.entries import (
     TlsFailure,
     needs_server,
 )
-from pytest_egress.traffic.shown import host_port
+from pytest_egress.traffic.shown import counted, host_port
 
 SHOWN_ATTEMPTS: Final = 50  # different attempts of a verdict
 SHOWN_AWAITED: Final = 5  # faults that a container waited for
@@ -121,19 +121,19 @@ def fold(entries: Iterable[Entry]) -> list[tuple[Entry, int]]:
 
     A lookup of a name asks for several types; these count as one attempt.
     """
-    counted: dict[tuple[str, ...], tuple[Entry, Counter[str]]] = {}
+    found: dict[tuple[str, ...], tuple[Entry, Counter[str]]] = {}
     for entry in entries:
         key = (entry.container, attempt_text(entry), entry.note)
-        _, types = counted.setdefault(key, (entry, Counter()))
+        _, types = found.setdefault(key, (entry, Counter()))
         types[entry.type if isinstance(entry, DnsQuery) else ""] += 1
-    return [(first, max(types.values())) for first, types in counted.values()]
+    return [(first, max(types.values())) for first, types in found.values()]
 
 
 def unrouted_text(entries: Sequence[Entry]) -> str:
     containers = list(dict.fromkeys(entry.container for entry in entries))
     folded_entries = fold(entries)
     attempts = sum(count for _, count in folded_entries)
-    number = f"{attempts} unrouted attempt{'s' * (attempts > 1)}"
+    number = counted(attempts, "unrouted attempt")
     lines = [f"{number} of {' and '.join(containers)}; nothing got out:"]
     for entry, count in folded_entries[:SHOWN_ATTEMPTS]:
         container = entry.container if len(containers) > 1 else ""
@@ -144,7 +144,7 @@ def unrouted_text(entries: Sequence[Entry]) -> str:
 def more_lines(entries: Sequence[tuple[Entry, int]]) -> list[str]:
     hidden = entries[SHOWN_ATTEMPTS:]
     total = sum(count for _, count in hidden)
-    return ["", f"  and {total} more, of {len(hidden)} kinds"] if hidden else []
+    return ["", f"  and {total} more, of {counted(len(hidden), 'kind')}"] if hidden else []
 
 
 def accepted_text(entries: Sequence[Entry]) -> str:
@@ -215,7 +215,7 @@ def complaints_text(
     if repeated:
         lines.append(f"and {repeated} more of this kind")
     if unrecorded:
-        number = f"at least {unrecorded} attempt{'s' * (unrecorded > 1)}"
+        number = f"at least {counted(unrecorded, 'attempt')}"
         lines.append(f"{number} could not be recorded: there were too many, or too many at once")
     return "\n".join(lines)
 
@@ -263,10 +263,10 @@ def called_text(route: InnerRoute) -> str:
     """How often a route was called, in the terms of its declaration."""
     called, times, sequence = route.times_called, route.times or 1, route.turns.sequence
     if sequence is None:
-        return f"called {called} of {times} times"
+        return f"called {called} of {counted(times, 'time')}"
     # Calls from before `respond(sequence(...))` are in both numbers.
     given = max(len(sequence) - (times - called), 0)
-    return f"its sequence(...) gave {given} of {len(sequence)} answers"
+    return f"its sequence(...) gave {given} of {counted(len(sequence), 'answer')}"
 
 
 def advice(
@@ -486,8 +486,8 @@ def more_text(number: int) -> str:
 
 def awaited_text(pauses: Iterable[object]) -> str:
     """The end of an error about a container that took too long: the faults that it still waited for; "" for none."""
-    counted = Counter(map(str, pauses))
-    lines = [f"  {line}{times_text(count)}" for line, count in counted.items()]
+    found = Counter(map(str, pauses))
+    lines = [f"  {line}{times_text(count)}" for line, count in found.items()]
     shown = lines[:SHOWN_AWAITED]
     more = [f"  and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else []
     return "\n".join(["\nIt still waited for:", *shown, *more]) if lines else ""

@@ -1,28 +1,49 @@
-"""The timeline: a line for each entry of the ledger, with its outcome."""
+"""The timeline: a line for each entry of the ledger, with its outcome. `details` has what each was made of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+from pytest_egress.ledger.details import detail_lines
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.traffic.redaction import masked_text
-from pytest_egress.traffic.shown import SHOWN_TARGET, cut
+from pytest_egress.traffic.shown import SHOWN_TARGET, counted, cut
 
 SHOWN_ENTRIES: Final = 200  # its first and last hundred
 SHOWN_MESSAGES: Final = 10  # of a WebSocket: its first and last five
+SEE_ABOVE: Final = "see above"  # in place of a note
+TIME_COLUMNS: Final = 12  # of a time, before its line
 
 
-def ledger_lines(entries: Iterable[Entry]) -> list[str]:
-    """The timeline, a line for each entry: seconds since the first one, the container, the attempt and its outcome."""
+def ledger_lines(
+    entries: Iterable[Entry], *, began: float | None = None, told: str = "", in_full: bool = False
+) -> list[str]:
+    """The timeline: for each entry the time, its container, the attempt and its outcome.
+
+    A lookup that led to an attempt, and was none of the test's business, is on the line of that attempt.
+
+    Args:
+        began: When the test began, in seconds since the epoch: times count from then. None is the first entry's time.
+        told: A text that is shown above: a note that is in it is not repeated.
+        in_full: Whether what was sent both ways is shown, too.
+    """
     listed = sorted(entries, key=lambda entry: entry.started)
     if not listed:
         return []
     first, several = listed[0].started, len({entry.container for entry in listed}) > 1
+    first, told = first if began is None else began, " ".join(told.split())
+    led = lookups(listed)
+    merged = {id(query) for queries in led.values() for query in queries}
     lines = []
     for entry in listed:
+        if id(entry) in merged:
+            continue
         container = f"{entry.container}  " if several else ""
-        for at, line in ((entry.started, outcome_text(entry)), *message_lines(entry)):
+        said = outcome_text(entry, told) + looked_up(entry, led.get(id(entry), ()))
+        details = detail_lines(entry) if in_full else []
+        said = "\n".join([said, *(" " * TIME_COLUMNS + line for line in details)])
+        for at, line in ((entry.started, said), *message_lines(entry)):
             lines.append(f"{at - first:8.3f} s  {container}{line}")
     if len(lines) > SHOWN_ENTRIES:
         half = SHOWN_ENTRIES // 2
@@ -38,7 +59,39 @@ def closed_port_lines(closed: Mapping[tuple[str, int], int]) -> Iterator[str]:
         yield f"  to wait until something does: start(..., wait=port_open({port}))"
 
 
-def outcome_text(entry: Entry) -> str:
+def lookups(entries: Sequence[Entry]) -> dict[int, list[DnsQuery]]:
+    """The plain lookups that led to an attempt, by the `id` of the first attempt that followed them."""
+    waiting: dict[tuple[str, str], list[DnsQuery]] = {}
+    led: dict[int, list[DnsQuery]] = {}
+    for entry in entries:
+        name = entry.container, entry.host
+        if isinstance(entry, DnsQuery):
+            if is_plain(entry):
+                waiting.setdefault(name, []).append(entry)
+        elif name in waiting:
+            led[id(entry)] = waiting.pop(name)
+    return led
+
+
+def is_plain(query: DnsQuery) -> bool:
+    """Whether a query was answered as any is that no test has declared."""
+    declared = query.route is not None or query.cnames or query.fault is not None
+    failed = query.error is not None or query.note or query.rcode != "NOERROR"
+    return query.outcome == "recorded" and not declared and not failed
+
+
+def looked_up(entry: Entry, queries: Sequence[DnsQuery]) -> str:
+    if not queries:
+        return ""
+    return f"  (looked up {(entry.started - queries[0].started) * 1000:.1f} ms before)"
+
+
+def outcome_text(entry: Entry, told: str = "") -> str:
+    """What was attempted, and what became of it.
+
+    Args:
+        told: A text that is shown above, with single spaces: a note that is in it is not repeated.
+    """
     if isinstance(entry, DnsQuery):
         return query_text(entry)
     what = str(entry)
@@ -49,8 +102,10 @@ def outcome_text(entry: Entry) -> str:
     outcome = "" if entry.outcome in ("routed", "recorded") else entry.outcome.upper()
     if entry.accepted is not None:
         outcome = " ".join([outcome, f"ACCEPTED {entry.accepted.route.presented.given}"]).strip()
-    note = f"[{entry.note.partition('. ')[0]}]" if entry.note else ""  # the verdict has all of it
-    return "  ".join(filter(None, [what, through_text(entry), outcome, note]))
+    note = entry.note.partition(". ")[0]  # the verdict has all of it
+    note = SEE_ABOVE if note and " ".join(note.split()) in told else note
+    shown = [what, through_text(entry), outcome, f"[{note}]" if note else ""]
+    return "  ".join(filter(None, shown))
 
 
 def through_text(entry: Entry) -> str:
@@ -101,7 +156,7 @@ def spoken_text(entry: Exchange) -> str:
         return ""
     count = len(entry.messages) + ws.unkept
     state = "open" if ws.close_code is None else f"closed with {ws.close_code}"
-    return f", {count} message{'s' * (count != 1)}, {state}"
+    return f", {counted(count, 'message')}, {state}"
 
 
 def message_lines(entry: Entry) -> list[tuple[float, str]]:
@@ -119,7 +174,7 @@ def message_lines(entry: Entry) -> list[tuple[float, str]]:
 
 def connection_text(entry: TcpConnection) -> str:
     copied = entry.sent or entry.received
-    passed = f"{entry.sent} bytes out, {entry.received} back" if copied else ""
+    passed = f"{counted(entry.sent, 'byte')} out, {entry.received} back" if copied else ""
     answered = ", ".join(filter(None, [str(entry.fault or ""), passed]))
     return f"{entry}{f' -> {answered}' if answered else ''}{raised_text(entry)}"
 

@@ -107,14 +107,19 @@ class Case:
         )
         return self.verdict
 
-    def sections(self, when: str) -> Iterator[tuple[str, str]]:
-        """The timeline, then the containers' logs; before them other problems that egress found, if any."""
+    def sections(self, when: str, *, in_full: bool) -> Iterator[tuple[str, str]]:
+        """The timeline, then the containers' logs; before them other problems that egress found, if any.
+
+        Args:
+            in_full: Whether the timeline has what was sent both ways.
+        """
         from pytest_egress.errors import (
             CertificateAcceptedError,
             HandshakeError,
             NeverCalledError,
             UnroutedError,
         )
+        from pytest_egress.ledger.refusals import without_advice
         from pytest_egress.ledger.report import (
             accepted_text,
             handler_errors_lines,
@@ -152,12 +157,17 @@ class Case:
         if failures and not isinstance(self.verdict, (HandshakeError, NeverCalledError)):
             besides += [handshakes_text(failures), ""]
         closed = closed_port_lines(self.window.closed_ports)
-        lines = [*besides, *ledger_lines(entries.values()), *closed]
+        above = "\n".join([f"{self.verdict or ''}", *besides])
+        timeline = ledger_lines(
+            entries.values(), began=self.window.opened, told=above, in_full=in_full
+        )
+        lines = [*besides, *timeline, *closed]
         if self.verdict is None and not unrouted:
             lines += shared_note(self.window.entries, self.session.shared(self.window))
         if lines:
             yield "egress", "\n".join(lines)
-        yield from self.session.log_sections(self.window)
+        for title, log in self.session.log_sections(self.window):
+            yield title, without_advice(log, entries.values())
 
     def let_go(self) -> None:
         """Release the bodies and other values that the test received, after its reports have been made."""
@@ -190,11 +200,18 @@ class Late:
     sections: list[tuple[str, str]]
 
 
-def late_sections(egress: InnerEgress, containers: Sequence[Container]) -> list[tuple[str, str]]:
+def late_sections(
+    egress: InnerEgress, containers: Sequence[Container], *, in_full: bool
+) -> Iterator[tuple[str, str]]:
+    """The sections of a report on late traffic, which is that of the latest test: times count from its beginning."""
+    from pytest_egress.ledger.refusals import without_advice
     from pytest_egress.ledger.timeline import ledger_lines
     from pytest_egress.session import log_sections
 
-    return [("egress", "\n".join(ledger_lines(egress.ledger))), *log_sections(containers)]
+    entries, began = egress.ledger, egress.session.latest_opened
+    yield "egress", "\n".join(ledger_lines(entries, began=began, in_full=in_full))
+    for title, log in log_sections(containers):
+        yield title, without_advice(log, entries)
 
 
 def kept_section(containers: Sequence[Container]) -> Iterator[tuple[str, str]]:

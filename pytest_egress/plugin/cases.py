@@ -157,7 +157,8 @@ class Cases:
         egress.close(keep=self._run.keep and (late is not None or has_failed(node)))
         if late is not None:
             kept = kept_section(containers) if self._run.keep else ()
-            sections = [*late_sections(egress, containers), *kept]
+            in_full = is_verbose(node.config)
+            sections = [*late_sections(egress, containers, in_full=in_full), *kept]
             self._late.append(Late(verdict=late, sections=sections))
         if egress.scope != "test":  # a test's own is released when its report has been made
             egress.let_go()
@@ -294,7 +295,8 @@ class Cases:
         if report.failed:
             for node in item.listchain():
                 node.stash.setdefault(FAILED, set()).add(item.nodeid)
-            sections = [*case.sections(report.when), *(case.kept() if self._run.keep else ())]
+            found = case.sections(report.when, in_full=is_verbose(item.config))
+            sections = [*found, *(case.kept() if self._run.keep else ())]
             show_sections(report, item.config, without_told(sections, call.excinfo))
             if call.excinfo:
                 show_headline(report, call.excinfo.value, None if is_verdict else case.window)
@@ -332,6 +334,11 @@ class Cases:
             del item.stash[CASE]
             case.let_go()
         return report
+
+
+def is_verbose(config: pytest.Config) -> bool:
+    """Whether failures show what was sent both ways: with -v."""
+    return bool(config.getoption("verbose", 0) > 0)
 
 
 class Reports:

@@ -18,8 +18,8 @@ TYPED: Final = re.compile(
 )
 """The line to type, at the end of a line. It is never broken, so that it can be copied."""
 
-WORD: Final = re.compile(r"[\d.]+ m?s\b\S*|-> \S+|\S+")
-"""A part of a line that is never broken: a word, a number with its unit, an arrow with what it leads to."""
+WORD: Final = re.compile(r"(?:[A-Z]{3,}|gRPC|->) \S+|[\d.]+ m?s\b\S*|\S+")
+"""A part of a line that is never broken: a word, a method with its URL, a number with its unit."""
 
 TIME: Final = re.compile(r" *-?\d+\.\d{3} s  ")
 """Begins a line of the timeline."""

@@ -38,6 +38,15 @@ def show_text_only(
     report.longrepr, report.egress_verdict = text, True
 
 
+def without_said(lines: list[str], cause: BaseException) -> None:
+    """Leave out of a verdict's first line what its cause says: the traceback above it has that."""
+    from pytest_egress.base.raising import said_of
+
+    said = escaped(said_of(cause).partition("\n")[0])
+    if said:
+        lines[0] = lines[0].removesuffix(f": {said}")
+
+
 def after_cause(text: Any, item: pytest.Item, cause: BaseException) -> Any:
     if cause.__traceback__ is None:
         return text
@@ -50,6 +59,7 @@ def after_cause(text: Any, item: pytest.Item, cause: BaseException) -> Any:
         longrepr.reprtraceback.reprentries.extend(text.reprtraceback.reprentries)
     else:  # a plain text, as a failure with pytrace=False has
         return text
+    without_said(text.reprtraceback.reprentries[-1].lines, cause)
     longrepr.reprcrash = text.reprcrash
     return longrepr
 

@@ -28,6 +28,7 @@ from pytest_egress.traffic.entries import (
     TcpConnection,
     TlsFailure,
 )
+from pytest_egress.traffic.shown import counted
 
 if TYPE_CHECKING:
     # Type checkers bring `typing_extensions` with them; users need not install it.
@@ -259,7 +260,11 @@ class Route(Generic[Call]):
             CallError: No call matches; the text says in which fields each differs.
         """
         matcher, calls = self._matcher("assert_any_call", match), self.calls
-        what = f"none of {len(calls)} calls matches {matcher}" if calls else "was not called"
+        what = (
+            f"none of {counted(len(calls), 'call')} matches {matcher}"
+            if calls
+            else "was not called"
+        )
         lines: list[str] = []
         for call in calls:
             if not (differences := different_lines(matcher, call)):
@@ -379,7 +384,7 @@ class Route(Generic[Call]):
         return str(self._declared)
 
     def __repr__(self) -> str:
-        return f"<Route {self}, {len(self._calls)} calls>"
+        return f"<Route {self}, {counted(len(self._calls), 'call')}>"
 
 
 LET_GO: Final = (

@@ -169,7 +169,7 @@ class Contents:
                     theirs,
                     workdir or config.get("WorkingDir") or "",
                     config.get("User") or "",
-                    services.engine.history(self._image),
+                    services.engine.history(self._image, self._plan.image),
                 )
                 services.packaged[key] = find_packaged(files, where)
             return services.packaged[key]

@@ -15,7 +15,7 @@ from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request, TlsInfo
 from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction import masked_authority, masked_bytes, masked_url
-from pytest_egress.traffic.shown import SHOWN_TARGET, SHOWN_VALUE, cut, host_port, shown
+from pytest_egress.traffic.shown import SHOWN_TARGET, SHOWN_VALUE, counted, cut, host_port, shown
 from pytest_egress.traffic.tls.quic import begins_quic
 
 if TYPE_CHECKING:
@@ -235,6 +235,39 @@ NO_QUIC: Final = "it does not begin QUIC (RFC 9000 section 17.2.2)"
 """Begins the note of any other packet of UDP for such a host and port."""
 
 
+TRANSCRIPT_BYTES: Final = 512
+"""The bytes that are kept of a raw connection both ways together, for reports."""
+
+
+class Transcript:
+    """The beginning of what a raw connection carried, both ways and in order.
+
+    Attributes:
+        pieces: Whether the client sent it, and the bytes. What one side sends in a row is one piece.
+        room: How many bytes more are kept.
+    """
+
+    __slots__ = ("pieces", "room")
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[bool, bytearray]] = []
+        self.room = TRANSCRIPT_BYTES
+
+    def begin(self, sent: bytes, received: bytes) -> None:
+        """Take the first bytes of each way, of a connection that is relayed."""
+        self.pieces = [(True, bytearray(sent)), (False, bytearray(received))]
+
+    def add(self, data: bytes | memoryview, *, from_client: bool) -> None:
+        """Add bytes, as many as there is room for."""
+        data = data[: self.room]
+        if not data:
+            return
+        self.room -= len(data)
+        if not self.pieces or self.pieces[-1][0] is not from_client:
+            self.pieces.append((from_client, bytearray()))
+        self.pieces[-1][1].extend(data)
+
+
 @dataclass(kw_only=True, eq=False)
 class TcpConnection(Entry):
     """A TCP connection that was not read as HTTP: it was refused, given to a raw handler, or passed through.
@@ -264,6 +297,7 @@ class TcpConnection(Entry):
     error: BaseException | None = None
     duration: float | None = None
     fault: object | None = None
+    _transcript: Transcript = field(init=False, repr=False, default_factory=Transcript)
 
     @property
     def content(self) -> bytes:
@@ -279,6 +313,11 @@ def speaks_http2(connection: TcpConnection) -> bool:
     """Whether its client speaks HTTP/2, so that a route that reads requests answers it."""
     begins = connection.first_bytes.startswith(HTTP2_PREFACE)
     return begins or connection.note.startswith(BEGAN_HTTP2)
+
+
+def transcript_of(entry: TcpConnection) -> Transcript:
+    """The beginning of what went both ways, which reports show at `-v`."""
+    return entry._transcript
 
 
 @dataclass(kw_only=True, eq=False)
@@ -493,4 +532,4 @@ class PacketAttempt(Entry):
         )
 
     def __str__(self) -> str:
-        return f"{self.protocol} {self.where}, {self.size} bytes{', probably QUIC' if self.is_quic else ''}"
+        return f"{self.protocol} {self.where}, {counted(self.size, 'byte')}{', probably QUIC' if self.is_quic else ''}"

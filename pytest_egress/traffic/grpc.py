@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote
 
 from pytest_egress.traffic.http.headers import Headers, raw_value
 from pytest_egress.traffic.http.request import Request
-from pytest_egress.traffic.shown import shown
+from pytest_egress.traffic.shown import counted, shown
 
 CONTENT_TYPE: Final = "application/grpc"
 MAX_MESSAGE_BYTES: Final = 4 << 20  # before and after inflating; grpc's own servers' default
@@ -326,7 +326,7 @@ class MessageBuffer:
 
     def check_end(self) -> None:
         if self._bytes:
-            text = f"the request ended within a message, after {len(self._bytes)} bytes of it"
+            text = f"the request ended within a message, after {counted(len(self._bytes), 'byte')} of it"
             raise StatusError(Code.INTERNAL, text)
 
 

@@ -31,3 +31,8 @@ def cut(text: str, size: int, gap: str = "...") -> str:
 def host_port(host: str, port: int | None) -> str:
     host = f"[{host}]" if ":" in host else host
     return host if port is None else f"{host}:{port}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, as "1 route" and "2 routes"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -36,12 +36,8 @@ def test_a_failure_has_the_timeline_and_the_end_of_each_log(inside: Inside) -> N
         """)
     assert run.sections() == {
         "egress": report_text("""
- T s  clients:latest#2  DNS api.shop.test A -> ADDRESS
- T s  clients:latest#2  DNS api.shop.test AAAA -> ADDRESS
- T s  clients:latest#2  GET https://api.shop.test/v1 -> 200 OK in T ms
- T s  clients:latest  DNS x.test A -> ADDRESS
- T s  clients:latest  DNS x.test AAAA -> ADDRESS
- T s  clients:latest  GET http://x.test/ -> 502 Bad Gateway in T ms  UNROUTED
+ T s  clients:latest#2  GET https://api.shop.test/v1 -> 200 OK in T ms  (looked up T ms before)
+ T s  clients:latest  GET http://x.test/ -> 502 Bad Gateway in T ms  UNROUTED  (looked up T ms before)
         """),
         "container clients:latest#2": '{"id": 1}\ndone',
     }

@@ -53,7 +53,6 @@ WITHOUT_FILE: Final = {
     "gateway/tcp_info": "test_server_probes tells by it who was silent",
     "gateway/upstream/body": "test_http1 and test_http2 have one in each exchange",
     "gateway/upstream/upstreams": "test_exchange and raw/test_server_passing connect by it",
-    "ledger/refusals": "gateway/http/test_answering_unrouted reads them",
     "link/interface": ONLY_DATA,
     "plugin/header": "test_run reads its lines",
     "plugin/cases": "test_run and test_case run their tests by it",

@@ -78,7 +78,7 @@ from pytest_egress.traffic.http.head import Head
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
-from pytest_egress.traffic.shown import shown
+from pytest_egress.traffic.shown import counted, shown
 from pytest_egress.traffic.websocket import WEBSOCKET, asks_for_websocket, is_handshake
 
 UNPROVED: Final = (
@@ -268,9 +268,9 @@ class Answering:
         if isinstance(error, OverLimitError):
             status_code, text = 413, str(error)
         elif isinstance(error, StalledError):
-            status_code, text = 408, f"{error} after {size} bytes of a body"
+            status_code, text = 408, f"{error} after {counted(size, 'byte')} of a body"
         else:
-            status_code, text = 400, f"the body broke off after {size} bytes ({error})"
+            status_code, text = 400, f"the body broke off after {counted(size, 'byte')} ({error})"
         entry = self.record_unanswered(incoming, text, is_refused=status_code == 413)
         return entry, status_code, text
 

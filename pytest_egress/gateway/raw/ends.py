@@ -12,12 +12,13 @@ import ssl
 import weakref
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any, Final, TypeVar
 
 from pytest_egress.base.raising import at_hand, claim, is_claimed
 from pytest_egress.base.sockets import BLOCKED
-from pytest_egress.gateway.raw.hearing import SOURCES, read_by
+from pytest_egress.gateway.raw.hearing import SOURCES, WRITERS, read_by, written_by
 
 READERS: Final = (
     "recv",
@@ -116,12 +117,14 @@ def is_of_own_tls(error: BaseException) -> bool:
 def telling(kind: Sock) -> Sock:
     """Have the methods of a class of sockets note in `ends` what they raise, that its client has ended, and files.
 
-    Those that read give `heard` what they have read. In TLS all others read by `read`.
+    Those that read give `heard` what they have read, and those that write give `said` what they have written. In TLS
+    all others read and write by these.
     """
+    is_tls = issubclass(kind, ssl.SSLSocket)
     for name in READERS + OTHERS:
         if hasattr(kind, name):
-            is_source = name in SOURCES[issubclass(kind, ssl.SSLSocket)]
-            setattr(kind, name, told(getattr(kind, name), name, is_source=is_source))
+            method = told(getattr(kind, name), name, is_source=name in SOURCES[is_tls])
+            setattr(kind, name, saying(method) if name in WRITERS[is_tls] else method)
     makefile = kind.makefile  # type: ignore[attr-defined]  # each has it
 
     @wraps(makefile)
@@ -151,3 +154,16 @@ def told(method: Callable[..., Any], name: str, *, is_source: bool) -> Callable[
         return result
 
     return telling_method
+
+
+def saying(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method gives `said` what it has written."""
+
+    @wraps(method)
+    def saying_method(self: Any, *arguments: Any, **named: Any) -> Any:
+        result = method(self, *arguments, **named)
+        with suppress(TypeError, ValueError):  # buffers of any kind, which the method has taken
+            self.said(written_by(result, arguments, named))
+        return result
+
+    return saying_method

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from pytest_egress.base.account import MAX_HELD_BYTES, Account
-from pytest_egress.traffic.entries import TcpConnection
+from pytest_egress.traffic.entries import TcpConnection, transcript_of
 
 MAX_KEPT_BYTES: Final = 1 << 20  # of a connection: a handler may read without end
 RAW: Final = "raw connections"
@@ -35,11 +35,13 @@ class Hearing:
 
     def __init__(self, entry: TcpConnection, account: Account, *, keeps: bool = True) -> None:
         self._entry, self._account, self._keeps = entry, account, keeps
+        self._transcript = transcript_of(entry)
         self.count = 0
 
     def heard(self, data: bytes | memoryview) -> None:
         entry, account = self._entry, self._account
         self.count += len(data)
+        self._transcript.add(data, from_client=True)
         if not self._keeps:
             return
         kept = bytes(data[: max(MAX_KEPT_BYTES - len(entry.kept), 0)])
@@ -49,6 +51,10 @@ class Hearing:
         entry.kept += kept
         if len(entry.kept) < self.count:
             entry.unread = f"are kept in part: the first {len(entry.kept)} of {self.count}"
+
+    def said(self, data: bytes | memoryview) -> None:
+        """Take what the handler has sent, for the transcript alone."""
+        self._transcript.add(data, from_client=False)
 
     @property
     def is_full(self) -> bool:
@@ -75,6 +81,10 @@ SOURCES: Final = (frozenset(FLAGS_AT), frozenset({"read"}))
 """The methods that read by themselves: of a socket of TCP, and of one of TLS, whose others read by that."""
 
 
+WRITERS: Final = (frozenset({"send", "sendall", "sendmsg", "sendto"}), frozenset({"send", "write"}))
+"""The methods that write by themselves, likewise."""
+
+
 def read_by(
     name: str, result: Any, arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> Iterator[bytes | memoryview]:
@@ -93,3 +103,12 @@ def read_by(
         view = memoryview(buffer).cast("B")[:got]
         got -= len(view)
         yield view
+
+
+def written_by(
+    result: int | None, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> bytes | memoryview:
+    """The bytes that a call has written: the beginning of its first argument, or of its buffers; all for None."""
+    given = next(iter((*arguments, *named.values())))
+    whole = b"".join(given) if isinstance(given, (list, tuple)) else given
+    return memoryview(whole).cast("B")[:result]

@@ -61,7 +61,13 @@ from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import ConnectFault, End, Fault, FaultPlan, Raw, Reset, plan
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.raw.libraries import AsyncHandler
-from pytest_egress.traffic.entries import Outcome, TcpConnection, server_of, speaks_http2
+from pytest_egress.traffic.entries import (
+    Outcome,
+    TcpConnection,
+    server_of,
+    speaks_http2,
+    transcript_of,
+)
 from pytest_egress.traffic.http.head import MAX_BODY_BYTES
 from pytest_egress.traffic.http.response import Response
 
@@ -415,10 +421,12 @@ class RawServer:
     def hand_over(self, entry: TcpConnection, hearing: Hearing) -> None:
         """Make the connection's socket one for a handler, which can make it TLS in mid-connection."""
         connection = self.connection
-        connection.replace_by(lambda sock: for_handler(sock, self.ends, hearing.heard))
+        connection.replace_by(
+            lambda sock: for_handler(sock, self.ends, hearing.heard, hearing.said)
+        )
         if isinstance(connection.sock, RawSocket):
             connection.sock.secure = StartTls(
-                connection, entry, self.authority, self.connections, self.ends, hearing.heard
+                connection, entry, self.authority, self.connections, self.ends, hearing
             )
         connection.sock.settimeout(None)
 
@@ -467,6 +475,7 @@ class RawServer:
             self.count(entry)
         try:
             connection.sock.sendall(greeting)
+            transcript_of(entry).add(greeting, from_client=False)
             connection.end()
             while data := connection.sock.recv(READ_BYTES):
                 self.keep(entry, data)
@@ -484,6 +493,7 @@ class RawServer:
             entry.unread = f"are kept in part: {self.lost} are missing"
         if self.context.window.account.has_room(len(kept), RAW):
             entry.kept += kept
+            transcript_of(entry).add(kept, from_client=True)
         entry.first_bytes = bytes(entry.kept[:FIRST_BYTES_KEPT])
 
     def close_book(self, entry: TcpConnection) -> None:
@@ -569,6 +579,7 @@ class RawServer:
             entry.sent, entry.received, entry.first_bytes = out.count, back.count, out.first
             connection.idle_since = monotonic()
             entry.unread = PASSED if out.first else entry.unread
+            transcript_of(entry).begin(out.first, back.first)
             if self.is_counted:
                 return
             if out.first or (back.count and not has_hung_up(connection.sock)):

@@ -47,10 +47,12 @@ class RawTlsSocket(TlsSocket):
     Attributes:
         ends: Notes what the socket raises.
         heard: Gets what is read from the client.
+        said: Gets what is written to the client.
     """
 
     ends: Ends
     heard: Heard = staticmethod(unheard)
+    said: Heard = staticmethod(unheard)
 
     def readexactly(self, size: int) -> bytes:
         """Read so many bytes, and not one more.
@@ -69,12 +71,14 @@ class RawSocket(Socket):
     Attributes:
         ends: Notes what the socket raises.
         heard: Gets what is read from the client.
+        said: Gets what is written to the client.
         secure: Makes the handshake for `starttls`.
         when_closed: Called when the socket is closed by a handler, or by a library that it was given to.
     """
 
     ends: Ends
     heard: Heard = staticmethod(unheard)
+    said: Heard = staticmethod(unheard)
     secure: Callable[[tuple[str, ...]], RawTlsSocket]
     when_closed: Callable[[], object] | None = None
 
@@ -115,7 +119,8 @@ class RawSocket(Socket):
     def dup(self) -> RawSocket:
         """A second socket object for the same connection."""
         other = super().dup()
-        other.ends, other.secure, other.heard = self.ends, self.secure, self.heard
+        other.ends, other.secure = self.ends, self.secure
+        other.heard, other.said = self.heard, self.said
         return other
 
     def detach(self) -> int:
@@ -134,7 +139,7 @@ class RawSocket(Socket):
 
 
 def for_handler(
-    sock: socket.socket, ends: Ends, heard: Heard = unheard
+    sock: socket.socket, ends: Ends, heard: Heard = unheard, said: Heard = unheard
 ) -> RawSocket | RawTlsSocket:
     """The socket as a handler gets it, for the same descriptor."""
     handed: RawSocket | RawTlsSocket
@@ -144,7 +149,7 @@ def for_handler(
         handed = sock
     else:
         handed = RawSocket(fileno=sock.detach())
-    handed.ends, handed.heard = ends, heard
+    handed.ends, handed.heard, handed.said = ends, heard, said
     return handed
 
 

@@ -13,7 +13,7 @@ from pytest_egress.base.sockets import await_ready, receive_timeout
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.raw.ends import Ends
-from pytest_egress.gateway.raw.hearing import Heard
+from pytest_egress.gateway.raw.hearing import Hearing
 from pytest_egress.gateway.raw.sockets import RawTlsSocket, for_handler
 from pytest_egress.gateway.tls.authority import Authority
 from pytest_egress.gateway.tls.failures import broken_handshake
@@ -33,7 +33,7 @@ class StartTls:
     Args:
         entry: Its entry, which gets the server name and what the handshake agreed on.
         ends: Notes what the handler is told when the handshake fails, and what its TLS socket raises.
-        heard: Gets what is read from that.
+        hearing: Gets what is read from that, and written.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class StartTls:
         authority: Authority,
         connections: Connections,
         ends: Ends,
-        heard: Heard,
+        hearing: Hearing,
     ) -> None:
         self.connection, self.entry = connection, entry
         self.authority, self.connections = authority, connections
-        self.ends, self.heard = ends, heard
+        self.ends, self.hearing = ends, hearing
 
     def __call__(self, alpn: tuple[str, ...]) -> RawTlsSocket:
         """Raise OSError where the handshake has failed, which has been recorded."""
@@ -61,7 +61,8 @@ class StartTls:
             connection.fail_tls(*broken_handshake(error, asked, connection.destination.hello))
             self.ends.failure = error
             raise
-        tls, to = for_handler(connection.sock, self.ends, self.heard), connection.destination
+        hearing, to = self.hearing, connection.destination
+        tls = for_handler(connection.sock, self.ends, hearing.heard, hearing.said)
         assert isinstance(tls, RawTlsSocket)
         self.entry.sni, self.entry.tls = to.sni, to.tls
         connection.note_trust()

@@ -17,6 +17,7 @@ from pytest_egress.base.account import OBJECT_BYTES
 from pytest_egress.base.escaping import escaped
 from pytest_egress.errors import ContentError
 from pytest_egress.traffic.absent import absent
+from pytest_egress.traffic.shown import counted
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -71,7 +72,7 @@ class FormFile:
 
     def __repr__(self) -> str:
         about = (repr(self.name), repr(self.filename), escaped(self.content_type))
-        return f"<FormFile {' '.join(filter(None, about))}, {len(self.content)} bytes>"
+        return f"<FormFile {' '.join(filter(None, about))}, {counted(len(self.content), 'byte')}>"
 
 
 @dataclass(frozen=True, kw_only=True)

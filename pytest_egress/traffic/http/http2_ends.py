@@ -15,6 +15,7 @@ import h2.connection
 
 import pytest_egress.traffic.http.http2_frames as frames
 from pytest_egress.base.escaping import escaped
+from pytest_egress.traffic.shown import counted
 
 MAX_UNENDED: Final = 10_000
 """Streams that are known as not ended. Of those that we reset a client may say no more: the oldest is forgotten."""
@@ -73,7 +74,7 @@ class ClientEnds:
         if not is_late or len(frame) == frames.HEAD_BYTES or number == self._offender:
             return ""
         self._offender = number
-        return f"DATA of {len(frame) - frames.HEAD_BYTES} bytes {late_text(number)}"
+        return f"DATA of {counted(len(frame) - frames.HEAD_BYTES, 'byte')} {late_text(number)}"
 
     def _begin_block(self, number: int, *, ends: bool) -> None:
         self._block_is_first, self._block_ends = number > self._last, ends

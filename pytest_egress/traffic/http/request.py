@@ -37,7 +37,7 @@ from pytest_egress.traffic.http.headers import (
 )
 from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction import masked_bytes, masked_query
-from pytest_egress.traffic.shown import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
+from pytest_egress.traffic.shown import SCHEME_PORTS, SHOWN_TARGET, counted, cut, host_port
 
 JSON_MARKS: Final = (b",", b":", b"[", b"{")
 
@@ -276,7 +276,7 @@ class Request:
     def shown_stream(self) -> str:
         """For a report: how many bytes of the body were streamed, and so not kept; "" where it was not."""
         streamed = self._body.streamed
-        return "" if streamed is None else f", {streamed} bytes streamed"
+        return "" if streamed is None else f", {counted(streamed, 'byte')} streamed"
 
     def raw_stream(self) -> Iterator[bytes]:
         """The body in pieces as `stream` gives it, and as it was sent: with its Content-Encoding."""

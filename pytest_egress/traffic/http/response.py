@@ -34,7 +34,7 @@ from pytest_egress.traffic.http.headers import (
     only_field,
 )
 from pytest_egress.traffic.http.made_body import MadeBody
-from pytest_egress.traffic.shown import shown
+from pytest_egress.traffic.shown import counted, shown
 
 Stream = Iterable["bytes | str"] | AsyncIterable["bytes | str"]
 """A body in pieces; text is sent as UTF-8."""
@@ -359,7 +359,7 @@ def check_length(headers: Headers, size: int) -> None:
     """Content-Length is the body's length in bytes (RFC 9110 section 8.6)."""
     if (length := stated_length(headers)) not in (None, size):
         raise ValueError(
-            f"Content-Length is {length}, and the body has {size} bytes: leave the field out, it is "
+            f"Content-Length is {length}, and the body has {counted(size, 'byte')}: leave the field out, it is "
             f"sent by itself; {BROKEN_ON_PURPOSE}"
         )
 

@@ -16,7 +16,7 @@ from pytest_egress.ledger.timeline import (
 )
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.faults import delayed
-from pytest_egress.traffic.entries import Entry, Exchange
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.websocket import WebSocketMessage
@@ -24,9 +24,9 @@ from tests.support.entries import dns_query, http_exchange, tcp, tls
 
 
 def test_the_timeline_is_in_order_of_time_and_names_containers_where_there_are_several() -> None:
-    entries = [http_exchange(started=101.5), dns_query(started=100.25)]
+    entries = [http_exchange(started=101.5), tcp(started=100.25, outcome="routed")]
     assert ledger_lines(entries) == [
-        "   0.000 s  DNS api.test A -> 198.18.0.1",
+        "   0.000 s  TCP api.test:5432 (198.18.0.1)",
         "   1.250 s  GET https://api.test/ -> no response yet  UNROUTED",
     ]
     assert ledger_lines([*entries, dns_query(container="cart", started=103.0)])[1:] == [
@@ -46,6 +46,58 @@ def test_ports_where_nothing_listened_are_told_with_what_waits_for_them() -> Non
         "shop: nothing listened on port 9000 when the test connected to it",
         "  to wait until something does: start(..., wait=port_open(9000))",
     ]
+
+
+def test_times_count_from_the_beginning_of_the_test() -> None:
+    assert ledger_lines([tcp(started=101.5), tcp(started=97.0)], began=100.0) == [
+        "  -3.000 s  TCP api.test:5432 (198.18.0.1)  UNROUTED",
+        "   1.500 s  TCP api.test:5432 (198.18.0.1)  UNROUTED",
+    ]
+
+
+def test_a_lookup_is_on_the_line_of_the_attempt_that_it_led_to() -> None:
+    looked_up = [dns_query(started=100.0), dns_query(started=100.1, type="AAAA")]
+    assert ledger_lines([*looked_up, tcp(started=101.5), tcp(started=102.0)]) == [
+        "   1.500 s  TCP api.test:5432 (198.18.0.1)  UNROUTED  (looked up 1500.0 ms before)",
+        "   2.000 s  TCP api.test:5432 (198.18.0.1)  UNROUTED",
+    ]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        dns_query(outcome="unrouted"),
+        dns_query(fault="truncated"),
+        dns_query(route="a route of egress.dns"),
+        dns_query(cnames=("b.test",)),
+        dns_query(rcode="NXDOMAIN", answer=()),
+        dns_query(note="not answered"),
+        dns_query(error=KeyError("x")),
+        dns_query(host="other.test"),
+        dns_query(container="cart"),
+    ],
+)
+def test_a_lookup_that_is_more_than_the_way_to_an_attempt_has_its_line(query: DnsQuery) -> None:
+    assert len(ledger_lines([query, tcp(started=101.0)])) == 2
+
+
+def test_a_lookup_that_led_to_nothing_has_its_line() -> None:
+    assert len(ledger_lines([tcp(started=99.0), dns_query()])) == 2
+
+
+def test_a_note_that_is_shown_above_is_not_repeated() -> None:
+    entry = tls(outcome="recorded", note="it does not trust the CA. Name its file")
+    told = "a verdict:\n      it does not  trust\n        the CA.\n      Name its file"
+    (line,) = ledger_lines([entry], told=told)
+    assert line.endswith("  [see above]")
+    (line,) = ledger_lines([entry], told="another")
+    assert line.endswith("  [it does not trust the CA]")
+
+
+def test_in_full_it_has_what_was_sent_below_each_line() -> None:
+    entry = tcp(first_bytes=b"hi")
+    first, second = ledger_lines([entry], in_full=True)[0].splitlines()
+    assert second == " " * first.index("TCP") + "> b'hi'"
 
 
 @dataclass

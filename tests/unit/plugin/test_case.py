@@ -69,7 +69,10 @@ def test_a(egress):
 """)
     result.assert_outcomes(failed=1)
     lines_of(
-        result, "*RuntimeError: late", "*It failed the test:", "the handler of *RuntimeError: late"
+        result,
+        "*RuntimeError: late",
+        "*It failed the test:",
+        "the handler of * raised RuntimeError",
     )
 
 

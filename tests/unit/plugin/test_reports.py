@@ -53,7 +53,7 @@ def test_a(egress):
         "E       ValueError: refused",
         "helpers.py:2: ValueError",
         "It failed the test:",
-        '*the handler of intercept_https("a.test")*raised ValueError: refused',
+        '*the handler of intercept_https("a.test")*raised ValueError',
         "test_x.py:5: HandlerError",
     )
     result.stdout.no_fnmatch_line("*pytest_egress/*.py*")
@@ -505,3 +505,27 @@ def test_a(egress, pytestconfig): pytestconfig.stash[RUN].outside.append("shop: 
 def test_what_a_test_prints_is_its_own(run: RunPytest) -> None:
     result = run("def test_a(egress):\n    print('\\x1b[31mred')\n    assert egress.routes")
     lines_of(result, "*Captured stdout call*", "\x1b[[]31mred")
+
+
+def test_with_v_a_failure_shows_fields_and_bodies(run: RunPytest) -> None:
+    source = """
+def test_a(egress):
+    egress.intercept_https("a.test", {"id": 7})
+    traffic(egress, "https://a.test/")
+    assert 0
+"""
+    lines_of(run(source, "-v"), '            < {"id": 7}')
+    run(source).stdout.no_fnmatch_line("*<*id*")
+
+
+def test_what_a_handler_said_is_shown_once_in_a_verdict(run: RunPytest) -> None:
+    result = run("""
+def refuse(request):
+    raise ValueError("no such charge: 42")
+def test_a(egress):
+    egress.intercept_https("a.test", refuse)
+    traffic(egress, "https://a.test/")
+""")
+    section, _, summary = str(result.stdout).partition("short test summary")
+    assert section.count("ValueError: no such charge: 42") == 1
+    assert summary.count("ValueError: no such charge: 42") == 1

@@ -224,7 +224,7 @@ def test_a_route_shows_its_declaration_and_calls(routes: Routes) -> None:
     routes.call(route)
     text = "intercept_https(\"*.test\", headers={'x': 'y'}, json={'a': 1})"
     assert str(route) == text
-    assert repr(route) == f"<Route {text}, 1 calls>"
+    assert repr(route) == f"<Route {text}, 1 call>"
     assert isinstance(route.matcher.headers, Mapping)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 
 import pytest
 
 from pytest_egress.gateway.raw.sockets import RawSocket, RawTlsSocket
+from pytest_egress.ledger.details import detail_lines
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.traffic.entries import TcpConnection
 from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually
@@ -132,3 +134,62 @@ def test_without_alpn_a_raw_route_agrees_on_what_requests_need(stage: Stage) -> 
     stage.tls_route(ADDRESS, b"hello")
     stage.trusting.set_alpn_protocols(["http/1.1"])
     assert stage.tls(ADDRESS, port=5432).selected_alpn_protocol() == "http/1.1"
+
+
+def talk(sock: socket.socket) -> None:
+    """Read and write in each way that a socket has."""
+    buffer = bytearray(4)
+    assert sock.recv_into(buffer) == 4
+    sock.sendall(b"1")
+    with sock.makefile("rwb") as file:
+        assert file.readline() == b"line\n"
+        file.write(b"2")
+        file.flush()
+    assert sock.recv(4) == b"last"
+    sock.send(memoryview(b"3"))
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_the_first_bytes_both_ways_are_kept_in_order(stage: Stage, secure: bool) -> None:
+    route = (stage.tls_route if secure else stage.tcp)(ADDRESS, talk)
+    client = stage.tls(ADDRESS, port=5432) if secure else stage.dial(port=5432)
+    for sent, answer in [(b"abcd", b"1"), (b"line\n", b"2"), (b"last", b"3")]:
+        client.sendall(sent)
+        assert client.recv(1) == answer
+    route.wait_for_call(timeout=SECONDS)
+    (entry,) = stage.entries(TcpConnection)
+    assert detail_lines(entry) == [
+        "> b'abcd'",
+        "< b'1'",
+        r"> b'line\n'",
+        "< b'2'",
+        "> b'last'",
+        "< b'3'",
+    ]
+
+
+def test_a_byte_that_is_only_looked_at_is_kept_once(stage: Stage) -> None:
+    @stage.tcp(ADDRESS)
+    def handler(sock: socket.socket) -> None:
+        assert sock.recv(2, socket.MSG_PEEK | socket.MSG_WAITALL) == b"ab"
+        assert sock.recv(2) == b"ab"
+
+    stage.dial(port=5432).sendall(b"ab")
+    handler.wait_for_call(timeout=SECONDS)
+    (entry,) = stage.entries(TcpConnection)
+    assert eventually(lambda: detail_lines(entry) == ["> b'ab'"])
+
+
+def test_an_async_handler_in_tls_has_its_bytes_once(stage: Stage) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(4))
+        await writer.drain()
+        writer.close()
+
+    route = stage.tls_route(ADDRESS, handler)
+    client = stage.tls(ADDRESS, port=5432)
+    client.sendall(b"ping")
+    assert client.recv(4) == b"ping"
+    route.wait_for_call(timeout=SECONDS)
+    (entry,) = stage.entries(TcpConnection)
+    assert detail_lines(entry) == ["> b'ping'", "< b'ping'"]

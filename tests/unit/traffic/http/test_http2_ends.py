@@ -69,7 +69,7 @@ def test_so_is_one_that_comes_in_parts_at_its_end(ends: ClientEnds) -> None:
 def test_after_a_reset_by_its_client_nothing_may_come(ends: ClientEnds) -> None:
     head(ends)
     ends.take_frame(frame(RST_STREAM, payload=bytes(4)), ())
-    assert "DATA of 1 bytes came for stream 1" in data(ends)
+    assert "DATA of 1 byte came for stream 1" in data(ends)
     assert "digest: x, age: 1" in head(ends, 1, END_STREAM, TRAILERS)
     assert "no fields" in head(ends, 1, END_STREAM, ())
 
