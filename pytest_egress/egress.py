@@ -525,7 +525,8 @@ class Egress:
         result = self._inner.wait_for(container, lambda: container.wait(timeout))
         self._inner.discard(container, has_ended=True)
         if check:
-            check_result(container.name, result, container.name)
+            entries = container.attempt_context().window.entries
+            check_result(container.name, result, container.name, entries)
         return result
 
     # Containers that something else starts.

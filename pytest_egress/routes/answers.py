@@ -255,10 +255,15 @@ def sequence(*answers: HttpAnswer | RawAnswer | Service | NamesAnswer) -> Answer
         answers: Answers as a route takes them: functions, static answers, `forward()`.
 
     Raises:
-        TypeError: There are no answers.
+        TypeError: There are no answers, or they are in a list.
     """
     if not answers:
         raise TypeError("sequence() takes the answers in order: sequence(503, {'id': 1})")
+    if len(answers) == 1 and isinstance(answers[0], list):
+        raise TypeError(
+            "sequence() takes each answer as an argument, and no list of them: sequence(503, {'id': 1}); "
+            "a list that is one answer, as JSON, is Response(json=[...])"
+        )
     return AnswerSequence(answers)
 
 

@@ -425,7 +425,11 @@ class Container(Interface):
             duration=monotonic() - began,
         )
         if check:
-            check_result(f"{shown(command)} in {self.name}", result, self.name)
+            what, entries = (
+                f"{shown(command)} in {self.name}",
+                self.attempt_context().window.entries,
+            )
+            check_result(what, result, self.name, entries)
         return result
 
     def wait(self, timeout: float = 60) -> CompletedContainer:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from pytest_egress.errors import CommandError
+from pytest_egress.traffic.entries import Entry
 from pytest_egress.traffic.shown import cut
 
 TAIL_LINES: Final = 50  # of a log in a message
@@ -57,16 +59,26 @@ def tail_of(log: str) -> str:
 
 
 MAY_FAIL: Final = "Where it may fail, check=False returns its result."
+UNROUTED: Final = "It attempted what no route claims, which may be why: see below, under egress."
 
 
-def check_result(what: str, result: CompletedContainer, container: str) -> None:
-    """Raise CommandError for another exit code than 0; `what` has exited with it."""
+def check_result(
+    what: str, result: CompletedContainer, container: str, entries: Iterable[Entry]
+) -> None:
+    """Raise CommandError for another exit code than 0.
+
+    Args:
+        what: What has exited, in a few words.
+        entries: What was attempted meanwhile, by any container.
+    """
     code = result.exit_code
     if not code:
         return
     stdout, stderr = result.stdout[-LOGS_CHARACTERS:], result.stderr[-LOGS_CHARACTERS:]
     logs = f"{stdout}{stderr}"[-LOGS_CHARACTERS:]
-    text = f"{with_logs(exit_text(what, code, result.note), logs)}\n{MAY_FAIL}"
+    is_refused = any(e.container == container and e.outcome == "unrouted" for e in entries)
+    advice = UNROUTED if is_refused else MAY_FAIL
+    text = f"{with_logs(exit_text(what, code, result.note), logs)}\n{advice}"
     error = CommandError(text, logs=logs, exit_code=code, container=container)
     error.stdout, error.stderr = stdout, stderr
     raise error

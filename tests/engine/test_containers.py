@@ -200,6 +200,26 @@ def test_exec_raises_for_a_command_that_fails_with_what_it_wrote(server: Contain
     assert (str(again), again.stdout, again.container) == (str(error), "out\n", server.name)
 
 
+def test_a_command_that_may_have_failed_for_what_no_route_claims_says_so(
+    pytester: pytest.Pytester, curl_image: str
+) -> None:
+    pytester.makepyfile(f"""
+        def test_it(egress):
+            egress.run({curl_image!r}, "curl -sS --fail https://api.test/")
+    """)
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E *CommandError: curl exited with code 22",
+            "E  *It attempted what no route claims, which may be why: see below, under egress.",
+            "*to answer it: egress.intercept_https(*",
+        ]
+    )
+
+
 def test_exec_refuses_a_word_for_a_shell_before_it_asks_the_engine(server: Container) -> None:
     with pytest.raises(ValueError, match="is for a shell"):
         server.exec("echo a > /tmp/a")

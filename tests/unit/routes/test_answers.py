@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.routes.answers import response_from
+from pytest_egress.routes.answers import response_from, sequence
 from pytest_egress.traffic.http.response import Response
 
 # What handlers return.
@@ -93,3 +93,9 @@ def test_an_iterator_is_no_static_answer() -> None:
 def test_a_pair_whose_first_is_no_status_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^'a' is no status of a response"):
         response_from(("a", "b"), of_function=True)
+
+
+def test_a_list_of_answers_is_no_sequence_of_them() -> None:
+    with pytest.raises(TypeError, match=r"sequence\(503, \{'id': 1\}\); a list .* Response\(json="):
+        sequence([503, {"id": 1}])
+    assert len(sequence([1], [2])) == 2
