@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from pytest_egress.errors import ContentError
 from pytest_egress.routes.literals import NOTHING, Own, declared_json
@@ -12,6 +12,10 @@ from pytest_egress.routes.patterns import check_pattern, contrast, value_fits
 from pytest_egress.traffic.http.request import Request, lent_json
 from pytest_egress.traffic.redaction import is_secret, masked_bytes, masked_json
 from pytest_egress.traffic.shown import shown
+
+NO_BODY: Final = (
+    "json: the request has no body. json= is a condition; the answer is the second argument"
+)
 
 
 def check_json(wanted: Any, path: str = "json") -> None:
@@ -34,6 +38,8 @@ def json_request_differences(wanted: Any, request: Request, own: Own) -> list[st
     except ContentError as error:
         return [f"json: {error}"]
     except (ValueError, RecursionError):  # RecursionError: nested too deeply to parse
+        if not request.content:
+            return [NO_BODY]
         return [f"json: the body is no JSON: {shown(masked_bytes(request.content))}"]
 
 

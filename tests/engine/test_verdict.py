@@ -59,7 +59,7 @@ def test_requests_are_listed_with_their_near_misses_field_by_field(inside: Insid
           path: '/refunds' is not '/charges'
           query['v']: absent, expected '2'
           headers['x-shop']: absent, expected 'k'
-          json: the body is no JSON: b''
+          json: the request has no body. json= is a condition; the answer is the second argument
       to answer it: egress.intercept_https("api.shop.test", method="GET", path="/refunds")
 
   GET https://api.shop.tets/charges

@@ -32,7 +32,7 @@ def test_a_request_that_no_matcher_accepts_is_unrouted_whatever_the_policy(stage
         "nearest route: intercept_https(\"api.test\", method='POST', json={'a': 1})\n"
         "    declared at test_it.py:7\n"
         "    method: GET is not POST\n"
-        "    json: the body is no JSON: b''\n"
+        "    json: the request has no body. json= is a condition; the answer is the second argument\n"
         'to answer it: egress.intercept_https("api.test", method="GET", path="/")\n'
     )
     assert stage.only(Exchange).outcome == "unrouted"
