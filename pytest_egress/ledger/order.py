@@ -41,18 +41,18 @@ def out_of_order(routes: Sequence[Route[Any]], calls: Sequence[Entry], at: int) 
     """The error where the calls differ from the routes first at an index, which is marked in both."""
     lines = ["expected these calls in order:", *marked(routes, at)]
     error = CallError("\n".join([*lines, "there were:", *marked(calls, at)]))
-    found, wanted = item(calls, at), item(routes, at)
-    error.headline = f"{found}: it came where the order has {wanted}"
+    if at >= len(calls):
+        error.headline = f"{routes[at]}: expected next, and there was no further call"
+    elif at >= len(routes):
+        error.headline = f"{calls[at]}: it came after the end of the order"
+    else:
+        error.headline = f"{calls[at]}: it came where the order has {routes[at]}"
     return error
 
 
 def marked(items: Sequence[object], at: int) -> list[str]:
     shown_items = [*items] if at < len(items) else [*items, NO_CALL]
     return [f"{MARK if i == at else '    '}{each}" for i, each in enumerate(shown_items)]
-
-
-def item(items: Sequence[object], at: int) -> object:
-    return items[at] if at < len(items) else NO_CALL
 
 
 def check_before(first: Route[Any], second: Route[Any]) -> None:

@@ -407,9 +407,12 @@ def later_text(running: Sequence[str], count: int | str) -> str:
 
 
 def different_lines(matcher: Match, call: Entry) -> list[str]:
-    """Lines that say in which fields a call differs; none where it matches."""
+    """Lines that say in which fields a call differs; none where it matches. A predicate that raises is a difference."""
     assert isinstance(call, Exchange)
-    differences = matcher.differences(call.request)
+    try:
+        differences = matcher.differences(call.request)
+    except Exception as error:  # of the predicate
+        differences = [matcher.raised(error)]
     return [f"  {call}", *(f"      {each}" for each in differences)] if differences else []
 
 

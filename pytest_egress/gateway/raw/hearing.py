@@ -15,6 +15,10 @@ from pytest_egress.traffic.entries import TcpConnection, transcript_of
 
 MAX_KEPT_BYTES: Final = 1 << 20  # of a connection: a handler may read without end
 RAW: Final = "raw connections"
+CLOSE_NOTIFY_BYTES: Final = (
+    24  # of TLS 1.3, whose records all look like data (RFC 8446 section 5.2)
+)
+ALERT: Final = 21  # a record of TLS 1.2 says so (RFC 5246 section 6.2.1)
 
 PAST: Final = "were not all read by way of the socket that the handler got"
 
@@ -36,6 +40,7 @@ class Hearing:
     def __init__(self, entry: TcpConnection, account: Account, *, keeps: bool = True) -> None:
         self._entry, self._account, self._keeps = entry, account, keeps
         self._transcript = transcript_of(entry)
+        self._sealed = b""
         self.count = 0
 
     def heard(self, data: bytes | memoryview) -> None:
@@ -55,6 +60,12 @@ class Hearing:
     def said(self, data: bytes | memoryview) -> None:
         """Take what the handler has sent, for the transcript alone."""
         self._transcript.add(data, from_client=False)
+
+    def sealed(self, data: bytes) -> None:
+        """Take records of TLS that nobody decrypts any more: more than the client's close_notify is missed."""
+        self._sealed += data[: CLOSE_NOTIFY_BYTES + 1]
+        if len(self._sealed) > CLOSE_NOTIFY_BYTES and self._sealed[0] != ALERT:
+            self.missed()
 
     @property
     def is_full(self) -> bool:

@@ -26,6 +26,7 @@ import select
 import socket
 import ssl
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from functools import partial
 from contextvars import Context
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
@@ -41,7 +42,7 @@ from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.handlers import call
 from pytest_egress.gateway.raw.ends import Ends
 from pytest_egress.gateway.raw.faults import RETURNABLE, Shaped, returned_plan
-from pytest_egress.gateway.raw.hearing import RAW, Hearing, unheard
+from pytest_egress.gateway.raw.hearing import RAW, Hearing
 from pytest_egress.gateway.raw.sockets import (
     ClientEndedError,
     RawSocket,
@@ -374,7 +375,7 @@ class RawServer:
                 connection.regain(twin)
         self.count(entry)
         if is_open and not connection.is_reset:
-            connection.linger(heard=unheard if entry.tls else hearing.heard)
+            connection.linger(heard=hearing.sealed if entry.tls else hearing.heard)
 
     def hear_rest(self, entry: TcpConnection, hearing: Hearing, twin: socket.socket) -> None:
         """Keep what has come, and the handler has not read; or note that it has read it in another way."""
@@ -469,9 +470,8 @@ class RawServer:
         """Send a static greeting, and keep what the client sends until it closes."""
         connection = self.connection
         connection.sock.settimeout(None)
-        if traffic(connection.sock, self.connection.before).came or (
-            greeting and not self.left_first
-        ):
+        speaks_first = traffic(connection.sock, connection.before).came
+        if greeting and not speaks_first and not self.left_first:
             self.count(entry)
         try:
             connection.sock.sendall(greeting)
@@ -482,11 +482,13 @@ class RawServer:
                 if speaks_http2(entry) and not greeting:
                     entry.note = NOT_ANSWERED
         finally:
+            if speaks_first:  # though a reset has taken what it said
+                self.count(entry)
             self.close_book(entry)
         connection.say_goodbye()
 
     def keep(self, entry: TcpConnection, data: bytes) -> None:
-        self.count(entry)
+        """Keep what the client has sent, before anybody finds the call."""
         kept = data[: MAX_BODY_BYTES - len(entry.kept)]
         self.lost += len(data) - len(kept)
         if self.lost:
@@ -495,6 +497,7 @@ class RawServer:
             entry.kept += kept
             transcript_of(entry).add(kept, from_client=True)
         entry.first_bytes = bytes(entry.kept[:FIRST_BYTES_KEPT])
+        self.count(entry)
 
     def close_book(self, entry: TcpConnection) -> None:
         self.conclude(entry)
@@ -525,7 +528,9 @@ class RawServer:
             self.settled(connection.sock)
             connection.reset()
         else:
-            connection.linger(goodbye=not pacer.is_cut)
+            hearing = Hearing(entry, self.context.window.account)
+            heard = hearing.sealed if entry.tls else partial(self.keep, entry)
+            connection.linger(goodbye=not pacer.is_cut, heard=heard)
 
     def is_left_alone(self, plan: FaultPlan, pacer: Pacer) -> bool:
         """Whether the client closes before a fault has kept it waiting, so that the connection is no call.
@@ -568,6 +573,8 @@ class RawServer:
             server = self.reach(entry, to)
         except UpstreamError as error:
             entry.note = str(error)
+            if traffic(connection.sock, connection.before).came:
+                entry.unread = PASSED
             self.conclude(entry)
             self.finish(entry)
             connection.reset()

@@ -72,12 +72,15 @@ def test_a_call_too_few_or_too_many_is_a_difference(
     called(routes, (token, TOKEN), (charge, CHARGE))
     error = failure(lambda *order: check_order(order), token, charge, token)
     assert str(error).endswith("    GET https://api.test/\n  > no further call")
-    assert error.headline.startswith("no further call: it came where")
+    assert error.headline == (
+        'intercept_https("auth.test"): expected next, and there was no further call'
+    )
     routes.call(charge, CHARGE).started = 9.0
     error = failure(lambda *order: check_order(order), token, charge)
     expected, _, found = str(error).partition("there were:")
     assert expected.endswith('    intercept_https("api.test")\n  > no further call\n')
     assert found.endswith("    GET https://api.test/\n  > GET https://api.test/")
+    assert error.headline == "GET https://api.test/: it came after the end of the order"
 
 
 def test_what_no_route_of_the_order_answered_does_not_matter(

@@ -138,6 +138,21 @@ def test_assert_called_once_lists_the_calls(routes: Routes) -> None:
     )
 
 
+def test_a_predicate_that_raises_for_a_call_does_not_match_it(routes: Routes) -> None:
+    route = routes.https()
+    calls = [routes.call(route, f"https://api.test/{n}", method="PUT") for n in (0, 1)]
+
+    def even(request: Request) -> bool:
+        return 1 // int(request.path[1:]) == 1
+
+    assert route.assert_any_call(match=even) is calls[1]
+    routes.call(route, "https://api.test/0", method="PUT")
+    with pytest.raises(
+        CallError, match="match: .*even raised ZeroDivisionError: .*, at test_route"
+    ):
+        route.assert_called_with(match=even)
+
+
 def test_assert_any_call_returns_the_first_call_that_matches(routes: Routes) -> None:
     route = routes.https()
     calls = [routes.call(route, f"https://api.test/{n}", method="PUT") for n in (1, 2, 2)]

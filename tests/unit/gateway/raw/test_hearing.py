@@ -107,6 +107,33 @@ def test_what_comes_before_a_handshake_and_after_it_is_kept(stage: Stage) -> Non
     assert handler.wait_for_call(timeout=SECONDS).content == b"STARTTLS" + SENT
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_within_tls_what_comes_after_the_handler_has_returned_is_missed(
+    stage: Stage, version: ssl.TLSVersion
+) -> None:
+    route = stage.tls_route(ADDRESS, read_in_part)
+    stage.trusting.maximum_version = version
+    client = stage.tls(ADDRESS, port=5432)
+    client.sendall(SENT[:5])
+    call = route.wait_for_call(timeout=SECONDS)
+    assert client.recv(1) == b""  # the handler has closed its side
+    client.sendall(SENT)
+    eventually(lambda: call.unread == PAST)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_end_of_tls_is_nothing_that_is_missed(stage: Stage, version: ssl.TLSVersion) -> None:
+    route = stage.tls_route(ADDRESS, read_in_part)
+    stage.trusting.maximum_version = version
+    client = stage.tls(ADDRESS, port=5432)
+    client.sendall(SENT[:5])
+    call = route.wait_for_call(timeout=SECONDS)
+    assert client.recv(1) == b""
+    client.unwrap()
+    eventually(lambda: call.duration is not None)
+    assert (call.content, call.unread) == (SENT[:5], "")
+
+
 def test_what_comes_after_the_handler_has_returned_is_kept(stage: Stage) -> None:
     route = stage.tcp(ADDRESS, lambda sock: sock.sendall(b"bye"))
     client = stage.dial(port=5432)
