@@ -17,7 +17,7 @@
 * `UpstreamError`: a real server, or the server that `forward` names, did not answer
 * `WebSocketClosedError`: a WebSocket is over, so that nothing can be sent on it or received
 * `AddressError`, `ClientHelloError`, `ContentError`: `ValueError`s of the parsers
-* `AbsentError`, a `KeyError`: a message has no field, parameter or file of that name
+* `AbsentError`, caught as the `KeyError` that it is: a message has no field, parameter or file of that name
 
 Each carries its whole text as its only argument, so that it crosses process borders (pytest-xdist pickles it). A text
 quotes what targets have sent and written, so that `str` of an error has it escaped.

@@ -395,7 +395,7 @@ class Container(Interface):
         timeout: float = 60,
         check: bool = True,
     ) -> CompletedContainer:
-        options.check_command(command)
+        options.check_exec(command, environment or {})
         check_seconds(timeout)
         began, clock = monotonic(), self._services.ledger.clock
         deadline = clock() + timeout

@@ -7,6 +7,7 @@ the same words. This module does not import docker, which takes long: `plan` che
 from __future__ import annotations
 
 import io
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -110,7 +111,8 @@ def check_text(name: str, value: object) -> None:
             check_text(name, each)
 
 
-SHELL_WORDS: Final = frozenset({"&&", "||", "|", ";", "&", ">", ">>", "<", "2>&1"})
+SHELL_WORD: Final = re.compile(r"&&|\|\|?|\|&|&|.*;|[0-9]*(?:>|<).*|&>.*")
+"""A word that a shell takes for an operator, a redirection, or the end of a command (POSIX, Shell Command Language)."""
 
 
 def check_command(command: object) -> None:
@@ -126,10 +128,19 @@ def check_command(command: object) -> None:
             )
 
 
+def check_exec(command: object, environment: Mapping[str, object]) -> None:
+    if command is None:
+        raise TypeError("the command is a list of arguments, or a string, not None")
+    check_command(command)
+    check_text("command", command)
+    check_env(environment)
+    check_text("environment", environment)
+
+
 def check_words(command: str) -> None:
     """Raise ValueError for a word that only a shell understands, unless it is quoted: a string is split without one."""
     for word, written in words_of(command):
-        if word == written and word in SHELL_WORDS:
+        if word == written and SHELL_WORD.fullmatch(word):
             raise ValueError(
                 f"{shown(word)} in the command {shown(command)} is for a shell, and no shell sees a string: write "
                 f'["sh", "-c", {command!r}]; a quoted {shown(word)} is passed as it is'

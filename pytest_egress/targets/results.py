@@ -75,7 +75,8 @@ def check_result(
     if not code:
         return
     stdout, stderr = result.stdout[-LOGS_CHARACTERS:], result.stderr[-LOGS_CHARACTERS:]
-    logs = f"{stdout}{stderr}"[-LOGS_CHARACTERS:]
+    gap = "\n" if stdout and stderr and not stdout.endswith("\n") else ""
+    logs = f"{stdout}{gap}{stderr}"[-LOGS_CHARACTERS:]
     is_refused = any(e.container == container and e.outcome == "unrouted" for e in entries)
     advice = UNROUTED if is_refused else MAY_FAIL
     text = f"{with_logs(exit_text(what, code, result.note), logs)}\n{advice}"

@@ -440,3 +440,18 @@ def test_what_is_no_port_is_refused_and_harms_nothing(
         container.connect(port)
     with pytest.raises(OSError, match=r".+"):
         container.connect(9)
+
+
+@pytest.mark.parametrize(
+    ("command", "environment", "error"),
+    [
+        (None, {}, "the command is a list of arguments, or a string, not None"),
+        (["echo", "\ud800"], {}, "half of a surrogate pair"),
+        ("true", {"A": None}, "leave it out"),
+    ],
+)
+def test_exec_refuses_what_run_refuses(
+    server: Container, command: Any, environment: Any, error: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=error):
+        server.exec(command, environment=environment)

@@ -26,8 +26,8 @@ import select
 import socket
 import ssl
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from functools import partial
 from contextvars import Context
+from functools import partial
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
 

@@ -148,7 +148,7 @@ def test_a_predicate_that_raises_for_a_call_does_not_match_it(routes: Routes) ->
     assert route.assert_any_call(match=even) is calls[1]
     routes.call(route, "https://api.test/0", method="PUT")
     with pytest.raises(
-        CallError, match="match: .*even raised ZeroDivisionError: .*, at test_route"
+        CallError, match=r"match: .*even raised ZeroDivisionError: .*, at test_route"
     ):
         route.assert_called_with(match=even)
 

@@ -158,7 +158,26 @@ def test_an_image_or_command_that_is_none_is_refused(
     assert error_text(caught) == error
 
 
-@pytest.mark.parametrize("word", ["&&", "||", "|", ";", ">", ">>", "<", "2>&1", "&"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "&&",
+        "||",
+        "|",
+        ";",
+        ">",
+        ">>",
+        "<",
+        "2>&1",
+        "&",
+        "srv;",
+        ">/tmp/x",
+        "2>",
+        "1>&2",
+        "|&",
+        "&>x",
+    ],
+)
 def test_a_word_for_a_shell_in_a_string_is_refused_with_the_list_that_has_a_shell(
     egress: Egress, word: str
 ) -> None:
