@@ -34,7 +34,8 @@ class Hearing:
     """What is kept of one connection. A thread at a time reads from it.
 
     Args:
-        keeps: False where all that matters is kept in other entries: the mails of `smtp()`.
+        keeps: False where all that matters is kept in other entries: the mails of `smtp()`. The transcript has nothing
+            then, since nothing would mask a login in it.
     """
 
     def __init__(self, entry: TcpConnection, account: Account, *, keeps: bool = True) -> None:
@@ -46,9 +47,9 @@ class Hearing:
     def heard(self, data: bytes | memoryview) -> None:
         entry, account = self._entry, self._account
         self.count += len(data)
-        self._transcript.add(data, from_client=True)
         if not self._keeps:
             return
+        self._transcript.add(data, from_client=True)
         kept = bytes(data[: max(MAX_KEPT_BYTES - len(entry.kept), 0)])
         # A half is left to what has to be kept: less of this fails no test.
         if account.held > MAX_HELD_BYTES // 2 or not account.has_room(len(kept), RAW):
@@ -59,7 +60,8 @@ class Hearing:
 
     def said(self, data: bytes | memoryview) -> None:
         """Take what the handler has sent, for the transcript alone."""
-        self._transcript.add(data, from_client=False)
+        if self._keeps:
+            self._transcript.add(data, from_client=False)
 
     def sealed(self, data: bytes) -> None:
         """Take records of TLS that nobody decrypts any more: more than the client's close_notify is missed."""

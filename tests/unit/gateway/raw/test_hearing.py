@@ -13,6 +13,7 @@ import trustme
 
 from pytest_egress import forward, smtp
 from pytest_egress.gateway.raw.hearing import MAX_KEPT_BYTES, PAST
+from pytest_egress.ledger.details import detail_lines
 from pytest_egress.traffic.entries import TcpConnection
 from tests.support.echo import Echo
 from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually
@@ -201,6 +202,17 @@ def test_a_connection_of_a_service_keeps_nothing_beside_its_mails(stage: Stage) 
     assert end_of(client) == "closed"
     (entry,) = stage.entries(TcpConnection)
     assert (entry.content, entry.unread) == (b"", "")
+    assert detail_lines(entry) == []
+
+
+def test_a_login_at_a_service_is_not_shown(stage: Stage) -> None:
+    stage.tcp("mail.test:5432", smtp())
+    client = stage.dial(stage.resolve("mail.test"), 5432)
+    assert client.recv(1024).startswith(b"220 ")
+    client.sendall(b"EHLO shop\r\nAUTH PLAIN AGFubgBzZWNyZXQ=\r\nQUIT\r\n")
+    assert end_of(client) == "closed"
+    (entry,) = stage.entries(TcpConnection)
+    assert detail_lines(entry) == []
 
 
 def test_a_connection_that_is_passed_on_says_so_once_something_was(
