@@ -35,20 +35,26 @@ def ledger_lines(
     first, told = first if began is None else began, " ".join(told.split())
     led = lookups(listed)
     merged = {id(query) for queries in led.values() for query in queries}
-    lines = []
+    lines: list[tuple[Entry | None, str]] = []  # with the entry whose details are to follow
     for entry in listed:
         if id(entry) in merged:
             continue
         container = f"{entry.container}  " if several else ""
         said = outcome_text(entry, told) + looked_up(entry, led.get(id(entry), ()))
-        details = detail_lines(entry) if in_full else []
-        said = "\n".join([said, *(" " * TIME_COLUMNS + line for line in details)])
-        for at, line in ((entry.started, said), *message_lines(entry)):
-            lines.append(f"{at - first:8.3f} s  {container}{line}")
+        lines.append((entry, f"{entry.started - first:8.3f} s  {container}{said}"))
+        for at, line in message_lines(entry):
+            lines.append((None, f"{at - first:8.3f} s  {container}{line}"))
     if len(lines) > SHOWN_ENTRIES:
         half = SHOWN_ENTRIES // 2
-        lines[half:-half] = [f"  ... {len(lines) - SHOWN_ENTRIES} more ..."]
-    return lines
+        lines[half:-half] = [(None, f"  ... {len(lines) - SHOWN_ENTRIES} more ...")]
+    return [
+        "\n".join([line, *indented_details(entry)]) if in_full and entry is not None else line
+        for entry, line in lines
+    ]
+
+
+def indented_details(entry: Entry) -> Iterator[str]:
+    yield from (" " * TIME_COLUMNS + line for line in detail_lines(entry))
 
 
 def closed_port_lines(closed: Mapping[tuple[str, int], int]) -> Iterator[str]:

@@ -16,11 +16,11 @@ from pytest_egress.ledger.timeline import (
 )
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.faults import delayed
-from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.websocket import WebSocketMessage
-from tests.support.entries import dns_query, http_exchange, tcp, tls
+from tests.support.entries import about, dns_query, http_exchange, tcp, tls
 
 
 def test_the_timeline_is_in_order_of_time_and_names_containers_where_there_are_several() -> None:
@@ -98,6 +98,24 @@ def test_in_full_it_has_what_was_sent_below_each_line() -> None:
     entry = tcp(first_bytes=b"hi")
     first, second = ledger_lines([entry], in_full=True)[0].splitlines()
     assert second == " " * first.index("TCP") + "> b'hi'"
+
+
+class Looked(TcpConnection):
+    """A connection that counts how often its bytes are asked for."""
+
+    times = 0
+
+    @property
+    def content(self) -> bytes:
+        Looked.times += 1
+        return b"hi"
+
+
+def test_details_are_made_of_the_entries_that_are_shown() -> None:
+    fields = about(port=5432, address="198.18.0.1")
+    lines = ledger_lines([Looked(**fields) for _ in range(SHOWN_ENTRIES + 5)], in_full=True)
+    assert Looked.times == SHOWN_ENTRIES
+    assert [line.count("> b'hi'") for line in lines].count(1) == SHOWN_ENTRIES
 
 
 @dataclass
