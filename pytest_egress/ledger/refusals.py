@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Final
 
 from pytest_egress.ledger.remedies import remedy
-from pytest_egress.ledger.report import handler_error_text, near_lines, route_line
-from pytest_egress.traffic.entries import Entry, Exchange
+from pytest_egress.ledger.report import (
+    SHOWN_ATTEMPTS,
+    fold,
+    handler_error_text,
+    near_lines,
+    route_line,
+)
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
+
+OURS: Final = "pytest-egress: "
 
 
 def unrouted_body(exchange: Exchange) -> str:
@@ -39,15 +49,34 @@ def without_advice(log: str, entries: Iterable[Entry]) -> str:
     """A log of a failure without what the failure says already.
 
     A client that prints the body of a refusal has its reason and advice in its log, once for each request. There they
-    become a line which names the request.
+    become a line which names the request. The refusal of a request that the failure does not show stays.
     """
-    told = {}
-    for entry in entries:
-        if isinstance(entry, Exchange) and (entry.outcome == "unrouted" or entry.error is not None):
-            told[refusal_of(entry)] = f"pytest-egress: {entry} [its refusal, see above]"
+    if OURS not in log:
+        return log
+    listed = list(entries)
+    told = {
+        refusal_of(entry): f"{OURS}{entry} [its refusal, see above]"
+        for entry in (*shown_unrouted(listed), *shown_errors(listed))
+        if isinstance(entry, Exchange)
+    }
     for said in sorted(told, key=len, reverse=True):  # one may begin another
         log = log.replace(said, told[said]) if said else log
     return log
+
+
+def shown_unrouted(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The unrouted attempts that a failure shows: the first of each kind."""
+    folded_entries = fold(entry for entry in entries if entry.outcome == "unrouted")
+    return (entry for entry, _ in folded_entries[:SHOWN_ATTEMPTS])
+
+
+def shown_errors(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The first entries with errors of handlers that a failure shows: one for each text."""
+    texts: dict[str, Entry] = {}
+    for entry in entries:
+        if isinstance(entry, (Exchange, TcpConnection, DnsQuery)) and entry.error is not None:
+            texts.setdefault(handler_error_text(entry), entry)
+    return islice(texts.values(), SHOWN_ATTEMPTS)
 
 
 def refusal_of(exchange: Exchange) -> str:
