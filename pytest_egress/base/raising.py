@@ -51,10 +51,13 @@ def raising(error: BaseException) -> list[FrameType]:
     return frames[: max(next(outer, len(frames)), 1)]
 
 
-def said_of(error: BaseException | None) -> str:
-    """The text of an exception. Its `__str__` may raise, or return lone surrogates, which cannot be encoded."""
+def said_of(value: object) -> str:
+    """The text of an exception, or of another value that a test has made.
+
+    Its `__str__` may raise, or return lone surrogates, which cannot be encoded.
+    """
     try:
-        said = str(error)
+        said = str(value)
     except Exception as failure:
         said = f"its __str__ raised {type(failure).__name__}"
     return said.encode(errors="backslashreplace").decode()

@@ -5,9 +5,12 @@ Secrets are masked where their name tells them. `>` is from the container, and `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from codecs import utf_8_decode
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
+from pytest_egress.base.raising import said_of
+from pytest_egress.errors import ContentError
 from pytest_egress.traffic.entries import (
     Entry,
     Exchange,
@@ -16,6 +19,12 @@ from pytest_egress.traffic.entries import (
     TcpConnection,
     transcript_of,
 )
+from pytest_egress.traffic.http.content_coding import (
+    MAX_BEGINNING,
+    BreaksOffError,
+    codings,
+    decoded,
+)
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.redaction import masked_bytes, masked_field, masked_text
 from pytest_egress.traffic.shown import counted, cut
@@ -23,8 +32,9 @@ from pytest_egress.traffic.shown import counted, cut
 SHOWN_FIELDS: Final = 30  # of a head
 SHOWN_LINES: Final = 20  # of a body
 SHOWN_LINE: Final = 200  # characters of a field or a line: the middle is left out
+SHOWN_GRPC: Final = 10  # messages of a call each way
 SHOWN_BYTES: Final = 120  # characters of the bytes that are no text
-READ_BYTES: Final = 8192  # of a body, of which no more is looked at
+READ_BYTES: Final = 8192  # of a body, of which no more is looked at; nor is more of it decoded
 
 
 def detail_lines(entry: Entry) -> list[str]:
@@ -34,7 +44,7 @@ def detail_lines(entry: Entry) -> list[str]:
     if isinstance(entry, TcpConnection):
         return [*connection_lines(entry)]
     if isinstance(entry, Mail):
-        return [*body_lines(">", entry.content)]
+        return [*body_lines(">", Body.of(entry.content))]
     if isinstance(entry, PacketAttempt) and entry.first_bytes:
         return [f"> {bytes_text(entry.first_bytes)}"]
     return []
@@ -46,7 +56,8 @@ def request_lines(entry: Exchange) -> Iterator[str]:
     if call is not None and call.requests:
         yield from message_lines(">", call.requests)
     elif request.is_whole and not request.shown_stream:
-        yield from body_lines(">", content_of(request, "content", "raw_content"))
+        coding = request.headers.get("content-encoding", "")
+        yield from read_lines(">", lambda: Body.of(request.raw_content, coding))
 
 
 def response_lines(entry: Exchange) -> Iterator[str]:
@@ -58,7 +69,9 @@ def response_lines(entry: Exchange) -> Iterator[str]:
         yield from message_lines("<", call.responses)
         yield from field_lines("<", response.trailers)
     elif response.stream is None:
-        yield from body_lines("<", content_of(response, "content"))
+        # What `compress=` does happens when it is sent.
+        coding = "" if response.compress else response.headers.get("content-encoding", "")
+        yield from read_lines("<", lambda: Body.of(response.content, coding))
 
 
 def is_refusal(entry: Exchange) -> bool:
@@ -68,17 +81,57 @@ def is_refusal(entry: Exchange) -> bool:
     return entry.grpc is not None or entry.response.own_content.startswith(b"pytest-egress: ")
 
 
-def content_of(message: Any, *names: str) -> bytes | str:
-    """The first of these attributes that can be read, or why there is none: a body may not be kept, or not decoded."""
-    why = ""
-    for name in names:
-        try:
-            content: bytes = getattr(message, name)
-        except Exception as error:  # of any decoder; a report is made in spite of it
-            why = why or f"({error})"
-        else:
-            return content
-    return why
+class Body(NamedTuple):
+    """The beginning of a body.
+
+    It is decoded here, and not by `request.content`, which decodes the whole body and counts that as kept for a test.
+    By the time of its report, that would be the next one.
+
+    Attributes:
+        beginning: Its first bytes, without its content coding where they can be decoded.
+        is_cut: Whether more of it follows.
+        size: How many bytes were sent, in words.
+    """
+
+    beginning: bytes
+    is_cut: bool
+    size: str
+
+    @classmethod
+    def of(cls, raw: bytes, coding: str = "") -> Body:
+        size, names = counted(len(raw), "byte"), codings(coding)
+        if names:
+            beginning, is_cut = decoded_beginning(raw, coding)
+            if beginning:
+                return cls(beginning, is_cut, f"{size} of {', '.join(names)}")
+        return cls(bytes(raw[:READ_BYTES]), len(raw) > READ_BYTES, size)
+
+
+def decoded_beginning(raw: bytes, coding: str) -> tuple[bytes, bool]:
+    """The first bytes of a body without its coding, and whether more follows; no bytes where they are not in it."""
+    found, is_cut = bytearray(), len(raw) > READ_BYTES
+    try:
+        for piece in decoded([bytes(raw[:READ_BYTES])], coding, MAX_BEGINNING):
+            found += piece
+            if len(found) > READ_BYTES:
+                return bytes(found[:READ_BYTES]), True
+    except BreaksOffError:
+        if not is_cut:
+            return b"", False
+    except ContentError:
+        return b"", False
+    return bytes(found), is_cut
+
+
+def read_lines(arrow: str, read: Callable[[], Body]) -> Iterator[str]:
+    """The lines of a body, or why there is none: it may not be kept."""
+    try:
+        body = read()
+    except Exception as error:  # a report is made in spite of it
+        yield arrow
+        yield f"{arrow} {cut(f'({said_of(error)})', SHOWN_LINE)}"
+    else:
+        yield from body_lines(arrow, body)
 
 
 def field_lines(arrow: str, fields: Headers) -> Iterator[str]:
@@ -88,37 +141,36 @@ def field_lines(arrow: str, fields: Headers) -> Iterator[str]:
         yield f"{arrow} ... {counted(more, 'more field')}"
 
 
-def body_lines(arrow: str, body: bytes | str) -> Iterator[str]:
+def body_lines(arrow: str, body: Body) -> Iterator[str]:
     """A text is shown as its lines, and anything else as bytes."""
-    if not body:
+    if not body.beginning:
         return
     yield arrow
-    if isinstance(body, str):
-        yield f"{arrow} {cut(body, SHOWN_LINE)}"
-        return
-    text = text_of(body[:READ_BYTES])
+    text = text_of(body)
     if text is None:
-        yield f"{arrow} {bytes_text(body[:READ_BYTES])}  ({counted(len(body), 'byte')})"
+        yield f"{arrow} {bytes_text(body.beginning)}  ({body.size})"
         return
     lines = masked_text(text).splitlines()
     yield from (f"{arrow} {cut(line, SHOWN_LINE)}" for line in lines[:SHOWN_LINES])
-    if len(lines) > SHOWN_LINES or len(body) > READ_BYTES:
-        yield f"{arrow} ...  ({counted(len(body), 'byte')})"
+    if len(lines) > SHOWN_LINES or body.is_cut:
+        yield f"{arrow} ...  ({body.size})"
 
 
-def text_of(body: bytes) -> str | None:
-    """The text that a body is; None where it is none. Its end may be within a character."""
+def text_of(body: Body) -> str | None:
+    """The text that a body is; None where it is none. Its beginning may end within a character."""
     try:
-        text = body.decode("utf-8", "strict" if len(body) < READ_BYTES else "ignore")
+        text, _ = utf_8_decode(body.beginning, "strict", not body.is_cut)
     except UnicodeDecodeError:
         return None
     return None if "\0" in text else text
 
 
-def message_lines(arrow: str, messages: Iterable[Any]) -> Iterator[str]:
-    """The messages of a call of gRPC, as protobuf writes them."""
-    for message in messages:
-        yield from body_lines(arrow, f"{message}".encode(errors="backslashreplace"))
+def message_lines(arrow: str, messages: Sequence[Any]) -> Iterator[str]:
+    """The first messages of a call of gRPC, as protobuf writes them."""
+    for message in messages[:SHOWN_GRPC]:
+        yield from body_lines(arrow, Body.of(said_of(message).encode()))
+    if (more := len(messages) - SHOWN_GRPC) > 0:
+        yield f"{arrow} ... {counted(more, 'more message')}"
 
 
 def connection_lines(entry: TcpConnection) -> Iterator[str]:

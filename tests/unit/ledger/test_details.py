@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import os
 from typing import Any
 
 import pytest
 
-from pytest_egress.ledger.details import SHOWN_FIELDS, SHOWN_LINE, SHOWN_LINES, detail_lines
+from pytest_egress.base import account as accounts
+from pytest_egress.ledger.details import (
+    READ_BYTES,
+    SHOWN_FIELDS,
+    SHOWN_GRPC,
+    SHOWN_LINE,
+    SHOWN_LINES,
+    detail_lines,
+)
 from pytest_egress.traffic.entries import Entry, Exchange, Mail, transcript_of
+from pytest_egress.traffic.http.content_coding import FIRST_BYTES
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
@@ -65,6 +75,78 @@ def test_what_is_no_text_is_shown_as_bytes_and_what_is_compressed_is_read() -> N
     assert detail_lines(packed)[-1] == "> hello"
     broken = exchange(b"\x1f\x8b?", headers={"Content-Encoding": "gzip"})
     assert detail_lines(broken)[-1] == r"> b'\x1f\x8b?'  (3 bytes)"
+    assert detail_lines(exchange(b"\xff" * READ_BYTES * 2))[-1].startswith(r"> b'\xff")
+
+
+def compressed(content: bytes, coding: str = "gzip", **fields: Any) -> Exchange:
+    return exchange(content, headers={"Content-Encoding": coding}, **fields)
+
+
+def test_the_beginning_of_a_compressed_body_is_decoded_and_its_size_is_that_which_was_sent() -> (
+    None
+):
+    bomb = gzip.compress(b"line\n" * 1_000_000)
+    # Whatever reads on finds that it is no gzip any more.
+    spoilt = bomb[:FIRST_BYTES] + bytes(len(bomb))
+    assert detail_lines(compressed(spoilt))[-1] == f"> ...  ({len(spoilt)} bytes of gzip)"
+    noise = os.urandom(READ_BYTES).hex().encode()  # what is read of it is less than is shown
+    packed = gzip.compress(b"begin\n" + noise)
+    assert len(packed) > READ_BYTES
+    lines = detail_lines(compressed(packed))
+    assert (lines[2], lines[-1]) == ("> begin", f"> ...  ({len(packed)} bytes of gzip)")
+    twice = gzip.compress(gzip.compress(b"hello"))
+    assert detail_lines(compressed(twice, "gzip, x-gzip"))[-1] == "> hello"
+    assert detail_lines(compressed(b"plain", "rot13"))[-1] == "> plain"
+
+
+def test_a_report_takes_no_room_of_the_test_that_it_is_about(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = accounts.Accounts()
+    of_test = run.open()
+    monkeypatch.setattr(accounts, "MAX_HELD_BYTES", 0)
+    of_test.close()
+    request = Request(
+        method="POST",
+        scheme="https",
+        host="api.test",
+        port=443,
+        path="/",
+        headers=Headers({"Content-Encoding": "gzip"}),
+        raw_content=gzip.compress(b"hello"),
+        _account=of_test,
+    )
+    entry = Exchange(**about(outcome="routed", port=443), request=request, response=None)
+    assert detail_lines(entry)[-1] == "> hello"
+    assert (run.lost_late, of_test.held) == ({}, 0)
+
+
+def test_the_response_of_another_server_is_decoded_and_one_that_is_compressed_here_is_not() -> None:
+    made = Response(text="hello", compress="gzip")
+    assert detail_lines(exchange(response=made))[-1] == "< hello"
+    fields = Headers({"Content-Encoding": "gzip"})
+    sent = Response.received(200, fields, reason="OK", content=gzip.compress(b"hello"))
+    assert detail_lines(exchange(response=sent))[-1] == "< hello"
+
+
+class Unprintable:
+    """A message of a test's own class: how often it was asked for its text."""
+
+    asked = 0
+
+    def __str__(self) -> str:
+        Unprintable.asked += 1
+        raise KeyError("x")
+
+
+def test_the_first_messages_of_a_grpc_call_are_shown_whatever_their_texts_do() -> None:
+    entry = exchange(response=Response(200), headers={"Content-Type": "application/grpc"})
+    entry.grpc.requests.extend(Unprintable() for _ in range(SHOWN_GRPC + 3))
+    entry.grpc.responses.append("last")
+    _, *lines = detail_lines(entry)
+    assert lines[:2] == [">", "> its __str__ raised KeyError"]
+    assert lines[2 * SHOWN_GRPC :] == ["> ... 3 more messages", "<", "< last"]
+    assert Unprintable.asked == SHOWN_GRPC
 
 
 def test_the_text_of_a_refusal_is_not_repeated() -> None:
