@@ -105,12 +105,17 @@ class Groups:
             return member
 
     def joined(self, name: str, member: str, *, is_late: bool = False) -> Joined | KafkaCode | None:
-        """The result of the round, an error, or None where members are missing; `is_late` leaves them out."""
+        """The result of the round, an error, or None where members are missing; `is_late` leaves them out.
+
+        A member that waits when a new round begins has to join that one.
+        """
         with self._lock:
             group = self._of(name)
             if member not in group.members:
                 return KafkaCode.UNKNOWN_MEMBER_ID
             if group.is_joining:
+                if not group.members[member].has_joined:
+                    return KafkaCode.REBALANCE_IN_PROGRESS
                 if not is_late and not all(each.has_joined for each in group.members.values()):
                     return None
                 group.end_round()

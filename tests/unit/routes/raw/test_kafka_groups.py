@@ -70,6 +70,24 @@ def test_a_member_that_leaves_has_the_others_join_again() -> None:
     assert groups.check("g", 1, one) == KafkaCode.REBALANCE_IN_PROGRESS
 
 
+def test_a_member_that_waits_when_a_new_round_begins_is_told_to_join_that_one() -> None:
+    groups = Groups()
+    one, two = join(groups), join(groups)
+    assert isinstance(groups.joined("g", two), Joined)
+    join(groups)  # before the first one has looked
+    assert groups.joined("g", one) == KafkaCode.REBALANCE_IN_PROGRESS
+    assert join(groups, one) == one
+    assert groups.joined("g", one) is None  # the second one is missing
+
+
+def test_a_member_whose_time_is_over_ends_no_round_that_nobody_has_joined() -> None:
+    groups = Groups()
+    one, two = join(groups), join(groups)
+    groups.joined("g", two)
+    groups.leave("g", two)
+    assert groups.joined("g", one, is_late=True) == KafkaCode.REBALANCE_IN_PROGRESS
+
+
 def test_a_static_member_that_starts_again_takes_its_own_place() -> None:
     groups = Groups()
     one = join(groups, instance="i")
