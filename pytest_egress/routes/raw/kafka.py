@@ -12,11 +12,10 @@ from typing import Any, Final
 from pytest_egress.base.clock import wall
 from pytest_egress.routes.answers import Desk, Service
 from pytest_egress.routes.raw.kafka_groups import Groups
-from pytest_egress.routes.raw.kafka_log import KafkaLog
+from pytest_egress.routes.raw.kafka_log import MAX_PARTITIONS, KafkaLog
 from pytest_egress.traffic.kafka.records import declared
 
 INSTALL: Final = "pip install 'pytest-egress[kafka]'"
-MAX_PARTITIONS: Final = 1000
 
 
 def kafka(

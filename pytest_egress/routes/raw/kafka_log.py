@@ -11,17 +11,33 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from typing import Final, NamedTuple
 
-from pytest_egress.traffic.kafka.codes import KafkaError
+from pytest_egress.traffic.kafka.codes import KafkaCode, KafkaError
 from pytest_egress.traffic.kafka.records import StoredRecord
 
 MAX_LOG_BYTES: Final = 64 << 20
 """The most that a partition keeps for consumers. Its oldest records are dropped then, as a broker does in time."""
 
+MAX_PARTITIONS: Final = 1000  # of a topic
 MAX_TOPICS: Final = 10_000  # of one broker
 MAX_PRODUCERS: Final = 10_000  # whose last batches are remembered, each for a partition
+MAX_REMEMBERED: Final = 5  # batches of a producer: as many as may wait for their responses
+
+PRODUCERS: Final = count(1)
+"""The IDs of producers: a client that is kept from an earlier broker of this process has none that is given again."""
+
+Producer = tuple[int, int, str, int]
+"""The ID and the epoch of a producer, with the topic and the partition, for which it numbers its batches."""
+
+
+class Sent(NamedTuple):
+    """A batch that was taken: its sequence number, the digest of its records, and the offset that it has got."""
+
+    sequence: int
+    digest: bytes
+    offset: int
 
 
 @dataclass(kw_only=True)
@@ -55,8 +71,7 @@ class KafkaLog:
             threading.Lock()
         )  # held from the choice of an offset on; outside of `_lock`
         self._topics: dict[str, list[Partition]] = {}
-        self._appended: dict[tuple[int, int, str, int], tuple[int, int]] = {}
-        self._producers = 0
+        self._appended: dict[Producer, deque[Sent]] = {}
 
     @property
     def topics(self) -> list[str]:
@@ -67,9 +82,7 @@ class KafkaLog:
         return 0 <= partition < self.partitions
 
     def new_producer(self) -> int:
-        with self._lock:
-            self._producers += 1
-            return self._producers
+        return next(PRODUCERS)
 
     def append(self, topic: str, partition: int, records: Sequence[StoredRecord]) -> int:
         """Add records, and return the offset of the first."""
@@ -112,15 +125,25 @@ class KafkaLog:
 
     # An idempotent producer sends a batch again whose response it has not got.
 
-    def offset_of(self, producer: tuple[int, int, str, int], sequence: int) -> int | None:
-        """The offset that the last batch of a producer has got, where it began with this sequence number."""
-        with self._lock:
-            last = self._appended.get(producer)
-            return last[1] if last is not None and last[0] == sequence else None
+    def offset_of(self, producer: Producer, sequence: int, digest: bytes) -> int | None:
+        """The offset that a batch of a producer has got which is sent again; None for a new one.
 
-    def remember(self, producer: tuple[int, int, str, int], sequence: int, offset: int) -> None:
+        Raises:
+            KafkaError: Another batch had its sequence number.
+        """
         with self._lock:
-            self._appended[producer] = (sequence, offset)
+            for sent in self._appended.get(producer, ()):
+                if sent.sequence == sequence:
+                    if sent.digest != digest:
+                        raise renumbered(producer, sequence)
+                    return sent.offset
+            return None
+
+    def remember(self, producer: Producer, sequence: int, digest: bytes, offset: int) -> None:
+        with self._lock:
+            last = self._appended.pop(producer, None) or deque(maxlen=MAX_REMEMBERED)
+            last.append(Sent(sequence, digest, offset))
+            self._appended[producer] = last
             while len(self._appended) > MAX_PRODUCERS:
                 del self._appended[next(iter(self._appended))]
 
@@ -130,3 +153,11 @@ class KafkaLog:
                 raise KafkaError(f"kafka() keeps {MAX_TOPICS} topics, and more are written")
             self._topics[topic] = [Partition() for _ in range(self.partitions)]
         return self._topics[topic]
+
+
+def renumbered(producer: Producer, sequence: int) -> KafkaError:
+    return KafkaError(
+        f"a batch of producer {producer[0]} has the sequence number {sequence}, as another one had, and has other "
+        "records: its client has the producer's ID from another broker, or numbers batches wrongly",
+        KafkaCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    )

@@ -14,8 +14,8 @@ from pytest_egress.base.clock import LOOK_SECONDS, monotonic
 from pytest_egress.base.sockets import READ_BYTES, await_ready
 from pytest_egress.routes.answers import Desk, Receipt
 from pytest_egress.routes.raw.kafka_groups import Groups
-from pytest_egress.routes.raw.kafka_log import KafkaLog
-from pytest_egress.traffic.kafka.batches import read_batches
+from pytest_egress.routes.raw.kafka_log import MAX_PARTITIONS, KafkaLog
+from pytest_egress.traffic.kafka.batches import BatchHead, read_batches
 from pytest_egress.traffic.kafka.codes import KafkaCode, KafkaError
 from pytest_egress.traffic.kafka.records import ProducedRecord, StoredRecord
 from pytest_egress.traffic.kafka.wire import (
@@ -216,6 +216,7 @@ class KafkaConnection:
     ) -> tuple[KafkaCode, int, str | None]:
         """The error, the offset of the first record, and why it is refused."""
         if not self.log.has(partition):
+            self.desk.fail(KafkaError(self.absent(topic, partition)))
             return KafkaCode.UNKNOWN_TOPIC_OR_PARTITION, -1, None
         offsets = []
         try:
@@ -228,17 +229,23 @@ class KafkaConnection:
             return error.code, -1, str(error)
         return KafkaCode.NONE, offsets[0] if offsets else -1, None
 
+    def absent(self, topic: str, partition: int) -> str:
+        text = f"records for partition {partition} of {topic!r} came, and each topic has {self.log.partitions}"
+        has_way = 0 <= partition < MAX_PARTITIONS
+        return f"{text}: kafka(partitions={partition + 1}) has it" if has_way else text
+
     def append(
         self,
         request: KafkaRequest,
         topic: str,
         partition: int,
-        batch: Any,
+        batch: BatchHead,
         records: list[StoredRecord],
     ) -> int:
         producer = (batch.producer_id, batch.producer_epoch, topic, partition)
         is_numbered = batch.producer_id >= 0
-        if is_numbered and (known := self.log.offset_of(producer, batch.base_sequence)) is not None:
+        sent = batch.base_sequence, batch.digest
+        if is_numbered and (known := self.log.offset_of(producer, *sent)) is not None:
             return known
         first = self.log.end(topic, partition)
         for offset, record in enumerate(records, first):
@@ -258,7 +265,7 @@ class KafkaConnection:
                 raise KafkaError(REFUSALS[receipt], KafkaCode.POLICY_VIOLATION)
         self.log.append(topic, partition, records)
         if is_numbered:
-            self.log.remember(producer, batch.base_sequence, first)
+            self.log.remember(producer, *sent, first)
         return first
 
 

@@ -7,9 +7,10 @@ one that is not compressed.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cramjam
 
@@ -33,15 +34,27 @@ HEADER: Final = DefaultRecordBatch.HEADER_STRUCT
 PREFIX: Final = struct.Struct(">qi")  # the offset and the length, of every format
 MAGIC_AT: Final = 16
 ATTRIBUTES_AT: Final = 21
+TIMES_AT: Final = 27  # timestamps, the producer's numbers and the records, up to the end
 
 XERIAL: Final = b"\x82SNAPPY\0"
 """Begins what Java's clients compress by snappy: 8 more bytes, and then blocks, each behind its length."""
 XERIAL_HEADER_BYTES: Final = 16
 
+
+class BatchHead(NamedTuple):
+    """What is told of a batch beside its records; `digest` is of these, with their producer and its numbers."""
+
+    base_offset: int
+    producer_id: int
+    producer_epoch: int
+    base_sequence: int
+    digest: bytes
+
+
 Codec = Callable[[bytes], "bytes | bytearray"]
 
 
-def read_batches(data: bytes) -> Iterator[tuple[Any, list[StoredRecord]]]:
+def read_batches(data: bytes) -> Iterator[tuple[BatchHead, list[StoredRecord]]]:
     """Yield each batch, with its producer's ID and sequence, and its records.
 
     Raises:
@@ -74,7 +87,7 @@ def batch_size(data: bytes, position: int) -> int:
     return size
 
 
-def read_batch(data: bytes) -> tuple[Any, list[StoredRecord]]:
+def read_batch(data: bytes) -> tuple[BatchHead, list[StoredRecord]]:
     try:
         batch = MemoryRecords(data).next_batch()
         if not batch.validate_crc():
@@ -90,7 +103,8 @@ def read_batch(data: bytes) -> tuple[Any, list[StoredRecord]]:
                 KafkaCode.MESSAGE_TOO_LARGE,
             )
         if batch.compression_type:
-            batch = DefaultRecordBatch(uncompressed(data, batch.compression_type))
+            data = uncompressed(data, batch.compression_type)
+            batch = DefaultRecordBatch(data)
         records = [stored(record) for record in batch]
     except KafkaError:
         raise
@@ -100,7 +114,18 @@ def read_batch(data: bytes) -> tuple[Any, list[StoredRecord]]:
         ) from error
     if not records:
         raise KafkaError("a batch has no records", KafkaCode.CORRUPT_MESSAGE)
-    return batch, records
+    return head_of(batch, data), records
+
+
+def head_of(batch: Any, data: bytes) -> BatchHead:
+    """`data` is the batch without compression, so that it has the same digest however its client compresses it."""
+    return BatchHead(
+        base_offset=batch.base_offset,
+        producer_id=batch.producer_id,
+        producer_epoch=batch.producer_epoch,
+        base_sequence=batch.base_sequence,
+        digest=hashlib.sha256(memoryview(data)[TIMES_AT:]).digest(),
+    )
 
 
 def stored(record: Any) -> StoredRecord:

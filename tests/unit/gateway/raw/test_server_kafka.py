@@ -104,6 +104,41 @@ def test_a_batch_that_an_idempotent_producer_sends_again_is_no_second_call(
     assert orders.call_count == 2
 
 
+def test_another_batch_with_the_numbers_of_an_earlier_one_is_refused_and_fails_the_test(
+    stage: Stage, orders: InnerRoute
+) -> None:
+    client = connected(stage)
+    assert client.produce("orders", batch_of([ORDER], producer=(1, 0))).error_code == 0
+    told = client.produce("orders", batch_of([(None, b"other", [])], producer=(1, 0)))
+    assert told.error_code == KafkaCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+    assert orders.call_count == 1
+    assert "a batch of producer 1 has the sequence number 0, as another one had" in failure(stage)
+
+
+def test_a_client_that_is_kept_from_an_earlier_broker_loses_no_record(stage: Stage) -> None:
+    sent = []
+    for host in ("earlier.test", "kafka.test"):
+        route = stage.tcp(f"{host}:5432", kafka())
+        client = KafkaClient(stage.dial(stage.resolve(host), 5432))
+        told = client.ask("InitProducerId", transactional_id=None, transaction_timeout_ms=1)
+        sent.append(batch_of([(None, host.encode(), [])], producer=(told.producer_id, 0)))
+    for batch in sent:
+        assert client.produce("orders", batch).error_code == 0
+    assert [record.value for record in route.calls] == [b"earlier.test", b"kafka.test"]
+
+
+def test_a_record_for_a_partition_that_is_not_there_is_refused_and_fails_the_test(
+    stage: Stage, orders: InnerRoute
+) -> None:
+    client = connected(stage)
+    told = client.produce("orders", batch_of([ORDER]), partition=2)
+    assert told.error_code == KafkaCode.UNKNOWN_TOPIC_OR_PARTITION
+    assert client.ask("ApiVersions").error_code == 0
+    assert failure(stage) == (
+        "records for partition 2 of 'orders' came, and each topic has 1: kafka(partitions=3) has it"
+    )
+
+
 def test_times_counts_records_and_the_next_one_is_refused_and_fails_the_test(stage: Stage) -> None:
     route = stage.tcp("kafka.test:5432", kafka(), times=2)
     told = connected(stage).produce("orders", batch_of([ORDER, ORDER, ORDER]))

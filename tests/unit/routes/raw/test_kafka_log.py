@@ -6,7 +6,7 @@ import pytest
 
 from pytest_egress.routes.raw import kafka_log
 from pytest_egress.routes.raw.kafka_log import KafkaLog
-from pytest_egress.traffic.kafka.codes import KafkaError
+from pytest_egress.traffic.kafka.codes import KafkaCode, KafkaError
 from pytest_egress.traffic.kafka.records import StoredRecord
 
 
@@ -53,7 +53,24 @@ def test_a_broker_keeps_so_many_topics_and_producers(monkeypatch: pytest.MonkeyP
     log.append("a", 0, [])
     with pytest.raises(KafkaError, match="keeps 1 topics, and more are written"):
         log.append("b", 0, [])
-    log.remember((1, 0, "a", 0), 0, 7)
-    assert log.offset_of((1, 0, "a", 0), 0) == 7
-    log.remember((2, 0, "a", 0), 0, 8)
-    assert log.offset_of((1, 0, "a", 0), 0) is None
+    log.remember((1, 0, "a", 0), 0, b"x", 7)
+    assert log.offset_of((1, 0, "a", 0), 0, b"x") == 7
+    log.remember((2, 0, "a", 0), 0, b"x", 8)
+    assert log.offset_of((1, 0, "a", 0), 0, b"x") is None
+
+
+def test_the_last_five_batches_of_a_producer_are_known_by_their_numbers_and_their_records() -> None:
+    log, producer = KafkaLog(1), (1, 0, "a", 0)
+    for number in range(6):
+        log.remember(producer, number, b"%d" % number, 100 + number)
+    found = [log.offset_of(producer, number, b"%d" % number) for number in range(6)]
+    assert found == [None, 101, 102, 103, 104, 105]
+    said = r"of producer 1 .* sequence number 3, as another one had, and has other records"
+    with pytest.raises(KafkaError, match=said) as raised:
+        log.offset_of(producer, 3, b"other")
+    assert raised.value.code == KafkaCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+
+
+def test_no_two_brokers_of_a_process_give_a_producer_the_same_id() -> None:
+    ids = [log.new_producer() for log in (KafkaLog(1), KafkaLog(1), KafkaLog(2))]
+    assert len({*ids}) == 3
