@@ -22,6 +22,8 @@ def test_a_refund(egress):
     refund = "curl -sS --data amount=4200 https://api.stripe.com/v1/refunds"
     egress.run("curlimages/curl", refund)
 """
+COLOURED = {"COLUMNS": str(COLUMNS), "TERM": "xterm-256color", "PY_COLORS": "1"}
+"""The environment of a terminal with colours, whatever this process runs in. NO_COLOR must not be in it."""
 ELSEWHERE = re.compile(r"@font-face \{.*?\}\s*|<!--.*?-->\s*", re.DOTALL)
 """What the SVG would fetch from other sites."""
 
@@ -34,7 +36,8 @@ def failure() -> str:
         output = pexpect.run(
             f"{sys.executable} -m pytest {' '.join(OPTIONS)} test_shop.py",
             cwd=folder,
-            env=os.environ | {"COLUMNS": str(COLUMNS)},
+            env={name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+            | COLOURED,
             dimensions=(50, COLUMNS),
             timeout=120,
             encoding="utf-8",
