@@ -44,7 +44,7 @@ def detail_lines(entry: Entry) -> list[str]:
     if isinstance(entry, TcpConnection):
         return [*connection_lines(entry)]
     if isinstance(entry, Mail):
-        return [*body_lines(">", Body.of(entry.content))]
+        return [*body_lines(">", ShownBody.of(entry.content))]
     if isinstance(entry, PacketAttempt) and entry.first_bytes:
         return [f"> {bytes_text(entry.first_bytes)}"]
     return []
@@ -57,7 +57,7 @@ def request_lines(entry: Exchange) -> Iterator[str]:
         yield from message_lines(">", call.requests)
     elif request.is_whole and not request.shown_stream:
         coding = request.headers.get("content-encoding", "")
-        yield from read_lines(">", lambda: Body.of(request.raw_content, coding))
+        yield from read_lines(">", lambda: ShownBody.of(request.raw_content, coding))
 
 
 def response_lines(entry: Exchange) -> Iterator[str]:
@@ -71,7 +71,7 @@ def response_lines(entry: Exchange) -> Iterator[str]:
     elif response.stream is None:
         # What `compress=` does happens when it is sent.
         coding = "" if response.compress else response.headers.get("content-encoding", "")
-        yield from read_lines("<", lambda: Body.of(response.content, coding))
+        yield from read_lines("<", lambda: ShownBody.of(response.content, coding))
 
 
 def is_refusal(entry: Exchange) -> bool:
@@ -81,7 +81,7 @@ def is_refusal(entry: Exchange) -> bool:
     return entry.grpc is not None or entry.response.own_content.startswith(b"pytest-egress: ")
 
 
-class Body(NamedTuple):
+class ShownBody(NamedTuple):
     """The beginning of a body.
 
     It is decoded here, and not by `request.content`, which decodes the whole body and counts that as kept for a test.
@@ -98,7 +98,7 @@ class Body(NamedTuple):
     size: str
 
     @classmethod
-    def of(cls, raw: bytes, coding: str = "") -> Body:
+    def of(cls, raw: bytes, coding: str = "") -> ShownBody:
         size, names = counted(len(raw), "byte"), codings(coding)
         if names:
             beginning, is_cut = decoded_beginning(raw, coding)
@@ -123,7 +123,7 @@ def decoded_beginning(raw: bytes, coding: str) -> tuple[bytes, bool]:
     return bytes(found), is_cut
 
 
-def read_lines(arrow: str, read: Callable[[], Body]) -> Iterator[str]:
+def read_lines(arrow: str, read: Callable[[], ShownBody]) -> Iterator[str]:
     """The lines of a body, or why there is none: it may not be kept."""
     try:
         body = read()
@@ -141,7 +141,7 @@ def field_lines(arrow: str, fields: Headers) -> Iterator[str]:
         yield f"{arrow} ... {counted(more, 'more field')}"
 
 
-def body_lines(arrow: str, body: Body) -> Iterator[str]:
+def body_lines(arrow: str, body: ShownBody) -> Iterator[str]:
     """A text is shown as its lines, and anything else as bytes."""
     if not body.beginning:
         return
@@ -156,7 +156,7 @@ def body_lines(arrow: str, body: Body) -> Iterator[str]:
         yield f"{arrow} ...  ({body.size})"
 
 
-def text_of(body: Body) -> str | None:
+def text_of(body: ShownBody) -> str | None:
     """The text that a body is; None where it is none. Its beginning may end within a character."""
     try:
         text, _ = utf_8_decode(body.beginning, "strict", not body.is_cut)
@@ -168,7 +168,7 @@ def text_of(body: Body) -> str | None:
 def message_lines(arrow: str, messages: Sequence[Any]) -> Iterator[str]:
     """The first messages of a call of gRPC, as protobuf writes them."""
     for message in messages[:SHOWN_GRPC]:
-        yield from body_lines(arrow, Body.of(said_of(message).encode()))
+        yield from body_lines(arrow, ShownBody.of(said_of(message).encode()))
     if (more := len(messages) - SHOWN_GRPC) > 0:
         yield f"{arrow} ... {counted(more, 'more message')}"
 
