@@ -126,6 +126,9 @@ class Desk(Protocol):
     def fail(self, error: Exception) -> None:
         """Fail the test by what cannot be answered, as by an error of a handler; the connection goes on."""
 
+    def keep(self, data: bytes) -> None:
+        """Keep bytes of the client that are in no delivery, in the entry of the connection, as far as there is room."""
+
     def note(self, text: str, unread: str = "") -> None:
         """Add a sentence to the entry of the connection; `unread` says what of its bytes no delivery has."""
 

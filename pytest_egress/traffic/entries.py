@@ -301,7 +301,10 @@ class TcpConnection(Entry):
 
     @property
     def content(self) -> bytes:
-        """The bytes that the client has sent so far. Where a handler reads them, the first MiB of what it has read."""
+        """The bytes that the client has sent so far. Where a handler reads them, the first MiB of what it has read.
+
+        Of a client of `kafka()` they are its requests, without those that log in and those with records.
+        """
         return bytes(self.kept)
 
     def __str__(self) -> str:

@@ -50,11 +50,7 @@ class Hearing:
         if not self._keeps:
             return
         self._transcript.add(data, from_client=True)
-        kept = bytes(data[: max(MAX_KEPT_BYTES - len(entry.kept), 0)])
-        # A half is left to what has to be kept: less of this fails no test.
-        if account.held > MAX_HELD_BYTES // 2 or not account.has_room(len(kept), RAW):
-            kept = b""
-        entry.kept += kept
+        keep_within(entry, account, data)
         if len(entry.kept) < self.count:
             entry.unread = f"are kept in part: the first {len(entry.kept)} of {self.count}"
 
@@ -76,6 +72,15 @@ class Hearing:
     def missed(self) -> None:
         """Note that the client has sent more than was heard."""
         self._entry.unread = self._entry.unread or PAST
+
+
+def keep_within(entry: TcpConnection, account: Account, data: bytes | memoryview) -> None:
+    """Keep bytes of a client in its entry, as far as there is room."""
+    kept = bytes(data[: max(MAX_KEPT_BYTES - len(entry.kept), 0)])
+    # A half is left to what has to be kept: less of this fails no test.
+    if account.held > MAX_HELD_BYTES // 2 or not account.has_room(len(kept), RAW):
+        kept = b""
+    entry.kept += kept
 
 
 # The methods by which a handler reads.

@@ -42,7 +42,7 @@ from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.handlers import call
 from pytest_egress.gateway.raw.ends import Ends
 from pytest_egress.gateway.raw.faults import RETURNABLE, Shaped, returned_plan
-from pytest_egress.gateway.raw.hearing import RAW, Hearing
+from pytest_egress.gateway.raw.hearing import RAW, Hearing, keep_within
 from pytest_egress.gateway.raw.sockets import (
     ClientEndedError,
     RawSocket,
@@ -628,6 +628,7 @@ class ServiceDesk:
     ) -> None:
         self._recorder, self._context, self._entry = recorder, context, entry
         self._unfinished = unfinished
+        self._asked = 0  # bytes that were to be kept
         self.has_calls = False
 
     def take(self, delivery: Delivery) -> Receipt:
@@ -647,6 +648,13 @@ class ServiceDesk:
 
     def has_room(self, size: int) -> bool:
         return self._unfinished.fits(size)
+
+    def keep(self, data: bytes) -> None:
+        entry = self._entry
+        self._asked += len(data)
+        keep_within(entry, self._context.window.account, data)
+        if len(entry.kept) < self._asked:
+            entry.unread = f"are kept in part: the first {len(entry.kept)} of its requests"
 
     def note(self, text: str, unread: str = "") -> None:
         self._entry.note = "; ".join(filter(None, [self._entry.note, text]))

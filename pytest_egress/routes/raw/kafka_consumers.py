@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from pytest_egress.routes.raw.kafka_groups import Groups, Joined
 from pytest_egress.routes.raw.kafka_log import KafkaLog, Slice
 from pytest_egress.traffic.kafka.batches import make_batch
-from pytest_egress.traffic.kafka.codes import KafkaCode
+from pytest_egress.traffic.kafka.codes import KafkaCode, KafkaError
 from pytest_egress.traffic.kafka.wire import KafkaRequest
 
 EARLIEST, LATEST = -2, -1  # in place of a timestamp
@@ -35,12 +35,24 @@ class Consumer(Protocol):
         """Return what `look` returns once that is not None; None after so many seconds, or when the client leaves."""
 
 
+def check_once(request: KafkaRequest, named: Iterable[tuple[str, int]]) -> None:
+    """A partition that is named again and again would make a long answer of a short question: KafkaError."""
+    seen: set[tuple[str, int]] = set()
+    for topic, partition in named:
+        if (topic, partition) in seen:
+            raise KafkaError(
+                f"a request of {request.api} names partition {partition} of {topic!r} twice"
+            )
+        seen.add((topic, partition))
+
+
 def fetch(client: Consumer, request: KafkaRequest) -> Any:
     asked = [
         (topic.topic, part.partition, part.fetch_offset, part.partition_max_bytes)
         for topic in request.body.topics
         for part in topic.partitions
     ]
+    check_once(request, (each[:2] for each in asked))
     most = min(getattr(request.body, "max_bytes", 0) or MAX_FETCHED_BYTES, MAX_FETCHED_BYTES)
 
     def read() -> list[Slice]:
@@ -97,6 +109,8 @@ def fetched(request: KafkaRequest, partition: int, offset: int, part: Slice) -> 
 
 
 def list_offsets(client: Consumer, request: KafkaRequest) -> Any:
+    topics = request.body.topics
+    check_once(request, ((t.name, part.partition_index) for t in topics for part in t.partitions))
     make = type(request.response()).ListOffsetsTopicResponse
     answers = {
         topic.name: [
@@ -107,7 +121,7 @@ def list_offsets(client: Consumer, request: KafkaRequest) -> Any:
             )
             for part in topic.partitions
         ]
-        for topic in request.body.topics
+        for topic in topics
     }
     return request.response(topics=topics_of(make, request, answers))
 
@@ -243,6 +257,7 @@ def fetch_offsets(client: Consumer, request: KafkaRequest) -> Any:
         if topics is None
         else [(topic.name, index) for topic in topics for index in topic.partition_indexes]
     )
+    check_once(request, asked)
     answers: dict[str, list[Any]] = {}
     make = type(request.response()).OffsetFetchResponseTopic
     for topic, index in asked:

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import count
 from typing import Final, NamedTuple
 
 from pytest_egress.traffic.kafka.codes import KafkaCode, KafkaError
@@ -44,7 +44,7 @@ class Sent(NamedTuple):
 class Partition:
     """Its records begin at the offset `start`."""
 
-    records: deque[StoredRecord] = field(default_factory=deque)
+    records: list[StoredRecord] = field(default_factory=list)
     start: int = 0
     size: int = 0
 
@@ -91,9 +91,12 @@ class KafkaLog:
             offset = to.end
             to.records.extend(records)
             to.size += sum(record.size for record in records)
-            while to.size > MAX_LOG_BYTES and len(to.records) > 1:
-                to.size -= to.records.popleft().size
-                to.start += 1
+            dropped = 0
+            while to.size > MAX_LOG_BYTES and dropped < len(to.records) - 1:
+                to.size -= to.records[dropped].size
+                dropped += 1
+            del to.records[:dropped]
+            to.start += dropped
             return offset
 
     def end(self, topic: str, partition: int) -> int:
@@ -107,7 +110,8 @@ class KafkaLog:
             if not of.start <= offset <= of.end:
                 return Slice(None, of.start, of.end)
             found: list[StoredRecord] = []
-            for record in islice(of.records, offset - of.start, None):
+            for index in range(offset - of.start, len(of.records)):
+                record = of.records[index]
                 most -= record.size
                 if found and most < 0:
                     break

@@ -19,6 +19,7 @@ from pytest_egress.traffic.kafka.batches import BatchHead, read_batches
 from pytest_egress.traffic.kafka.codes import KafkaCode, KafkaError
 from pytest_egress.traffic.kafka.records import ProducedRecord, StoredRecord
 from pytest_egress.traffic.kafka.wire import (
+    HEAD,
     KafkaFrames,
     KafkaRequest,
     api_versions,
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 NODE: Final = 1  # the ID of the one broker
 MAX_TOLD: Final = 100_000  # partitions that a response describes
+CORRELATED_BYTES: Final = HEAD.size  # the head of a request, which is a new one each time
+NOT_KEPT: Final = frozenset({"Produce", "SaslAuthenticate"})
 MECHANISMS: Final = ("PLAIN", "OAUTHBEARER")
 
 REFUSALS: Final[Mapping[Receipt, str]] = {
@@ -56,6 +59,7 @@ class KafkaConnection:
         self.is_raw_login = False  # what follows SaslHandshake v0 is no request (KIP-152)
         self.members: set[tuple[str, str]] = set()  # the group and ID of those that joined here
         self.fetched: dict[str, int] = {}  # how many records, by topic
+        self.asked: dict[str, bytes] = {}  # the last request of each kind
 
     def serve(self) -> None:
         try:
@@ -92,8 +96,19 @@ class KafkaConnection:
             self.login(frame)
             return bytes(4)  # an empty message
         request = parse(frame)
+        self.keep(request.api, frame)
         response = ANSWERS[request.api](self, request)
         return b"" if response is None else serialized(request, response)
+
+    def keep(self, api: str, frame: bytes) -> None:
+        """Keep a request, so that it is searched for what may not be sent; records are calls, and logins secret.
+
+        One that is asked again and again, such as a heartbeat, is kept once.
+        """
+        asked = frame[CORRELATED_BYTES:]
+        if api not in NOT_KEPT and self.asked.get(api) != asked:
+            self.asked[api] = asked
+            self.desk.keep(frame)
 
     # Who the broker is, and who the client.
 
@@ -189,9 +204,15 @@ class KafkaConnection:
 
     def produce(self, request: KafkaRequest) -> Any:
         kind = type(request.response())
+        topics = request.body.topic_data
+        if request.body.transactional_id is not None or not all(
+            topic.partition_data and all(part.records for part in topic.partition_data)
+            for topic in topics
+        ):
+            self.desk.note("", BESIDE)
         make = kind.TopicProduceResponse
         responses = []
-        for topic in request.body.topic_data:
+        for topic in topics:
             parts = []
             for part in topic.partition_data:
                 code, offset, why = self.take(request, topic.name, part.index, part.records)
@@ -268,6 +289,9 @@ class KafkaConnection:
             self.log.remember(producer, *sent, first)
         return first
 
+
+BESIDE: Final = "are in part in a request of Produce beside its records"
+"""Why the records of a connection do not have all that it has sent."""
 
 NO_TRANSACTIONS: Final = "kafka() has no transactions; a real broker has: forward(container, 9092)."
 

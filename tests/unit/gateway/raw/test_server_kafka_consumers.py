@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+from pytest_egress.gateway.raw import hearing
 from pytest_egress.routes.raw.kafka import kafka
 from pytest_egress.traffic.entries import TcpConnection
 from pytest_egress.traffic.kafka.batches import read_batches
-from pytest_egress.traffic.kafka.codes import KafkaCode
+from pytest_egress.traffic.kafka.codes import KafkaCode, KafkaError
 from pytest_egress.traffic.kafka.wire import request_class
-from tests.support.kafka_client import KafkaClient, batch_of
-from tests.support.stage import Stage, eventually
+from pytest_egress.traffic.search.attempts import pieces_of
+from pytest_egress.traffic.search.contents import Unread
+from tests.support.kafka_client import KafkaClient, batch_of, produce_fields
+from tests.support.stage import Stage, end_of, eventually
 
 ORDERS = {"orders": [b"one", b"two", b"three"]}
 
@@ -100,3 +103,105 @@ def test_a_connection_says_what_was_fetched(stage: Stage, client: KafkaClient) -
     client.sock.close()
     (entry,) = (e for e in stage.window.entries if isinstance(e, TcpConnection))
     assert eventually(lambda: entry.note == "it produced no record; it fetched 2 of 'orders'")
+
+
+# What is asked is searched, as what is produced is.
+
+
+def connection_of(stage: Stage) -> TcpConnection:
+    (entry,) = (entry for entry in stage.window.entries if isinstance(entry, TcpConnection))
+    return entry
+
+
+def commit(client: KafkaClient, text: str) -> int:
+    """The error of the response."""
+    kind = request_class("OffsetCommit").OffsetCommitRequestTopic
+    part = kind.OffsetCommitRequestPartition(
+        version=8, partition_index=0, committed_offset=1, committed_metadata=text
+    )
+    topics = [kind(version=8, name="orders", partitions=[part])]
+    told = client.ask("OffsetCommit", group_id="the-group", topics=topics)
+    return int(told.topics[0].partitions[0].error_code)
+
+
+def test_what_is_asked_is_kept_but_no_login_and_no_record(
+    stage: Stage, client: KafkaClient
+) -> None:
+    client.ask("SaslHandshake", mechanism="PLAIN")
+    client.ask("SaslAuthenticate", auth_bytes=b"\0ann\0the-password")
+    topic = request_class("Metadata").MetadataRequestTopic(version=9, name="the-topic")
+    client.ask("Metadata", topics=[topic], allow_auto_topic_creation=True)
+    commit(client, "the-metadata")
+    client.produce("orders", batch_of([(None, b"the-value", [])]))
+    entry = connection_of(stage)
+    found = {word for word in (b"topic", b"group", b"metadata") if b"the-" + word in entry.content}
+    assert found == {b"topic", b"group", b"metadata"}
+    assert b"the-password" not in entry.content
+    assert b"the-value" not in entry.content
+    assert not [piece for piece in pieces_of(entry) if isinstance(piece, Unread)]
+
+
+def test_a_login_of_old_is_not_kept(stage: Stage, client: KafkaClient) -> None:
+    client.ask("SaslHandshake", version=0, mechanism="PLAIN")
+    said = b"\0ann\0the-password"
+    client.sock.sendall(len(said).to_bytes(4, "big") + said)
+    assert client.read() == b""
+    assert b"the-password" not in connection_of(stage).content
+
+
+def test_a_question_that_is_asked_again_and_again_is_kept_once(
+    stage: Stage, client: KafkaClient
+) -> None:
+    client.fetch("orders", 3)
+    once = len(connection_of(stage).content)
+    for _ in range(20):
+        client.fetch("orders", 3)
+    assert len(connection_of(stage).content) == once > 0
+
+
+def test_what_is_not_kept_of_questions_is_said(
+    stage: Stage, client: KafkaClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "MAX_KEPT_BYTES", 100)
+    commit(client, "x" * 300)
+    entry = connection_of(stage)
+    assert len(entry.content) == 100
+    assert entry.unread == "are kept in part: the first 100 of its requests"
+
+
+def test_a_text_of_a_producer_that_no_record_has_is_said(stage: Stage, client: KafkaClient) -> None:
+    client.send("Produce", **{**produce_fields("orders", None), "transactional_id": "text"})
+    assert client.read()
+    assert connection_of(stage).unread == "are in part in a request of Produce beside its records"
+
+
+# A partition is named once, or a short question would have a long answer.
+
+
+@pytest.mark.parametrize("api", ["Fetch", "ListOffsets", "OffsetFetch"])
+def test_a_question_that_names_a_partition_twice_is_refused(
+    stage: Stage, client: KafkaClient, api: str
+) -> None:
+    client.send(api, **twice(api))
+    assert end_of(client.sock) == "closed"
+    error = connection_of(stage).error
+    assert isinstance(error, KafkaError)
+    assert str(error) == f"a request of {api} names partition 0 of 'orders' twice"
+
+
+def twice(api: str) -> dict[str, Any]:
+    """The fields of a question that names a partition in two ways: of one topic, and of the same one again."""
+    if api == "OffsetFetch":
+        of_group = request_class(api).OffsetFetchRequestTopic
+        topic = of_group(version=7, name="orders", partition_indexes=[0])
+        return {"group_id": "g", "topics": [topic, topic]}
+    if api == "Fetch":
+        kind = request_class(api).FetchTopic
+        part = kind.FetchPartition(version=11, partition=0, fetch_offset=0, partition_max_bytes=9)
+        topics = [kind(version=11, topic="orders", partitions=[part, part])]
+        more = {"max_wait_ms": 0, "min_bytes": 1, "forgotten_topics_data": []}
+        return {"replica_id": -1, "topics": topics, **more}
+    kind = request_class(api).ListOffsetsTopic
+    one = kind.ListOffsetsPartition(version=6, partition_index=0, timestamp=-1)
+    topics = [kind(version=6, name="orders", partitions=[one, one])]
+    return {"replica_id": -1, "isolation_level": 0, "topics": topics}

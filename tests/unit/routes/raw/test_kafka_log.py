@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from pytest_egress.routes.raw import kafka_log
@@ -25,6 +28,46 @@ def test_a_partition_is_read_from_an_offset_on_and_to_a_size() -> None:
     assert log.read("a", 1, 11, 1 << 20) == (None, 0, 10)
     assert log.read("a", 0, 0, 1 << 20) == ([], 0, 0)
     assert log.read("nothing", 0, 0, 1 << 20) == ([], 0, 0)
+
+
+class Counted(list[StoredRecord]):
+    """Counts the records that are looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[StoredRecord]:
+        for each in super().__iter__():
+            self.looks += 1
+            yield each
+
+    def __getitem__(self, at: Any) -> Any:
+        found = super().__getitem__(at)
+        self.looks += len(found) if isinstance(at, slice) else 1
+        return found
+
+
+def test_a_read_looks_at_no_record_before_its_offset_nor_far_behind_its_last_one() -> None:
+    log, records = KafkaLog(1), Counted(record(bytes(100)) for _ in range(1000))
+    log.append("a", 0, [])
+    log._topics["a"][0].records = records
+    size = records[0].size
+    records.looks = 0
+    assert log.read("a", 0, 990, 1 << 20).records == [record(bytes(100))] * 10
+    assert log.read("a", 0, 5, size * 3).records == [record(bytes(100))] * 3
+    assert log.read("a", 0, 1000, 1 << 20).records == []
+    assert records.looks == 10 + 4
+
+
+def test_what_is_dropped_does_not_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_log, "MAX_LOG_BYTES", 30_000)
+    log = KafkaLog(1)
+    for number in range(1000):
+        assert log.append("a", 0, [record(b"%d" % number + bytes(1000))]) == number
+        assert len(log._topics["a"][0].records) <= 50
+    told = log.read("a", 0, 980, 1 << 20)
+    assert [each.value[:3] for each in told.records or () if each.value] == [
+        b"%d" % number for number in range(980, 1000)
+    ]
 
 
 def test_the_oldest_records_are_dropped_where_they_are_too_many(
