@@ -35,6 +35,7 @@ PATH: Final = re.compile(
 
 COMMAND: Final = re.compile(r"([A-Za-z]{1,16})(?:[ \t]+(.*))?", re.DOTALL)
 GS2_HEADER: Final = re.compile(r"[ny],(?:a=((?:[^,=]|=2C|=3D)+))?,")  # RFC 5801 section 4
+FORGETTING: Final = ("RSET", "EHLO", "HELO", "QUIT")  # commands that give up an envelope
 END_OF_MAIL: Final = b"\r\n.\r\n"
 
 
@@ -206,7 +207,12 @@ def reply(code: int, *lines: str) -> bytes:
 
 
 class SmtpSession:
-    """The server's side of one connection. `name` is the host that it says it is; mails have at most `max_bytes`."""
+    """The server's side of one connection. `name` is the host that it says it is; mails have at most `max_bytes`.
+
+    Attributes:
+        has_said_more: Whether the client has sent what no mail has: an envelope that it gave up, an address to verify,
+            or a command that was refused.
+    """
 
     def __init__(
         self, name: str, *, is_secure: bool = False, max_bytes: int = MAX_MAIL_BYTES
@@ -214,6 +220,7 @@ class SmtpSession:
         self.name, self.is_secure, self.max_bytes = name, is_secure, max_bytes
         self._unread = bytearray()
         self._is_skipping = False  # the rest of a line that is too long
+        self.has_said_more = False
         self._begin()
 
     def _begin(self) -> None:
@@ -262,7 +269,7 @@ class SmtpSession:
         except TooLargeError as error:
             return self._refusal(f"{error}\r\n".encode(), error.sender)
         except SmtpError as error:
-            self._asks = ""
+            self._asks, self.has_said_more = "", True
             return SmtpStep(reply=f"{error}\r\n".encode())
 
     @property
@@ -272,6 +279,11 @@ class SmtpSession:
             return ""
         size = self._dropped + len(self._unread) - len(b"\r\n")
         return f"a mail from {quoted((self._sender or '').encode())} broke off within DATA, after {size} bytes"
+
+    @property
+    def has_envelope(self) -> bool:
+        """Whether a mail has a sender, and has not come."""
+        return self._sender is not None
 
     def _refusal(self, reply: bytes, sender: str) -> SmtpStep:
         """The mail is too large."""
@@ -300,6 +312,8 @@ class SmtpSession:
 
     def _obey(self, command: Command) -> SmtpStep:
         argument = command.argument
+        if command.verb == "VRFY" or (command.verb in FORGETTING and self._sender is not None):
+            self.has_said_more = True
         match command.verb:
             case "EHLO" | "HELO":
                 return self._greet(command)

@@ -45,6 +45,8 @@ class SmtpServer(Service):
             desk.has_room(0)
             if session.unfinished:
                 desk.note(session.unfinished, "end within a mail, and are not kept")
+            elif session.has_said_more or session.has_envelope:
+                desk.note("", "are in commands that led to no mail, and are not kept")
 
     def __repr__(self) -> str:
         return "smtp()"

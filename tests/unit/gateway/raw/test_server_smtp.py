@@ -439,3 +439,38 @@ def test_a_mail_that_is_too_large_is_recorded_and_fails_the_test(
 def test_it_answers_by_the_name_that_was_dialled(stage: Stage) -> None:
     stage.tcp(ADDRESS, smtp())
     assert read_line(stage.dial(ADDRESS, 5432)) == b"220 203.0.113.9 ESMTP pytest-egress\r\n"
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        ["MAIL FROM:<shop@x.test>", "RCPT TO:<ann@x.test>", "QUIT"],
+        ["MAIL FROM:<shop@x.test>", "RCPT TO:<ann@x.test>", "RSET", "QUIT"],
+        ["MAIL FROM:<shop@x.test>", "RCPT TO:<ann@x.test>"],
+        ["VRFY ann@x.test", "QUIT"],
+        ["ANN ann@x.test", "QUIT"],
+    ],
+)
+def test_what_led_to_no_mail_is_said_to_be_missing(
+    stage: Stage, mailbox: InnerRoute, commands: list[str]
+) -> None:
+    with connected(stage) as client:
+        client.ehlo()
+        for command in commands:
+            client.docmd(command)
+    eventually(lambda: [e for e in stage.entries(TcpConnection) if e.unread])
+    (entry,) = stage.entries(TcpConnection)
+    assert entry.unread == "are in commands that led to no mail, and are not kept"
+
+
+def test_of_a_conversation_that_led_to_its_mails_nothing_is_missing(
+    stage: Stage, mailbox: InnerRoute
+) -> None:
+    with connected(stage) as client:
+        client.send_message(welcome())
+        client.rset()
+        client.noop()
+        client.send_message(welcome())
+        client.quit()
+    eventually(lambda: [e for e in stage.entries(TcpConnection) if e.duration is not None])
+    assert [entry.unread for entry in stage.entries(TcpConnection)] == [""]
