@@ -225,27 +225,18 @@ def leave_group(client: Consumer, request: KafkaRequest) -> Any:
 
 
 def commit_offsets(client: Consumer, request: KafkaRequest) -> Any:
-    body = request.body
-    for topic in body.topics:
-        for part in topic.partitions:
-            index, offset, text = (
-                part.partition_index,
-                part.committed_offset,
-                part.committed_metadata,
-            )
-            client.groups.commit(body.group_id, topic.name, index, offset, text)
     make = type(request.response()).OffsetCommitResponseTopic
-    answers = {
-        topic.name: [
-            make.OffsetCommitResponsePartition(
+    answers: dict[str, list[Any]] = {}
+    for topic in request.body.topics:
+        for part in topic.partitions:
+            committed = part.committed_offset, part.committed_metadata
+            index, group = part.partition_index, request.body.group_id
+            told = make.OffsetCommitResponsePartition(
                 version=request.version,
-                partition_index=part.partition_index,
-                error_code=KafkaCode.NONE,
+                partition_index=index,
+                error_code=client.groups.commit(group, topic.name, index, *committed),
             )
-            for part in topic.partitions
-        ]
-        for topic in body.topics
-    }
+            answers.setdefault(topic.name, []).append(told)
     return request.response(topics=topics_of(make, request, answers))
 
 

@@ -175,6 +175,13 @@ def test_a_text_of_a_producer_that_no_record_has_is_said(stage: Stage, client: K
     assert connection_of(stage).unread == "are in part in a request of Produce beside its records"
 
 
+def test_a_text_of_a_commit_that_is_too_long_is_refused_as_a_broker_does(
+    client: KafkaClient,
+) -> None:
+    assert commit(client, "x" * 4096) == KafkaCode.NONE
+    assert commit(client, "x" * 4097) == KafkaCode.OFFSET_METADATA_TOO_LARGE
+
+
 # A partition is named once, or a short question would have a long answer.
 
 

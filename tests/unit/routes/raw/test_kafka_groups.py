@@ -103,6 +103,53 @@ def test_offsets_are_kept_by_group() -> None:
     assert groups.committed("h") == {}
 
 
+def test_the_text_of_an_offset_has_so_many_bytes() -> None:
+    groups = Groups()
+    assert groups.commit("g", "orders", 0, 1, "é" * 2048) == KafkaCode.NONE
+    assert groups.commit("g", "orders", 0, 2, "é" * 2048 + "e") == (
+        KafkaCode.OFFSET_METADATA_TOO_LARGE
+    )
+    assert groups.committed("g") == {("orders", 0): (1, "é" * 2048)}
+
+
+def test_groups_keep_so_many_bytes_in_total(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_groups, "MAX_BYTES", 10_000)
+    groups, large = Groups(), [("range", bytes(20_000))]
+    one = join(groups)
+    groups.joined("g", one)
+    full = pytest.raises(KafkaError, match=r"kafka\(\) keeps 10000 bytes of groups, and more come")
+    with full:
+        groups.join("g", "", "c", None, large)
+    with full:
+        groups.join("g", one, "c", None, large)
+    with full:
+        groups.assign("g", 1, one, {one: bytes(20_000)})
+    with full:
+        groups.check("h" * 20_000, 1, one)
+    with full:
+        for partition in range(3):
+            groups.commit("g", "a", partition, 1, "x" * 4000)
+    assert groups.check("g", 1, one) == KafkaCode.NONE
+    assert groups.committed("g").keys() == {("a", 0), ("a", 1)}
+
+
+def test_what_groups_keep_no_more_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_groups, "MAX_BYTES", 20_000)
+    groups, some = Groups(), [("range", bytes(3000))]
+    for number in range(20):
+        groups.commit("g", "a", 0, number, "x" * 4000)
+        static = groups.join("g", "", "c", "i", some)
+        assert groups.join("g", static or "", "c", "i", some) == static
+        late = groups.join("g", "", "c", None, some)
+        told = groups.joined("g", static or "", is_late=True)
+        assert isinstance(told, Joined)
+        assert groups.assign("g", told.generation, told.leader, {"x": bytes(3000)}) == 0
+        last = groups.join("g", "", "c", None, some)
+        groups.joined("g", last or "", is_late=True)  # the others are left out
+        assert groups.check("g", 1, late or "") == KafkaCode.UNKNOWN_MEMBER_ID
+        assert groups.leave("g", last or "") == KafkaCode.NONE
+
+
 @pytest.mark.parametrize(
     ("limit", "more"),
     [
