@@ -1,8 +1,8 @@
 """`KafkaLog`: the topics of a broker, with their records.
 
 Threads: the connections of a broker share its log. The lock guards everything, and is the innermost one.
-Who appends what clients produce holds `appending`, outside of the ledger's lock, so that a record has its offset before
-it is a call.
+Who appends what clients produce holds `appending`, outside of the ledger's lock, from before a batch is read: so a
+record has its offset before it is a call, and no two batches are in memory without their compression.
 """
 
 from __future__ import annotations

@@ -241,8 +241,8 @@ class KafkaConnection:
             return KafkaCode.UNKNOWN_TOPIC_OR_PARTITION, -1, None
         offsets = []
         try:
-            for batch, records in read_batches(data or b""):
-                with self.log.appending:
+            with self.log.appending:
+                for batch, records in read_batches(data or b""):
                     offsets.append(self.append(request, topic, partition, batch, records))
         except KafkaError as error:
             if error.code != KafkaCode.POLICY_VIOLATION:

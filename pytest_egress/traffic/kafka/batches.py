@@ -19,15 +19,14 @@ from pytest_egress.traffic.kafka.library import (
     DefaultRecordBatch,
     DefaultRecordBatchBuilder,
     MemoryRecords,
+    decode_varint,
 )
 from pytest_egress.traffic.kafka.records import StoredRecord
 
 MAX_BATCH_BYTES: Final = (
     64 << 20
 )  # of one batch without compression: 64 times what a broker takes by default
-MAX_RECORDS: Final = (
-    200_000  # of one batch: the smallest have 7 bytes, and compress to next to nothing
-)
+MAX_RECORDS: Final = 200_000  # of one batch, and of its headers: the smallest have 7 bytes, and compress to next to nothing
 FIRST_GUESS: Final = 8  # times a compressed batch, for its size without compression
 
 HEADER: Final = DefaultRecordBatch.HEADER_STRUCT
@@ -105,6 +104,7 @@ def read_batch(data: bytes) -> tuple[BatchHead, list[StoredRecord]]:
         if batch.compression_type:
             data = uncompressed(data, batch.compression_type)
             batch = DefaultRecordBatch(data)
+        check_headers(data, batch.records_count)
         records = [stored(record) for record in batch]
     except KafkaError:
         raise
@@ -126,6 +126,24 @@ def head_of(batch: Any, data: bytes) -> BatchHead:
         base_sequence=batch.base_sequence,
         digest=hashlib.sha256(memoryview(data)[TIMES_AT:]).digest(),
     )
+
+
+def check_headers(data: bytes, records: int) -> None:
+    """Count the headers of a batch that is not compressed, since the library makes objects of any number of them."""
+    position, headers = HEADER.size, 0
+    for _ in range(records):
+        size, start = decode_varint(data, position)
+        position = start + size
+        for _ in ("attributes", "time", "offset"):
+            _, start = decode_varint(data, start)
+        for _ in ("key", "value"):
+            size, start = decode_varint(data, start)
+            start += max(size, 0)
+        headers += max(decode_varint(data, start)[0], 0)
+        if headers > MAX_RECORDS:
+            raise KafkaError(
+                f"a batch has more than {MAX_RECORDS} headers", KafkaCode.MESSAGE_TOO_LARGE
+            )
 
 
 def stored(record: Any) -> StoredRecord:

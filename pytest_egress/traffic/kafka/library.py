@@ -30,3 +30,4 @@ with warnings.catch_warnings():
     from kafka.record.default_records import (
         DefaultRecordBatchBuilder as DefaultRecordBatchBuilder,
     )
+    from kafka.record.util import decode_varint as decode_varint

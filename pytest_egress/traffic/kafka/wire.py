@@ -14,7 +14,8 @@ from pytest_egress.traffic.kafka.codes import KafkaCode, KafkaError
 from pytest_egress.traffic.kafka.library import ApiKey, consumer, metadata, producer, sasl
 from pytest_egress.traffic.shown import shown
 
-MAX_REQUEST_BYTES: Final = 100 << 20  # as Kafka's socket.request.max.bytes
+MAX_REQUEST_BYTES: Final = 16 << 20  # 16 times what a producer sends by default
+MAX_OF_KAFKA: Final = 100 << 20  # Kafka's socket.request.max.bytes: what is longer is no request
 MAX_QUESTION_BYTES: Final = 1 << 20  # of a request without records
 HEAD: Final = struct.Struct(">hhi")  # key, version and correlation ID begin every request
 SIZE: Final = struct.Struct(">i")
@@ -75,11 +76,16 @@ class KafkaFrames:
         """The next request without its length; None where it has not come whole.
 
         Raises:
-            KafkaError: Its length is none that Kafka takes: the client speaks another protocol.
+            KafkaError: It is too long; or its length is none that Kafka takes, as where the client speaks another
+                protocol.
         """
         if len(self._data) < SIZE.size:
             return None
         (size,) = SIZE.unpack_from(self._data)
+        if MAX_REQUEST_BYTES < size <= MAX_OF_KAFKA:
+            raise KafkaError(
+                f"a request of {size} bytes begins, and kafka() takes {MAX_REQUEST_BYTES}"
+            )
         if not HEAD.size <= size <= MAX_REQUEST_BYTES:
             raise KafkaError(
                 f"the client does not speak Kafka's protocol, or not in the clear: a request begins with "

@@ -308,6 +308,19 @@ def test_a_batch_with_too_many_records_is_refused_before_they_are_read(
     assert "a batch has 200001 records, and kafka() takes 200000" in failure(stage)
 
 
+def test_a_broker_reads_one_batch_at_a_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker, gzip, seen = kafka(), batches.CODECS[1], []
+
+    def watched(data: bytes) -> bytes | bytearray:
+        seen.append(broker._log.appending.locked())
+        return gzip(data)
+
+    monkeypatch.setitem(batches.CODECS, 1, watched)
+    stage.tcp("kafka.test:5432", broker)
+    assert connected(stage).produce("orders", compressed(b"x", 1)).error_code == 0
+    assert seen == [True]
+
+
 def test_a_question_about_too_many_topics_is_refused(stage: Stage, orders: InnerRoute) -> None:
     topics = [client_topic("")] * 100_001
     client = connected(stage)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_egress.traffic.kafka import batches
 from pytest_egress.traffic.kafka.batches import CODECS, make_batch, read_batches
-from pytest_egress.traffic.kafka.codes import KafkaError
+from pytest_egress.traffic.kafka.codes import KafkaCode, KafkaError
 from pytest_egress.traffic.kafka.records import StoredRecord
 from tests.support.kafka_client import batch_of, compressed, with_checksum
 
@@ -32,6 +33,24 @@ def test_a_batch_that_is_made_is_read_again(stored: list[StoredRecord], offset: 
 def test_a_producer_may_send_several_batches_at_once() -> None:
     one, two = batch_of([(None, b"1", [])]), compressed(b"2", 3)
     assert [[r.value for r in read] for _, read in read_batches(one + two)] == [[b"1"], [b"2"]]
+
+
+def test_a_batch_has_so_many_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "MAX_RECORDS", 10)
+    five: list[tuple[str, bytes | None]] = [("a", b"b")] * 5
+    ((_, read),) = read_batches(batch_of([(b"k", None, five), (None, b"v", five)]))
+    assert [len(each.headers) for each in read] == [5, 5]
+    with pytest.raises(KafkaError, match="a batch has more than 10 headers") as raised:
+        list(read_batches(batch_of([(b"k", None, five), (None, b"v", [*five, ("a", None)])])))
+    assert raised.value.code == KafkaCode.MESSAGE_TOO_LARGE
+
+
+def test_headers_are_counted_before_they_are_read() -> None:
+    """The record says that it has 2**20 headers, and has none: to read them would be an error of its own."""
+    record = bytes.fromhex("00 00 00 01 01") + b"\x80\x80\x80\x01"
+    data = batch_of([(None, None, [])])[:61] + bytes([len(record) * 2]) + record
+    with pytest.raises(KafkaError, match="a batch has more than 200000 headers"):
+        list(read_batches(with_checksum(data, 0)))
 
 
 @given(st.binary(max_size=300))

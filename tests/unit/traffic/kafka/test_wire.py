@@ -73,5 +73,17 @@ def test_a_question_that_is_too_long_is_refused() -> None:
         parse(frame)
 
 
+def test_a_request_of_more_than_16_mib_is_refused_by_its_length() -> None:
+    frames = KafkaFrames()
+    frames.feed((16 << 20).to_bytes(4, "big"))
+    assert frames.next() is None
+    frames = KafkaFrames()
+    frames.feed(((16 << 20) + 1).to_bytes(4, "big"))
+    with pytest.raises(
+        KafkaError, match=r"a request of 16777217 bytes begins, and kafka\(\) takes 16777216"
+    ):
+        frames.next()
+
+
 def test_a_request_is_told_by_its_name_or_its_number() -> None:
     assert (name_of(0), name_of(999)) == ("Produce", "key 999")
