@@ -322,11 +322,16 @@ def claimed(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute | 
 
 
 def proxy_route(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute | None:
-    """The route that is the proxy at an address; None where there is none."""
+    """The route that is the proxy at an address; None where there is none, or a route before it claims all there.
+
+    A route for requests leaves a proxy at its address what asks for other hosts.
+    """
     if not any([table.has_proxy for table in tables]):
         return None  # as a rule, and without a look at the routes
-    covering = (route for route in in_order(tables, host) if route.kind.is_proxy)
-    return next((route for route in covering if route.covers(host, port)), None)
+    covering = (route for route in in_order(tables, host) if route.covers(host, port))
+    decisive = (route for route in covering if route.kind.is_proxy or route.kind.claims_all)
+    route = next(decisive, None)
+    return route if route is not None and route.kind.is_proxy else None
 
 
 def certificate_route(

@@ -361,6 +361,19 @@ def test_a_request_that_is_for_the_proxy_itself_is_answered_by_other_routes(
     assert (reply.status, proxy.call_count) == (502, 0)
 
 
+@pytest.mark.parametrize("asked", [connect("api.test:443"), get("http://api.test/")])
+def test_a_block_at_the_proxys_own_address_stops_a_wider_proxy(stage: Stage, asked: bytes) -> None:
+    wide = stage.route("proxy", "*:8443", optional=True)
+    pac = stage.http(PROXY, b"function FindProxyForURL", path="/proxy.pac")
+    block = stage.route("block", PROXY)
+    method = asked.split()[0].decode()
+    assert ask(dial(stage), asked, method).status in (421, 502)
+    assert (stage.only(Exchange).outcome, wide.call_count) == ("blocked", 0)
+    assert block.call_count == 1
+    assert ask(dial(stage), get("/proxy.pac").replace(b"whatever", b"proxy")).status == 200
+    assert pac.call_count == 1
+
+
 def test_an_unrouted_url_names_its_proxy(stage: Stage, proxy: InnerRoute) -> None:
     assert ask(dial(stage), get("http://one.test/v1")).status == 502
     (entry,) = stage.entries(Exchange)

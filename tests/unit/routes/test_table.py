@@ -26,6 +26,7 @@ from pytest_egress.routes.table import (
     nearest_by_name,
     offered,
     opening,
+    proxy_route,
 )
 from tests.support.routes import Routes
 from tests.support.traffic import request
@@ -431,3 +432,41 @@ def test_a_predicate_is_told_of_before_it_is_asked_and_no_other_condition_is(
     decide(tables, request(), told.append)
     forecast(tables, request(), told.append)
     assert told == [route, "asked"] * 2
+
+
+def test_the_first_route_that_decides_about_all_of_an_address_decides_about_a_proxy_there(
+    routes: Routes,
+) -> None:
+    wide = routes.add("proxy", "*:3128", scope="session")
+    tables = list(routes.tables.values())
+
+    def found(port: int = 3128) -> InnerRoute | None:
+        return proxy_route(tables, "proxy.test", port)
+
+    assert (found(), found(3129)) == (wide, None)
+    plain = routes.add("intercept_http", "proxy.test:3128")
+    assert found() is wide
+    block = routes.add("block", "*", scope="module")
+    assert found() is None
+    near = routes.add("proxy", "proxy.test:3128")
+    assert found() is near
+    near.remove()
+    assert found() is None
+    block.remove()
+    assert found() is wide
+    passing = routes.add("passthrough", "proxy.test")
+    assert found() is None
+    passing.remove()
+    plain.remove()
+    routes.add("dns", "proxy.test", "192.0.2.7")
+    assert found() is wide
+
+
+@pytest.mark.parametrize("first", ["block", "proxy"])
+def test_of_a_proxy_and_a_block_at_one_address_the_latest_declared_decides(
+    routes: Routes, first: str
+) -> None:
+    routes.add(first, "proxy.test:3128")
+    last = routes.add("proxy" if first == "block" else "block", "proxy.test:3128")
+    found = proxy_route(list(routes.tables.values()), "proxy.test", 3128)
+    assert found is (last if first == "block" else None)
