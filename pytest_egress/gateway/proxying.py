@@ -11,6 +11,7 @@ Everything runs on the connection's thread.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final, NamedTuple
@@ -196,7 +197,9 @@ class Proxying:
     def _open(self, to: Destination) -> None:
         connection = self._connection
         asked = carried_so_far(connection.sock)
-        send_all(connection.sock, ESTABLISHED)
+        # A client that has left is served as one that leaves right after it has dialled.
+        with contextlib.suppress(OSError):
+            send_all(connection.sock, ESTABLISHED)
         answered = carried_so_far(connection.sock)
         before = answered._replace(came=asked.came, received=asked.received)
         connection.lead_to(to, before)

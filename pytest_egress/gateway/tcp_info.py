@@ -78,6 +78,7 @@ def carried_so_far(sock: socket.socket) -> Counts:
         )
         if _counters(sock) == before:
             acknowledged, received, came, sent = before
+            came -= unread > 0  # the segment that is unread in part
             return Counts(acknowledged + queued, came, sent, received - unread)
 
 

@@ -24,6 +24,7 @@ from tests.support.stage import (
     drain,
     expects_a_message,
     read_reply,
+    reset,
     staged,
 )
 from tests.support.upstreams import Upstream
@@ -116,6 +117,23 @@ def test_what_comes_right_behind_the_request_for_a_tunnel_is_within_it(
     call = route.wait_for_call()
     assert call.content == b"hello\r\n\r\nagain"
     assert call.through == PROXY
+
+
+def test_a_handler_that_fails_on_what_came_in_one_segment_with_its_request_is_called(
+    stage: Stage, proxy: InnerRoute
+) -> None:
+    @stage.tcp("db.test:5432")
+    def fails(sock: socket.socket) -> None:
+        raise AssertionError("not this")
+
+    address = stage.resolve("proxy.test")
+    with stage.ledger.changed:  # the client has left when its handler begins
+        sock = stage.dial(address, 8443)
+        sock.sendall(connect("db.test:5432") + b"hello")
+        sock.shutdown(socket.SHUT_WR)
+    (entry,) = stage.entries(TcpConnection)
+    assert (entry.outcome, str(entry.error)) == ("routed", "not this")
+    assert (entry.content, fails.call_count) == (b"hello", 0)
 
 
 def test_a_request_for_a_tunnel_may_be_cut_anywhere(stage: Stage, proxy: InnerRoute) -> None:
@@ -431,6 +449,36 @@ def test_a_refused_connection_is_the_proxys_to_tell(stage: Stage, proxy: InnerRo
         f"blackhole() {PROXY}",
         f"None {PROXY}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "early", "outcome", "calls"),
+    [
+        (None, b"", "unrouted", 0),
+        (None, b"hello", "unrouted", 0),
+        ("block", b"", "blocked", 1),
+        ("intercept_https", b"", "recorded", 0),
+        ("intercept_https", b"hello", "unrouted", 0),
+        ("intercept_tcp", b"", "recorded", 0),
+        ("intercept_tcp", b"hello", "routed", 1),
+    ],
+)
+@pytest.mark.parametrize("is_through", [True, False], ids=["tunnel", "direct"])
+def test_a_client_that_resets_before_its_tunnel_is_open_is_one_that_resets_what_it_dials(
+    stage: Stage, is_through: bool, kind: str | None, early: bytes, outcome: str, calls: int
+) -> None:
+    proxy = stage.route("proxy", PROXY)
+    route = kind and stage.route(kind, "api.test:5432")
+    address = stage.resolve("proxy.test" if is_through else "api.test")
+    with stage.ledger.changed:  # so that the gateway reads nothing before the reset has come
+        sock = stage.dial(address, 8443 if is_through else 5432)
+        sock.sendall((connect("api.test:5432") if is_through else b"") + early)
+        reset(sock)
+    (entry,) = stage.entries(TcpConnection)
+    assert (entry.host, entry.port, entry.outcome) == ("api.test", 5432, outcome)
+    assert entry.through == (PROXY if is_through else "")
+    assert proxy.call_count == is_through
+    assert not isinstance(route, InnerRoute) or route.call_count == calls
 
 
 # Odd clients.
