@@ -437,7 +437,7 @@ class ProxyCall(Entry):
 
     address: str
     method: str
-    target: str
+    target: str = field(repr=False)
     headers: Headers = field(repr=False)
     user: str | None = None
     password: str | None = field(default=None, repr=False)

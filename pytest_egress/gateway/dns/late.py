@@ -39,7 +39,8 @@ class Asker:
 
     Attributes:
         send: Sends a message to it. `sending` is held.
-        through: The `host:port` of the proxy that looks a name up for its client; "" where the target asks.
+        through: The `host:port` of the proxy that looks a name up for its client, or through which the query came; ""
+            where the target asks by itself.
         sending: Lets one thread at a time send. Who closes the socket holds it to drop the late answers.
     """
 

@@ -341,6 +341,7 @@ def serve_names(connection: Connection, names: Names) -> None:
         client=connection,
         send=lambda wire: connection.sock.sendall(tcp_frame(wire)),
         over_tcp=True,
+        through=connection.destination.through,
     )
     try:
         while data := connection.sock.recv(READ_BYTES):

@@ -7,13 +7,15 @@ import socket
 import ssl
 from collections.abc import Iterator
 
+import dns.message
 import pytest
 import trustme
 
 from pytest_egress import blackhole, forward, refuse, sequence
 from pytest_egress.ledger.report import attempt_lines
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.traffic.entries import Exchange, ProxyCall, TcpConnection
+from pytest_egress.traffic.dns.resolver import tcp_frame
+from pytest_egress.traffic.entries import DnsQuery, Exchange, ProxyCall, TcpConnection
 from tests.support.http2_client import Http2Answer, Http2Client
 from tests.support.stage import (
     SECONDS,
@@ -332,6 +334,14 @@ def test_an_undeclared_name_does_not_exist_where_dns_is_strict(
     assert ask(secured(stage, tunnel(stage, "api.test:443"))).status == 204
 
 
+def test_a_query_over_tcp_within_a_tunnel_names_its_proxy(stage: Stage, proxy: InnerRoute) -> None:
+    sock = tunnel(stage, "192.0.2.53:53")
+    sock.sendall(tcp_frame(dns.message.make_query("api.test", "A").to_wire()))
+    assert sock.recv(4096)
+    (query,) = [entry for entry in stage.entries(DnsQuery) if entry.host == "api.test"]
+    assert query.through == PROXY
+
+
 # Whole URLs.
 
 
@@ -518,6 +528,16 @@ def test_credentials_are_kept_and_shown_without_their_password(
         "CONNECT api.test:443 through proxy.test:8443 (198.18.0.1), as ann\\x1b:***"
     )
     assert "s3cret" not in repr(call)
+
+
+def test_the_url_that_a_proxy_was_asked_for_is_shown_without_its_secrets(
+    stage: Stage, proxy: InnerRoute
+) -> None:
+    stage.http("one.test", 204)
+    ask(dial(stage), get("http://one.test/?api_key=s3cret"))
+    (call,) = proxy.calls
+    assert call.target == "http://one.test/?api_key=s3cret"
+    assert "s3cret" not in f"{call!r} {call}"
 
 
 @pytest.mark.parametrize("value", ["Bearer x", "Basic ?", "Basic YQ==", "Basic"])
