@@ -7,9 +7,9 @@ move.
 
 Threads: the owner (its own thread, or the reader while it is parked) calls everything, and is the only one that
 writes its fields, but for these. `cut` is any thread's, and sets `is_cut` under `Connections.lock`. What other
-threads read is set in one assignment each: `destination`, `idle_since`, `awaits`, `allowed_by`, `is_relayed`, `ident`
-and `ended`. Locks are taken one after the other, never the second within the first: `Ledger.changed` in `begin`,
-`detach` and `close`, `Connections.lock` in `adopt`, `release`, `cut` and `close`.
+threads read is set in one assignment each: `destination`, `idle_since`, `awaits`, `allowed_by`, `is_relayed`,
+`is_tunnel`, `ident` and `ended`. Locks are taken one after the other, never the second within the first:
+`Ledger.changed` in `begin`, `detach` and `close`, `Connections.lock` in `adopt`, `release`, `cut` and `close`.
 """
 
 from __future__ import annotations
@@ -161,6 +161,7 @@ class Connection:
         multiplexed: Its server, where it has several requests at once, each an attempt of its own. Then the connection
             itself has none, but before the first request and within a request's head.
         is_reading: Whether bytes of such a connection are being read, whose requests have not begun yet.
+        is_tunnel: Whether it leads to its destination by a tunnel.
         before: What it had carried before it began to lead to its destination, by a tunnel; nothing, as a rule.
         read_late: Records what the client has sent after `tell_end`. Its thread calls it, once.
     """
@@ -185,7 +186,7 @@ class Connection:
         self.started = 0.0
         self.accounted, self.is_reset, self.is_cut, self.ended = False, False, False, False
         self.is_relayed, self.is_reading = False, False
-        self.before = NOTHING
+        self.is_tunnel, self.before = False, NOTHING
         self.multiplexed: Multiplexed | None = None
         self.allowed_by: AllowedBy | None = None
         self.turn = 0
@@ -473,7 +474,7 @@ class Connection:
 
     def lead_to(self, destination: Destination, before: Counts) -> None:
         """Go on as a connection that has just been made to another destination, by a tunnel."""
-        self.destination, self.before = destination, before
+        self.destination, self.before, self.is_tunnel = destination, before, True
         self.started, self.accounted = self.ledger.now(), False
         self.idle_seconds, self.read_late = self._registry.unused_seconds, self._read_late
         self.sock.settimeout(None)

@@ -221,19 +221,24 @@ class Gateway:
                 carried.lasting.tell()
             else:
                 carried.cut()
-        self._close_outdated(context)
+        self._close_outdated(context, test_over=test_over)
         return over
 
-    def _close_outdated(self, context: AttemptContext) -> None:
-        """Cut idle connections whose handshake is not the one that routes want now; a pool then opens another."""
+    def _close_outdated(self, context: AttemptContext, *, test_over: bool) -> None:
+        """Cut idle connections that a client would not get now as they are; a pool then opens another.
+
+        Those are a tunnel whose proxy is gone, and one whose handshake is not the one that routes want now.
+        """
         some = any(table.requires_certificate or table.presents for table in context.tables)
         for connection in self.connections:
             if connection.idle_since is None or connection.allowed_by is not None:
                 continue
             to = connection.destination
-            if to.tls is None or not (some or to.presented_by):
-                continue
-            if is_outdated(context, to) and not has_bytes(connection):
+            may_be_outdated = to.tls is not None and (some or to.presented_by is not None)
+            is_over = (may_be_outdated and is_outdated(context, to)) or (
+                connection.is_tunnel and is_proxy_gone(to, test_over=test_over)
+            )
+            if is_over and not has_bytes(connection):
                 connection.farewell()
                 connection.cut()
 
@@ -420,6 +425,14 @@ def is_outdated(context: AttemptContext, to: Destination) -> bool:
     if wishing is not None and lacks_certificate(wishing, to.tls):
         return True
     return presenting_route(context.tables, to.host, to.port) is not to.presented_by
+
+
+def is_proxy_gone(to: Destination, *, test_over: bool) -> bool:
+    """Whether one of the proxies that lead to a destination is there no more, or goes with its test."""
+    return any(
+        proxy.removed or proxy.ended or (test_over and proxy.scope == "test")
+        for proxy in to.proxies
+    )
 
 
 def has_bytes(connection: Connection) -> bool:

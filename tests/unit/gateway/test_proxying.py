@@ -24,6 +24,8 @@ from tests.support.stage import (
     ask,
     comes_not,
     drain,
+    end_of,
+    eventually,
     expects_a_message,
     read_reply,
     reset,
@@ -611,6 +613,76 @@ def test_a_proxy_that_is_removed_takes_no_more(stage: Stage, proxy: InnerRoute) 
     assert ask(client, get("http://one.test/")).status == 205
     proxy.remove()
     assert ask(client, get("http://one.test/")).status == 421
+
+
+@pytest.mark.parametrize("within", ["tls", "plain", "silence"])
+@pytest.mark.parametrize("end", ["removed", "ended", "test over"])
+def test_an_idle_tunnel_is_closed_when_its_proxy_is_gone(
+    stage: Stage, proxy: InnerRoute, within: str, end: str
+) -> None:
+    stage.https("api.test", 204, optional=True)
+    stage.http("api.test:80", 204, optional=True)
+    client = tunnel(stage, "api.test:443" if within == "tls" else "api.test:80")
+    if within == "tls":
+        client = secured(stage, client)
+    if within == "silence":
+        assert comes_not(client)
+    else:
+        assert ask(client).status == 204
+    stage.settle()
+    stage.gateway.revise()
+    before = len(stage.window.entries)
+    assert comes_not(client)
+    if end == "removed":
+        proxy.remove()
+    elif end == "ended":
+        proxy.release()
+    stage.gateway.revise(test_over=end == "test over")
+    assert client.recv(1) == b""
+    assert eventually(lambda: not list(stage.gateway.connections))
+    assert len(stage.window.entries) == before
+
+
+def test_a_kept_connection_to_a_proxy_that_is_gone_is_no_tunnel(
+    stage: Stage, proxy: InnerRoute
+) -> None:
+    stage.http("one.test", 204)
+    client = dial(stage)
+    assert ask(client, get("http://one.test/")).status == 204
+    stage.settle()
+    proxy.remove()
+    stage.gateway.revise()
+    assert comes_not(client)
+
+
+def test_http2_within_a_tunnel_is_closed_when_its_proxy_is_gone(
+    stage: Stage, proxy: InnerRoute
+) -> None:
+    stage.http("api.test:50051", 204)
+    sock = tunnel(stage, "api.test:50051")
+    client = Http2Client(sock, "http")
+    number = client.begin(host="api.test:50051")
+    client.flush()
+    assert client.answer(number).status == 204
+    stage.settle()
+    stage.gateway.revise(test_over=True)
+    assert end_of(sock) == "closed"
+
+
+def test_a_tunnel_through_two_proxies_is_closed_when_either_is_gone(
+    stage: Stage, proxy: InnerRoute
+) -> None:
+    other = stage.route("proxy", "other.test:3128")
+    stage.https("api.test", 204)
+    sock = tunnel(stage, "other.test:3128")
+    sock.sendall(connect("api.test:443"))
+    read_head(sock)
+    client = secured(stage, sock)
+    assert ask(client).status == 204
+    stage.settle()
+    other.remove()
+    stage.gateway.revise()
+    assert client.recv(1) == b""
 
 
 def test_a_body_passes_on_to_another_server_through_a_proxy(
