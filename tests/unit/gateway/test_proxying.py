@@ -13,7 +13,9 @@ import trustme
 
 from pytest_egress import blackhole, forward, refuse, sequence
 from pytest_egress.ledger.report import attempt_lines
+from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.inner_route import InnerRoute
+from pytest_egress.routes.kinds import PROXY as PROXY_KIND
 from pytest_egress.traffic.dns.resolver import tcp_frame
 from pytest_egress.traffic.entries import DnsQuery, Exchange, ProxyCall, TcpConnection
 from tests.support.http2_client import Http2Answer, Http2Client
@@ -653,6 +655,20 @@ def test_a_kept_connection_to_a_proxy_that_is_gone_is_no_tunnel(
     proxy.remove()
     stage.gateway.revise()
     assert comes_not(client)
+
+
+def test_an_idle_tunnel_through_a_proxy_of_a_wider_scope_outlives_the_test(stage: Stage) -> None:
+    declaration = declare(PROXY_KIND, PROXY)
+    proxy: InnerRoute = InnerRoute(declaration, scope="module", declared_at="", log=stage.ledger)
+    with stage.ledger.changed:
+        stage.table.add(proxy)
+    stage.https("api.test", 204)
+    client = secured(stage, tunnel(stage, "api.test:443"))
+    assert ask(client).status == 204
+    stage.settle()
+    stage.gateway.revise(test_over=True)
+    assert ask(client).status == 204
+    assert proxy.call_count == 1
 
 
 def test_http2_within_a_tunnel_is_closed_when_its_proxy_is_gone(
