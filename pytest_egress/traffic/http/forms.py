@@ -147,6 +147,19 @@ def is_multipart(content_type: str) -> bool:
 
 def parse_multipart(content: bytes, content_type: str) -> Form:
     """No bytes are no parts; otherwise as `parse_form`."""
+    parts = multipart_parts(content, content_type)
+    return Form(
+        fields=MultiDict(
+            (part.name, decode_text(part.content, part.content_type))
+            for part, is_file in parts
+            if not is_file
+        ),
+        files=MultiDict((part.name, part) for part, is_file in parts if is_file),
+    )
+
+
+def multipart_parts(content: bytes, content_type: str) -> list[tuple[FormFile, bool]]:
+    """The parts of a body, each as a file, and whether it is one; the errors are those of `parse_form`."""
     from python_multipart.multipart import MultipartParser, parse_options_header
 
     try:
@@ -160,17 +173,9 @@ def parse_multipart(content: bytes, content_type: str) -> Form:
         parser.write(without_preamble(content, boundary))
         if content and not reader.is_whole:
             raise ValueError("it breaks off before its last boundary")
-        parts = [*map(part_of, reader.parts)]
+        return [*map(part_of, reader.parts)]
     except ValueError as error:
         raise ContentError(f"the body is no multipart/form-data: {error}") from None
-    return Form(
-        fields=MultiDict(
-            (part.name, decode_text(part.content, part.content_type))
-            for part, is_file in parts
-            if not is_file
-        ),
-        files=MultiDict((part.name, part) for part, is_file in parts if is_file),
-    )
 
 
 def without_preamble(content: bytes, boundary: bytes) -> bytes:

@@ -6,6 +6,7 @@ What is known to have been sent and was not kept, or came in a form that cannot 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 from pytest_egress.errors import ContentError
@@ -27,9 +28,6 @@ from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.search.contents import (
     ENVELOPE,
-    Piece,
-    PieceStream,
-    Unread,
     content_pieces,
     encoded_in,
     mail_pieces,
@@ -38,27 +36,36 @@ from pytest_egress.traffic.search.contents import (
     readings,
     under,
 )
+from pytest_egress.traffic.search.pieces import (
+    MAX_PARSED_BYTES,
+    Piece,
+    PieceStream,
+    Room,
+    Unread,
+    spent,
+)
 
 SHOWN_BYTES: Final = 64  # of a packet or of a connection that nobody answered
 
 
 def pieces_of(entry: Entry) -> PieceStream:
+    room = Room()
     yield Piece(place="the name of its host", value=entry.host, is_name=True)
     sni = getattr(entry, "sni", None)
     if sni:
         yield Piece(place="the server name of its TLS", value=sni, is_name=True)
     if isinstance(entry, Exchange):
-        yield from exchange_pieces(entry)
+        yield from exchange_pieces(entry, room)
     elif isinstance(entry, TcpConnection):
-        yield from connection_pieces(entry)
+        yield from connection_pieces(entry, room)
     elif isinstance(entry, Mail):
-        yield from all_of_mail(entry)
+        yield from all_of_mail(entry, room)
     elif isinstance(entry, KafkaRecord):
-        yield from record_pieces(entry)
+        yield from record_pieces(entry, room)
     elif isinstance(entry, PacketAttempt):
-        yield from packet_pieces(entry)
+        yield from packet_pieces(entry, room)
     elif isinstance(entry, ProxyCall):
-        yield from proxy_pieces(entry)
+        yield from proxy_pieces(entry, room)
     elif not isinstance(entry, (DnsQuery, TlsFailure)):
         yield Unread(place="it", why=f"is a {type(entry).__name__}, which is not known here")
 
@@ -66,51 +73,51 @@ def pieces_of(entry: Entry) -> PieceStream:
 # Requests.
 
 
-def exchange_pieces(exchange: Exchange) -> PieceStream:
+def exchange_pieces(exchange: Exchange, room: Room) -> PieceStream:
     request = exchange.request
     if request.sni:
         yield Piece(place="the server name of its TLS", value=request.sni, is_name=True)
     yield Piece(place="method", value=request.method)
-    yield from url_pieces(request)
+    yield from url_pieces(request, room)
     for name, value in request.headers.raw:
-        yield from field_pieces(f"header {name}", name, value)
+        yield from field_pieces(f"header {name}", name, value, room)
     if exchange.websocket is not None:
-        yield from socket_pieces(exchange)
+        yield from socket_pieces(exchange, room)
     elif exchange.grpc is not None:
-        yield from grpc_pieces(exchange.grpc, request)
+        yield from grpc_pieces(exchange.grpc, request, room)
     else:
-        yield from body_pieces(request)
+        yield from body_pieces(request, room)
     if request.is_whole:
-        yield from trailer_pieces(request.trailers)
+        yield from trailer_pieces(request.trailers, room)
 
 
-def proxy_pieces(call: ProxyCall) -> PieceStream:
+def proxy_pieces(call: ProxyCall, room: Room) -> PieceStream:
     yield Piece(place="method", value=call.method)
-    yield from wire_text("url", call.target)
+    yield from wire_text("url", call.target, room)
     for name, value in call.headers.raw:
-        yield from field_pieces(f"header {name}", name, value)
+        yield from field_pieces(f"header {name}", name, value, room)
 
 
-def url_pieces(request: Request) -> PieceStream:
-    yield from readings("url path", request.path)
-    yield from query_pieces("url query", request.query_string)
-    yield from wire_text("url", request.request_target)
+def url_pieces(request: Request, room: Room) -> PieceStream:
+    yield from readings("url path", request.path, room)
+    yield from query_pieces("url query", request.query_string, room)
+    yield from wire_text("url", request.request_target, room)
 
 
-def field_pieces(place: str, name: str, value: str) -> PieceStream:
+def field_pieces(place: str, name: str, value: str, room: Room) -> PieceStream:
     yield Piece(place=f"{place} (its name)", value=name, is_name=True)
     if name.lower() == "cookie":
         for cookie, text in parse_cookies([value]).raw:
-            yield from readings(f"{place} {quoted(cookie)}", text, cookie)
+            yield from readings(f"{place} {quoted(cookie)}", text, room, cookie)
     scheme, space, credentials = value.partition(" ")
     if space and SCHEME.fullmatch(scheme):  # "Basic" and base64, "Bearer" and a token
-        yield from under(name, encoded_in(place, credentials.strip(), 0))
-    yield from wire_text(place, value, name)
+        yield from under(name, encoded_in(place, credentials.strip(), room))
+    yield from wire_text(place, value, room, name)
 
 
-def wire_text(place: str, text: str, name: str = "") -> PieceStream:
+def wire_text(place: str, text: str, room: Room, name: str = "") -> PieceStream:
     """What was sent in UTF-8 where the wire is ASCII is latin-1 in a `Request`."""
-    yield from readings(place, text, name)
+    yield from readings(place, text, room, name)
     if not text.isascii():
         yield Piece(place=place, value=text.encode("latin-1", "replace"), name=name, is_raw=True)
 
@@ -118,12 +125,12 @@ def wire_text(place: str, text: str, name: str = "") -> PieceStream:
 SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31}")
 
 
-def trailer_pieces(trailers: Headers) -> PieceStream:
+def trailer_pieces(trailers: Headers, room: Room) -> PieceStream:
     for name, value in trailers.raw:
-        yield from field_pieces(f"trailer {name}", name, value)
+        yield from field_pieces(f"trailer {name}", name, value, room)
 
 
-def body_pieces(request: Request) -> PieceStream:
+def body_pieces(request: Request, room: Room) -> PieceStream:
     raw = kept_body(request)
     if isinstance(raw, Unread):
         yield raw
@@ -138,7 +145,7 @@ def body_pieces(request: Request) -> PieceStream:
         content = raw
     is_envelope = ENVELOPE_PATH.search(request.path) is not None
     content_type = ENVELOPE if is_envelope else request.headers.get("content-type", "")
-    yield from content_pieces("body", content, content_type)
+    yield from content_pieces("body", content, content_type, room)
 
 
 ENVELOPE_PATH: Final = re.compile(r"/api/[^/]+/envelope/?\Z")
@@ -153,51 +160,55 @@ def kept_body(request: Request) -> bytes | Unread:
     return request.raw_content
 
 
-def grpc_pieces(call: GrpcCall, request: Request) -> PieceStream:
+def grpc_pieces(call: GrpcCall, request: Request, room: Room) -> PieceStream:
     """The messages of a call: as they were sent where its body was kept, else as its servicer got them."""
     for name, value in call.metadata:
         if isinstance(value, bytes):
             place = f"metadata {name}"
-            yield from content_pieces(place, value, "")
+            yield from content_pieces(place, value, "", room)
     messages: Any = call.requests
     if request.is_whole:
-        messages, why = framed(request)
-        if why:
-            yield Unread(place="body", why=why)
+        messages = framed(request)
     elif not call.is_read_out:
         yield Unread(place="body", why="may have more messages than its servicer has read")
     for number, message in enumerate(messages):
-        yield from message_pieces(f"message {number}", message)
+        if isinstance(message, Unread):
+            yield message
+            continue
+        yield from message_pieces(f"message {number}", message, room)
 
 
-def framed(request: Request) -> tuple[list[bytes], str]:
-    """The messages in a body, and why they are not all of it; "" where they are."""
+def framed(request: Request) -> Iterator[bytes | Unread]:
+    """The messages in a body, one at a time; and last why they are not all of it, if they are not."""
     buffer = MessageBuffer(request.headers.get("grpc-encoding", "identity"))
     buffer.receive(request.raw_content)
-    messages: list[bytes] = []
+    left = buffer.size + MAX_PARSED_BYTES
     try:
         while (message := buffer.next_message()) is not None:
-            messages.append(message)
+            left -= len(message)
+            if left < 0:
+                yield spent("body")
+                return
+            yield message
         buffer.check_end()
     except StatusError as error:
-        return messages, f"cannot be decoded: {error}"
-    return messages, ""
+        yield Unread(place="body", why=f"cannot be decoded: {error}")
 
 
-def message_pieces(place: str, message: Any) -> PieceStream:
+def message_pieces(place: str, message: Any, room: Room) -> PieceStream:
     """A message of gRPC: bytes, or one of protobuf, whose fields have names."""
     if isinstance(message, str):
-        yield from readings(place, message)
+        yield from readings(place, message, room)
     elif isinstance(message, bytes):
-        yield from content_pieces(place, message, "")
+        yield from content_pieces(place, message, "", room)
     elif hasattr(message, "ListFields") and hasattr(message, "SerializeToString"):
-        yield from protobuf_pieces(place, message)
+        yield from protobuf_pieces(place, message, room)
         yield Piece(place=place, value=message.SerializeToString(), is_raw=True)
     else:
         yield Unread(place=place, why=f"is a {type(message).__name__}, whose bytes are not kept")
 
 
-def protobuf_pieces(place: str, message: Any) -> PieceStream:
+def protobuf_pieces(place: str, message: Any, room: Room) -> PieceStream:
     stack: list[tuple[str, str, Any]] = [("", "", message)]
     while stack:
         path, name, value = stack.pop()
@@ -208,18 +219,18 @@ def protobuf_pieces(place: str, message: Any) -> PieceStream:
             ]
             stack += reversed(fields)
         elif isinstance(value, str):
-            yield from readings(where, value, name)
+            yield from readings(where, value, room, name)
         elif isinstance(value, bytes):
-            yield from content_pieces(where, value, "")
+            yield from content_pieces(where, value, "", room)
         elif hasattr(value, "items"):  # a map
             for key, each in value.items():
-                yield from readings(f"{where} (a name)", str(key))
+                yield from readings(f"{where} (a name)", str(key), room)
                 stack.append((f"{path}[{quoted(str(key))}]", str(key), each))
         elif hasattr(value, "__len__"):  # a repeated field
             stack += [(f"{path}[{i}]", name, value[i]) for i in reversed(range(len(value)))]
 
 
-def socket_pieces(exchange: Exchange) -> PieceStream:
+def socket_pieces(exchange: Exchange, room: Room) -> PieceStream:
     """The messages of a WebSocket that the target has sent, and the reason in its close frame."""
     ws = exchange.websocket
     if ws.unkept:
@@ -228,7 +239,7 @@ def socket_pieces(exchange: Exchange) -> PieceStream:
         if message.from_client:
             place, content = f"message {number}", message.content
             data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
-            yield from content_pieces(place, data, "")
+            yield from content_pieces(place, data, "", room)
     if ws.close_reason:
         yield Piece(place="the reason of its close frame", value=ws.close_reason)
 
@@ -236,14 +247,14 @@ def socket_pieces(exchange: Exchange) -> PieceStream:
 # Everything else.
 
 
-def connection_pieces(connection: TcpConnection) -> PieceStream:
+def connection_pieces(connection: TcpConnection, room: Room) -> PieceStream:
     data = connection.content or connection.first_bytes
-    yield from content_pieces("its bytes", data, "")
+    yield from content_pieces("its bytes", data, "", room)
     if connection.unread:
         yield Unread(place="its bytes", why=connection.unread)
 
 
-def all_of_mail(mail: Mail) -> PieceStream:
+def all_of_mail(mail: Mail, room: Room) -> PieceStream:
     for place, texts in (
         ("MAIL FROM", (mail.sender,)),
         ("RCPT TO", mail.recipients),
@@ -253,26 +264,26 @@ def all_of_mail(mail: Mail) -> PieceStream:
             yield Piece(place=place, value=text)
     if not mail.content:
         yield Unread(place="mail", why="has no content that was kept")
-    yield from mail_pieces("mail", mail.content)
+    yield from mail_pieces("mail", mail.content, room)
     yield Piece(place="mail", value=mail.content, is_raw=True)
 
 
-def record_pieces(record: KafkaRecord) -> PieceStream:
+def record_pieces(record: KafkaRecord, room: Room) -> PieceStream:
     for place, text in (
         ("topic", record.topic),
         ("client.id", record.client_id),
         ("the name of its login", record.user or ""),
     ):
-        yield from readings(place, text)
+        yield from readings(place, text, room)
     for place, data in (("key", record.key), ("value", record.value)):
-        yield from content_pieces(place, data or b"", "")
+        yield from content_pieces(place, data or b"", "", room)
     for name, value in record.headers:
         yield Piece(place=f"header {quoted(name)} (its name)", value=name, is_name=True)
-        yield from under(name, content_pieces(f"header {quoted(name)}", value or b"", ""))
+        yield from under(name, content_pieces(f"header {quoted(name)}", value or b"", "", room))
 
 
-def packet_pieces(packet: PacketAttempt) -> PieceStream:
-    yield from content_pieces("its bytes", packet.first_bytes, "")
+def packet_pieces(packet: PacketAttempt, room: Room) -> PieceStream:
+    yield from content_pieces("its bytes", packet.first_bytes, "", room)
     size = packet.size - UDP_HEADER_BYTES if packet.protocol == "UDP" else packet.size
     # The first packet of QUIC has a ClientHello, as TLS has, and nothing of the application.
     if len(packet.first_bytes) >= SHOWN_BYTES < size and not packet.is_quic:

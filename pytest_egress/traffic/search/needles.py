@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from pytest_egress.traffic.search.contents import Piece
+from pytest_egress.traffic.search.pieces import Piece
 from pytest_egress.traffic.shown import shown
 
 TAKES: Final = "assert_not_sent() takes texts, bytes and compiled patterns"
+
+
+class Find(NamedTuple):
+    """`before` and `after` are the text around it, `is_cut` says whether more of it is before."""
+
+    before: str
+    match: str
+    after: str
+    is_cut: bool
 
 
 class Needle:
@@ -32,8 +41,8 @@ class Needle:
     def __str__(self) -> str:
         return shown(self.value)
 
-    def find(self, piece: Piece) -> tuple[str, str, str] | None:
-        """The text before the first find, the find and the text after it; None where there is none."""
+    def find(self, piece: Piece) -> Find | None:
+        """The first find, with the text around it; None where there is none."""
         pattern = self._of_names if piece.is_name else self._pattern
         where: Any = piece.data if self._in_bytes else piece.value
         if self._encoded is not None and isinstance(where, bytes):
@@ -45,10 +54,12 @@ class Needle:
             span = None if found is None else found.span()
         if span is None:
             return None
-        return (
-            before(where, span[0]),
-            readable(where[slice(*span)]),
-            readable(where[span[1] :][:AROUND]),
+        start, end = span
+        return Find(
+            before=readable(where[max(start - AROUND, 0) : start]),
+            match=readable(where[start:end]),
+            after=readable(where[end : end + AROUND]),
+            is_cut=start > AROUND,
         )
 
 
@@ -56,11 +67,7 @@ def literal(value: Any) -> re.Pattern[Any]:
     return re.compile(re.escape(value))
 
 
-AROUND: Final = 1500  # characters before and after a find, by which secrets among them are told; fewer are shown
-
-
-def before(where: Any, start: int) -> str:
-    return readable(where[max(start - AROUND, 0) : start])
+AROUND: Final = 1500  # characters, or bytes, before and after a find, by which secrets are told; fewer are shown
 
 
 def readable(part: Any) -> str:

@@ -9,12 +9,14 @@ from pytest_egress.errors import CallError
 from pytest_egress.traffic.entries import DnsQuery, Entry
 from pytest_egress.traffic.redaction import is_secret, masked_text
 from pytest_egress.traffic.search.attempts import pieces_of
-from pytest_egress.traffic.search.contents import DECODED, Piece, Unread
-from pytest_egress.traffic.search.needles import AROUND, Needle
+from pytest_egress.traffic.search.contents import DECODED
+from pytest_egress.traffic.search.needles import Find, Needle
+from pytest_egress.traffic.search.pieces import Piece, Unread
 from pytest_egress.traffic.shown import SHOWN_TARGET, cut
 
 SHOWN_ENTRIES: Final = 20
 SHOWN_PLACES: Final = 5  # of an entry
+MAX_PLACES: Final = 100  # looked for in an entry: each is compared with those before it
 SHOWN_AROUND: Final = 20  # characters on each side of a find
 
 NARROW: Final = (
@@ -64,7 +66,7 @@ def search(
         lines += [
             f"{again} could not be searched, so that it may have been sent there:",
             *told(unread),
-            NARROW,
+            advice,
         ]
     error = CallError("\n".join(lines).rstrip())
     error.headline = (sent or unread)[0].headline
@@ -85,7 +87,8 @@ def told(found: Sequence[Found]) -> list[str]:
             *(f"      {each}" for each in places[:SHOWN_PLACES]),
         ]
         if len(places) > SHOWN_PLACES:
-            lines.append(f"      and {len(places) - SHOWN_PLACES} more")
+            count = "" if len(places) > MAX_PLACES else f"{len(places) - SHOWN_PLACES} "
+            lines.append(f"      and {count}more")
         lines.append("")
     if len(found) > SHOWN_ENTRIES:
         lines += [f"  and {len(found) - SHOWN_ENTRIES} more", ""]
@@ -93,22 +96,28 @@ def told(found: Sequence[Found]) -> list[str]:
 
 
 def searched(entry: Entry, needles: Sequence[Needle]) -> tuple[list[str], list[str]]:
-    """A line for each place of each find, and for each part that cannot be searched."""
+    """A line for each place of each find, and for each part that cannot be searched.
+
+    Where there are more than `MAX_PLACES`, there is one more of them.
+    """
     found: dict[str, None] = {}
     missed: dict[str, None] = {}
-    places: dict[int, list[str]] = {}
+    places: dict[int, set[str]] = {}
     for piece in pieces_of(entry):
         if isinstance(piece, Unread):
-            missed[f"{piece.place} {piece.why}"] = None
+            if len(missed) <= MAX_PLACES:
+                missed[f"{piece.place} {piece.why}"] = None
             continue
         for number, needle in enumerate(needles):
-            known = places.setdefault(number, [])
+            if len(found) > MAX_PLACES:
+                break
+            known = places.setdefault(number, set())
             whole = piece.place.removesuffix(DECODED)
             if piece.is_raw and any(is_within(place, whole) for place in known):
                 continue
-            if (around := needle.find(piece)) is not None:
-                known.append(piece.place)
-                found[f"{needle} in {piece.place}{context(piece, needle, *around)}"] = None
+            if (find := needle.find(piece)) is not None:
+                known.add(piece.place)
+                found[f"{needle} in {piece.place}{context(piece, needle, find)}"] = None
     return [*found], [*missed]
 
 
@@ -117,11 +126,12 @@ def is_within(place: str, whole: str) -> bool:
     return place.startswith(whole) and not place[len(whole) : len(whole) + 1].isalnum()
 
 
-def context(piece: Piece, needle: Needle, before: str, match: str, after: str) -> str:
+def context(piece: Piece, needle: Needle, find: Find) -> str:
     """The text around a find, without secrets; "" where the whole is one, or nothing is around what the test wrote."""
+    before, match, after, is_cut = find
     if is_secret(piece.name) or not (before or after or needle.is_pattern):
         return ""
-    if len(before) == AROUND:  # the name of a secret may be further on
+    if is_cut:  # the name of a secret may be further on
         return ""
     masked = masked_text(f"{before}{match}{after}")
     at = masked.find(match)

@@ -14,7 +14,7 @@ from pytest_egress.traffic.kafka.batches import read_batches
 from pytest_egress.traffic.kafka.codes import KafkaCode, KafkaError
 from pytest_egress.traffic.kafka.wire import request_class
 from pytest_egress.traffic.search.attempts import pieces_of
-from pytest_egress.traffic.search.contents import Unread
+from pytest_egress.traffic.search.pieces import Unread
 from tests.support.kafka_client import KafkaClient, batch_of, produce_fields
 from tests.support.stage import Stage, end_of, eventually
 

@@ -12,7 +12,7 @@ from pytest_egress.traffic.grpc import frame
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.search.attempts import pieces_of
-from pytest_egress.traffic.search.contents import Piece, Unread
+from pytest_egress.traffic.search.pieces import Piece, Unread
 from pytest_egress.traffic.websocket import WebSocketMessage
 from tests.support.entries import about
 

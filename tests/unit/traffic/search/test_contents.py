@@ -12,14 +12,12 @@ from hypothesis import strategies as some
 
 from pytest_egress.traffic.search.contents import (
     ENVELOPE,
-    MAX_DEPTH,
-    Piece,
-    Unread,
     content_pieces,
     mail_pieces,
     query_pieces,
     readings,
 )
+from pytest_egress.traffic.search.pieces import MAX_DEPTH, Piece, Room, Unread
 
 TYPES = [
     "",
@@ -46,7 +44,7 @@ def test_any_body_is_read_without_an_error_and_its_bytes_are_a_piece(
     begin: bytes, rest: bytes, content_type: str
 ) -> None:
     data = begin + rest
-    pieces = [*content_pieces("body", data, content_type)]
+    pieces = [*content_pieces("body", data, content_type, Room())]
     assert all(isinstance(piece, (Piece, Unread)) for piece in pieces)
     assert not data or data in [piece.value for piece in pieces if isinstance(piece, Piece)]
     for piece in pieces:
@@ -57,7 +55,7 @@ def test_any_body_is_read_without_an_error_and_its_bytes_are_a_piece(
 
 @given(some.text(some.characters(codec=None), max_size=100), some.text(max_size=10))
 def test_any_text_is_read_without_an_error_and_is_a_piece(text: str, name: str) -> None:
-    pieces = [*readings("field", text, name), *query_pieces("query", text)]
+    pieces = [*readings("field", text, Room(), name), *query_pieces("query", text, Room())]
     assert text in [piece.value for piece in pieces if isinstance(piece, Piece)]
     assert all(isinstance(piece.data, bytes) for piece in pieces if isinstance(piece, Piece))
 
@@ -67,7 +65,9 @@ def test_any_text_is_read_without_an_error_and_is_a_piece(text: str, name: str) 
     some.binary(max_size=200),
 )
 def test_any_mail_is_read_without_an_error(begin: bytes, rest: bytes) -> None:
-    assert all(isinstance(each, (Piece, Unread)) for each in mail_pieces("mail", begin + rest))
+    assert all(
+        isinstance(each, (Piece, Unread)) for each in mail_pieces("mail", begin + rest, Room())
+    )
 
 
 def wrapped(data: bytes, times: int) -> bytes:
@@ -78,7 +78,9 @@ def wrapped(data: bytes, times: int) -> bytes:
 
 @pytest.mark.parametrize("times", [1, MAX_DEPTH, 40])
 def test_what_is_encoded_too_often_is_said_and_never_passed_over(times: int) -> None:
-    pieces = [*content_pieces("body", wrapped(b"ann@example.com", times), "application/json")]
+    pieces = [
+        *content_pieces("body", wrapped(b"ann@example.com", times), "application/json", Room())
+    ]
     is_found = any(b"ann@" in piece.data for piece in pieces if isinstance(piece, Piece))
     is_said = any("times over" in piece.why for piece in pieces if isinstance(piece, Unread))
     assert is_found is not is_said
@@ -88,4 +90,4 @@ def test_a_body_that_is_compressed_over_and_over_ends() -> None:
     data = b"ann"
     for _ in range(20):
         data = gzip.compress(data)
-    assert any(isinstance(piece, Unread) for piece in content_pieces("body", data, ""))
+    assert any(isinstance(piece, Unread) for piece in content_pieces("body", data, "", Room()))

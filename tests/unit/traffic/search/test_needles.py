@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from pytest_egress.traffic.search.contents import Piece
 from pytest_egress.traffic.search.needles import checked
+from pytest_egress.traffic.search.pieces import Piece
 
 
 @pytest.mark.parametrize("needles", [(), (None,), (5,), (["a"],), ("a", bytearray(b"a"))])
@@ -34,7 +34,7 @@ def test_a_needle_is_shown_as_the_test_wrote_it_and_cut() -> None:
 def test_a_needle_is_found_in_text_and_in_bytes(value: str | bytes) -> None:
     needles = checked(["ann", b"ann", re.compile("an+"), re.compile(b"an+")])
     piece = Piece(place="body", value=value)
-    assert [needle.find(piece) for needle in needles] == [("of ", "ann", ", x")] * 4
+    assert [needle.find(piece) for needle in needles] == [("of ", "ann", ", x", False)] * 4
     assert checked([re.compile("ANN", re.IGNORECASE)])[0].find(piece)
     assert checked(["ANN"])[0].find(piece) is None
 

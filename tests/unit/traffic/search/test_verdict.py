@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
 import json
 import re
@@ -98,6 +99,21 @@ RELATED = (
     b'--B\r\nContent-Type: application/json\r\n\r\n{"e": "ann\\u0040example.com"}\r\n--B\r\n'
     b"Content-Transfer-Encoding: base64\r\n\r\nYW5uQGV4YW1wbGUuY29t\r\n--B--\r\n"
 )
+LONG = json.dumps({"x": "x" * 100, "e": ANN}).encode()
+PARTS = {"Content-Type": "multipart/form-data; boundary=B"}
+
+
+def in_lines(data: bytes) -> str:
+    """As MIME has it."""
+    return base64.encodebytes(data).decode().replace("\n", "\r\n")
+
+
+def part(content: bytes, content_type: bytes = b"") -> bytes:
+    head = b'Content-Disposition: form-data; name="to"'
+    head += b"\r\nContent-Type: " + content_type if content_type else b""
+    return b"--B\r\n" + head + b"\r\n\r\n" + content + b"\r\n--B--\r\n"
+
+
 PLACES: dict[str, tuple[Exchange, list[str]]] = {
     "the path": (sent(path=f"/of/{ANN}"), ["url path: '/of/ann@example.com'"]),
     "the path, encoded": (
@@ -199,6 +215,27 @@ PLACES: dict[str, tuple[Exchange, list[str]]] = {
         ["body, entities decoded: '<to>ann@example.com</to>'"],
     ),
     "base64 as a whole": (sent(base64_of(ANN.encode()).encode()), ["body, base64-decoded"]),
+    "base64 in lines": (sent(base64.encodebytes(LONG)), ["body, base64-decoded json: e"]),
+    "base64 in lines within JSON": (
+        sent(json.dumps({"a": in_lines(LONG)}).encode(), JSON), ["body json: a, base64-decoded json: e"]
+    ),
+    "a token as a whole": (
+        sent(token({"email": ANN}).encode()), ["body, base64-decoded json: email"]
+    ),
+    "a part that is compressed": (
+        sent(part(gzip.compress(ANN.encode())), PARTS), ["body form 'to', unzipped"]
+    ),
+    "a part with a type": (
+        sent(part(b'{"e": "ann\\u0040example.com"}', b"application/json"), PARTS),
+        ["body form 'to' json: e"],
+    ),
+    "a part in a charset": (
+        sent(part(ANN.encode("utf-16"), b"text/plain; charset=utf-16"), PARTS), ["body form 'to'"]
+    ),
+    "a token in a part": (
+        sent(part(token({"email": ANN}).encode()), PARTS),
+        ["body form 'to', base64-decoded json: email"],
+    ),
 }  # fmt: skip
 del PLACES["a recording in an envelope"]
 
@@ -232,7 +269,7 @@ def test_many_finds_are_cut() -> None:
     many = sent(json.dumps([ANN] * 1000).encode(), JSON)
     text = str(failure([many] * 30))
     assert text.count(ANN) == 20 * 5
-    assert "      and 995 more\n" in text
+    assert "      and more\n" in text
     assert text.endswith("\n  and 10 more")
 
 
@@ -254,6 +291,12 @@ def test_what_is_around_a_find_is_shown_without_secrets() -> None:
 
 def test_a_secret_that_begins_far_before_a_find_is_not_shown() -> None:
     long = sent(b"password=" + b"hunter22" * 1000 + ANN.encode())
+    assert "hunter22" not in str(failure(long))
+
+
+@pytest.mark.parametrize("between", ["\u00e9".encode(), b"\xff", "\u20ac".encode() * 700])
+def test_bytes_that_are_no_ascii_before_a_find_show_no_secret(between: bytes) -> None:
+    long = sent(b"password=" + b"hunter22" * 1000 + between + b"hunter22" + ANN.encode())
     assert "hunter22" not in str(failure(long))
 
 
@@ -317,6 +360,25 @@ def test_who_a_mail_is_from_and_to_is_searched() -> None:
     assert places(mail(b"\r\nhi\r\n", user=ANN)) == [f"'{ANN}' in the name of its login"]
 
 
+def within_json(value: str, times: int) -> Exchange:
+    for _ in range(times):
+        value = json.dumps({"a": value})
+    return sent(value.encode(), JSON)
+
+
+@pytest.mark.parametrize("times", range(1, 7))
+@pytest.mark.parametrize("word", ["password", "customers", "user_identifier", "ab" * 32])
+def test_a_word_that_passes_for_base64_is_not_encoded_too_often(word: str, times: int) -> None:
+    assert is_clean(within_json(word, times), "nowhere")
+
+
+@pytest.mark.parametrize("times", range(1, 7))
+def test_base64_at_any_depth_is_searched_and_what_is_within_it_said(times: int) -> None:
+    assert places(within_json(base64_of(b"\x00\xff" + ANN.encode()), times))
+    for more in (gzip.compress(ANN.encode()), b'{"e": "ann\\u0040example.com"}', b"PK\x03\x04..."):
+        assert not is_clean(within_json(base64_of(more), times))
+
+
 # What cannot be searched.
 
 UNSEARCHABLE: dict[str, tuple[Entry, str]] = {
@@ -335,6 +397,16 @@ UNSEARCHABLE: dict[str, tuple[Entry, str]] = {
         sent(b"x", {"Content-Type": "multipart/form-data; boundary=B"}), "body cannot be decoded: "
     ),
     "a zip archive": (sent(b"PK\x03\x04..."), "body is a zip archive"),
+    "bzip2": (sent(bz2.compress(b"x")), "body is compressed by bzip2"),
+    "no bytes in bzip2": (sent(bz2.compress(b"")), "body is compressed by bzip2"),
+    "lz4": (sent(b"\x04\x22\x4d\x18d@"), "body is compressed by lz4"),
+    "snappy": (sent(b"\xff\x06\x00\x00sNaPpY\x00"), "body is compressed by snappy"),
+    "xz in a part of a form": (
+        sent(part(b"\xfd7zXZ\x00..."), PARTS), "body form 'to' is compressed by xz"
+    ),
+    "zlib that becomes too much": (
+        sent(zlib.compress(bytes(65 << 20))), "body begins as deflate: the body is too large"
+    ),
     "a PDF": (sent(b"%PDF-1.7"), "body is a PDF, whose texts are compressed"),
     "a zip archive in JSON": (
         sent(json.dumps({"a": base64_of(b"PK\x03\x04......")}).encode()),
@@ -363,6 +435,13 @@ def test_what_cannot_be_searched_fails_and_is_named(entry: Entry, why: str) -> N
     assert why in str(error)
     assert str(error).endswith("ask the routes that matter: route.assert_not_sent(...)")
     assert ": it cannot be searched, " in error.headline
+
+
+def test_the_advice_is_the_one_that_was_given_or_none() -> None:
+    for advice in ("", "Ask another."):
+        text = str(search([tcp(unread="were passed on")], checked([ANN]), advice=advice))
+        assert "ask the routes" not in text
+        assert text.endswith(advice or "its bytes were passed on")
 
 
 def test_what_was_found_comes_before_what_cannot_be_searched() -> None:
