@@ -26,7 +26,9 @@ from pytest_egress.traffic.kafka.records import StoredRecord
 MAX_BATCH_BYTES: Final = (
     64 << 20
 )  # of one batch without compression: 64 times what a broker takes by default
-MAX_RECORDS: Final = 200_000  # of one batch, and of its headers: the smallest have 7 bytes, and compress to nothing
+MAX_RECORDS: Final = (
+    200_000  # of one batch, and of its headers: the smallest have 7 bytes, and compress to nothing
+)
 FIRST_GUESS: Final = 8  # times a compressed batch, for its size without compression
 
 HEADER: Final = DefaultRecordBatch.HEADER_STRUCT
