@@ -58,6 +58,7 @@ class KafkaConnection:
         self.mechanism: str | None = None
         self.is_raw_login = False  # what follows SaslHandshake v0 is no request (KIP-152)
         self.members: set[tuple[str, str]] = set()  # the group and ID of those that joined here
+        self.taken = 0  # records of the request that is answered
         self.fetched: dict[str, int] = {}  # how many records, by topic
         self.asked: dict[str, bytes] = {}  # the last request of each kind
 
@@ -204,7 +205,7 @@ class KafkaConnection:
 
     def produce(self, request: KafkaRequest) -> Any:
         kind = type(request.response())
-        topics = request.body.topic_data
+        self.taken, topics = 0, request.body.topic_data
         if request.body.transactional_id is not None or not all(
             topic.partition_data and all(part.records for part in topic.partition_data)
             for topic in topics
@@ -250,6 +251,18 @@ class KafkaConnection:
             return error.code, -1, str(error)
         return KafkaCode.NONE, offsets[0] if offsets else -1, None
 
+    def tell_rest(self, request: KafkaRequest, receipt: Receipt, behind: int) -> None:
+        """Note what becomes of a request one record of which was not taken; so many are behind it in its batch."""
+        is_elsewhere = receipt == "elsewhere"
+        if is_elsewhere and self.taken:
+            self.desk.note(
+                f"the next answer was due at record {self.taken + 1} of a request: its client sends all of them "
+                "again, and those before it are calls already"
+            )
+        parts = sum(len(topic.partition_data) for topic in request.body.topic_data)
+        if behind or (is_elsewhere and parts > 1):
+            self.desk.note("", "are in part in records behind one that was not taken")
+
     def absent(self, topic: str, partition: int) -> str:
         text = f"records for partition {partition} of {topic!r} came, and each topic has {self.log.partitions}"
         has_way = 0 <= partition < MAX_PARTITIONS
@@ -280,10 +293,13 @@ class KafkaConnection:
                     user=self.user,
                 )
             )
+            if receipt != "taken":
+                self.tell_rest(request, receipt, first + len(records) - 1 - offset)
             if receipt == "elsewhere":
                 raise ElsewhereError
             if receipt != "taken":
                 raise KafkaError(REFUSALS[receipt], KafkaCode.POLICY_VIOLATION)
+            self.taken += 1
         self.log.append(topic, partition, records)
         if is_numbered:
             self.log.remember(producer, *sent, first)

@@ -161,6 +161,48 @@ def test_of_a_sequence_the_next_answer_is_for_the_next_connection(stage: Stage) 
     assert [isinstance(call, KafkaRecord) for call in route.calls] == [True, False, True]
 
 
+def test_a_batch_that_ends_elsewhere_says_that_it_is_sent_again_whole(stage: Stage) -> None:
+    route = stage.tcp("kafka.test:5432", sequence(kafka(), reset(), kafka()))
+    client = connected(stage)
+    client.send("Produce", **produce_fields("orders", batch_of([ORDER, ORDER, ORDER])))
+    assert end_of(client.sock) == "closed"
+    (connection,) = raw_connections(stage)
+    assert eventually(lambda: connection.duration is not None)
+    assert connection.note == (
+        "the next answer was due at record 2 of a request: its client sends all of them again, "
+        "and those before it are calls already"
+    )
+    assert connection.unread == BEHIND
+    assert route.call_count == 1
+
+
+def test_a_request_that_ends_elsewhere_at_its_second_topic_says_so_too(stage: Stage) -> None:
+    stage.tcp("kafka.test:5432", sequence(kafka(), reset(), kafka()))
+    client = connected(stage)
+    fields = produce_fields("orders", batch_of([ORDER]))
+    fields["topic_data"] += produce_fields("more", batch_of([ORDER]))["topic_data"]
+    client.send("Produce", **fields)
+    assert end_of(client.sock) == "closed"
+    (connection,) = raw_connections(stage)
+    assert eventually(lambda: connection.duration is not None)
+    assert connection.note.startswith("the next answer was due at record 2 of a request: ")
+    assert connection.unread == BEHIND
+
+
+BEHIND = "are in part in records behind one that was not taken"
+
+
+def test_of_a_batch_that_is_elsewhere_as_a_whole_nothing_is_a_call_twice(stage: Stage) -> None:
+    stage.tcp("kafka.test:5432", sequence(kafka(), reset(), kafka()))
+    client = connected(stage)
+    client.produce("orders", batch_of([ORDER]))
+    client.send("Produce", **produce_fields("orders", batch_of([ORDER])))
+    assert end_of(client.sock) == "closed"
+    (connection,) = raw_connections(stage)
+    assert eventually(lambda: connection.duration is not None)
+    assert (connection.note, connection.unread) == ("", "")
+
+
 def test_a_login_is_told_by_its_records_and_its_password_by_nothing(
     stage: Stage, orders: InnerRoute
 ) -> None:
