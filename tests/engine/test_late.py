@@ -255,7 +255,7 @@ def test_what_a_shared_containers_start_brings_about_later_fails_the_end_of_its_
             '*handler of intercept_tcp("db.test")*raised LookupError',
             "This began while a container of a wider scope started, and ended after start() had returned.",
             "*- egress -*",
-            "*TCP db.test:5432*handler raised LookupError",
+            "*TCP db.test:5432*handler raised LookupError*",
             "*- container clients:latest -*",
             "up",
             "ERROR test_x.py::test_b - TCP db.test:5432 *",

@@ -124,7 +124,7 @@ def test_what_a_handler_raises_fails_its_test_with_the_traceback(
         [
             '*assert ws.recv() == "nothing"*',
             "*GET https://feed.test/ -> 101 Switching Protocols in * ms, 2 messages, "
-            "closed with 1011, handler raised AssertionError",
+            "closed with 1011, handler raised AssertionError*",
             "*<- 'hello'",
             "*-> 'ok'",
         ]
