@@ -73,6 +73,7 @@ def test_a_producer_of_each_library_is_recorded(
     assert (first.topic, first.key, first.headers) == ("orders", b"k", (("trace", b"t"),))
     assert first.json() == {"id": 1}
     assert (second.key, second.value, second.offset) == (None, b"x" * 5000, 1)
+    egress.assert_not_sent("ann@example.com")
 
 
 SASL = """
@@ -167,6 +168,9 @@ def test_a_group_of_each_library_goes_on_where_it_has_committed(
         ["4", "b'five'"],
         ["5", "b'six'"],
     ]
+    egress.assert_not_sent("ann@example.com")  # all that was asked can be searched
+    with pytest.raises(AssertionError, match="shop"):
+        egress.assert_not_sent("shop")  # the name of the group
 
 
 ASSIGNED = """

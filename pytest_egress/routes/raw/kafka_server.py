@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any, Final, TypeVar
 
 import pytest_egress.routes.raw.kafka_consumers as kafka_consumers
@@ -60,7 +61,7 @@ class KafkaConnection:
         self.members: set[tuple[str, str]] = set()  # the group and ID of those that joined here
         self.taken = 0  # records of the request that is answered
         self.fetched: dict[str, int] = {}  # how many records, by topic
-        self.asked: dict[str, bytes] = {}  # the last request of each kind
+        self.asked: dict[str, bytes] = {}  # the digest of the last request of each kind
 
     def serve(self) -> None:
         try:
@@ -106,7 +107,7 @@ class KafkaConnection:
 
         One that is asked again and again, such as a heartbeat, is kept once.
         """
-        asked = frame[CORRELATED_BYTES:]
+        asked = sha256(memoryview(frame)[CORRELATED_BYTES:]).digest()
         if api not in NOT_KEPT and self.asked.get(api) != asked:
             self.asked[api] = asked
             self.desk.keep(frame)
