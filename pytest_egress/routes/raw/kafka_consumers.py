@@ -10,6 +10,7 @@ from pytest_egress.routes.raw.kafka_log import KafkaLog, Slice
 from pytest_egress.traffic.kafka.batches import make_batch
 from pytest_egress.traffic.kafka.codes import KafkaCode, KafkaError
 from pytest_egress.traffic.kafka.wire import KafkaRequest
+from pytest_egress.traffic.shown import shown
 
 EARLIEST, LATEST = -2, -1  # in place of a timestamp
 MAX_FETCHED_BYTES: Final = 50 << 20  # of one response, as consumers ask by default
@@ -41,7 +42,7 @@ def check_once(request: KafkaRequest, named: Iterable[tuple[str, int]]) -> None:
     for topic, partition in named:
         if (topic, partition) in seen:
             raise KafkaError(
-                f"a request of {request.api} names partition {partition} of {topic!r} twice"
+                f"a request of {request.api} names partition {partition} of {shown(topic)} twice"
             )
         seen.add((topic, partition))
 

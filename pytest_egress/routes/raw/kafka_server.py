@@ -27,6 +27,7 @@ from pytest_egress.traffic.kafka.wire import (
     parse,
     serialized,
 )
+from pytest_egress.traffic.shown import shown
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ class KafkaConnection:
                 self.groups.leave(group, member)
             if self.frames.size:
                 self.desk.note("", "end within a request, and are not kept")
-            told = [f"{count} of {topic!r}" for topic, count in self.fetched.items()]
+            told = [f"{count} of {shown(topic)}" for topic, count in self.fetched.items()]
             if told:
                 self.desk.note(f"it fetched {', '.join(told)}")
 
@@ -168,7 +169,7 @@ class KafkaConnection:
             code = KafkaCode.UNSUPPORTED_SASL_MECHANISM
             self.desk.fail(
                 KafkaError(
-                    f"its client logs in by {self.mechanism!r}; kafka() takes logins by {' and '.join(MECHANISMS)}"
+                    f"its client logs in by {shown(self.mechanism)}; kafka() takes logins by {' and '.join(MECHANISMS)}"
                 )
             )
         self.is_raw_login = request.version == 0 and code == KafkaCode.NONE
@@ -198,7 +199,9 @@ class KafkaConnection:
         if request.body.transactional_id is not None:
             code = KafkaCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
             self.desk.fail(
-                KafkaError(f"{NO_TRANSACTIONS} Its client begins {request.body.transactional_id!r}")
+                KafkaError(
+                    f"{NO_TRANSACTIONS} Its client begins {shown(request.body.transactional_id)}"
+                )
             )
         else:
             producer = self.log.new_producer()
@@ -248,7 +251,7 @@ class KafkaConnection:
                     offsets.append(self.append(request, topic, partition, batch, records))
         except KafkaError as error:
             if error.code != KafkaCode.POLICY_VIOLATION:
-                self.desk.fail(KafkaError(f"{error} (Produce, {topic!r})"))
+                self.desk.fail(KafkaError(f"{error} (Produce, {shown(topic)})"))
             return error.code, -1, str(error)
         return KafkaCode.NONE, offsets[0] if offsets else -1, None
 
@@ -265,7 +268,7 @@ class KafkaConnection:
             self.desk.note("", "are in part in records behind one that was not taken")
 
     def absent(self, topic: str, partition: int) -> str:
-        text = f"records for partition {partition} of {topic!r} came, and each topic has {self.log.partitions}"
+        text = f"records for partition {partition} of {shown(topic)} came, and each topic has {self.log.partitions}"
         has_way = 0 <= partition < MAX_PARTITIONS
         return f"{text}: kafka(partitions={partition + 1}) has it" if has_way else text
 

@@ -139,6 +139,14 @@ def test_a_record_for_a_partition_that_is_not_there_is_refused_and_fails_the_tes
     )
 
 
+@pytest.mark.parametrize("partition", [0, 9])
+def test_a_long_name_of_a_topic_is_cut_in_a_failure(
+    stage: Stage, orders: InnerRoute, partition: int
+) -> None:
+    connected(stage).produce("x" * 5000, b"\0" * 30, partition=partition)
+    assert len(failure(stage)) < 200
+
+
 def test_times_counts_records_and_the_next_one_is_refused_and_fails_the_test(stage: Stage) -> None:
     route = stage.tcp("kafka.test:5432", kafka(), times=2)
     told = connected(stage).produce("orders", batch_of([ORDER, ORDER, ORDER]))
