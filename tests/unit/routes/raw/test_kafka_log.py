@@ -30,7 +30,7 @@ def test_a_partition_is_read_from_an_offset_on_and_to_a_size() -> None:
     assert log.read("nothing", 0, 0, 1 << 20) == ([], 0, 0)
 
 
-class Counted(list[StoredRecord]):
+class CountedLog(list[StoredRecord]):
     """Counts the records that are looked at."""
 
     looks = 0
@@ -47,7 +47,7 @@ class Counted(list[StoredRecord]):
 
 
 def test_a_read_looks_at_no_record_before_its_offset_nor_far_behind_its_last_one() -> None:
-    log, records = KafkaLog(1), Counted(record(bytes(100)) for _ in range(1000))
+    log, records = KafkaLog(1), CountedLog(record(bytes(100)) for _ in range(1000))
     log.append("a", 0, [])
     log._topics["a"][0].records = records
     size = records[0].size
