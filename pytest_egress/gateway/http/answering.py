@@ -168,7 +168,9 @@ class Answering:
             leads = any(table.leads for table in tables)
             host = leads and self._keyed_on(attempt, to.server_name)
             return host or to.server_name, to.server_name
-        if head.method == "CONNECT" or (to.host == to.address and names_another_port(to, head)):
+        if (head.method == "CONNECT" and head.protocol is None) or (
+            to.host == to.address and names_another_port(to, head)
+        ):
             return to.host, ""  # the name is what a proxy is asked for
         if to.tls or not named:
             return to.host, named if named in (to.name, *to.led) else ""
