@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_egress import Egress, kafka
+from pytest_egress import Egress, kafka, log_line
 
 CHARGE = """
 import json
@@ -12,6 +12,7 @@ consumer = KafkaConsumer(
     "orders", bootstrap_servers="kafka.internal:9092", group_id="shop", auto_offset_reset="earliest"
 )
 producer = KafkaProducer(bootstrap_servers="kafka.internal:9092", compression_type="gzip")
+print("connected", flush=True)
 order = json.loads(next(consumer).value)
 event = json.dumps({"order": order["id"], "status": "charged"}).encode()
 producer.send("charges", key=b"ann", value=event, headers=[("trace", b"4711")])
@@ -58,7 +59,7 @@ def test_customers_are_welcomed_over_tls_with_a_login(egress: Egress, kafka_clie
 
 @pytest.mark.intercept_tcp("kafka.internal:9092", kafka({"orders": []}), optional=True)
 def test_nothing_is_charged_without_an_order(egress: Egress, kafka_clients: str) -> None:
-    egress.start(kafka_clients, ["python3", "-c", CHARGE])
+    egress.start(kafka_clients, ["python3", "-c", CHARGE], wait=log_line("connected"))
 
     egress.wait_until_quiet(1)
     egress["kafka.internal:9092"].assert_not_called()

@@ -25,13 +25,11 @@ from pytest_egress.ledger.report import (
     surplus_headline,
     surplus_text,
 )
-from pytest_egress.routes.answers import DnsAnswer, HttpAnswer, RawAnswer
+from pytest_egress.routes.answers import Delivered, DnsAnswer, HttpAnswer, RawAnswer, Service
 from pytest_egress.routes.certificates import BadCertificate, TlsVersion
 from pytest_egress.routes.declarations import ClientCertificate, declare
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.patterns import QueryValue, TextPattern
-from pytest_egress.routes.raw.kafka import KafkaBroker
-from pytest_egress.routes.raw.smtp import SmtpServer
 from pytest_egress.routes.route import Route, Scope
 from pytest_egress.session import Session
 from pytest_egress.targets.external import ExternalContainer
@@ -44,8 +42,6 @@ from pytest_egress.traffic.entries import (
     DnsQuery,
     Entry,
     Exchange,
-    KafkaRecord,
-    Mail,
     ProxyCall,
     TcpConnection,
 )
@@ -197,22 +193,12 @@ class Egress:
     def intercept_tcp(
         self,
         address: str,
-        answer: SmtpServer,
+        answer: Service[Delivered],
         *,
         times: int | None = None,
         optional: bool = False,
         name: str | None = None,
-    ) -> Route[Mail]: ...
-    @overload
-    def intercept_tcp(
-        self,
-        address: str,
-        answer: KafkaBroker,
-        *,
-        times: int | None = None,
-        optional: bool = False,
-        name: str | None = None,
-    ) -> Route[KafkaRecord]: ...
+    ) -> Route[Delivered]: ...
     @overload
     def intercept_tcp(
         self,
@@ -227,12 +213,12 @@ class Egress:
     def intercept_tcp(
         self,
         address: str,
-        answer: RawAnswer | SmtpServer | KafkaBroker = None,
+        answer: RawAnswer | Service[Any] = None,
         *,
         times: int | None = None,
         optional: bool = False,
         name: str | None = None,
-    ) -> Route[TcpConnection] | Route[Mail] | Route[KafkaRecord]:
+    ) -> Route[Any]:
         """Answer TCP connections to an address, as bytes; a call, or a decorator of the handler.
 
         Args:
@@ -255,7 +241,7 @@ class Egress:
     def intercept_tls(
         self,
         address: str,
-        answer: SmtpServer,
+        answer: Service[Delivered],
         *,
         times: int | None = None,
         optional: bool = False,
@@ -264,21 +250,7 @@ class Egress:
         certificate: BadCertificate | None = None,
         tls_version: TlsVersion | None = None,
         alpn: Sequence[str] = (),
-    ) -> Route[Mail]: ...
-    @overload
-    def intercept_tls(
-        self,
-        address: str,
-        answer: KafkaBroker,
-        *,
-        times: int | None = None,
-        optional: bool = False,
-        name: str | None = None,
-        client_certificate: ClientCertificate | None = None,
-        certificate: BadCertificate | None = None,
-        tls_version: TlsVersion | None = None,
-        alpn: Sequence[str] = (),
-    ) -> Route[KafkaRecord]: ...
+    ) -> Route[Delivered]: ...
     @overload
     def intercept_tls(
         self,
@@ -297,7 +269,7 @@ class Egress:
     def intercept_tls(
         self,
         address: str,
-        answer: RawAnswer | SmtpServer | KafkaBroker = None,
+        answer: RawAnswer | Service[Any] = None,
         *,
         times: int | None = None,
         optional: bool = False,
@@ -306,7 +278,7 @@ class Egress:
         certificate: BadCertificate | None = None,
         tls_version: TlsVersion | None = None,
         alpn: Sequence[str] = (),
-    ) -> Route[TcpConnection] | Route[Mail] | Route[KafkaRecord]:
+    ) -> Route[Any]:
         """Answer TLS connections as `intercept_tcp` does: the handler gets an `ssl.SSLSocket` after the handshake.
 
         What else is about the handshake is as for `intercept_https`.

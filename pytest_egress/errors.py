@@ -85,7 +85,7 @@ class ContainerError(escaping.Escaped, Exception):
     """A target ended otherwise than the call expected.
 
     Attributes:
-        logs: What the container wrote to standard output and standard error last, as text: 1 MiB at most.
+        logs: What the container wrote to standard output and standard error last, 1,048,576 characters at most.
         exit_code: Its exit code, or None while it has none.
         container: Its name, as in the ledger.
     """
@@ -103,7 +103,7 @@ class CommandError(ContainerError):
     """A command of `run` or `exec` failed, or the container's own ended before the container was ready.
 
     Attributes:
-        stdout: The end of what a command of `run` or `exec` wrote to standard output, as text: 1 MiB at most.
+        stdout: The end of what a command of `run` or `exec` wrote to standard output, 1,048,576 characters at most.
         stderr: The same of standard error.
     """
 

@@ -26,6 +26,8 @@ COLOURED = {"COLUMNS": str(COLUMNS), "TERM": "xterm-256color", "PY_COLORS": "1"}
 """The environment of a terminal with colours, whatever this process runs in. NO_COLOR must not be in it."""
 ELSEWHERE = re.compile(r"@font-face \{.*?\}\s*|<!--.*?-->\s*", re.DOTALL)
 """What the SVG would fetch from other sites."""
+ERASED = re.compile(r"\x1b7.*?\x1b8|\x1b\[K")
+"""What is shown while a container starts slowly: between saving the cursor and restoring it (VT100's DECSC, DECRC)."""
 
 
 def failure() -> str:
@@ -42,7 +44,8 @@ def failure() -> str:
             timeout=120,
             encoding="utf-8",
         )
-    return "\n".join(line.rpartition("\r")[2] for line in output.strip().split("\r\n"))
+    lines = ERASED.sub("", output).strip().split("\r\n")
+    return "\n".join(line.rpartition("\r")[2] for line in lines)
 
 
 def picture(text: str) -> str:

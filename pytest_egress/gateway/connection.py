@@ -651,5 +651,5 @@ def is_still_allowed(
     if route is None:
         return passes(context, None, (host, *destination.hosts), destination.port)
     if between:
-        return not (route.removed or route.ended)
+        return not route.is_over()
     return still_claims(context.tables, route, host, destination.port)

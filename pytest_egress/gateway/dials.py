@@ -168,7 +168,7 @@ class ConnectFaults:
         latest_first = [*given.items()][::-1]
         rules = [rule for address, names in latest_first for rule in deciding.named(names, address)]
         rules += deciding.literal
-        for key in [key for key in self._tries if key[0].removed or key[0].ended]:
+        for key in [key for key in self._tries if key[0].is_over()]:
             del self._tries[key]
         while self._swallowed and self._swallowed[0][0] < now:
             self._swallowed.popleft()

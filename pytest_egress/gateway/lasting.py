@@ -27,7 +27,7 @@ class Lasting:
         route = self.route
         if route is None:  # `unrouted="passthrough"`
             return test_over
-        return route.removed or route.ended or (test_over and route.scope == "test")
+        return route.is_over(test_over=test_over)
 
     def tell_if_over(self) -> None:
         """A route that was removed before `Gateway.revise` could see the call ends it here."""

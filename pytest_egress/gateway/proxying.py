@@ -89,7 +89,7 @@ class Proxying:
         """
         connection, proxy = self._connection, self._proxy
         connection.destination = proxy
-        is_tunnel = head.method == "CONNECT"
+        is_tunnel = head.asks_for_tunnel
         if (not is_tunnel and head.scheme is None) or (route := self.route) is None:
             return head  # as a rule
         if not is_tunnel and (head.scheme != "http" or self._is_for_proxy(head)):
@@ -117,7 +117,7 @@ class Proxying:
 
     def _record(self, head: Head, route: InnerRoute, reached: Destination | ProxyRefusal) -> None:
         target = head.path
-        if head.method != "CONNECT":
+        if not head.asks_for_tunnel:
             query = f"?{head.query_string}" if head.query_string else ""
             target = f"{head.scheme}://{head.authority}{head.path}{query}"
         refused = reached.text if isinstance(reached, Forbidden) else ""
@@ -128,7 +128,7 @@ class Proxying:
         self, head: Head, route: InnerRoute, *, is_pipelined: bool
     ) -> Destination | ProxyRefusal:
         """The destination that a request asks for, as a dial would have it."""
-        is_tunnel = head.method == "CONNECT"
+        is_tunnel = head.asks_for_tunnel
         named = head.path if is_tunnel else head.authority or ""
         found = split_authority(named)
         if found is None or (is_tunnel and found[1] is None) or found[1] == 0:

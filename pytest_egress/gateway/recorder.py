@@ -10,7 +10,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable
 from functools import partial
-from typing import Final, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict
 
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.destination import Destination
@@ -36,11 +36,14 @@ from pytest_egress.traffic.entries import (
     ProxyCall,
     TcpConnection,
     TlsFailure,
+    note_through,
 )
 from pytest_egress.traffic.http.headers import Headers, basic_credentials
 from pytest_egress.traffic.kafka.records import ProducedRecord
-from pytest_egress.traffic.smtp import Envelope
 from pytest_egress.traffic.tls.clients import library_of
+
+if TYPE_CHECKING:
+    from pytest_egress.routes.answers import Delivery
 
 FIRST_BYTES_KEPT: Final = 64
 ELSEWHERE: Final = "it was not taken, since the next answer is for another connection, on which it can be sent again"
@@ -48,10 +51,6 @@ ELSEWHERE: Final = "it was not taken, since the next answer is for another conne
 
 NO_TURN: Final = "its route has no turn left for it"
 """The note of a mail or a record that a route would have taken, had it answered less often."""
-
-Delivery = Envelope | ProducedRecord
-"""What a service takes: a mail, or a record of Kafka."""
-
 
 FIRST_ALONE: Final = f"are kept in part: the first {FIRST_BYTES_KEPT} alone"
 NOT_READ: Final = "could not be read, and are not kept"
@@ -228,6 +227,7 @@ class Recorder:
             claim = self.outcome(context, host, port)
             common = self.about(claim, host, port)
             entry = TcpConnection(**common, address=host, note=note, unread=NOT_READ)
+            note_through(entry, exchange.through)
             self.ledger.record(self.ledger.closing or context.window, entry)
 
     def begin_raw(
@@ -251,8 +251,7 @@ class Recorder:
             note=note,
             accepted=accepted(to),
         )
-        if to.through:
-            entry.through = to.through
+        note_through(entry, to.through)
         return entry
 
     def record_proxied(
@@ -278,8 +277,7 @@ class Recorder:
             password=password,
             note=refused,
         )
-        if to.through:
-            entry.through = to.through
+        note_through(entry, to.through)
         self.record(attempt.context, entry)
 
     def record_dial(
@@ -301,8 +299,7 @@ class Recorder:
             fault=fault,
             note=note,
         )
-        if through:
-            entry.through = through
+        note_through(entry, through)
         with self.ledger.changed:
             self.record(context, entry)
             self.count(context, entry)
@@ -350,26 +347,16 @@ class Recorder:
     def _delivered(
         self, connection: TcpConnection, delivery: Delivery, claim: Claim, note: str = ""
     ) -> Mail | KafkaRecord:
-        common = self.about(claim, connection.host, connection.port)
-        address, tls = connection.address, connection.tls
-        entry: Mail | KafkaRecord
-        if isinstance(delivery, ProducedRecord):
-            entry = KafkaRecord(
-                **common, note=note, address=address, tls=tls, **delivery.fields, user=delivery.user
-            )
-        else:
-            entry = Mail(
-                **common,
-                note=note,
-                address=address,
-                sender=delivery.sender,
-                recipients=delivery.recipients,
-                content=delivery.content,
-                user=delivery.user,
-                tls=tls,
-            )
-        if connection.through:
-            entry.through = connection.through
+        make: Any = KafkaRecord if isinstance(delivery, ProducedRecord) else Mail
+        entry: Mail | KafkaRecord = make(
+            **self.about(claim, connection.host, connection.port),
+            **delivery.fields,
+            note=note,
+            address=connection.address,
+            tls=connection.tls,
+            user=delivery.user,
+        )
+        note_through(entry, connection.through)
         return entry
 
     def record_tls(self, attempt: Attempt, reason: str, note: str, *, is_cut: bool) -> None:
@@ -397,8 +384,7 @@ class Recorder:
             client=to.tls_client(reason),
             note=note,
         )
-        if to.through:
-            entry.through = to.through
+        note_through(entry, to.through)
         route = claimed(context.tables, to.host, to.port)
         if entry.outcome == "recorded" and entry.route is None and route is not None:
             entry.near = (NearMiss(route=route, differences=()),)
@@ -420,7 +406,7 @@ def accepted(to: Destination) -> Accepted | None:
     What a route presented that is gone is no business of the test that runs now.
     """
     route = to.presented_by
-    if route is None or not route.presented.is_bad or route.removed or route.ended:
+    if route is None or not route.presented.is_bad or route.is_over():
         return None
     return Accepted(route, library_of(to.hello) if to.hello is not None else None)
 

@@ -236,7 +236,7 @@ class Gateway:
             to = connection.destination
             may_be_outdated = to.tls is not None and (some or to.presented_by is not None)
             is_over = (may_be_outdated and is_outdated(context, to)) or (
-                connection.is_tunnel and is_proxy_gone(to, test_over=test_over)
+                connection.is_tunnel and any(p.is_over(test_over=test_over) for p in to.proxies)
             )
             if is_over and not has_bytes(connection):
                 connection.farewell()
@@ -425,14 +425,6 @@ def is_outdated(context: AttemptContext, to: Destination) -> bool:
     if wishing is not None and lacks_certificate(wishing, to.tls):
         return True
     return presenting_route(context.tables, to.host, to.port) is not to.presented_by
-
-
-def is_proxy_gone(to: Destination, *, test_over: bool) -> bool:
-    """Whether one of the proxies that lead to a destination is there no more, or goes with its test."""
-    return any(
-        proxy.removed or proxy.ended or (test_over and proxy.scope == "test")
-        for proxy in to.proxies
-    )
 
 
 def has_bytes(connection: Connection) -> bool:

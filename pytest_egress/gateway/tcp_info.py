@@ -12,6 +12,7 @@ import sys
 import termios
 from typing import Final, NamedTuple
 
+from pytest_egress.base.acknowledged import unsent
 from pytest_egress.link.stream_sockets import AcceptedSocket
 
 CLOSED: Final = 7  # TCP_CLOSE: the connection was reset, or both sides have closed
@@ -72,30 +73,33 @@ def carried_so_far(sock: socket.socket) -> Counts:
         before = _counters(sock)
         if before is None:
             return NOTHING
-        queued, unread = (
-            waiting_bytes(sock, termios.TIOCOUTQ),
-            waiting_bytes(sock, termios.FIONREAD),
-        )
+        queued, unread = unsent(sock), unread_bytes(sock)
         if _counters(sock) == before:
             acknowledged, received, came, sent = before
             came -= unread > 0  # the segment that is unread in part
             return Counts(acknowledged + queued, came, sent, received - unread)
 
 
-def waiting_bytes(sock: socket.socket, queue: int) -> int:
-    """How many bytes wait in a queue of a socket (tcp(7), "Ioctls")."""
-    return int.from_bytes(fcntl.ioctl(sock, queue, bytes(4)), sys.byteorder)
+def unread_bytes(sock: socket.socket) -> int:
+    """How many bytes have come and were not read (FIONREAD, tcp(7))."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def _counters(sock: socket.socket) -> tuple[int, int, int, int] | None:
+    info = _info(sock)
+    return None if info is None else COUNTERS.unpack(info)
+
+
+def _info(sock: socket.socket) -> bytes | None:
+    """TCP_INFO as far as `COUNTERS`; None where the socket is closed, or the kernel has no such counters."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, COUNTERS.size)
     except OSError:
         return None
-    return COUNTERS.unpack(info) if len(info) == COUNTERS.size else None
+    return info if len(info) == COUNTERS.size else None
 
 
-def has_heard(sock: socket.socket, accepted: socket.socket, before: Counts = NOTHING) -> bool:
+def has_heard(sock: socket.socket, accepted: socket.socket, before: Counts) -> bool:
     """Whether a client that has ended had got a byte of ours; the accepted socket object knows behind a stream link."""
     if sock.fileno() < 0:  # reset before the handshake: wrap_socket() has closed it
         return False
@@ -104,13 +108,9 @@ def has_heard(sock: socket.socket, accepted: socket.socket, before: Counts = NOT
     return traffic(sock, before).heard
 
 
-def traffic(sock: socket.socket, before: Counts = NOTHING) -> Traffic:
+def traffic(sock: socket.socket, before: Counts) -> Traffic:
     """The traffic since `before`; `ANYTHING` where the socket is closed, or the kernel has no such counters."""
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, COUNTERS.size)
-    except OSError:
-        return ANYTHING
-    if len(info) < COUNTERS.size:
+    if (info := _info(sock)) is None:
         return ANYTHING
     acknowledged, received, came, sent = COUNTERS.unpack(info)
     (waiting,) = UNACKNOWLEDGED.unpack_from(info)

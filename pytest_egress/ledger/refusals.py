@@ -9,12 +9,13 @@ from typing import Final
 from pytest_egress.ledger.remedies import remedy
 from pytest_egress.ledger.report import (
     SHOWN_ATTEMPTS,
+    errors_by_text,
     fold,
     handler_error_text,
     near_lines,
     route_line,
 )
-from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
+from pytest_egress.traffic.entries import Entry, Exchange
 
 OURS: Final = "pytest-egress: "
 
@@ -23,26 +24,26 @@ def unrouted_body(exchange: Exchange) -> str:
     """The body of the 502 for a request that no route answers."""
     if exchange.note:  # refused for its form: no route would help
         return refused_body(exchange)
-    lines = [f"pytest-egress: no route answers {exchange}"]
+    lines = [f"{OURS}no route answers {exchange}"]
     return "\n".join([*lines, *near_lines(exchange.near), f"to answer it: {remedy(exchange)}", ""])
 
 
 def blocked_body(exchange: Exchange) -> str:
     why = route_line(exchange.route) if exchange.route is not None else 'unrouted="block"'
-    return f"pytest-egress: {exchange} is blocked by {why}\n"
+    return f"{OURS}{exchange} is blocked by {why}\n"
 
 
 def failed_upstream_body(exchange: Exchange) -> str:
-    return f"pytest-egress: {exchange.note}\n"
+    return f"{OURS}{exchange.note}\n"
 
 
 def refused_body(exchange: Exchange) -> str:
     """The request is refused whatever routes there are, such as one for another Host: 421."""
-    return f"pytest-egress: {exchange}: {exchange.note}\n"
+    return f"{OURS}{exchange}: {exchange.note}\n"
 
 
 def handler_error_body(exchange: Exchange) -> str:
-    return f"pytest-egress: {handler_error_text(exchange)}\nThe test fails with its traceback.\n"
+    return f"{OURS}{handler_error_text(exchange)}\nThe test fails with its traceback.\n"
 
 
 def without_advice(log: str, entries: Iterable[Entry]) -> str:
@@ -72,11 +73,7 @@ def shown_unrouted(entries: Iterable[Entry]) -> Iterator[Entry]:
 
 def shown_errors(entries: Iterable[Entry]) -> Iterator[Entry]:
     """The first entries with errors of handlers that a failure shows: one for each text."""
-    texts: dict[str, Entry] = {}
-    for entry in entries:
-        if isinstance(entry, (Exchange, TcpConnection, DnsQuery)) and entry.error is not None:
-            texts.setdefault(handler_error_text(entry), entry)
-    return islice(texts.values(), SHOWN_ATTEMPTS)
+    return (same[0] for same in islice(errors_by_text(entries).values(), SHOWN_ATTEMPTS))
 
 
 def refusal_of(exchange: Exchange) -> str:

@@ -399,14 +399,21 @@ def handler_error_text(exchange: Exchange | TcpConnection | DnsQuery) -> str:
     return f"{text}{where}\n  for {exchange} of {exchange.container}"
 
 
-def handler_errors_lines(entries: Iterable[Entry], told: BaseException | None) -> list[str]:
-    """Lines about the errors of handlers, each text once, without the error that is reported already (`told`)."""
-    texts: dict[str, bool] = {}
+def errors_by_text(
+    entries: Iterable[Entry],
+) -> dict[str, list[Exchange | TcpConnection | DnsQuery]]:
+    """The entries with errors of handlers, by the text that a failure has of each."""
+    found: dict[str, list[Exchange | TcpConnection | DnsQuery]] = {}
     for entry in entries:
         if isinstance(entry, (Exchange, TcpConnection, DnsQuery)) and entry.error is not None:
-            text = handler_error_text(entry)
-            texts[text] = texts.get(text, False) or entry.error is told
-    untold = [text for text, is_told in texts.items() if not is_told]
+            found.setdefault(handler_error_text(entry), []).append(entry)
+    return found
+
+
+def handler_errors_lines(entries: Iterable[Entry], told: BaseException | None) -> list[str]:
+    """Lines about the errors of handlers, each text once, without the error that is reported already (`told`)."""
+    found = errors_by_text(entries).items()
+    untold = [text for text, same in found if all(entry.error is not told for entry in same)]
     return [line for text in untold[:SHOWN_ATTEMPTS] for line in (text, "")]
 
 

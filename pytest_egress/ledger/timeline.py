@@ -13,7 +13,6 @@ from pytest_egress.traffic.shown import SHOWN_TARGET, counted, cut
 SHOWN_ENTRIES: Final = 200  # its first and last hundred
 SHOWN_MESSAGES: Final = 10  # of a WebSocket: its first and last five
 SEE_ABOVE: Final = "see above"  # in place of a note
-TIME_COLUMNS: Final = 12  # of a time, before its line
 
 
 def ledger_lines(
@@ -41,9 +40,9 @@ def ledger_lines(
             continue
         container = f"{entry.container}  " if several else ""
         said = outcome_text(entry, told) + looked_up(entry, led.get(id(entry), ()))
-        lines.append((entry, f"{entry.started - first:8.3f} s  {container}{said}"))
+        lines.append((entry, f"{time_text(entry.started - first)}{container}{said}"))
         for at, line in message_lines(entry):
-            lines.append((None, f"{at - first:8.3f} s  {container}{line}"))
+            lines.append((None, f"{time_text(at - first)}{container}{line}"))
     if len(lines) > SHOWN_ENTRIES:
         half = SHOWN_ENTRIES // 2
         lines[half:-half] = [(None, f"  ... {len(lines) - SHOWN_ENTRIES} more ...")]
@@ -54,7 +53,7 @@ def ledger_lines(
 
 
 def indented_details(entry: Entry) -> Iterator[str]:
-    yield from (" " * TIME_COLUMNS + line for line in detail_lines(entry))
+    yield from (" " * len(time_text(0)) + line for line in detail_lines(entry))
 
 
 def closed_port_lines(closed: Mapping[tuple[str, int], int]) -> Iterator[str]:
@@ -190,3 +189,8 @@ def raised_text(entry: Exchange | TcpConnection | DnsQuery) -> str:
         return ""
     who = "match= predicate" if isinstance(entry, Exchange) and entry.route is None else "handler"
     return f", {who} raised {type(entry.error).__name__}"
+
+
+def time_text(seconds: float) -> str:
+    """The beginning of a line: the time into the test."""
+    return f"{seconds:8.3f} s  "

@@ -145,8 +145,7 @@ class Cases:
             late_sections,
         )
 
-        with egress.session.ledger.changed:
-            containers = egress.containers.copy()
+        containers = egress.live()
         if self._run.keep:
             # The containers are ended, but stay until it is known whether a test failed.
             for container in containers:

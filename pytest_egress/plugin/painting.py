@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final
 
-SECTIONS: Final = ("egress", "egress keeps")  # whose lines are this package's, not a container's
+OWN_SECTIONS: Final = (
+    "egress",
+    "egress keeps",
+)  # their lines are this package's, not a container's
 TYPED: Final = re.compile(
     r"(?:(?<=: )|(?<=^)) *(egress\.\w+\(.*\)|env=\{.*\}|docker (?:rm|logs) .+)$"
 )
@@ -24,37 +27,41 @@ WORD: Final = re.compile(r"(?:[A-Z]{3,}|gRPC|->) \S+|[\d.]+ m?s\b\S*|\S+")
 TIME: Final = re.compile(r" *-?\d+\.\d{3} s  ")
 """Begins a line of the timeline."""
 
+RAISED: Final = r"(?:handler|match= predicate) raised"
+HEAD: Final = {"red": True, "bold": True}
+
 PAINTS: Final = (
     (TYPED, {"green": True, "bold": True}),
-    (re.compile(r"^\S.*:$"), {"red": True, "bold": True}),  # the head of a verdict
+    (re.compile(r"^\S.*:$"), HEAD),  # the head of a verdict
     (re.compile(r"^  ((?:[A-Z]+|gRPC) \S+|[a-z_]+\(.*?\))(?=  |,|$)"), {"bold": True}),
     (re.compile(r"(?<=  )(UNROUTED|ACCEPTED)(?=  | [a-z]|$)"), {"red": True, "bold": True}),
     (re.compile(r"(?<=  )(BLOCKED)(?=  |$)"), {"yellow": True, "bold": True}),
     (re.compile(r"(?<=  )(PASSTHROUGH)(?=  |$)"), {"cyan": True, "bold": True}),
-    (re.compile(r"[ ,] (handler raised \w+)"), {"red": True}),
+    (re.compile(rf"[ ,] ({RAISED} \w+)"), {"red": True}),
     (re.compile(r"^ *-?[\d.]+ s  (?:\S+  )?(DNS (?!.*  UNROUTED).*)"), {"light": True}),
     (
         re.compile(
-            r"^ *-?[\d.]+ s  (?!.*(?:  [A-Z]{7}|handler raised)).*? (-> (?!b?['\"])[^,]+?)(?= in \d|,|  |$)"
+            rf"^ *-?[\d.]+ s  (?!.*(?:  [A-Z]{{7}}|{RAISED})).*? (-> (?!b?['\"])[^,]+?)(?= in \d|,|  |$)"
         ),
         {"green": True},
     ),
 )
 """What is coloured: a pattern, of which a group is meant where it has one, and its markup. The earlier one wins."""
 
-HEAD: Final = {"red": True, "bold": True}
 Markup = dict[str, bool]
 
 
 def paint(report: Any) -> None:
-    """Have a report of pytest's write its failure in colour, and wrapped, to a terminal.
+    """Have a report that has text of this package's write its failure in colour, and wrapped, to a terminal.
 
     It is called where that is: in the controller of pytest-xdist, whose reports have no objects of the workers'.
     """
-    longrepr = report.longrepr
+    longrepr, is_verdict = report.longrepr, getattr(report, "egress_verdict", False)
     if not hasattr(longrepr, "sections"):
         return
-    if getattr(report, "egress_verdict", False):
+    if not (is_verdict or any(name in OWN_SECTIONS for name, *_ in longrepr.sections)):
+        return
+    if is_verdict:
         for entry in longrepr.reprtraceback.reprentries:
             if getattr(entry, "style", "") == "value":
                 entry.toterminal = partial(write_verdict, entry)
@@ -70,7 +77,7 @@ def write_failure(longrepr: Any, tw: Any) -> None:
         longrepr.sections = sections
     for name, content, sep in sections:
         tw.sep(sep, name)
-        if name in SECTIONS:
+        if name in OWN_SECTIONS:
             write_text(tw, content)
         else:
             tw.line(content)

@@ -14,7 +14,17 @@ from dataclasses import dataclass
 from functools import partial
 from socketserver import BaseServer
 from types import CodeType
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, overload, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    Protocol,
+    TypeVar,
+    overload,
+    runtime_checkable,
+)
 from urllib.parse import urlsplit
 
 from pytest_egress.base.unset import UNSET
@@ -27,8 +37,12 @@ from pytest_egress.traffic.http.response import NO_BODY, Response, check_bodiles
 from pytest_egress.traffic.shown import SCHEME_PORTS, host_port, shown
 
 if TYPE_CHECKING:
+    from pytest_egress.traffic.entries import Entry
     from pytest_egress.traffic.kafka.records import ProducedRecord
     from pytest_egress.traffic.smtp import Envelope
+
+    Delivery = Envelope | ProducedRecord
+    """What a service takes: a mail, or a record of Kafka."""
 
 Handler = Callable[[Any], Any]  # of a Request, or of a socket
 
@@ -114,13 +128,13 @@ It is a call; its route has another answer for the next turn; its route has no t
 class Desk(Protocol):
     """Where a service hands over what came on one connection."""
 
-    def take(self, delivery: Envelope | ProducedRecord) -> Receipt:
+    def take(self, delivery: Delivery) -> Receipt:
         """Make a delivery a call of the route, which takes one of its turns."""
 
     def has_room(self, size: int) -> bool:
         """Whether there is room for so many bytes of a delivery that has not come whole; 0 gives the room back."""
 
-    def refuse(self, delivery: Envelope | ProducedRecord, why: str) -> None:
+    def refuse(self, delivery: Delivery, why: str) -> None:
         """Record a refused delivery, which fails the test; `why` is a sentence without its full stop."""
 
     def fail(self, error: Exception) -> None:
@@ -133,7 +147,11 @@ class Desk(Protocol):
         """Add a sentence to the entry of the connection; `unread` says what of its bytes no delivery has."""
 
 
-class Service:
+Delivered = TypeVar("Delivered", bound="Entry")
+"""The type of a service's calls, which are those of its route: `Mail` of `smtp()`."""
+
+
+class Service(Generic[Delivered]):
     """An answer that serves a connection by itself, and has calls of its own, such as the mails of `smtp()`.
 
     Its connections are no calls of the route and take none of its turns; its calls do, as it delivers them.
@@ -246,12 +264,12 @@ DnsAnswer = NamesAnswer | AnswerSequence | Fault
 
 
 @overload
-def sequence(*answers: RawAnswer | Service) -> AnswerSequence: ...
+def sequence(*answers: RawAnswer | Service[Any]) -> AnswerSequence: ...
 @overload
 def sequence(*answers: HttpAnswer) -> AnswerSequence: ...
 @overload
 def sequence(*answers: NamesAnswer | Fault) -> AnswerSequence: ...
-def sequence(*answers: HttpAnswer | RawAnswer | Service | NamesAnswer) -> AnswerSequence:
+def sequence(*answers: HttpAnswer | RawAnswer | Service[Any] | NamesAnswer) -> AnswerSequence:
     """Answer with each of these once, in order; then the route stops matching. Implies `times`.
 
     Args:
@@ -326,7 +344,7 @@ def check_forward(answer: Forward, *, raw: bool) -> Forward:
     return answer
 
 
-def check_raw(answer: object) -> bytes | Service | None:
+def check_raw(answer: object) -> bytes | Service[Any] | None:
     """A raw route's answer that is no function: bytes that are sent at once, a service, or None."""
     if answer is None or isinstance(answer, (bytes, Service)):
         return answer

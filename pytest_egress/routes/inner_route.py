@@ -49,6 +49,10 @@ class InnerRoute(Route[Any]):
     def removed(self) -> bool:
         return self._is_removed
 
+    def is_over(self, *, test_over: bool = False) -> bool:
+        """Whether the route is there no more; with `test_over`, also whether it goes with its test."""
+        return self._is_removed or self.ended or (test_over and self.scope == "test")
+
     @property
     def expected_idle(self) -> bool:
         """Whether the test has asserted that it was not called."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, Final
 
@@ -40,7 +40,7 @@ from pytest_egress.routes.patterns import (
 )
 from pytest_egress.traffic.http.headers import FIELD_NAME
 from pytest_egress.traffic.http.request import Request
-from pytest_egress.traffic.redaction import masked, masked_bytes, masked_field, masked_text
+from pytest_egress.traffic.redaction import masked_bytes, masked_field, masked_text
 from pytest_egress.traffic.shown import SHOWN_TARGET, cut, shown
 
 
@@ -94,9 +94,17 @@ class Match:
         given = {name: getattr(self, name) for name in (*MATCH_TYPES, "json", "match")}
         return {n: value for n, value in given.items() if value is not getattr(Match, n)}
 
-    def differences(self, request: Request, asking: Callable[[], None] = pass_by) -> list[str]:
+    def differences(
+        self,
+        request: Request,
+        asking: Callable[[], None] = pass_by,
+        *,
+        with_body: bool = True,
+    ) -> list[str]:
         """One line for each unmet condition. `asking` is called before the predicate (`match`), where there is one."""
-        found = self.head_differences(request) + self.body_differences(request)
+        found = self.head_differences(request)
+        if with_body:
+            found += self.body_differences(request)
         if self.match is not None and not found:
             asking()
             found += [] if self.match(request) else [self.refusal("returned a false value")]
@@ -111,19 +119,12 @@ class Match:
         `ConnectionError` of ours. One that raises anything else, such as an error about a server of its own, refuses
         the request.
         """
-        conditions = self if is_whole else self._without_body
         try:
-            return conditions.differences(request, asking)
+            return self.differences(request, asking, with_body=is_whole)
         except BaseException as error:  # of the predicate: there is no answer that could fail by it
             if isinstance(error, ClientLeftError) and not is_whole:
                 return []
             return [self.raised(error)]
-
-    @cached_property
-    def _without_body(self) -> Match:
-        other = replace(self, json=UNSET, content=None)
-        object.__setattr__(other, "_own", self._own)  # another stack has other sources
-        return other
 
     def raised(self, error: BaseException) -> str:
         """The line about an error of the predicate, with the innermost line of the user's that raised it."""
@@ -139,7 +140,7 @@ class Match:
 
     def head_differences(self, request: Request) -> list[str]:
         found = []
-        if self.method is not None and self.method.upper() != request.method.upper():
+        if self.method is not None and self._is_of_another_method(request):
             found.append(f"method: {request.method} is not {self.method.upper()}")
         if not self.path_matcher.matches(request.path):
             masks = request.path, None
@@ -160,8 +161,12 @@ class Match:
 
     def remoteness(self, request: Request) -> tuple[float, bool]:
         """Sorts conditions that a request does not meet, the nearest first: by the path, and then the method."""
-        other_method = self.method is not None and self.method.upper() != request.method.upper()
-        return distance(self.path, request.path), other_method
+        fits = self.path_matcher.matches(request.path)
+        far = 0.0 if fits else distance(self.path, request.path)
+        return far, self._is_of_another_method(request)
+
+    def _is_of_another_method(self, request: Request) -> bool:
+        return self.method is not None and self.method.upper() != request.method.upper()
 
     def __str__(self) -> str:
         """The conditions as keyword arguments of the declaration: `method='POST', path='/x'`."""
@@ -227,17 +232,13 @@ def query_differences(wanted: Mapping[str, QueryValue], request: Request, own: O
         if key not in values:
             found.append(f"query[{key!r}]: absent, expected {shown(expected)}")
         else:
-            masks = masked_values(key, theirs), masked_values(key, mine)
+            masks = declared_values(key, theirs, NOTHING), declared_values(key, mine, NOTHING)
             found.append(f"query[{key!r}]: {contrast(theirs, mine, masks, expected)}")
     return found
 
 
 def all_fit(wanted: list[Any], found: list[str]) -> bool:
     return len(wanted) == len(found) and all(map(text_fits, wanted, found))
-
-
-def masked_values(key: str, value: Any) -> Any:
-    return [masked(key, each) for each in value] if isinstance(value, list) else masked(key, value)
 
 
 def header_differences(wanted: Mapping[str, TextPattern], request: Request, own: Own) -> list[str]:

@@ -145,9 +145,7 @@ def percent_encoded(text: str) -> str:
 
 
 def distance(wanted: TextPattern | None, path: str) -> float:
-    """How far a path is from one that was expected: 0 where it fits, 1 where the two have nothing in common."""
-    if path_matcher(wanted).matches(path):
-        return 0.0
+    """How far a path that does not fit is from one that was expected; 1 where the two have nothing in common."""
     return 1.0 - in_common(wanted, path) if isinstance(wanted, str) else 1.0
 
 

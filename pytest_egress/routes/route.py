@@ -53,6 +53,9 @@ else:
 """The type of a route's calls: `Exchange` (the default), `TcpConnection`, `Mail`, `KafkaRecord`, `DnsQuery` or
 `ProxyCall`."""
 
+RawCall = TypeVar("RawCall", TcpConnection, Mail, KafkaRecord)
+"""The type of the calls of a raw route: its connections, or what a service gets on them."""
+
 Scope = Literal["test", "class", "module", "session"]
 
 
@@ -120,18 +123,12 @@ class Route(Generic[Call]):
         if not callable(handler):
             method = self._declared.kind.method
             raise TypeError(f"@{method}({self.address!r}) decorates a function, not {handler!r}")
-        return self.respond(handler)  # type: ignore[misc]  # of a route of any kind
+        return self.respond(handler)  # of a route of any kind
 
     @overload
     def respond(self: Route[Exchange], answer: HttpAnswer) -> Route[Exchange]: ...
     @overload
-    def respond(
-        self: Route[TcpConnection], answer: RawAnswer | Service
-    ) -> Route[TcpConnection]: ...
-    @overload
-    def respond(self: Route[Mail], answer: RawAnswer | Service) -> Route[Mail]: ...
-    @overload
-    def respond(self: Route[KafkaRecord], answer: RawAnswer | Service) -> Route[KafkaRecord]: ...
+    def respond(self: Route[RawCall], answer: RawAnswer | Service[Any]) -> Route[RawCall]: ...
     @overload
     def respond(self: Route[DnsQuery], answer: DnsAnswer) -> Route[DnsQuery]: ...
     @renamed(handler="answer=")

@@ -22,6 +22,48 @@ from pytest_egress.routes.matching import pass_by
 from pytest_egress.traffic.address import is_ip_address
 from pytest_egress.traffic.http.request import Request, TlsInfo
 
+Rank: TypeAlias = "Callable[[InnerRoute], tuple[object, ...]]"
+
+
+def by_address(route: InnerRoute) -> tuple[object, ...]:
+    return route.parsed_address.specificity
+
+
+def by_address_and_path(route: InnerRoute) -> tuple[object, ...]:
+    return *route.parsed_address.specificity, *route.matcher.path_matcher.rank
+
+
+def placed(route: InnerRoute, routes: tuple[InnerRoute, ...], rank: Rank) -> tuple[InnerRoute, ...]:
+    """The new route comes before those that are as specific."""
+    own = rank(route)
+    place = bisect_left(routes, True, key=lambda other: rank(other) <= own)
+    return (*routes[:place], route, *routes[place:])
+
+
+class Ranking:
+    """The routes of a scope by one rank. Tuples are replaced, never changed: readers take no lock.
+
+    Attributes:
+        exact: The routes for a single host, by it.
+        patterns: The other routes.
+    """
+
+    def __init__(self, rank: Rank) -> None:
+        self._rank = rank
+        self.exact: dict[str, tuple[InnerRoute, ...]] = {}
+        self.patterns: tuple[InnerRoute, ...] = ()
+
+    def add(self, route: InnerRoute) -> None:
+        address = route.parsed_address
+        if address.is_exact:
+            here = self.exact.get(address.host, ())
+            self.exact[address.host] = placed(route, here, self._rank)
+        else:
+            self.patterns = placed(route, self.patterns, self._rank)
+
+    def of(self, host: str) -> tuple[InnerRoute, ...]:
+        return self.exact.get(host, ()) + self.patterns
+
 
 class RouteTable:
     """The routes of one scope, most specific address first, then the latest declared.
@@ -42,13 +84,9 @@ class RouteTable:
     """
 
     def __init__(self) -> None:
-        # Tuples are replaced, never changed: readers take no lock.
-        self._exact: dict[str, tuple[InnerRoute, ...]] = {}  # by their host
-        self._patterns: tuple[InnerRoute, ...] = ()
-        self._exact_by_path: dict[str, tuple[InnerRoute, ...]] = {}
-        self._patterns_by_path: tuple[InnerRoute, ...] = ()
+        self._ranked, self._by_path = Ranking(by_address), Ranking(by_address_and_path)
         self._alike: dict[str, tuple[Likeness, ...]] = {}  # replaced by an empty one at each change
-        self._addressed: tuple[str, ...] = ()  # the hosts in `_exact` that are IP addresses
+        self._addressed: tuple[str, ...] = ()  # the hosts in `_ranked.exact` that are IP addresses
         self.requires_certificate, self.presents, self.may_begin_at_head = False, False, False
         self.leads, self.has_proxy = False, False
         self.refusing: tuple[InnerRoute, ...] = ()
@@ -56,18 +94,11 @@ class RouteTable:
     def add(self, route: InnerRoute) -> None:
         """The caller holds the ledger's lock."""
         address = route.parsed_address
-        if address.is_exact:
-            if address.host not in self._exact and is_ip_address(address.host):
-                self._addressed = (*self._addressed, address.host)
-            here, by_path = (
-                each.get(address.host, ()) for each in (self._exact, self._exact_by_path)
-            )
-            self._exact[address.host] = placed(route, here, by_address)
-            self._exact_by_path[address.host] = placed(route, by_path, by_address_and_path)
-        else:
-            self._patterns = placed(route, self._patterns, by_address)
-            by_path = self._patterns_by_path
-            self._patterns_by_path = placed(route, by_path, by_address_and_path)
+        is_new = address.is_exact and address.host not in self._ranked.exact
+        if is_new and is_ip_address(address.host):
+            self._addressed = (*self._addressed, address.host)
+        self._ranked.add(route)
+        self._by_path.add(route)
         self._alike = {}
         self.requires_certificate |= route.client_certificate == "require"
         self.presents |= not route.presented.is_usual
@@ -85,25 +116,25 @@ class RouteTable:
     @property
     def routes(self) -> tuple[InnerRoute, ...]:
         """The routes of one host are in the order in which they are tried."""
-        exact = [*self._exact.values()]  # in one step: another thread may add a route
-        return (*chain.from_iterable(exact), *self._patterns)
+        exact = [*self._ranked.exact.values()]  # in one step: another thread may add a route
+        return (*chain.from_iterable(exact), *self._ranked.patterns)
 
     def of(self, *hosts: str) -> Sequence[InnerRoute]:
         """The order is that in which the routes are tried."""
         if len(hosts) == 1:
-            return self._exact.get(hosts[0], ()) + self._patterns
-        exact = (self._exact.get(host, ()) for host in dict.fromkeys(hosts))
-        return (*chain.from_iterable(exact), *self._patterns)
+            return self._ranked.of(hosts[0])
+        exact = (self._ranked.exact.get(host, ()) for host in dict.fromkeys(hosts))
+        return (*chain.from_iterable(exact), *self._ranked.patterns)
 
     def for_requests(self, host: str) -> Sequence[InnerRoute]:
         """The routes of a host in the order in which its requests are offered to them."""
-        return self._exact_by_path.get(host, ()) + self._patterns_by_path
+        return self._by_path.of(host)
 
     def of_addresses(self) -> Iterator[InnerRoute]:
         """The routes that may be for an IP address that no name was given, in the order in which they are tried."""
         for host in self._addressed:
-            yield from self._exact[host]
-        for route in self._patterns:
+            yield from self._ranked.exact[host]
+        for route in self._ranked.patterns:
             if route.parsed_address.networks:
                 yield route
 
@@ -114,24 +145,6 @@ class RouteTable:
             if len(known) < MAX_ALIKE:
                 known[host] = found
         return found
-
-
-Rank: TypeAlias = "Callable[[InnerRoute], tuple[object, ...]]"
-
-
-def by_address(route: InnerRoute) -> tuple[object, ...]:
-    return route.parsed_address.specificity
-
-
-def by_address_and_path(route: InnerRoute) -> tuple[object, ...]:
-    return *route.parsed_address.specificity, *route.matcher.path_matcher.rank
-
-
-def placed(route: InnerRoute, routes: tuple[InnerRoute, ...], rank: Rank) -> tuple[InnerRoute, ...]:
-    """The new route comes before those that are as specific."""
-    own = rank(route)
-    place = bisect_left(routes, True, key=lambda other: rank(other) <= own)
-    return (*routes[:place], route, *routes[place:])
 
 
 def in_order(tables: Sequence[RouteTable], *hosts: str) -> Iterator[InnerRoute]:

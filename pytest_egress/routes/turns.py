@@ -23,6 +23,7 @@ from pytest_egress.routes.faults import ConnectFault, layers
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.grpc import is_grpc
 from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.shown import counted
 
 
 class Holder(Protocol):
@@ -114,8 +115,7 @@ class Turns:
         """Why no turn is left, in a line that begins with what the test has written: `times` or `sequence(...)`."""
         if (sequence := self.sequence) is None:
             return f"times: it has answered {self.times} of {self.times}"
-        count = len(sequence)
-        return f"sequence(...): it has ended, after {count} answer{'s' * (count != 1)}"
+        return f"sequence(...): it has ended, after {counted(len(sequence), 'answer')}"
 
     @property
     def taken(self) -> int:

@@ -22,7 +22,6 @@ from urllib.parse import urljoin
 
 import docker.errors
 
-import pytest_egress.targets.options as options
 from pytest_egress.base.clock import check_seconds, monotonic, wall
 from pytest_egress.engine.failures import engine_errors, start_failure
 from pytest_egress.errors import EngineError, LinkError
@@ -40,7 +39,7 @@ from pytest_egress.targets.handle import STOP_SECONDS
 from pytest_egress.targets.handle import Container as Interface
 from pytest_egress.targets.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.targets.logs import NO_LOG, Log
-from pytest_egress.targets.options import SIDECAR_OPTIONS
+from pytest_egress.targets.options import SIDECAR_OPTIONS, check_exec
 from pytest_egress.targets.plan import Plan, check_command
 from pytest_egress.targets.processes import check_processes, shares_processes
 from pytest_egress.targets.proxies import proxies_in
@@ -395,7 +394,7 @@ class Container(Interface):
         timeout: float = 60,
         check: bool = True,
     ) -> CompletedContainer:
-        options.check_exec(command, environment or {})
+        check_exec(command, environment or {})
         check_seconds(timeout)
         began, clock = monotonic(), self._services.ledger.clock
         deadline = clock() + timeout
@@ -408,14 +407,14 @@ class Container(Interface):
             "environment": dict(environment or {}),
             "privileged": privileged,
         }
-        action, output, ending = f"run {shown(command)} in {self.name}", Output(), self._ending
+        what, output, ending = f"{shown(command)} in {self.name}", Output(), self._ending
         try:
             code = self._services.engine.exec(
-                self._docker, command, given, action, output, lambda: deadline - clock()
+                self._docker, command, given, f"run {what}", output, lambda: deadline - clock()
             )
         except TimeoutError:
             logs = output.tail.decode("utf-8", "replace")
-            text = f"{shown(command)} in {self.name} still ran after {timeout:g} s"
+            text = f"{what} still ran after {timeout:g} s"
             raise ending.timeout(ending.late(text, ", and runs on"), logs) from None
         self.gateway.settle()
         result = CompletedContainer(
@@ -425,11 +424,7 @@ class Container(Interface):
             duration=monotonic() - began,
         )
         if check:
-            what, entries = (
-                f"{shown(command)} in {self.name}",
-                self.attempt_context().window.entries,
-            )
-            check_result(what, result, self.name, entries)
+            check_result(what, result, self.name, self.attempt_context().window.entries)
         return result
 
     def wait(self, timeout: float = 60) -> CompletedContainer:

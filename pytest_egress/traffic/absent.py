@@ -6,7 +6,6 @@ The values are not shown: those of a field may be a secret.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import SequenceMatcher
 from typing import Final
 
 from pytest_egress.errors import AbsentError
@@ -34,6 +33,8 @@ def absent(what: str, name: object, there: Iterable[str]) -> AbsentError:
 def similar_first(name: object, names: list[str]) -> list[str]:
     if not isinstance(name, str):
         return names
+    from difflib import SequenceMatcher  # each run of pytest imports this module
+
     matcher = SequenceMatcher(None, "", name[:SHOWN_VALUE].lower())
     nearest, ratio = None, SIMILAR
     for other in names[:COMPARED]:

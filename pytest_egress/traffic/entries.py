@@ -91,6 +91,12 @@ class Entry:
         return self.where
 
 
+def note_through(entry: Entry, through: str) -> None:
+    """Note the proxy by which an attempt came; with "" its entry keeps that of the class, and takes no more room."""
+    if through:
+        entry.through = through
+
+
 @dataclass(kw_only=True, eq=False)
 class Exchange(Entry):
     """An HTTP request and its response.

@@ -17,7 +17,7 @@ import re
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pytest_egress.base.account import OBJECT_BYTES
 
@@ -75,6 +75,11 @@ class Envelope:
     @property
     def size(self) -> int:
         return len(self.content) + size_of(self.recipients)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What an entry of the ledger has of it."""
+        return {"sender": self.sender, "recipients": self.recipients, "content": self.content}
 
 
 def size_of(recipients: Sequence[str]) -> int:

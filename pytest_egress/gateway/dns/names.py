@@ -49,7 +49,7 @@ from pytest_egress.traffic.dns.resolver import (
     without_service,
 )
 from pytest_egress.traffic.dns.searchlist import mark_searches
-from pytest_egress.traffic.entries import DnsQuery
+from pytest_egress.traffic.entries import DnsQuery, note_through
 
 NAMES_PORT: Final = 53  # of DNS, over UDP and TCP (RFC 1035, section 4.2)
 UNDECLARED: Final = 'no route names it, so by dns="strict" it does not exist'
@@ -164,8 +164,7 @@ class Names:
             self._turns.note_truncated(filter(None, (visit.turn for visit in visits)), reply.type)
         lateness = tuple(filter(None, (visit.lateness for visit in visits)))
         entry = self._entry(rulings[0].route, resolution, reply, lateness)
-        if asker.through:
-            entry.through = asker.through
+        note_through(entry, asker.through)
         self._record(context, entry, is_undeclared=rulings[0].is_undeclared)
         if not (lateness and reply.wire):
             return reply

@@ -72,7 +72,7 @@ from pytest_egress.routes.table import (
     spent_route,
 )
 from pytest_egress.routes.turns import takes_what_comes
-from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.entries import Exchange, note_through
 from pytest_egress.traffic.grpc import is_grpc
 from pytest_egress.traffic.http.head import Head
 from pytest_egress.traffic.http.headers import Headers
@@ -168,9 +168,7 @@ class Answering:
             leads = any(table.leads for table in tables)
             host = leads and self._keyed_on(attempt, to.server_name)
             return host or to.server_name, to.server_name
-        if (head.method == "CONNECT" and head.protocol is None) or (
-            to.host == to.address and names_another_port(to, head)
-        ):
+        if head.asks_for_tunnel or (to.host == to.address and names_another_port(to, head)):
             return to.host, ""  # the name is what a proxy is asked for
         if to.tls or not named:
             return to.host, named if named in (to.name, *to.led) else ""
@@ -340,8 +338,7 @@ class Answering:
             fault=ruling.fault,
             accepted=accepted(attempt.destination),
         )
-        if attempt.destination.through:
-            entry.through = attempt.destination.through
+        note_through(entry, attempt.destination.through)
         if incoming.asked_proxy is not None:
             entry._asked_proxy = incoming.asked_proxy
         self.recorder.record(attempt.context, entry)
@@ -391,7 +388,7 @@ class Answering:
         if route is None or route.kind.refuses:
             return self._reject(incoming, route, decision.near)
         ruling = self._let_answer(incoming, route, decision.turn)
-        return ruling if ruling.note else ruling._replace(note=why_not(raised))
+        return ruling._replace(note=why_not(raised)) if raised and not ruling.note else ruling
 
     def _let_answer(self, incoming: Incoming, route: InnerRoute, turn: int) -> Ruling:
         """Have a route answer, unless it turns out to have no answer to such a request."""

@@ -19,8 +19,6 @@ TUNNEL: Final = (
     "a tunnel to {target} through the proxy {proxy}, which the target took from {source}"
 )
 WHOLE_URL: Final = "it asks the proxy {proxy} for {target}, and the target took that from {source}"
-KNOWN: Final = "{}"
-UNKNOWN: Final = "{} or its like"
 NOT_SO: Final = (
     "A route of proxy() takes tunnels and the URLs of plain HTTP, by HTTP/1.1 without TLS: as of "
     "HTTPS_PROXY=http://..., and not of https://..."
@@ -39,7 +37,7 @@ def note_of_proxy(incoming: Incoming, proxies: Collection[tuple[str, str]]) -> s
         proxies: The names and values of the container's variables that name a proxy.
     """
     request, head = incoming.request, incoming.head
-    is_tunnel, scheme = request._asks_for_tunnel, "https"
+    is_tunnel, scheme = head.asks_for_tunnel, "https"
     if not is_tunnel:
         scheme = head.scheme or ""
         named = named_by(head.authority or "")
@@ -50,7 +48,7 @@ def note_of_proxy(incoming: Incoming, proxies: Collection[tuple[str, str]]) -> s
     address = host_port(request.host, request.port)
     found = tuple(sorted(variables_for(proxies, request.host, request.port)))
     asked = AskedProxy(address, found or (USUAL[scheme],))
-    source = (KNOWN if found else UNKNOWN).format(" and ".join(asked.variables))
+    source = " and ".join(asked.variables) + ("" if found else " or its like")
     text = TUNNEL if is_tunnel else WHOLE_URL
     target = masked_authority(request.path if is_tunnel else head.authority or "")
     note = text.format(

@@ -123,8 +123,8 @@ def telling(kind: Sock) -> Sock:
     is_tls = issubclass(kind, ssl.SSLSocket)
     for name in READERS + OTHERS:
         if hasattr(kind, name):
-            method = told(getattr(kind, name), name, is_source=name in SOURCES[is_tls])
-            setattr(kind, name, saying(method) if name in WRITERS[is_tls] else method)
+            heard, said = name in SOURCES[is_tls], name in WRITERS[is_tls]
+            setattr(kind, name, told(getattr(kind, name), name, is_source=heard, is_writer=said))
     makefile = kind.makefile  # type: ignore[attr-defined]  # each has it
 
     @wraps(makefile)
@@ -135,8 +135,15 @@ def telling(kind: Sock) -> Sock:
     return kind
 
 
-def told(method: Callable[..., Any], name: str, *, is_source: bool) -> Callable[..., Any]:
-    """The method notes what it raises, and if it reads, that its client has ended; a source is heard, too."""
+def told(
+    method: Callable[..., Any], name: str, *, is_source: bool, is_writer: bool
+) -> Callable[..., Any]:
+    """The method notes what it raises, and if it reads, that its client has ended.
+
+    Args:
+        is_source: Whether it reads by itself, and gives `heard` what it has read.
+        is_writer: Whether it writes by itself, and gives `said` what it has written.
+    """
     reads = name in READERS
 
     @wraps(method)
@@ -151,19 +158,10 @@ def told(method: Callable[..., Any], name: str, *, is_source: bool) -> Callable[
         elif is_source:
             for data in read_by(name, result, arguments, named):
                 self.heard(data)
+        elif is_writer:
+            with suppress(TypeError, ValueError):  # buffers of any kind, which the method has taken
+                for data in written_by(result, arguments, named):
+                    self.said(data)
         return result
 
     return telling_method
-
-
-def saying(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method gives `said` what it has written."""
-
-    @wraps(method)
-    def saying_method(self: Any, *arguments: Any, **named: Any) -> Any:
-        result = method(self, *arguments, **named)
-        with suppress(TypeError, ValueError):  # buffers of any kind, which the method has taken
-            self.said(written_by(result, arguments, named))
-        return result
-
-    return saying_method

@@ -77,6 +77,8 @@ class Hearing:
 def keep_within(entry: TcpConnection, account: Account, data: bytes | memoryview) -> None:
     """Keep bytes of a client in its entry, as far as there is room."""
     kept = bytes(data[: max(MAX_KEPT_BYTES - len(entry.kept), 0)])
+    if not kept:
+        return
     # A half is left to what has to be kept: less of this fails no test.
     if account.held > MAX_HELD_BYTES // 2 or not account.has_room(len(kept), RAW):
         kept = b""
@@ -117,16 +119,19 @@ def read_by(
         return
     values = [each for each in (*arguments, *named.values()) if each is not None]
     given = next(each for each in values if not isinstance(each, int))
-    for buffer in given if isinstance(given, (list, tuple)) else [given]:
-        view = memoryview(buffer).cast("B")[:got]
-        got -= len(view)
-        yield view
+    yield from beginning(given, got)
 
 
 def written_by(
     result: int | None, arguments: tuple[Any, ...], named: dict[str, Any]
-) -> bytes | memoryview:
+) -> Iterator[memoryview]:
     """The bytes that a call has written: the beginning of its first argument, or of its buffers; all for None."""
-    given = next(iter((*arguments, *named.values())))
-    whole = b"".join(given) if isinstance(given, (list, tuple)) else given
-    return memoryview(whole).cast("B")[:result]
+    yield from beginning(next(iter((*arguments, *named.values()))), result)
+
+
+def beginning(given: Any, size: int | None) -> Iterator[memoryview]:
+    """The first bytes of a buffer, or of several; all for None."""
+    for buffer in given if isinstance(given, (list, tuple)) else [given]:
+        view = memoryview(buffer).cast("B")[:size]
+        size = None if size is None else size - len(view)
+        yield view

@@ -29,7 +29,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from contextvars import Context
 from functools import partial
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_egress.base.account import Hold
 from pytest_egress.base.clock import monotonic
@@ -42,7 +42,7 @@ from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.handlers import call
 from pytest_egress.gateway.raw.ends import Ends
 from pytest_egress.gateway.raw.faults import RETURNABLE, Shaped, returned_plan
-from pytest_egress.gateway.raw.hearing import RAW, Hearing, keep_within
+from pytest_egress.gateway.raw.hearing import RAW, Heard, Hearing, keep_within
 from pytest_egress.gateway.raw.sockets import (
     ClientEndedError,
     RawSocket,
@@ -51,7 +51,7 @@ from pytest_egress.gateway.raw.sockets import (
     for_handler,
 )
 from pytest_egress.gateway.raw.starttls import StartTls
-from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Delivery, Recorder
+from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder
 from pytest_egress.gateway.tcp_info import FIN, Traffic, traffic
 from pytest_egress.gateway.tls.authority import Authority
 from pytest_egress.gateway.upstream.upstreams import Upstreams, upstream_host
@@ -71,6 +71,9 @@ from pytest_egress.traffic.entries import (
 )
 from pytest_egress.traffic.http.head import MAX_BODY_BYTES
 from pytest_egress.traffic.http.response import Response
+
+if TYPE_CHECKING:
+    from pytest_egress.routes.answers import Delivery
 
 CLIENT_LEFT: Final = (
     ConnectionResetError,
@@ -207,6 +210,7 @@ class RawServer:
             self.attempt.destination.port,
             self.attempt.destination.address,
             MADE_BEFORE.format(fault=fault),
+            self.attempt.destination.through,
         )
         self.connection.reset()
 
@@ -233,6 +237,9 @@ class RawServer:
         note = NOT_AGREED.format(offered=" and ".join(alpn), alpn=alpn)
         return f"{note}. {server_of('h2', to.host)}" if "h2" in alpn else note
 
+    def traffic(self, sock: socket.socket) -> Traffic:
+        return traffic(sock, self.connection.before)
+
     def count(self, entry: TcpConnection) -> None:
         """The connection of a service is never counted: its calls are."""
         if not self.is_counted and not self.has_calls_of_its_own:
@@ -254,7 +261,7 @@ class RawServer:
         if isinstance(sock, ssl.SSLSocket):
             return False
         await_ready(sock, select.POLLIN | select.POLLRDHUP, seconds)
-        return has_hung_up(sock) and not traffic(sock, self.connection.before).came
+        return has_hung_up(sock) and not self.traffic(sock).came
 
     def carried(self, sock: socket.socket) -> Traffic:
         """What the connection has carried, as its client sees it; the socket may be a twin of the connection's.
@@ -263,7 +270,7 @@ class RawServer:
         client's end whether the client had received anything (`AcceptedSocket.fate`). Until that is known, the counters
         are final only once the connection is over: a client that has closed answers late bytes by a reset.
         """
-        carried = traffic(sock, self.connection.before)
+        carried = self.traffic(sock)
         fate = self.accepted.fate if isinstance(self.accepted, AcceptedSocket) else "heard"
         if fate == "unheard":
             return carried._replace(heard=False)
@@ -375,7 +382,7 @@ class RawServer:
                 connection.regain(twin)
         self.count(entry)
         if is_open and not connection.is_reset:
-            connection.linger(heard=hearing.sealed if entry.tls else hearing.heard)
+            self.leave(entry, hearing, hearing.heard)
 
     def hear_rest(self, entry: TcpConnection, hearing: Hearing, twin: socket.socket) -> None:
         """Keep what has come, and the handler has not read; or note that it has read it in another way."""
@@ -388,9 +395,17 @@ class RawServer:
             elif entry.tls is None and self.between is None:
                 while not hearing.is_full and (data := received_now(twin)):
                     hearing.heard(data)
-        carried = traffic(self.tcp, self.connection.before)
+        carried = self.traffic(self.tcp)
         if entry.tls is None and carried.received > hearing.count + FIN:
             hearing.missed()
+
+    def leave(
+        self, entry: TcpConnection, hearing: Hearing, heard: Heard, *, goodbye: bool = True
+    ) -> None:
+        """Close our side, and keep what the client still sends; of TLS, note that there was some."""
+        if goodbye and self.connection.say_goodbye():
+            hearing.missed()
+        self.connection.linger(goodbye=False, heard=hearing.sealed if entry.tls else heard)
 
     def end_by(self, entry: TcpConnection, handler: Any, result: End, twin: socket.socket) -> None:
         if (plan := returned_plan(result)) is None:
@@ -409,7 +424,7 @@ class RawServer:
             self.wait(entry, sock, Pacer(PLAIN, self.ledger.clock), plan.ends_after)
 
     def serve_by(
-        self, entry: TcpConnection, service: Service, context: Context, shape: Shape
+        self, entry: TcpConnection, service: Service[Any], context: Context, shape: Shape
     ) -> None:
         """Have a service answer, which has calls of its own: a connection without one says so."""
         self.has_calls_of_its_own, to = True, self.attempt.destination
@@ -470,7 +485,7 @@ class RawServer:
         """Send a static greeting, and keep what the client sends until it closes."""
         connection = self.connection
         connection.sock.settimeout(None)
-        speaks_first = traffic(connection.sock, connection.before).came
+        speaks_first = self.traffic(connection.sock).came
         if greeting and not speaks_first and not self.left_first:
             self.count(entry)
         try:
@@ -529,15 +544,14 @@ class RawServer:
             connection.reset()
         else:
             hearing = Hearing(entry, self.context.window.account)
-            heard = hearing.sealed if entry.tls else partial(self.keep, entry)
-            connection.linger(goodbye=not pacer.is_cut, heard=heard)
+            self.leave(entry, hearing, partial(self.keep, entry), goodbye=not pacer.is_cut)
 
     def is_left_alone(self, plan: FaultPlan, pacer: Pacer) -> bool:
         """Whether the client closes before a fault has kept it waiting, so that the connection is no call.
 
         A client that gives up later has met the fault: a bare connection to a server that should speak first is one.
         """
-        if self.left_first or traffic(self.connection.sock, self.connection.before).came:
+        if self.left_first or self.traffic(self.connection.sock).came:
             return self.left_first
         seconds = 0.0 if isinstance(plan.end, Reset) else pacer.seconds
         if seconds is None:
@@ -566,14 +580,14 @@ class RawServer:
     def pass_to(self, entry: TcpConnection, to: Forward, shape: Shape = PLAIN) -> None:
         """Copy between the client and another server until both have ended."""
         connection = self.connection
-        if traffic(connection.sock, self.connection.before).came:
+        if self.traffic(connection.sock).came:
             entry.unread = PASSED  # before anybody finds the call
             self.count(entry)
         try:
             server = self.reach(entry, to)
         except UpstreamError as error:
             entry.note = str(error)
-            if traffic(connection.sock, connection.before).came:
+            if self.traffic(connection.sock).came:
                 entry.unread = PASSED
             self.conclude(entry)
             self.finish(entry)

@@ -13,7 +13,8 @@ from pytest_egress.base.clock import wall
 from pytest_egress.routes.answers import Desk, Service
 from pytest_egress.routes.raw.kafka_groups import Groups
 from pytest_egress.routes.raw.kafka_log import MAX_PARTITIONS, KafkaLog
-from pytest_egress.traffic.kafka.records import declared
+from pytest_egress.traffic.entries import KafkaRecord
+from pytest_egress.traffic.kafka.records import ProducedRecord, declared
 
 INSTALL: Final = "pip install 'pytest-egress[kafka]'"
 
@@ -69,10 +70,10 @@ def checked(records: object) -> Iterator[tuple[str, Sequence[Any]]]:
 EXAMPLE: Final = 'kafka({"orders": [{"id": 1}, ("key", b"value")]})'
 
 
-class KafkaBroker(Service):
+class KafkaBroker(Service[KafkaRecord]):
     """The broker that `kafka()` returns: its topics are there for all connections of all routes that have it."""
 
-    deliveries = "Kafka records"
+    deliveries = ProducedRecord.kind
     none_came = "it produced no record"
 
     def __init__(self, log: KafkaLog) -> None:

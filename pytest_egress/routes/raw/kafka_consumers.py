@@ -9,7 +9,7 @@ from pytest_egress.routes.raw.kafka_groups import Groups, Joined
 from pytest_egress.routes.raw.kafka_log import KafkaLog, Slice
 from pytest_egress.traffic.kafka.batches import make_batch
 from pytest_egress.traffic.kafka.codes import KafkaCode, KafkaError
-from pytest_egress.traffic.kafka.wire import KafkaRequest
+from pytest_egress.traffic.kafka.wire import KafkaRequest, response_class
 from pytest_egress.traffic.shown import shown
 
 EARLIEST, LATEST = -2, -1  # in place of a timestamp
@@ -78,7 +78,7 @@ def fetch(client: Consumer, request: KafkaRequest) -> Any:
         if part.records:
             client.fetched[topic] = client.fetched.get(topic, 0) + len(part.records)
         answers.setdefault(topic, []).append(fetched(request, partition, offset, part))
-    make = type(request.response()).FetchableTopicResponse
+    make = response_class(request.api).FetchableTopicResponse
     return request.response(
         responses=[
             make(version=request.version, topic=topic, partitions=parts)
@@ -93,7 +93,7 @@ ABSENT: Final = Slice(None, -1, -1)
 
 
 def fetched(request: KafkaRequest, partition: int, offset: int, part: Slice) -> Any:
-    make = type(request.response()).FetchableTopicResponse.PartitionData
+    make = response_class(request.api).FetchableTopicResponse.PartitionData
     code = KafkaCode.OFFSET_OUT_OF_RANGE if part.records is None else KafkaCode.NONE
     if part is ABSENT:
         code = KafkaCode.UNKNOWN_TOPIC_OR_PARTITION
@@ -112,7 +112,7 @@ def fetched(request: KafkaRequest, partition: int, offset: int, part: Slice) -> 
 def list_offsets(client: Consumer, request: KafkaRequest) -> Any:
     topics = request.body.topics
     check_once(request, ((t.name, part.partition_index) for t in topics for part in t.partitions))
-    make = type(request.response()).ListOffsetsTopicResponse
+    make = response_class(request.api).ListOffsetsTopicResponse
     answers = {
         topic.name: [
             make.ListOffsetsPartitionResponse(
@@ -157,7 +157,7 @@ def join_group(client: Consumer, request: KafkaRequest) -> Any:
         round_ = groups.joined(body.group_id, member, is_late=True)
     if not isinstance(round_, Joined):
         return refused(request, round_, member)
-    make = type(request.response()).JoinGroupResponseMember
+    make = response_class(request.api).JoinGroupResponseMember
     return request.response(
         error_code=KafkaCode.NONE,
         generation_id=round_.generation,
@@ -210,7 +210,7 @@ def leave_group(client: Consumer, request: KafkaRequest) -> Any:
     body, group = request.body, request.body.group_id
     if request.version < 3:
         return request.response(error_code=client.groups.leave(group, body.member_id))
-    make = type(request.response()).MemberResponse
+    make = response_class(request.api).MemberResponse
     return request.response(
         error_code=KafkaCode.NONE,
         members=[
@@ -226,7 +226,7 @@ def leave_group(client: Consumer, request: KafkaRequest) -> Any:
 
 
 def commit_offsets(client: Consumer, request: KafkaRequest) -> Any:
-    make = type(request.response()).OffsetCommitResponseTopic
+    make = response_class(request.api).OffsetCommitResponseTopic
     answers: dict[str, list[Any]] = {}
     for topic in request.body.topics:
         for part in topic.partitions:
@@ -251,7 +251,7 @@ def fetch_offsets(client: Consumer, request: KafkaRequest) -> Any:
     )
     check_once(request, asked)
     answers: dict[str, list[Any]] = {}
-    make = type(request.response()).OffsetFetchResponseTopic
+    make = response_class(request.api).OffsetFetchResponseTopic
     for topic, index in asked:
         offset, text = committed.get((topic, index), (-1, ""))
         part = make.OffsetFetchResponsePartition(

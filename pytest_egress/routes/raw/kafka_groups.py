@@ -42,7 +42,6 @@ class GroupMember:
 class Group:
     members: dict[str, GroupMember] = field(default_factory=dict)
     generation: int = 0
-    protocol_type: str = ""
     protocol: str = ""
     leader: str = ""
     is_joining: bool = False

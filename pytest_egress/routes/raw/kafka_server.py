@@ -25,6 +25,7 @@ from pytest_egress.traffic.kafka.wire import (
     KafkaRequest,
     api_versions,
     parse,
+    response_class,
     serialized,
 )
 from pytest_egress.traffic.shown import shown
@@ -108,8 +109,10 @@ class KafkaConnection:
 
         One that is asked again and again, such as a heartbeat, is kept once.
         """
+        if api in NOT_KEPT:
+            return
         asked = sha256(memoryview(frame)[CORRELATED_BYTES:]).digest()
-        if api not in NOT_KEPT and self.asked.get(api) != asked:
+        if self.asked.get(api) != asked:
             self.asked[api] = asked
             self.desk.keep(frame)
 
@@ -119,7 +122,7 @@ class KafkaConnection:
         return api_versions(request)
 
     def metadata(self, request: KafkaRequest) -> Any:
-        kind = type(request.response())
+        kind = response_class(request.api)
         asked = request.body.topics
         is_all = asked is None or (request.version == 0 and not asked)
         names = self.log.topics if is_all else [topic.name for topic in asked]
@@ -208,7 +211,7 @@ class KafkaConnection:
         return request.response(error_code=code, producer_id=producer, producer_epoch=0)
 
     def produce(self, request: KafkaRequest) -> Any:
-        kind = type(request.response())
+        kind = response_class(request.api)
         self.taken, topics = 0, request.body.topic_data
         if request.body.transactional_id is not None or not all(
             topic.partition_data and all(part.records for part in topic.partition_data)

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from pytest_egress.base.sockets import READ_BYTES
 from pytest_egress.routes.answers import Desk, Receipt, Service
-from pytest_egress.traffic.smtp import CLOSING, NO_ROOM, NO_ROUTE, SmtpSession, SmtpStep
+from pytest_egress.traffic.entries import Mail
+from pytest_egress.traffic.smtp import CLOSING, NO_ROOM, NO_ROUTE, Envelope, SmtpSession, SmtpStep
 
 REFUSALS: Final[Mapping[Receipt, bytes]] = {
     "elsewhere": CLOSING,
@@ -31,10 +32,10 @@ def smtp() -> SmtpServer:
     return SmtpServer()
 
 
-class SmtpServer(Service):
+class SmtpServer(Service[Mail]):
     """The server that `smtp()` returns holds nothing: any number of routes and connections may use it at once."""
 
-    deliveries = "mails"
+    deliveries = Envelope.kind
     none_came = "it sent no mail"
 
     def serve(self, sock: Any, name: str, port: int, desk: Desk) -> None:

@@ -43,6 +43,11 @@ class Head(NamedTuple):
     has_empty_query: bool = False
 
     @property
+    def asks_for_tunnel(self) -> bool:
+        """Whether it is a plain CONNECT (RFC 9110 section 9.3.6), and none for a protocol (RFC 8441)."""
+        return self.method == "CONNECT" and self.protocol is None
+
+    @property
     def has_body(self) -> bool:
         """By the fields that frame a body in HTTP/1.1 (RFC 9112 section 6.3)."""
         return bool(self.expected) or "transfer-encoding" in self.headers

@@ -121,12 +121,13 @@ def read_batch(data: bytes) -> tuple[BatchHead, list[StoredRecord]]:
 
 def head_of(batch: Any, data: bytes) -> BatchHead:
     """`data` is the batch without compression, so that it has the same digest however its client compresses it."""
+    has_id = batch.producer_id >= 0
     return BatchHead(
         base_offset=batch.base_offset,
         producer_id=batch.producer_id,
         producer_epoch=batch.producer_epoch,
         base_sequence=batch.base_sequence,
-        digest=hashlib.sha256(memoryview(data)[TIMES_AT:]).digest(),
+        digest=hashlib.sha256(memoryview(data)[TIMES_AT:]).digest() if has_id else b"",
     )
 
 

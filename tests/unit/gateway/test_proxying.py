@@ -138,6 +138,7 @@ def test_a_handler_that_fails_on_what_came_in_one_segment_with_its_request_is_ca
         sock.sendall(connect("db.test:5432") + b"hello")
         sock.shutdown(socket.SHUT_WR)
     (entry,) = stage.entries(TcpConnection)
+    assert eventually(lambda: entry.error is not None)
     assert (entry.outcome, str(entry.error)) == ("routed", "not this")
     assert (entry.content, fails.call_count) == (b"hello", 0)
 

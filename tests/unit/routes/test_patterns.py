@@ -7,7 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from pytest_egress.routes.patterns import TextPattern, distance, path_matcher
+from pytest_egress.routes.matching import Match
+from pytest_egress.routes.patterns import TextPattern, path_matcher
+from tests.support.traffic import request
 
 BY_SPECIFICITY: list[TextPattern | None] = [
     "/v1/customers/me",
@@ -39,16 +41,16 @@ def test_braces_that_name_nothing_are_characters(braces: str) -> None:
 
 
 def test_a_path_is_nearer_the_more_it_has_in_common_with_what_was_expected() -> None:
-    asked = "/v1/charge"
+    asked = request("https://api.test/v1/charge")
     expected: list[TextPattern | None] = [
         None,
         "/v1/charge",
         "/v1/charges",
         "/v2/charge",
         "/v1/x",
-        "x",
+        "*x",
     ]
-    distances = [distance(path, asked) for path in expected]
+    distances = [Match(path=path).remoteness(asked)[0] for path in expected]
     assert distances == sorted(distances)
     assert (distances[0], distances[-1]) == (0, 1)
-    assert distance(re.compile("/v1/charges"), asked) == 1
+    assert Match(path=re.compile("/v1/charges")).remoteness(asked)[0] == 1

@@ -119,7 +119,7 @@ def test_within_tls_what_comes_after_the_handler_has_returned_is_missed(
     call = route.wait_for_call(timeout=SECONDS)
     assert client.recv(1) == b""  # the handler has closed its side
     client.sendall(SENT)
-    eventually(lambda: call.unread == PAST)
+    assert eventually(lambda: call.unread == PAST)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -131,7 +131,8 @@ def test_the_end_of_tls_is_nothing_that_is_missed(stage: Stage, version: ssl.TLS
     call = route.wait_for_call(timeout=SECONDS)
     assert client.recv(1) == b""
     client.unwrap()
-    eventually(lambda: call.duration is not None)
+    client.close()
+    assert eventually(lambda: not list(stage.gateway.connections))
     assert (call.content, call.unread) == (SENT[:5], "")
 
 
@@ -142,7 +143,7 @@ def test_what_comes_after_the_handler_has_returned_is_kept(stage: Stage) -> None
     client.sendall(SENT)
     client.close()
     call = route.wait_for_call(timeout=SECONDS)
-    eventually(lambda: call.content == SENT)
+    assert eventually(lambda: call.content == SENT)
 
 
 def past_the_socket(sock: socket.socket) -> None:
@@ -236,5 +237,5 @@ def test_an_unanswered_connection_says_that_its_beginning_alone_was_read(stage: 
         client = stage.dial(stage.resolve("other.test"), 5432)
         client.sendall(data)
         end_of(client)
-        eventually(lambda: [*stage.entries(TcpConnection)])
+        assert eventually(lambda: [*stage.entries(TcpConnection)])
         assert [*stage.entries(TcpConnection)][-1].unread == unread

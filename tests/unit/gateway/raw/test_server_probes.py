@@ -13,7 +13,7 @@ import pytest_egress.gateway.dispatch as dispatch
 import pytest_egress.gateway.raw.server as raw_server
 from pytest_egress import HandlerError, NeverCalledError
 from pytest_egress.gateway.raw.server import CUT_SILENT, NO_CALL, RawServer, has_hung_up
-from pytest_egress.gateway.tcp_info import ANYTHING, traffic
+from pytest_egress.gateway.tcp_info import ANYTHING, NOTHING, traffic
 from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward, sequence
@@ -397,7 +397,7 @@ def test_a_probe_of_a_route_of_http_or_tls_is_recorded_and_no_call(stage: Stage)
 def test_where_the_kernel_does_not_count_it_is_a_call() -> None:
     one, other = socket.socketpair()
     with one, other:
-        assert traffic(one) is ANYTHING
+        assert traffic(one, NOTHING) is ANYTHING
 
 
 @pytest.mark.usefixtures("patience")

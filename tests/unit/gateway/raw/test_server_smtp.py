@@ -458,7 +458,7 @@ def test_what_led_to_no_mail_is_said_to_be_missing(
         client.ehlo()
         for command in commands:
             client.docmd(command)
-    eventually(lambda: [e for e in stage.entries(TcpConnection) if e.unread])
+    assert eventually(lambda: [e for e in stage.entries(TcpConnection) if e.unread])
     (entry,) = stage.entries(TcpConnection)
     assert entry.unread == "are in commands that led to no mail, and are not kept"
 
@@ -472,5 +472,5 @@ def test_of_a_conversation_that_led_to_its_mails_nothing_is_missing(
         client.noop()
         client.send_message(welcome())
         client.quit()
-    eventually(lambda: [e for e in stage.entries(TcpConnection) if e.duration is not None])
+    assert eventually(lambda: [e for e in stage.entries(TcpConnection) if e.duration is not None])
     assert [entry.unread for entry in stage.entries(TcpConnection)] == [""]

@@ -168,7 +168,7 @@ def test_all_of_a_record_of_kafka_is_searched() -> None:
         ("the name of its login", "login"),
     ):
         assert piece in found
-    assert {b"ann", b"4711", "ann", "4711"} & {value for _, value in found}
+    assert {b"ann", b"4711"} <= {value for _, value in found}
     assert unread(record) == []
 
 
