@@ -57,12 +57,14 @@ import java.util.concurrent.*;
 
 public class Chat implements WebSocket.Listener {
     static final CountDownLatch over = new CountDownLatch(1);
+    CompletableFuture<WebSocket> sent = new CompletableFuture<>();  // a send fails while another is pending
     int size = 0;
 
     public static void main(String[] args) throws Exception {
+        Chat chat = new Chat();
         WebSocket ws = HttpClient.newHttpClient().newWebSocketBuilder().subprotocols("chat")
-            .buildAsync(URI.create(args[0]), new Chat()).get(60, TimeUnit.SECONDS);
-        ws.sendText("hello", true).get();
+            .buildAsync(URI.create(args[0]), chat).get(60, TimeUnit.SECONDS);
+        chat.sent.complete(ws.sendText("hello", true).get());
         over.await(60, TimeUnit.SECONDS);
         System.exit(0);
     }
@@ -70,7 +72,8 @@ public class Chat implements WebSocket.Listener {
     public CompletionStage<?> onText(WebSocket ws, CharSequence data, boolean last) {
         System.out.println(data + " " + ws.getSubprotocol());
         ws.request(1);
-        return ws.sendBinary(ByteBuffer.wrap("x".repeat(300000).getBytes()), true);
+        ByteBuffer binary = ByteBuffer.wrap("x".repeat(300000).getBytes());
+        return sent = sent.thenCompose(done -> ws.sendBinary(binary, true));
     }
 
     public CompletionStage<?> onBinary(WebSocket ws, ByteBuffer data, boolean last) {
@@ -78,7 +81,12 @@ public class Chat implements WebSocket.Listener {
         ws.request(1);
         if (!last) return null;
         System.out.println(size);
-        return ws.sendText("bye", true);
+        return sent = sent.thenCompose(done -> ws.sendText("bye", true));
+    }
+
+    public void onError(WebSocket ws, Throwable error) {
+        System.out.println(error);
+        over.countDown();
     }
 
     public CompletionStage<?> onClose(WebSocket ws, int code, String reason) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import ssl
 import threading
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import trustme
 
+from pytest_egress.base.sockets import await_ready
 from pytest_egress.errors import TamperingError
 from pytest_egress.gateway import connection as connection_module
 from pytest_egress.gateway import connections as connections_module
@@ -374,8 +376,7 @@ def test_a_request_that_crosses_the_end_is_recorded_as_one_that_a_route_would_ha
     impatient.https("api.test", b"yes", path="/")
     sock = connect(impatient, secure)
     ask(sock)
-    (connection,) = impatient.gateway.connections
-    assert eventually(lambda: connection.is_ending)
+    assert await_ready(sock, select.POLLRDHUP, SECONDS)
     sock.sendall(GET.replace(b"/", path.encode(), 1))
     assert end_of(sock) == "closed"
     _, late = impatient.entries(Exchange)
