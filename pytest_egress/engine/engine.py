@@ -426,7 +426,10 @@ def run_command(
     made = api.exec_create(container, command, **options)["Id"]
     with connection_of(api) as sock:
         read_output(sock, f"/v{api.api_version}/exec/{made}/start", output, left)
-    return api.exec_inspect(made)["ExitCode"] or 0
+    code: int | None = api.exec_inspect(made)["ExitCode"]
+    if code is None:
+        raise OSError("it does not tell the command's exit code")
+    return code
 
 
 def check_runtime(container: DockerContainer) -> None:

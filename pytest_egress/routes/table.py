@@ -319,12 +319,14 @@ def begins_at_head(
     route whose predicate (`match=`) is the only thing left to decide counts as one that fits.
 
     Args:
-        unclaimed: The answer where no route fits the head.
+        unclaimed: The answer where no route fits the head, or one that blocks.
     """
     if not unclaimed and not any([table.may_begin_at_head for table in tables]):
         return False  # as a rule, and without a look at the routes
     for route in offered(tables, request):
         if not route.turns.is_exhausted and not route.matcher.head_differences(request):
+            if route.kind.refuses:
+                return unclaimed
             return route.stream or route.turns.begins_at_head(request)
     return unclaimed
 

@@ -59,7 +59,7 @@ def tail_of(log: str) -> str:
 
 
 MAY_FAIL: Final = "Where it may fail, check=False returns its result."
-UNROUTED: Final = "It attempted what no route claims, which may be why: see below, under egress."
+UNROUTED: Final = "It attempted what no route claims, which may be why: {}"
 
 
 def check_result(
@@ -77,8 +77,9 @@ def check_result(
     stdout, stderr = result.stdout[-LOGS_CHARACTERS:], result.stderr[-LOGS_CHARACTERS:]
     gap = "\n" if stdout and stderr and not stdout.endswith("\n") else ""
     logs = f"{stdout}{gap}{stderr}"[-LOGS_CHARACTERS:]
-    is_refused = any(e.container == container and e.outcome == "unrouted" for e in entries)
-    advice = UNROUTED if is_refused else MAY_FAIL
+    refused = (e for e in entries if e.container == container and e.outcome == "unrouted")
+    first = next(refused, None)
+    advice = MAY_FAIL if first is None else UNROUTED.format(first)
     text = f"{with_logs(exit_text(what, code, result.note), logs)}\n{advice}"
     error = CommandError(text, logs=logs, exit_code=code, container=container)
     error.stdout, error.stderr = stdout, stderr

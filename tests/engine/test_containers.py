@@ -214,7 +214,7 @@ def test_a_command_that_may_have_failed_for_what_no_route_claims_says_so(
     result.stdout.fnmatch_lines(
         [
             "E *CommandError: curl exited with code 22",
-            "E  *It attempted what no route claims, which may be why: see below, under egress.",
+            "E  *It attempted what no route claims, which may be why: GET https://api.test/",
             "*to answer it: egress.intercept_https(*",
         ]
     )

@@ -38,12 +38,13 @@ class Body:
     Attributes:
         trailers: The fields after the body, once it has been read to its end.
         streamed: How many bytes `stream` has given; None where nobody has called it.
+        is_cut: Whether `keep_soon` has not waited for its end, so that the content may be a part of it.
         is_broken: Whether it cannot be read any more, until `give_up`, since it has not come whole.
     """
 
     __slots__ = (  # the ledger keeps one for each request
         *("_account", "_content", "_duplex", "_expected", "_is_relayed", "_kept"),
-        *("is_broken", "streamed", "trailers"),
+        *("is_broken", "is_cut", "streamed", "trailers"),
     )
 
     def __init__(self, duplex: Duplex, account: Account, expected: int | None) -> None:
@@ -51,7 +52,7 @@ class Body:
         self._account, self._expected = account, expected
         self._kept: BytesIO | None = None
         self._content: bytes | None = None
-        self._is_relayed = self.is_broken = False
+        self._is_relayed = self.is_broken = self.is_cut = False
         self.trailers: Headers = NO_FIELDS
         self.streamed: int | None = None
 
@@ -124,9 +125,12 @@ class Body:
             OverLimitError: As of `content`.
         """
         if self._content is None and self.streamed is None:
-            with contextlib.suppress(TimeoutError, ClientLeftError):
-                for _ in self._relay(seconds):
-                    pass
+            try:
+                with contextlib.suppress(ClientLeftError):
+                    for _ in self._relay(seconds):
+                        pass
+            except TimeoutError:
+                self.is_cut = True
             self.give_up()
 
     def give_up(self) -> None:

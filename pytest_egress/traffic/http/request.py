@@ -82,6 +82,10 @@ class Incomplete(Protocol):
         """Whether the content is there, so that nobody has to wait for it."""
 
     @property
+    def is_cut(self) -> bool:
+        """Whether more may have followed than was waited for."""
+
+    @property
     def disconnected(self) -> bool: ...
 
     def stream(self) -> Iterator[bytes]:
@@ -122,6 +126,10 @@ class GivenBody:
     @property
     def is_whole(self) -> bool:
         return self._content is not UNSET or self._other is None or self._other.is_whole
+
+    @property
+    def is_cut(self) -> bool:
+        return self._content is UNSET and self._other is not None and self._other.is_cut
 
     def _given_or(self, given: Any, name: str) -> Any:
         return getattr(self._other, name) if given is UNSET else given
@@ -271,6 +279,11 @@ class Request:
     def is_whole(self) -> bool:
         """Whether the whole body is here: always, but on a route with `stream=True`."""
         return bool(self._body.is_whole)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether more may have followed: a call of gRPC that no route answers is not read to its end."""
+        return bool(self._body.is_cut)
 
     @property
     def shown_stream(self) -> str:

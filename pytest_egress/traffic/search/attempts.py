@@ -169,8 +169,8 @@ def grpc_pieces(call: GrpcCall, request: Request, room: Room) -> PieceStream:
     messages: Any = call.requests
     if request.is_whole:
         messages = framed(request)
-    elif not call.is_read_out:
-        yield Unread(place="body", why="may have more messages than its servicer has read")
+    if request.is_cut or not (request.is_whole or call.is_read_out):
+        yield Unread(place="body", why="may have more messages than were read")
     for number, message in enumerate(messages):
         if isinstance(message, Unread):
             yield message

@@ -33,6 +33,8 @@ from pytest_egress.traffic.grpc import decode_details
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.search.needles import checked
+from pytest_egress.traffic.search.verdict import search
 from tests.support.greeter import pb, pb_grpc
 from tests.support.stage import ADDRESS, SECONDS, Stage
 
@@ -346,6 +348,31 @@ def test_a_stream_that_no_route_claims_is_told_before_its_end(client: GrpcClient
     assert (
         f"no route answers gRPC {client.stage.only(Exchange).request.shown_url}" in error.details()
     )
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("by", ["a route", "the policy"])
+def test_a_blocked_stream_is_told_before_its_end_and_what_came_soon_can_be_searched(
+    secure: GrpcClient, by: str, ends: bool
+) -> None:
+    if by == "a route":
+        secure.stage.route("block", "api.test")
+    else:
+        secure.stage.window.policy = "block"
+    told = threading.Event()
+
+    def asks() -> Iterator[Any]:
+        yield pb.Hello(name="one")
+        assert ends or told.wait(SECONDS)
+
+    error = error_of(lambda: list(secure.stub().Both(asks())))
+    told.set()
+    assert "is blocked by" in error.details()
+    call = secure.stage.only(Exchange)
+    assert (call.outcome, call.request.is_cut) == ("blocked", not ends)
+    assert search([call], checked(("one",)))
+    missing = search([call], checked(("two",)))
+    assert missing is None if ends else "may have more messages than were read" in str(missing)
 
 
 def test_a_blocked_call_tells_its_client_so(secure: GrpcClient) -> None:

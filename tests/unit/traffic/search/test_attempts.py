@@ -22,7 +22,7 @@ GRPC = Headers({"Content-Type": "application/grpc", "X-Data-Bin": "YW5uQGV4YW1wb
 class Unfinished:
     """The rest of a request: its body is not whole, and nobody is to wait for it."""
 
-    is_whole = False
+    is_whole = is_cut = False
 
     def __init__(self, streamed: int | None = None) -> None:
         self.streamed = streamed
@@ -108,7 +108,7 @@ def test_messages_of_grpc_have_the_names_of_their_fields() -> None:
 
 def test_messages_that_a_servicer_has_not_read_are_said() -> None:
     call = exchange(GRPC, Unfinished())
-    assert unread(call) == ["body may have more messages than its servicer has read"]
+    assert unread(call) == ["body may have more messages than were read"]
     call.grpc.requests.append(object())
     call.grpc.is_read_out = True
     assert unread(call) == ["message 0 is a object, whose bytes are not kept"]
