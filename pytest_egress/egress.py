@@ -407,7 +407,9 @@ class Egress:
                     )
         known = [f"  {route_line(route)}" for egress in scopes for route in egress.routes]
         there = "\n".join(["there are:", *known]) if known else "none is declared"
-        raise LookupError(f"no route is called {shown(key)}; {there}")
+        raise LookupError(
+            f"no route has the name {shown(key)}, or this address as declared; {there}"
+        )
 
     # Containers.
 

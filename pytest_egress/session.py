@@ -49,6 +49,7 @@ from pytest_egress.ledger.windows import (
     Window,
 )
 from pytest_egress.targets.container import Container, Owner
+from pytest_egress.targets.results import TAIL_LINES
 from pytest_egress.targets.sidecars.provision import Provisioner, reuse_of_environment
 from pytest_egress.targets.sidecars.ready import ReadySidecars
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange
@@ -449,7 +450,8 @@ def log_sections(
 
 def log_text(container: Container, window: Window | None) -> str:
     if window is None or container.owner.scope == "test" or container.born is window:
-        lines = [container.log.tail()]
+        tail = container.log.tail()
+        lines = [LAST_PART if len(tail.splitlines()) >= TAIL_LINES else "", tail]
     else:
         tail = container.log.since(window.opened)
         lines = [THIS_PART if tail else NO_PART, tail]
@@ -458,6 +460,7 @@ def log_text(container: Container, window: Window | None) -> str:
 
 
 ALL_OF_IT: Final = "all of it: its .logs(), or `docker logs` after --egress-keep"
+LAST_PART: Final = f"(the last {TAIL_LINES} lines; {ALL_OF_IT})"
 THIS_PART: Final = f"(since this test began; {ALL_OF_IT})"
 NO_PART: Final = f"(nothing since this test began; {ALL_OF_IT})"
 

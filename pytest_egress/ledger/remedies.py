@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pytest_egress.errors import AddressError
 from pytest_egress.routes.kinds import BLOCK, INTERCEPT_TCP, Kind
 from pytest_egress.routes.patterns import BRACES
@@ -19,6 +21,8 @@ from pytest_egress.traffic.entries import (
 )
 from pytest_egress.traffic.grpc import GrpcCall, registering
 from pytest_egress.traffic.shown import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
+
+MAIL_PORTS: Final = (25, 587)  # where a client says nothing before its server has greeted it
 
 
 def remedy(entry: Entry) -> str:
@@ -44,6 +48,8 @@ def remedy(entry: Entry) -> str:
         return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
     if isinstance(entry, TcpConnection) and speaks_http2(entry):
         return f'egress.intercept_http("{host_port(entry.host, entry.port)}")'
+    if isinstance(entry, TcpConnection) and entry.port in MAIL_PORTS and not entry.first_bytes:
+        return f'egress.intercept_tcp("{host_port(entry.host, entry.port)}", smtp())'
     kind = INTERCEPT_TCP if isinstance(entry, TcpConnection) else BLOCK
     return f'egress.{kind.method}("{host_port(entry.host, entry.port)}")'
 

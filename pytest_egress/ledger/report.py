@@ -345,7 +345,10 @@ def shared_lines(one: Shared, seconds: float) -> Iterator[str]:
         f"the first of it came {seconds:.3f} s into this test."
     )
     yield f"  To let a test wait for what it sets off: {UNTIL_QUIET}"
-    yield f"  What it does by itself, routes of {one.scope}_egress answer for every test."
+    yield (
+        f"  If the container sends this by itself, declare the route on {one.scope}_egress: "
+        "it then answers in every test."
+    )
 
 
 def shared_note(entries: Iterable[Entry], shared: Sequence[Shared]) -> Iterator[str]:

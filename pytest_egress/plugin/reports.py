@@ -71,12 +71,17 @@ def show_headline(report: Any, error: BaseException, window: Window | None) -> N
         window: The window of a test that failed by itself: its attempts may be the reason. None for a verdict.
     """
     crash = getattr(report.longrepr, "reprcrash", None)
-    if crash is None or type(error).__module__ != "pytest_egress.errors":
+    if crash is None:
         return
     from pytest_egress.ledger.verdict import suspicion
 
-    said = getattr(error, "headline", "") or error_line(error)
     why = suspicion(window) if window is not None else ""
+    if type(error).__module__ == "pytest_egress.errors":
+        said = getattr(error, "headline", "") or error_line(error)
+    elif why:
+        said = crash.message
+    else:
+        return
     crash.message = one_line(f"{why} ({said})" if why and why != said else said)
 
 

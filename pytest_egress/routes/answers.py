@@ -391,7 +391,7 @@ def not_made(maker: object) -> str:
     name = name_of(maker)
     given = inspect.signature(maker).parameters.values()  # type: ignore[arg-type]  # it is a function
     needed = ", ".join(each.name for each in given if each.default is each.empty)
-    return f"{name} without parentheses makes no fault: write {name}({needed})"
+    return f"{name} without parentheses is no answer: write {name}({needed})"
 
 
 RETURNED_TOO_LATE: Final = (

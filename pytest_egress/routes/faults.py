@@ -287,8 +287,8 @@ def truncated(answer: Any, after: int, *, reset: bool = False) -> Truncated:
 
 
 def is_maker(answer: object) -> bool:
-    """Whether an answer is `reset` or the like, without the parentheses that make a fault of it."""
-    return inspect.isfunction(answer) and answer.__module__ == __name__
+    """Whether an answer is `reset`, `smtp` or the like, without the parentheses that make an answer of it."""
+    return inspect.isfunction(answer) and answer.__module__.startswith("pytest_egress.")
 
 
 def is_number(value: object) -> bool:

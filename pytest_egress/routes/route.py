@@ -250,6 +250,16 @@ class Route(Generic[Call]):
         what = f"{which} does not match {matcher}"
         raise self._failure(what, [*lines, *self._may_come(len(calls) + 1)])
 
+    def assert_called_once_with(self, **match: Any) -> Call:
+        """Return the only call, which has to match as in `assert_called_with`.
+
+        Raises:
+            CallError: There were none, or several, or the only one differs.
+        """
+        self._matcher("assert_called_once_with", match)
+        self.assert_called_once()
+        return self.assert_called_with(**match)
+
     def assert_any_call(self, **match: Any) -> Call:
         """Return the first call that matches, by the same conditions as `assert_called_with`.
 

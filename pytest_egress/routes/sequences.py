@@ -13,6 +13,9 @@ class AnswerSequence:
 
     answers: tuple[Any, ...]
 
+    def __repr__(self) -> str:
+        return f"sequence({', '.join(map(repr, self.answers))})"
+
     def __len__(self) -> int:
         return len(self.answers)
 

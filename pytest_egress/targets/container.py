@@ -23,6 +23,7 @@ from urllib.parse import urljoin
 import docker.errors
 
 from pytest_egress.base.clock import check_seconds, monotonic, wall
+from pytest_egress.base.renamed import renamed
 from pytest_egress.engine.failures import engine_errors, start_failure
 from pytest_egress.errors import EngineError, LinkError
 from pytest_egress.gateway.server import Gateway
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from pytest_egress.routes.route import Scope
     from pytest_egress.routes.table import RouteTable
 
+SERVES: Final = "A server is for egress.start(...), which returns while it runs."
 POLL_SECONDS: Final = 0.02  # between two checks whether a container is ready
 KILL_SECONDS: Final = 10.0  # for the kernel to end a killed container
 UNHEARD: Final = (
@@ -383,28 +385,29 @@ class Container(Interface):
                 return self._docker.status == "running"
         return False
 
+    @renamed(environment="env=")
     def exec(
         self,
         command: Sequence[str] | str,
         *,
         user: str = "",
         workdir: str | None = None,
-        environment: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
         privileged: bool = False,
         timeout: float = 60,
         check: bool = True,
     ) -> CompletedContainer:
-        check_exec(command, environment or {})
+        check_exec(command, env or {})
         check_seconds(timeout)
         began, clock = monotonic(), self._services.ledger.clock
         deadline = clock() + timeout
         self._may_hide |= privileged
-        self.search |= local_domains(environment or {})
-        self.proxies |= proxies_in(environment or {})
+        self.search |= local_domains(env or {})
+        self.proxies |= proxies_in(env or {})
         given = {
             "user": user,
             "workdir": workdir,
-            "environment": dict(environment or {}),
+            "environment": dict(env or {}),
             "privileged": privileged,
         }
         what, output, ending = f"{shown(command)} in {self.name}", Output(), self._ending
@@ -450,7 +453,9 @@ class Container(Interface):
         if (code := ending.exit_code(timeout)) is not None:
             return code
         done = "killed" if self._services.keep else "removed"
-        text = ending.late(f"{self.name} still ran after {timeout:g} s", f"; it has been {done}")
+        text = ending.late(
+            f"{self.name} still ran after {timeout:g} s", f"; it has been {done}. {SERVES}"
+        )
         raise ending.timeout(text, self.finish())
 
     def become_ready(self, strategies: Sequence[Strategy], timeout: float) -> None:

@@ -17,6 +17,7 @@ from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineErro
 from pytest_egress.ledger.report import awaited_text
 from pytest_egress.targets.logs import NO_LOG, Log
 from pytest_egress.targets.results import OUT_OF_MEMORY, exit_text, with_logs
+from pytest_egress.traffic.shown import shown
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -97,6 +98,9 @@ class Ending:
             code, why = state["ExitCode"], OUT_OF_MEMORY if state.get("OOMKilled") else ""
             text = f"{exit_text(self.name, code, why)} before it was ready: {missing}"
             logs = self.log.tail()
+            if not logs:
+                command = [self.container.attrs["Path"], *self.container.attrs["Args"]]
+                text = f"{text}\nIts entrypoint and command: {shown(command)}"
             raise CommandError(
                 with_logs(text, logs), logs=logs, exit_code=code, container=self.name
             )

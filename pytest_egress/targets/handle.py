@@ -54,7 +54,7 @@ class Container(Protocol):
         *,
         user: str = "",
         workdir: str | None = None,
-        environment: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
         privileged: bool = False,
         timeout: float = 60,
         check: bool = True,
@@ -65,7 +65,7 @@ class Container(Protocol):
             command: A list of arguments, or a string that is split.
             user: A name or number, by default that of the container.
             workdir: An absolute path, by default that of the container.
-            environment: More variables for the command.
+            env: More variables for the command.
             privileged: Whether the command has all capabilities.
             timeout: Seconds until an error is raised. An engine cannot end a command, so that it runs on.
             check: Whether another exit code than 0 is an error.

@@ -128,13 +128,13 @@ def check_command(command: object) -> None:
             )
 
 
-def check_exec(command: object, environment: Mapping[str, object]) -> None:
+def check_exec(command: object, env: Mapping[str, object]) -> None:
     if command is None:
         raise TypeError("the command is a list of arguments, or a string, not None")
     check_command(command)
     check_text("command", command)
-    check_env(environment)
-    check_text("environment", environment)
+    check_env(env)
+    check_text("env", env)
 
 
 def check_words(command: str) -> None:

@@ -72,7 +72,8 @@ def test_run_removes_what_goes_on_for_too_long(
         egress.run(bare_image, ["sh", "-c", "hostname; sleep 600"], timeout=0.5)
     hostname = caught.value.logs.strip()
     assert error_text(caught) == (
-        "bare:latest still ran after 0.5 s; it has been removed\n"
+        "bare:latest still ran after 0.5 s; it has been removed. "
+        "A server is for egress.start(...), which returns while it runs.\n"
         f"The end of its log:\n  | {hostname}"
     )
     assert isinstance(caught.value, TimeoutError)
@@ -264,6 +265,22 @@ def test_logs_grow_while_it_runs_and_wait_gives_the_result(egress: Egress, bare_
     assert container.logs() == "first\nsecond go\n"
 
 
+@pytest.mark.parametrize(("lines", "is_said"), [(49, False), (60, True)])
+def test_a_report_that_shows_the_end_of_a_log_says_so(
+    pytester: pytest.Pytester, bare_image: str, lines: int, is_said: bool
+) -> None:
+    pytester.makepyfile(f"""
+        def test_it(egress):
+            egress.run({bare_image!r}, "seq {lines}")
+            assert False
+    """)
+
+    shown = pytester.runpytest_subprocess("-p", "no:randomly").stdout.str().splitlines()
+
+    assert str(lines) in shown
+    assert any(line.startswith("(the last 50 lines; all of it: ") for line in shown) is is_said
+
+
 def test_a_container_is_removed_by_its_with_block(
     egress: Egress, bare_image: str, engine_client: docker.DockerClient
 ) -> None:
@@ -330,6 +347,19 @@ def test_a_container_that_exits_before_it_is_ready_is_an_error(
     assert caught.value.exit_code == 3
 
 
+def test_a_container_that_exits_without_a_word_tells_what_it_ran(
+    egress: Egress, bare_image: str
+) -> None:
+    with pytest.raises(CommandError) as caught:
+        egress.start(bare_image, ["serve"], entrypoint=["/bin/false"], wait=port_open(80))
+    assert error_text(caught) == (
+        "bare:latest exited with code 1 before it was ready: "
+        "port 80 is not open (Connection refused)\n"
+        "Its entrypoint and command: ['/bin/false', 'serve']\n"
+        "It wrote nothing."
+    )
+
+
 @pytest.mark.parametrize(
     ("wait", "missing"),
     [
@@ -369,6 +399,7 @@ def test_an_error_about_readiness_lists_what_was_unrouted(clients_image: str) ->
     assert error_text(caught) == (
         "clients:latest exited with code 1 before it was ready: "
         "port 80 is not open (Connection refused)\n"
+        "Its entrypoint and command: ['sh', '-c', 'curl -sS --ret...test/v1 >/dev/null; exit 1']\n"
         "It wrote nothing.\n"
         "Meanwhile no route claimed:\n"
         "  GET https://config.example.test/v1\n"
@@ -444,7 +475,7 @@ def test_what_is_no_port_is_refused_and_harms_nothing(
 
 
 @pytest.mark.parametrize(
-    ("command", "environment", "error"),
+    ("command", "env", "error"),
     [
         (None, {}, "the command is a list of arguments, or a string, not None"),
         (["echo", "\ud800"], {}, "half of a surrogate pair"),
@@ -452,7 +483,12 @@ def test_what_is_no_port_is_refused_and_harms_nothing(
     ],
 )
 def test_exec_refuses_what_run_refuses(
-    server: Container, command: Any, environment: Any, error: str
+    server: Container, command: Any, env: Any, error: str
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=error):
-        server.exec(command, environment=environment)
+        server.exec(command, env=env)
+
+
+def test_exec_names_the_argument_for_its_variables(server: Container) -> None:
+    with pytest.raises(TypeError, match="environment= is env= now"):
+        server.exec("true", environment={})  # type: ignore[call-arg]

@@ -55,7 +55,7 @@ def look_up(client: Container, *names: str, options: str = "timeout:1 attempts:1
         f"{name}." for name in names
     )  # no search list is tried, which Podman copies from the machine
     command = ["python3", "-c", LOOK_UP, *absolute]
-    return succeed(client.exec(command, environment={"RES_OPTIONS": options})).splitlines()
+    return succeed(client.exec(command, env={"RES_OPTIONS": options})).splitlines()
 
 
 def node(client: Container, code: str) -> Any:
@@ -95,7 +95,7 @@ def test_a_second_attempt_of_glibc_takes_no_other_answer_where_it_asks_for_ipv4_
 ) -> None:
     route = egress.dns("db.test", sequence("SERVFAIL", "silence", "192.0.2.27"))
     command = ["python3", "-c", IPV4_ALONE, "3"]
-    asked = client.exec(command, environment={"RES_OPTIONS": "timeout:1 attempts:2"})
+    asked = client.exec(command, env={"RES_OPTIONS": "timeout:1 attempts:2"})
     assert succeed(asked).split() == ["none", "none", "192.0.2.27"]
     assert [call.rcode for call in route.calls] == [*["SERVFAIL"] * 2, *[""] * 2, "NOERROR"]
 
@@ -133,7 +133,7 @@ def test_a_late_answer_holds_up_no_other_one(egress: Egress, client: Container) 
 
     late = egress.dns("late.test", delayed("192.0.2.21", until_the_next_is_asked))
     egress.dns("next.test", delayed("192.0.2.22", at_once))
-    found = client.exec(["python3", "-c", LATE], environment={"RES_OPTIONS": "timeout:30"})
+    found = client.exec(["python3", "-c", LATE], env={"RES_OPTIONS": "timeout:30"})
     assert succeed(found).splitlines()[-1] == (
         "[('next.test', ['192.0.2.22']), ('late.test', ['192.0.2.21'])]"
     )

@@ -218,7 +218,7 @@ def test_the_bodies_of_a_client_are_read_as_it_frames_them(
     name = "java_machine" if client.image == "java" else "machine"
     machine: Container = request.getfixturevalue(name)
     route = egress.intercept_http(HOST, b"ok", path="/upload")
-    done = machine.exec(client.command, environment={"LANG": "C.UTF-8"}, timeout=600)
+    done = machine.exec(client.command, env={"LANG": "C.UTF-8"}, timeout=600)
     assert done.exit_code == 0, done.stdout + done.stderr
     assert [call.request.content for call in route.calls] == [BODY.encode()] * client.times
     framing = {"length": "content-length", "chunked": "transfer-encoding"}[client.frames]

@@ -50,7 +50,7 @@ for name in sys.argv[1:]:
 def look_up(client: Container, *names: str, **env: str) -> list[str]:
     """What getaddrinfo says of each name: its addresses, or the name of the error."""
     command = ["python3", "-c", LOOK_UP, *names]
-    return succeed(client.exec(command, environment=env)).splitlines()
+    return succeed(client.exec(command, env=env)).splitlines()
 
 
 def synthetic(found: str) -> bool:

@@ -85,7 +85,7 @@ def test_a_list_of_one_commands_environment_makes_no_attempts(
         egress.intercept_https("api.test", optional=True)
         client = egress.start(clients_image, ["sleep", "60"])
         command = ["python3", "-c", LOOK_UP, "api.test"]
-        assert client.exec(command, environment=env).stdout.split() != ["none"]
+        assert client.exec(command, env=env).stdout.split() != ["none"]
 
 
 def test_a_list_of_the_environments_makes_no_attempts_either(

@@ -155,6 +155,6 @@ def test_the_cure_has_the_client_dial_by_itself(egress: Egress, clients_image: s
 def test_the_proxy_of_an_exec_is_known_too(egress: Egress, clients_image: str) -> None:
     container = egress.start(clients_image, ["sleep", "infinity"])
     env = {"HTTPS_PROXY": f"http://{PROXY}"}
-    container.exec(["curl", "-sS", URL], environment=env, check=False)
+    container.exec(["curl", "-sS", URL], env=env, check=False)
     (entry,) = egress.exchanges
     assert entry.note.endswith("which the target took from HTTPS_PROXY")

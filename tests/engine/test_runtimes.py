@@ -353,7 +353,7 @@ def ask(request: pytest.FixtureRequest, egress: Egress) -> Ask:
             return egress.run(image, client.command, env=env, check=False)
         name = "java_machine" if client.image == "java" else "machine"
         machine: Container = request.getfixturevalue(name)
-        return machine.exec(client.command, environment=env, check=False)
+        return machine.exec(client.command, env=env, check=False)
 
     return run
 

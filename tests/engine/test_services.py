@@ -76,7 +76,7 @@ def trusted(monkeypatch: pytest.MonkeyPatch, other_ca: trustme.CA, tmp_path: Pat
 def python(client: Container, code: str, *args: str, **env: str) -> str:
     """What a snippet of Python prints inside, stripped; a failure of it is one of the test."""
     command = ["python3", "-c", textwrap.dedent(code), *args]
-    return succeed(client.exec(command, environment=env))
+    return succeed(client.exec(command, env=env))
 
 
 def redis_cli(client: Container, command: str) -> str:

@@ -345,7 +345,7 @@ def test_a_client_that_sends_no_alert_is_called_likely(inside: Inside) -> None:
         def test_a(egress, shop):
             egress.intercept_https("api.shop.test")
             code = 'require("https").get("https://api.shop.test/", {ca: []}).on("error", () => 0)'
-            shop.exec(["node", "-e", code], environment={"NODE_EXTRA_CA_CERTS": ""}, check=False)
+            shop.exec(["node", "-e", code], env={"NODE_EXTRA_CA_CERTS": ""}, check=False)
         """)
     broke_off = (
         "the target (OpenSSL, by its ClientHello) broke off within the handshake, with no alert: "

@@ -599,7 +599,7 @@ def test_the_table_of_sdks_is_that_of_the_matrix() -> None:
 @pytest.mark.parametrize("sdk", SDKS, ids=ids)
 def test_an_sdk_trusts_the_answer_untold(egress: Egress, machine: Container, sdk: Sdk) -> None:
     route = egress.intercept_https(sdk.host, sdk.answer)
-    assert sdk.says in shown(machine.exec(sdk.command(), environment=sdk.variables()))
+    assert sdk.says in shown(machine.exec(sdk.command(), env=sdk.variables()))
     assert route.called
     failures = [entry for entry in egress.ledger if isinstance(entry, TlsFailure)]
     assert not [
@@ -617,7 +617,7 @@ def test_an_sdk_needs_nothing_but_what_the_table_names(
     if sdk.by == "SSL_CERT_FILE":
         del others["SSL_CERT_DIR"]
     env = {**others, **sdk.variables()}
-    assert sdk.says in shown(machine.exec(sdk.command(), environment=env))
+    assert sdk.says in shown(machine.exec(sdk.command(), env=env))
 
 
 @pytest.mark.parametrize("sdk", [each for each in SDKS if each.cleared], ids=ids)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pytest_egress import smtp
 from pytest_egress.ledger.remedies import remedy
 from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.kinds import INTERCEPT_HTTP, INTERCEPT_HTTPS, INTERCEPT_TCP
@@ -44,6 +45,8 @@ REMEDIES = [
     (tls(), 'egress.intercept_https("api.test")'),
     (tls(port=8443), 'egress.intercept_https("api.test:8443")'),
     (tcp(), 'egress.intercept_tcp("api.test:5432")'),
+    (tcp(port=25, first_bytes=b""), 'egress.intercept_tcp("api.test:25", smtp())'),
+    (tcp(port=25, first_bytes=b"GET"), 'egress.intercept_tcp("api.test:25")'),
     (packet(protocol="ICMP", port=None), 'egress.block("api.test")'),
 ]
 
@@ -60,8 +63,8 @@ class Egress:
         return declare(INTERCEPT_HTTP, address, **match)
 
     @staticmethod
-    def intercept_tcp(address: str) -> Any:
-        return declare(INTERCEPT_TCP, address)
+    def intercept_tcp(address: str, answer: Any = None) -> Any:
+        return declare(INTERCEPT_TCP, address, answer)
 
     @staticmethod
     def block(address: str) -> Any:
@@ -73,7 +76,7 @@ def test_the_line_that_would_route_an_attempt_can_be_pasted_and_does(
     entry: Entry, line: str
 ) -> None:
     assert remedy(entry) == line
-    declared = eval(line, {"egress": Egress})
+    declared = eval(line, {"egress": Egress, "smtp": smtp})
     address = getattr(declared, "address", declared)
     assert address.matches(entry.host, entry.port or 0)
     if isinstance(entry, Exchange):

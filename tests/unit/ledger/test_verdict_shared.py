@@ -44,7 +44,7 @@ def test_a_verdict_on_a_shared_container_says_who_started_it_and_what_ran_before
         "  test_x.py::test_b ran before this test, and may have set this off: "
         "the first of it came 0.500 s into this test.\n"
         "  To let a test wait for what it sets off: egress.wait_until_quiet(seconds)\n"
-        "  What it does by itself, routes of module_egress answer for every test."
+        "  If the container sends this by itself, declare the route on module_egress: it then answers in every test."
     )
 
 

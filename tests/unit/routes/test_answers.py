@@ -99,3 +99,4 @@ def test_a_list_of_answers_is_no_sequence_of_them() -> None:
     with pytest.raises(TypeError, match=r"sequence\(503, \{'id': 1\}\); a list .* Response\(json="):
         sequence([503, {"id": 1}])
     assert len(sequence([1], [2])) == 2
+    assert repr(sequence(503, {"id": 1})) == "sequence(503, {'id': 1})"

@@ -20,6 +20,7 @@ from pytest_egress import (
     reset_stream,
     sequence,
     silence,
+    smtp,
     throttled,
     truncated,
 )
@@ -132,10 +133,12 @@ def test_what_is_no_fault_is_refused_where_it_is_made(
 @pytest.mark.parametrize(
     ("kind", "answer", "text"),
     [
-        (INTERCEPT_HTTPS, reset, r"reset without parentheses makes no fault: write reset\(\)"),
+        (INTERCEPT_HTTPS, reset, r"reset without parentheses is no answer: write reset\(\)"),
         (INTERCEPT_HTTPS, silence, r"write silence\(\)"),
         (INTERCEPT_HTTPS, sequence(disconnect, {}), r"write disconnect\(\)"),
         (INTERCEPT_TCP, refuse, r"write refuse\(\)"),
+        (INTERCEPT_TCP, smtp, r"smtp without parentheses is no answer: write smtp\(\)"),
+        (INTERCEPT_HTTPS, forward, r"write forward\(\)"),
         (INTERCEPT_TCP, raw, r"write raw\(data\)"),
         (INTERCEPT_TCP, truncated, r"write truncated\(answer, after\)"),
         (INTERCEPT_HTTPS, (503, reset()), r"\(503, reset\(\)\): a fault stands alone"),

@@ -191,6 +191,19 @@ def test_assert_called_with_is_of_the_last_call(routes: Routes) -> None:
     assert str(caught.value).endswith("\n      path: '/3' is not '/4'")
 
 
+def test_assert_called_once_with_is_of_the_only_call(routes: Routes) -> None:
+    route = routes.https()
+    with pytest.raises(CallError, match="expected 1 call, there was none"):
+        route.assert_called_once_with(path="/1")
+    call = routes.call(route, "https://api.test/1")
+    assert route.assert_called_once_with(path="/1") is call
+    with pytest.raises(CallError, match=r"path: '/1' is not '/2'"):
+        route.assert_called_once_with(path="/2")
+    routes.call(route, "https://api.test/1")
+    with pytest.raises(CallError, match="expected 1 call, there were 2"):
+        route.assert_called_once_with(path="/1")
+
+
 def test_assert_called_with_of_the_only_call_calls_it_so(routes: Routes) -> None:
     route = routes.https()
     routes.call(route)
