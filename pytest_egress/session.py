@@ -49,9 +49,11 @@ from pytest_egress.ledger.windows import (
     Window,
 )
 from pytest_egress.targets.container import Container, Owner
+from pytest_egress.targets.results import tail_of
 from pytest_egress.targets.sidecars.provision import Provisioner, reuse_of_environment
 from pytest_egress.targets.sidecars.ready import ReadySidecars
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange
+from pytest_egress.traffic.redaction.redactor import Redactor
 
 if TYPE_CHECKING:
     import docker
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 
     from pytest_egress.targets.trust.packages import Packaged
     from pytest_egress.targets.trust.roots import Roots
+    from pytest_egress.traffic.redaction.declared import Redaction
 
 
 def default_client(address: str | None = None) -> docker.DockerClient:
@@ -96,6 +99,7 @@ class Session:
         keep: Whether containers stay until it is known whether their test has failed.
         sidecar_reuse: Whether a sidecar may serve several targets, one after the other; None for the environment's
             setting.
+        rules: Returns what the suite declares to be secret; called when the first container starts.
 
     Raises:
         EngineError: `PYTEST_EGRESS_SIDECAR_REUSE` is neither "on" nor "off".
@@ -113,6 +117,7 @@ class Session:
         keep: bool = False,
         trust: Sequence[str] = (),
         sidecar_reuse: bool | None = None,
+        rules: Callable[[], Redaction] | None = None,
     ) -> None:
         self.keep, self.trust = keep, trust
         self._make_ca, self._defaults = ca, defaults
@@ -123,6 +128,7 @@ class Session:
         self.ledger = Ledger()
         self.ledger.routes_changed, self.ledger.running = self.act_on_routes, self.running
         self.ledger.turns_changed = self.act_on_turns
+        self._rules: Callable[[], Redaction] | None = rules
         self.scopes: list[Scoped] = []
         # Those that have not been removed, and those that the running test has started.
         self.containers: list[Container] = []
@@ -141,6 +147,14 @@ class Session:
     def check_tls_version(self, word: str) -> None:
         """Refuse a value of `tls_version=` that this Python's OpenSSL is built without: ValueError."""
         check_tls_version(word)
+
+    def hide(self, variables: Mapping[str, str]) -> None:
+        """Hide the secrets among the variables of a container from now on, in whatever is shown of the run."""
+        if (rules := self._rules) is not None:
+            declared = Redactor.declared(rules())
+            self._rules, self.ledger.redactor = None, declared
+        with self.ledger.changed:
+            self.ledger.redactor = self.ledger.redactor.knowing(variables)
 
     def attempt_context(self, container: Container) -> AttemptContext:
         with self.ledger.changed:
@@ -342,8 +356,9 @@ class Session:
             with self.ledger.changed:
                 activities, pauses = [*self.ledger.under_way], [*self.ledger.pauses.items()]
             under_way = [*under_way_lines(activities), *delay_lines(activities, pauses)]
-            error = CallError(restless_text(seconds, timeout, under_way, seen))
-            error.headline = restless_headline(seconds, under_way, seen)
+            known = self.ledger.redactor.known
+            error = CallError(known(restless_text(seconds, timeout, under_way, seen)))
+            error.headline = known(restless_headline(seconds, under_way, seen))
             raise error
 
     def _stays_quiet(self, seconds: float, seen: Sequence[Entry]) -> bool:
@@ -377,7 +392,8 @@ class Session:
 
     def outside(self) -> list[str]:
         """Lines about what containers of ended scopes did outside of any test, and what was cut after the last one."""
-        return [*self._outside, *lost_lines(self.ledger.accounts.lost_late)]
+        lines = [*self._outside, *lost_lines(self.ledger.accounts.lost_late)]
+        return [*map(self.ledger.redactor.known, lines)]
 
     def leave(self, scope: Scoped) -> None:
         with self.ledger.changed:
@@ -392,7 +408,8 @@ class Session:
             self.containers = self.live()
 
     def log_sections(self, window: Window | None = None) -> list[tuple[str, str]]:
-        return log_sections(self.live() + (self.containers_of(window) if window else []), window)
+        containers = self.live() + (self.containers_of(window) if window else [])
+        return log_sections(containers, self.ledger.redactor, window)
 
     def new_window(self) -> Window:
         """Outside of a test the window has the defaults."""
@@ -440,18 +457,18 @@ def outside_lines(window: Window) -> list[str]:
 
 
 def log_sections(
-    containers: Sequence[Container], window: Window | None = None
+    containers: Sequence[Container], redactor: Redactor, window: Window | None = None
 ) -> list[tuple[str, str]]:
     """Of shared containers only the output since `window`, that of the failed test, was opened is shown."""
-    tails = {container.name: log_text(container, window) for container in containers}
+    tails = {container.name: log_text(container, window, redactor) for container in containers}
     return [(f"container {name}", tail) for name, tail in tails.items() if tail]
 
 
-def log_text(container: Container, window: Window | None) -> str:
+def log_text(container: Container, window: Window | None, redactor: Redactor) -> str:
     if window is None or container.owner.scope == "test" or container.born is window:
-        lines = [container.log.tail()]
+        lines = [tail_of(container.log.tail(), redactor)]
     else:
-        tail = container.log.since(window.opened)
+        tail = tail_of(container.log.since(window.opened), redactor)
         lines = [THIS_PART if tail else NO_PART, tail]
     lines += prose(f"({container.killed})", "") if container.killed else []
     return "\n".join(filter(None, lines))

@@ -61,7 +61,6 @@ from pytest_egress.targets.sidecars.sidecar import (
 )
 from pytest_egress.targets.trust.mounts import directory_for
 from pytest_egress.targets.trust.runtimes import variables
-from pytest_egress.traffic.shown import shown
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -116,6 +115,9 @@ class RunServices(FillServices, Protocol):
     ledger: Ledger
 
     def attempt_context(self, container: Container, /) -> AttemptContext: ...
+
+    def hide(self, variables: Mapping[str, str], /) -> None:
+        """Hide the secrets among the variables of a container in whatever is shown."""
 
 
 class Container(Interface):
@@ -407,7 +409,9 @@ class Container(Interface):
             "environment": dict(environment or {}),
             "privileged": privileged,
         }
-        what, output, ending = f"{shown(command)} in {self.name}", Output(), self._ending
+        self._services.hide(environment or {})
+        said = self._services.ledger.redactor.shown(command)
+        what, output, ending = f"{said} in {self.name}", Output(), self._ending
         try:
             code = self._services.engine.exec(
                 self._docker, command, given, f"run {what}", output, lambda: deadline - clock()
@@ -424,7 +428,8 @@ class Container(Interface):
             duration=monotonic() - began,
         )
         if check:
-            check_result(what, result, self.name, self.attempt_context().window.entries)
+            entries = self.attempt_context().window.entries
+            check_result(what, result, self.name, entries, self._services.ledger.redactor)
         return result
 
     def wait(self, timeout: float = 60) -> CompletedContainer:
@@ -464,7 +469,8 @@ class Container(Interface):
         with self._services.engine.progress.step(f"waiting until {self.name} is ready") as step:
             for strategy in strategies:
                 while missing := strategy.missing(self):
-                    step.text = f"waiting until {self.name} is ready: {missing}"
+                    text = f"waiting until {self.name} is ready: {missing}"
+                    step.text = self._services.ledger.redactor.known(text)
                     self._ending.check_waiting(missing, timeout, deadline)
                     time.sleep(POLL_SECONDS)
 

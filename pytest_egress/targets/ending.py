@@ -98,7 +98,10 @@ class Ending:
             text = f"{exit_text(self.name, code, why)} before it was ready: {missing}"
             logs = self.log.tail()
             raise CommandError(
-                with_logs(text, logs), logs=logs, exit_code=code, container=self.name
+                with_logs(text, logs, self.ledger.redactor),
+                logs=logs,
+                exit_code=code,
+                container=self.name,
             )
         if self.ledger.clock() >= deadline:
             text = self.late(f"{self.name} was not ready after {timeout:g} s", f": {missing}")
@@ -109,7 +112,8 @@ class Ending:
         return f"{before}{self._paused()}{after}{awaited_text(self.ledger.pauses_of(self.name))}"
 
     def timeout(self, text: str, logs: str) -> ContainerTimeoutError:
-        return ContainerTimeoutError(with_logs(text, logs), logs=logs, container=self.name)
+        shown = with_logs(text, logs, self.ledger.redactor)
+        return ContainerTimeoutError(shown, logs=logs, container=self.name)
 
     def _paused(self) -> str:
         with contextlib.suppress(*NO_LOG):

@@ -1,0 +1,251 @@
+"""Known values: the forms in which programs write a secret, and the search for all of them at once.
+
+The search is linear in the text, whatever that is: one compiled expression finds the first characters of every form,
+and what follows is looked up by its length.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from itertools import groupby
+from typing import Final, NamedTuple
+from urllib.parse import quote, quote_plus, urlsplit
+
+from pytest_egress.traffic.redaction.names import is_of_a_place
+
+SHORT: Final = (
+    8  # characters of a value that is hidden where it has two kinds of them; no form is shorter
+)
+LONG: Final = 16  # of a value that is hidden whatever its characters
+KINDS: Final = tuple(map(re.compile, ("[a-z]", "[A-Z]", "[0-9]", "[^a-zA-Z0-9]")))
+BROKEN: Final = (
+    6  # characters at the end of a text that was cut which may be the beginning of a form
+)
+LONGEST_BROKEN: Final = 4096  # and so many of them are looked at
+IN_HOSTS: Final = re.compile(r"[A-Za-z0-9_.-]+")
+URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+ESCAPES: Final = re.compile(r"%([2-7][0-9A-Fa-f])|\\u00([2-7][0-9A-Fa-f])")
+HEX_OF_PERCENT: Final = re.compile("%[0-9A-F]{2}")
+ARMOUR: Final = re.compile(r"[A-Za-z0-9+/=]{32,}")  # a line of a key in PEM (RFC 7468)
+
+
+def is_worth_hiding(value: str) -> bool:
+    """Whether a value is no common word: `POSTGRES_PASSWORD=postgres` hides no host of that name."""
+    kinds = sum(kind.search(value) is not None for kind in KINDS)
+    return len(value) >= LONG or (len(value) >= SHORT and kinds > 1)
+
+
+def secrets_of(variable: str, value: str, *, is_named: bool) -> Iterator[str]:
+    """The parts of a variable's value that are secrets.
+
+    The password in a URL is one whatever the variable is called. The rest of the URL before its path is none, so that
+    a report still says which host was asked.
+
+    Args:
+        is_named: Whether the name says that the value is a secret.
+    """
+    if URL.match(value):
+        yield from password_in(value)
+        if not is_named or is_of_a_place(variable):
+            return
+        value = value.partition("://")[2].partition("/")[2]
+    elif not is_named or is_of_a_place(variable):
+        return
+    yield value
+    if "\n" in value.strip():  # programs print a key in PEM line by line
+        yield from (line.strip() for line in value.splitlines() if ARMOUR.fullmatch(line.strip()))
+
+
+def password_in(url: str) -> Iterator[str]:
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return
+    if password:
+        yield password
+
+
+def forms(value: str) -> Iterator[str]:
+    """A value as programs write it: as it is, percent-encoded, escaped, in hex and in base64."""
+    data = value.encode("utf-8", "surrogatepass")
+    yield value
+    for encoded in {quote(data, safe=""), quote(data), quote_plus(data), quote(data, "!'()*")}:
+        yield encoded
+        yield HEX_OF_PERCENT.sub(lambda found: found[0].lower(), encoded)
+    yield from escaped_forms(value)
+    yield data.hex()
+    yield data.hex().upper()
+    yield from base64_forms(data)
+    if IN_HOSTS.fullmatch(value):  # a name of DNS is told in lower case
+        yield value.lower()
+
+
+def escaped_forms(value: str) -> Iterator[str]:
+    r"""In JSON, whose encoders escape more or less (`\/` of PHP, `\u003c` of Go, `\u003d` of Gson), Python and XML."""
+    for ascii_alone in (True, False):
+        inner = json.dumps(value, ensure_ascii=ascii_alone)[1:-1]
+        yield inner
+        yield inner.replace("/", "\\/")
+        yield by_codes(inner, "<>&")
+        yield by_codes(inner, "<>&='")
+    yield repr(value)[1:-1]
+    yield value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def by_codes(text: str, characters: str) -> str:
+    return text.translate({ord(each): f"\\u{ord(each):04x}" for each in characters})
+
+
+def base64_forms(data: bytes) -> Iterator[str]:
+    """In both alphabets (RFC 4648), at each of three offsets, without the characters that neighbours decide too."""
+    for before, skipped in ((0, 0), (1, 2), (2, 3)):
+        whole = base64.b64encode(bytes(before) + data).decode()
+        bits = 8 * (before + len(data))
+        inner = whole[skipped : bits // 6]
+        yield inner
+        yield inner.replace("+", "-").replace("/", "_")
+        yield inner.replace("/", "\\/")
+
+
+def as_latin_1(form: str) -> str:
+    """A form as it is read where bytes are taken for characters."""
+    return form.encode("utf-8", "surrogatepass").decode("latin-1")
+
+
+class Span(NamedTuple):
+    start: int
+    end: int
+    name: str
+
+
+class Index:
+    """Texts that are searched for at once, each with the name of its secret."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
+        heads: dict[str, set[int]] = {}
+        for text in names:
+            heads.setdefault(text[:SHORT], set()).add(len(text))
+        self._lengths = {head: sorted(lengths, reverse=True) for head, lengths in heads.items()}
+        self._search = re.compile(any_of(sorted(heads)), re.DOTALL).search
+
+    def spans(self, text: str) -> list[Span]:
+        """Where the texts are, in order; those that overlap are one span."""
+        found: list[Span] = []
+        position, search = 0, self._search
+        while (head := search(text, position)) is not None:
+            start = head.start()
+            position = start + 1
+            if (span := self._longest(text, start, head[0])) is None:
+                continue
+            if not found or start >= found[-1].end:
+                found.append(span)
+            elif span.end > found[-1].end:
+                found[-1] = found[-1]._replace(end=span.end)
+        return found
+
+    def _longest(self, text: str, start: int, head: str) -> Span | None:
+        for length in self._lengths[head]:
+            name = self._names.get(text[start : start + length])
+            if name is not None:
+                return Span(start, start + length, name)
+        return None
+
+    @cached_property
+    def _sorted(self) -> list[str]:
+        return sorted(self._names)
+
+    def broken(self, text: str) -> Span | None:
+        """Where a text that was cut ends in the beginning of one that is searched for."""
+        for length in range(min(len(text), LONGEST_BROKEN), BROKEN - 1, -1):
+            end = text[-length:]
+            at = bisect_left(self._sorted, end)
+            if at < len(self._sorted) and self._sorted[at].startswith(end):
+                return Span(len(text) - length, len(text), self._names[self._sorted[at]])
+        return None
+
+
+def any_of(words: list[str]) -> str:
+    """An expression for any of the words, which are sorted and of one length: each character is looked at once."""
+    if not words[0]:
+        return ""
+    branches = [
+        re.escape(first) + any_of([word[1:] for word in same])
+        for first, same in groupby(words, key=lambda word: word[0])
+    ]
+    return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
+
+
+class KnownValues:
+    """Secrets by the names that are shown in their place. Nothing is compiled before the first search."""
+
+    def __init__(self, secrets: Iterable[tuple[str, str]]) -> None:
+        self.secrets = tuple(secrets)  # pairs of a name and a value
+
+    @cached_property
+    def _forms(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for name, value in self.secrets:
+            for form in forms(value):
+                found.setdefault(form, name)
+                if not form.isascii():
+                    found.setdefault(as_latin_1(form), name)
+        return found
+
+    @cached_property
+    def _index(self) -> Index:
+        return Index(self._forms)
+
+    @cached_property
+    def _of_hosts(self) -> Index:
+        return Index({form.lower(): name for form, name in self._forms.items()})
+
+    def replaced(
+        self,
+        text: str,
+        instead: Callable[[str], str],
+        *,
+        is_cut: bool = False,
+        is_host: bool = False,
+    ) -> str:
+        """The text with what `instead` gives for a secret's name in its place.
+
+        Args:
+            is_cut: Whether more followed, so that its end may be the beginning of a secret.
+            is_host: Whether its case tells nothing.
+        """
+        if not self.secrets or not text:
+            return text
+        lower = text.lower() if is_host else text
+        index = self._of_hosts if is_host and len(lower) == len(text) else self._index
+        searched = lower if index is not self._index else text
+        text = put(text, index.spans(searched), instead)
+        if ("%" in text or "\\u" in text) and not is_host:
+            text = "".join(
+                self._in_escapes(line, instead) for line in text.splitlines(keepends=True)
+            )
+        end = self._index.broken(text) if is_cut else None
+        return put(text, [end], instead) if end is not None else text
+
+    def _in_escapes(self, line: str, instead: Callable[[str], str]) -> str:
+        """A line is shown unescaped where a secret in it has more characters escaped than have to be."""
+        plain = line
+        for _ in range(2):  # a parameter of a parameter is encoded twice
+            plain = ESCAPES.sub(lambda found: chr(int(found[1] or found[2], 16)), plain)
+        if plain == line:
+            return line
+        spans = self._index.spans(plain)
+        return put(plain, spans, instead) if spans else line
+
+
+def put(text: str, spans: Iterable[Span], instead: Callable[[str], str]) -> str:
+    shown, position = [], 0
+    for start, end, name in spans:
+        shown += [text[position:start], instead(name)]
+        position = end
+    return "".join([*shown, text[position:]]) if shown else text
