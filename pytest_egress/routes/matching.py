@@ -26,7 +26,6 @@ from pytest_egress.routes.literals import (
     declared_field,
     declared_values,
     own_literals,
-    text_of,
 )
 from pytest_egress.routes.patterns import (
     PathMatcher,
@@ -153,7 +152,8 @@ class Match:
 
     def _another_path(self, request: Request) -> str:
         redactor = redactor_of(request)
-        masks = redactor.path(request.path), self.path and redactor.path(text_of(self.path))
+        declared_path = self.path if isinstance(self.path, str) else ""
+        masks = redactor.path(request.path), redactor.path(declared_path)
         shown_as = declared("path", self.path, self._own, redactor)
         return contrast(request.path, self.path, masks, shown_as)
 

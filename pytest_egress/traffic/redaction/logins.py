@@ -26,7 +26,7 @@ IN_LINES: Final = re.compile(
 MECHANISM: Final = re.compile(
     r"(?i)(PLAIN|LOGIN|XOAUTH2|OAUTHBEARER|CRAM-MD5|SCRAM-SHA-[0-9]+(-PLUS)?)\Z"
 )
-SASL: Final = re.compile(r"(PLAIN[^\r\n]{0,12}?\x00[^\x00]{1,255}\x00)([!-~]+)", re.DOTALL)
+SASL: Final = re.compile(r"(PLAIN[^\r\n]{0,12}?\x00[!-~]{0,255}\x00)([!-~]+)", re.DOTALL)
 """The mechanism PLAIN (RFC 4616) in bytes, as AMQP and memcached have it: a name and a password after NULs."""
 
 ASKS: Final = re.compile(r"(?:334[ -][^\r\n]*|\+(?: [^\r\n]*)?)\r?\n?\Z")

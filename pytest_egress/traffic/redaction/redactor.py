@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
@@ -159,7 +159,8 @@ class Redactor:
             instead: Makes what is shown in place of a secret, of its name.
             is_cut: Whether more follows that is not here, so that the end may be the beginning of a secret.
         """
-        text = self._values.replaced(text, instead, is_cut=is_cut)
+        if self.secrets:
+            text = self._values.replaced(text, instead, is_cut=is_cut)
         return text if self.rules.match is None else self._without_found(text, instead)
 
     def hidden(self, text: str, *, is_cut: bool = False) -> str:
@@ -179,7 +180,12 @@ class Redactor:
         return text
 
     def path(self, path: str) -> str:
-        return without_shapes(self.known(path), mask_in_url)
+        """The path of a URL. Each route that a request does not fit asks for that of the request."""
+        return self._path(path)
+
+    @cached_property
+    def _path(self) -> Mask:
+        return lru_cache(maxsize=64)(lambda path: without_shapes(self.known(path), mask_in_url))
 
     def glob(self, path: str) -> str:
         """A path with `*` in place of its secrets, for a line that is to be typed."""

@@ -1,7 +1,6 @@
 """Known values: the forms in which programs write a secret, and the search for all of them at once.
 
-The search is linear in the text, whatever that is: one compiled expression finds the first characters of every form,
-and what follows is looked up by its length.
+The search takes time linear in the text, whatever that is, and however many values there are.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from itertools import groupby
 from typing import Final, NamedTuple
 from urllib.parse import quote, quote_plus, urlsplit
 
@@ -21,6 +19,8 @@ from pytest_egress.traffic.redaction.names import is_of_a_place
 SHORT: Final = (
     8  # characters of a value that is hidden where it has two kinds of them; no form is shorter
 )
+PIECE: Final = 5  # characters that are looked up at once
+STRIDE: Final = SHORT - PIECE + 1  # from one piece to the next
 LONG: Final = 16  # of a value that is hidden whatever its characters
 KINDS: Final = tuple(map(re.compile, ("[a-z]", "[A-Z]", "[0-9]", "[^a-zA-Z0-9]")))
 BROKEN: Final = (
@@ -29,7 +29,9 @@ BROKEN: Final = (
 LONGEST_BROKEN: Final = 4096  # and so many of them are looked at
 IN_HOSTS: Final = re.compile(r"[A-Za-z0-9_.-]+")
 URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-ESCAPES: Final = re.compile(r"%([2-7][0-9A-Fa-f])|\\u00([2-7][0-9A-Fa-f])")
+ESCAPES: Final = re.compile(r"(?:%|\\x)([2-9A-Fa-f][0-9A-Fa-f])|\\u(?!00[01])([0-9A-Fa-f]{4})")
+"""A character of a URL, of Python's bytes, and of JSON; a control character stays escaped."""
+
 HEX_OF_PERCENT: Final = re.compile("%[0-9A-F]{2}")
 ARMOUR: Final = re.compile(r"[A-Za-z0-9+/=]{32,}")  # a line of a key in PEM (RFC 7468)
 
@@ -124,24 +126,35 @@ class Span(NamedTuple):
 
 
 class Index:
-    """Texts that are searched for at once, each with the name of its secret."""
+    """Texts that are searched for at once, each with the name of its secret. None is shorter than `SHORT`.
+
+    One piece of every few of the searched text is looked up, so that the number of texts costs nothing: each of them
+    has such a piece near its beginning.
+    """
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self._names = names
-        heads: dict[str, set[int]] = {}
+        lengths: dict[str, set[int]] = {}
+        offsets: dict[str, set[int]] = {}
         for text in names:
-            heads.setdefault(text[:SHORT], set()).add(len(text))
-        self._lengths = {head: sorted(lengths, reverse=True) for head, lengths in heads.items()}
-        self._search = re.compile(any_of(sorted(heads)), re.DOTALL).search
+            lengths.setdefault(text[:SHORT], set()).add(len(text))
+            for offset in range(STRIDE):
+                offsets.setdefault(text[offset : offset + PIECE], set()).add(offset)
+        self._lengths = {head: sorted(each, reverse=True) for head, each in lengths.items()}
+        self._offsets = offsets
 
     def spans(self, text: str) -> list[Span]:
         """Where the texts are, in order; those that overlap are one span."""
+        offsets = self._offsets
+        starts = [
+            at - offset
+            for at in range(0, len(text) - PIECE + 1, STRIDE)
+            if (piece := text[at : at + PIECE]) in offsets
+            for offset in offsets[piece]
+        ]
         found: list[Span] = []
-        position, search = 0, self._search
-        while (head := search(text, position)) is not None:
-            start = head.start()
-            position = start + 1
-            if (span := self._longest(text, start, head[0])) is None:
+        for start in sorted(starts):
+            if start < 0 or (span := self._longest(text, start)) is None:
                 continue
             if not found or start >= found[-1].end:
                 found.append(span)
@@ -149,8 +162,8 @@ class Index:
                 found[-1] = found[-1]._replace(end=span.end)
         return found
 
-    def _longest(self, text: str, start: int, head: str) -> Span | None:
-        for length in self._lengths[head]:
+    def _longest(self, text: str, start: int) -> Span | None:
+        for length in self._lengths.get(text[start : start + SHORT], ()):
             name = self._names.get(text[start : start + length])
             if name is not None:
                 return Span(start, start + length, name)
@@ -170,19 +183,8 @@ class Index:
         return None
 
 
-def any_of(words: list[str]) -> str:
-    """An expression for any of the words, which are sorted and of one length: each character is looked at once."""
-    if not words[0]:
-        return ""
-    branches = [
-        re.escape(first) + any_of([word[1:] for word in same])
-        for first, same in groupby(words, key=lambda word: word[0])
-    ]
-    return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
-
-
 class KnownValues:
-    """Secrets by the names that are shown in their place. Nothing is compiled before the first search."""
+    """Secrets by the names that are shown in their place. No form is made before the first search."""
 
     def __init__(self, secrets: Iterable[tuple[str, str]]) -> None:
         self.secrets = tuple(secrets)  # pairs of a name and a value
@@ -225,22 +227,30 @@ class KnownValues:
         index = self._of_hosts if is_host and len(lower) == len(text) else self._index
         searched = lower if index is not self._index else text
         text = put(text, index.spans(searched), instead)
-        if ("%" in text or "\\u" in text) and not is_host:
-            text = "".join(
-                self._in_escapes(line, instead) for line in text.splitlines(keepends=True)
-            )
+        if not is_host and self._is_uncovered(text):
+            text = "".join(self._unescaped(line, instead) for line in text.splitlines(True))
         end = self._index.broken(text) if is_cut else None
         return put(text, [end], instead) if end is not None else text
 
-    def _in_escapes(self, line: str, instead: Callable[[str], str]) -> str:
-        """A line is shown unescaped where a secret in it has more characters escaped than have to be."""
-        plain = line
-        for _ in range(2):  # a parameter of a parameter is encoded twice
-            plain = ESCAPES.sub(lambda found: chr(int(found[1] or found[2], 16)), plain)
-        if plain == line:
-            return line
+    def _is_uncovered(self, text: str) -> bool:
+        """Whether a secret in the text has more characters escaped than have to be."""
+        if "%" not in text and "\\" not in text:  # as a rule
+            return False
+        plain = unescaped(text)
+        return plain != text and bool(self._index.spans(plain))
+
+    def _unescaped(self, line: str, instead: Callable[[str], str]) -> str:
+        """A line with such a secret is shown unescaped."""
+        plain = unescaped(line)
         spans = self._index.spans(plain)
         return put(plain, spans, instead) if spans else line
+
+
+def unescaped(text: str) -> str:
+    """Without escapes; a parameter of a parameter has them twice."""
+    for _ in range(2):
+        text = ESCAPES.sub(lambda found: chr(int(found[1] or found[2], 16)), text)
+    return text
 
 
 def put(text: str, spans: Iterable[Span], instead: Callable[[str], str]) -> str:

@@ -35,3 +35,24 @@ def test_a_name_says_that_its_value_is_a_secret(name: str) -> None:
 )
 def test_a_name_that_only_sounds_like_it_says_nothing(name: str) -> None:
     assert not is_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Idempotency-Key",
+        "idempotencyKey",
+        "X-Idempotency-Key",
+        "Sec-WebSocket-Key",
+        "primary_key",
+        "foreign_key",
+        "foreign_keys",
+        "sort_key",
+        "PartitionKey",
+        "partition_key",
+        "Cache-Key",
+        "Surrogate-Key",
+    ],
+)
+def test_a_name_with_the_word_of_a_secret_may_be_none(name: str) -> None:
+    assert not is_secret(name)
