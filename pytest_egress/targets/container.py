@@ -333,7 +333,7 @@ class Container(Interface):
             self._services.sidecars.check_joined(self._sidecar, self.name)
         except docker.errors.APIError as error:
             failure = start_failure(self._plan.image, self._plan.command, error)
-            raise EngineError(failure) from None
+            raise EngineError(self._services.ledger.redactor.known(failure)) from None
         if standard_input is not None:
             feed(standard_input, self._plan.input or b"", self.name, self._cleanup)
 

@@ -9,6 +9,11 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+CREDENTIALS: Final = re.compile(
+    r"\b([Bb]earer |(?:[Pp]roxy-)?[Aa]uthorization: (?:[A-Za-z]{1,20} )?)([^\s<\"']{16,8192})"
+)
+"""Those of HTTP (RFC 9110 section 11.4) in a text of any kind, such as the log of a client."""
+
 BEFORE: Final = ("/services/", "/bot", "/webhooks/")  # what is no part of the secret
 SHAPES: Final = re.compile(
     r"/services/T[A-Z0-9]{3,20}/B[A-Z0-9]{3,20}/[A-Za-z0-9]{8,64}"  # an incoming webhook of Slack
@@ -31,6 +36,7 @@ SHAPES: Final = re.compile(
 HINTS: Final = (
     *("/services/T", "/bot", "/webhooks/", "k_live_", "gho_", "ghp_", "ghr_", "ghs_", "ghu_"),
     *("github_pat_", "glpat-", "xox", "sk-ant-", "sk-proj-", "AIza", "SG.", "eyJ"),
+    *("earer ", "uthorization: "),
 )
 """One of them is in every shape, and in a long text they are found faster than the expression is matched."""
 
@@ -41,6 +47,7 @@ LONG: Final = 200
 def without_shapes(text: str, mask: Callable[[str], str]) -> str:
     if len(text) < SHORTEST or (len(text) > LONG and not any(hint in text for hint in HINTS)):
         return text
+    text = CREDENTIALS.sub(lambda found: found[1] + mask(found[2]), text)
     return SHAPES.sub(lambda found: masked(found[0], mask), text)
 
 

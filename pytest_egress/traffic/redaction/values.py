@@ -58,8 +58,9 @@ def secrets_of(variable: str, value: str, *, is_named: bool) -> Iterator[str]:
         value = value.partition("://")[2].partition("/")[2]
     elif not is_named or is_of_a_place(variable):
         return
+    value = value.strip()
     yield value
-    if "\n" in value.strip():  # programs print a key in PEM line by line
+    if "\n" in value:  # programs print a key in PEM line by line
         yield from (line.strip() for line in value.splitlines() if ARMOUR.fullmatch(line.strip()))
 
 
@@ -73,7 +74,7 @@ def password_in(url: str) -> Iterator[str]:
 
 
 def forms(value: str) -> Iterator[str]:
-    """A value as programs write it: as it is, percent-encoded, escaped, in hex and in base64."""
+    """A value as programs write it: as it is, percent-encoded, escaped, quoted-printable, in hex and in base64."""
     data = value.encode("utf-8", "surrogatepass")
     yield value
     for encoded in {quote(data, safe=""), quote(data), quote_plus(data), quote(data, "!'()*")}:
@@ -82,6 +83,7 @@ def forms(value: str) -> Iterator[str]:
     yield from escaped_forms(value)
     yield data.hex()
     yield data.hex().upper()
+    yield "".join(f"={byte:02X}" if byte > 126 or byte == ord("=") else chr(byte) for byte in data)
     yield from base64_forms(data)
     if IN_HOSTS.fullmatch(value):  # a name of DNS is told in lower case
         yield value.lower()
@@ -153,21 +155,24 @@ class Index:
             for offset in offsets[piece]
         ]
         found: list[Span] = []
+        begun, until = 0, -1  # the span that may still be made longer
         for start in sorted(starts):
-            if start < 0 or (span := self._longest(text, start)) is None:
+            if start < 0 or (end := self._end(text, start)) <= until:
                 continue
-            if not found or start >= found[-1].end:
-                found.append(span)
-            elif span.end > found[-1].end:
-                found[-1] = found[-1]._replace(end=span.end)
-        return found
+            if start >= until >= 0:
+                found.append(self._span(text, begun, until))
+            begun, until = (begun if start < until else start), end
+        return found if until < 0 else [*found, self._span(text, begun, until)]
 
-    def _longest(self, text: str, start: int) -> Span | None:
+    def _end(self, text: str, start: int) -> int:
+        """The end of the longest of the texts that begins there; -1 for none."""
         for length in self._lengths.get(text[start : start + SHORT], ()):
-            name = self._names.get(text[start : start + length])
-            if name is not None:
-                return Span(start, start + length, name)
-        return None
+            if text[start : start + length] in self._names:
+                return start + length
+        return -1
+
+    def _span(self, text: str, start: int, end: int) -> Span:
+        return Span(start, end, self._names[text[start : self._end(text, start)]])
 
     @cached_property
     def _sorted(self) -> list[str]:
@@ -227,23 +232,46 @@ class KnownValues:
         index = self._of_hosts if is_host and len(lower) == len(text) else self._index
         searched = lower if index is not self._index else text
         text = put(text, index.spans(searched), instead)
-        if not is_host and self._is_uncovered(text):
-            text = "".join(self._unescaped(line, instead) for line in text.splitlines(True))
+        if not is_host:
+            text = self._without_wrapped(text, instead)
+            text = self._without_escaped(text, instead)
         end = self._index.broken(text) if is_cut else None
         return put(text, [end], instead) if end is not None else text
 
-    def _is_uncovered(self, text: str) -> bool:
-        """Whether a secret in the text has more characters escaped than have to be."""
-        if "%" not in text and "\\" not in text:  # as a rule
-            return False
-        plain = unescaped(text)
-        return plain != text and bool(self._index.spans(plain))
+    def _without_wrapped(self, text: str, instead: Callable[[str], str]) -> str:
+        """A text whose encoding has broken the lines is shown without the breaks, where they are within a secret."""
+        if "\n" not in text:
+            return text
+        plain = unwrapped(text)
+        spans = self._index.spans(plain) if plain != text else []
+        return put(plain, spans, instead) if spans else text
 
-    def _unescaped(self, line: str, instead: Callable[[str], str]) -> str:
-        """A line with such a secret is shown unescaped."""
-        plain = unescaped(line)
-        spans = self._index.spans(plain)
-        return put(plain, spans, instead) if spans else line
+    def _without_escaped(self, text: str, instead: Callable[[str], str]) -> str:
+        """A line is shown unescaped, where a secret in it has more characters escaped than have to be."""
+        if "%" not in text and "\\" not in text:  # as a rule
+            return text
+        plain = unescaped(text)
+        if plain == text or not self._index.spans(plain):
+            return text
+        lines = []
+        for line in text.splitlines(keepends=True):
+            plain = unescaped(line)
+            spans = self._index.spans(plain)
+            lines.append(put(plain, spans, instead) if spans else line)
+        return "".join(lines)
+
+
+def unwrapped(text: str) -> str:
+    """Without the breaks of lines that base64 (RFC 2045 section 6.8) and quoted-printable (section 6.7) make."""
+    lines = []
+    for line in text.splitlines(keepends=True):
+        said = line.rstrip("\r\n")
+        if said.endswith("="):
+            line = said[:-1]
+        elif ARMOUR.fullmatch(said):
+            line = said
+        lines.append(line)
+    return "".join(lines)
 
 
 def unescaped(text: str) -> str:

@@ -19,6 +19,8 @@ SHOWN = {
     "key sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc.": "key <>.",
     "ghp_" + "a1B2" * 9: "<>",
     "xoxb-" + "123456789012-123456789012-abc": "<>",
+    "> Authorization: Basic am9lOmh1bnRlcjIyaHVudGVy\n>": "> Authorization: Basic <>\n>",
+    "got bearer 4f9aB7c2D8e1a4f9aB7c2D8": "got bearer <>",
     "a eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U b": "a <> b",
 }
 
@@ -47,6 +49,7 @@ def test_what_is_masked_is_not_masked_again(text: str) -> None:
         "task_live_4eC39HqLyjWDarjtT1zdp7dc",
         "ask-projector-a-question-about-something",
         "eyJhbGciOiJIUzI1NiJ9",
+        "Basic authentication of the bearer of a token failed",
         "a" * 5000,
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import quopri
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -131,6 +132,16 @@ def test_thousands_of_values_are_found_in_a_long_text() -> None:
     assert shown == f"{text}<K0>{text}<K2999>{text}"
 
 
+@pytest.mark.parametrize("before", range(0, 76, 5))
+def test_a_value_is_hidden_where_an_encoding_of_mails_breaks_its_line(before: int) -> None:
+    inner = f"{'x' * before}{KEY}{'y' * 90}".encode()
+    for wrapped in (base64.encodebytes(inner), quopri.encodestring(inner, quotetabs=True)):
+        text = f"To: a@shop.test\r\n\r\n{wrapped.decode()}\r\n--end"
+        shown = hidden(text)
+        assert "<K0>" in shown
+        assert shown.startswith("To: a@shop.test\r\n\r\n")
+
+
 # Which values.
 
 
@@ -167,7 +178,7 @@ def test_a_common_word_is_not_worth_hiding(value: str, is_hidden: bool) -> None:
         (
             "TLS_KEY",
             "-----BEGIN KEY-----\n" + "Ab3+" * 16 + "\n-----END KEY-----\n",
-            ["-----BEGIN KEY-----\n" + "Ab3+" * 16 + "\n-----END KEY-----\n", "Ab3+" * 16],
+            ["-----BEGIN KEY-----\n" + "Ab3+" * 16 + "\n-----END KEY-----", "Ab3+" * 16],
         ),
     ],
 )
