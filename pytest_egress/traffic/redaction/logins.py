@@ -7,10 +7,9 @@ line or of the bytes: these are a beginning, and may end anywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Final
 
-Mask = Callable[[str], str]
+from pytest_egress.traffic.redaction.shapes import Mask
 
 BULK: Final = r"\$\d{1,9}\r\n[^\r\n]*"
 RESP: Final = re.compile(rf"(?i)(\r\n(?:AUTH|requirepass|masterauth)\r\n)({BULK}(?:\r\n{BULK})?)")

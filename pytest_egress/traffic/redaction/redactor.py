@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Final
@@ -22,7 +22,7 @@ from pytest_egress.base.account import Account
 from pytest_egress.traffic.redaction.declared import NOTHING_MORE, Redaction, lowered
 from pytest_egress.traffic.redaction.logins import asks_for_login, without_logins
 from pytest_egress.traffic.redaction.names import is_secret
-from pytest_egress.traffic.redaction.shapes import without_shapes
+from pytest_egress.traffic.redaction.shapes import Mask, without_shapes
 from pytest_egress.traffic.redaction.values import KnownValues, is_worth_hiding, secrets_of
 from pytest_egress.traffic.shown import SHOWN_VALUE, cut, shown
 
@@ -53,8 +53,6 @@ SCHEME: Final = re.compile(r"[A-Za-z0-9_-]{1,32} ")
 PLACEHOLDER: Final = re.compile(r"(<[\w.#-]{1,80}>)")
 UNSHOWN: Final = re.compile(r"[^\w.-]", re.ASCII)  # of a variable's name
 NO_TEXT: Final = re.compile(r"[\W_]*")
-
-Mask = Callable[[str], str]
 
 
 def mask(secret: str) -> str:

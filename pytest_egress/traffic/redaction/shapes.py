@@ -14,6 +14,9 @@ CREDENTIALS: Final = re.compile(
 )
 """Those of HTTP (RFC 9110 section 11.4) in a text of any kind, such as the log of a client."""
 
+Mask = Callable[[str], str]
+"""Makes what is shown in place of a secret."""
+
 BEFORE: Final = ("/services/", "/bot", "/webhooks/")  # what is no part of the secret
 SHAPES: Final = re.compile(
     r"/services/T[A-Z0-9]{3,20}/B[A-Z0-9]{3,20}/[A-Za-z0-9]{8,64}"  # an incoming webhook of Slack
@@ -44,13 +47,13 @@ SHORTEST: Final = 11  # characters of a text that can have one
 LONG: Final = 200
 
 
-def without_shapes(text: str, mask: Callable[[str], str]) -> str:
+def without_shapes(text: str, mask: Mask) -> str:
     if len(text) < SHORTEST or (len(text) > LONG and not any(hint in text for hint in HINTS)):
         return text
     text = CREDENTIALS.sub(lambda found: found[1] + mask(found[2]), text)
     return SHAPES.sub(lambda found: masked(found[0], mask), text)
 
 
-def masked(found: str, mask: Callable[[str], str]) -> str:
+def masked(found: str, mask: Mask) -> str:
     before = next((each for each in BEFORE if found.startswith(each)), "")
     return before + mask(found.removeprefix(before))

@@ -49,4 +49,5 @@ def test_what_it_does_not_take_is_refused_when_it_is_declared(
 
 
 def test_it_takes_collections_of_names() -> None:
-    assert Redaction(headers=("a",), query={"b"}, json=frozenset({"c"}), keep=["d"])
+    declared = Redaction(headers=("a",), query={"b"}, json=frozenset({"c"}), keep=["d"])
+    assert declared.query == {"b"}
