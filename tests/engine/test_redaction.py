@@ -100,6 +100,36 @@ def test_a_key_of_the_environment_is_on_no_terminal_and_in_no_file_of_junit(
     assert 'path="/bot*/sendMessage"' in text
 
 
+def test_a_test_that_fails_by_itself_shows_no_key_in_its_own_lines(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY_OF_SHOP", KEY)
+    run = inside(
+        """
+        import os
+
+        def test_a(egress, image):
+            key = os.environ["KEY_OF_SHOP"]
+            result = egress.run(image, ["sh", "-c", "echo $SHOP_KEY; echo $SHOP_KEY >&2"], env={"SHOP_KEY": key})
+            print(key)
+            assert result.stdout == "", result.stderr
+
+        def test_b(egress, image):
+            print(os.environ["KEY_OF_SHOP"])
+            raise ValueError(os.environ["KEY_OF_SHOP"]) from KeyError(os.environ["KEY_OF_SHOP"])
+
+        def test_c(egress):
+            print(os.environ["KEY_OF_SHOP"])
+        """,
+        "--showlocals",
+        "-rA",
+    )
+    assert KEY not in run.output
+    assert "AssertionError: <SHOP_KEY>" in run.output
+    assert "ValueError: <SHOP_KEY>" in run.output
+    assert run.output.count("<SHOP_KEY>") > 8
+
+
 def test_what_the_test_reads_of_a_container_is_as_it_was_written(
     egress: Egress, clients_image: str
 ) -> None:

@@ -33,6 +33,9 @@ ESCAPES: Final = re.compile(r"(?:%|\\x)([2-9A-Fa-f][0-9A-Fa-f])|\\u(?!00[01])([0
 """A character of a URL, of Python's bytes, and of JSON; a control character stays escaped."""
 
 HEX_OF_PERCENT: Final = re.compile("%[0-9A-F]{2}")
+FILE: Final = re.compile(r"/(?:run/secrets/\S+|(?:[\w@-][\w.@-]*/)+[\w@-][\w.@-]*\.\w{1,5})")
+"""A file with a secret, such as that of GOOGLE_APPLICATION_CREDENTIALS; no base64 has a dot."""
+
 ARMOUR: Final = re.compile(r"[A-Za-z0-9+/=]{32,}")  # a line of a key in PEM (RFC 7468)
 
 
@@ -56,7 +59,7 @@ def secrets_of(variable: str, value: str, *, is_named: bool) -> Iterator[str]:
         if not is_named or is_of_a_place(variable):
             return
         value = value.partition("://")[2].partition("/")[2]
-    elif not is_named or is_of_a_place(variable):
+    elif not is_named or is_of_a_place(variable) or FILE.fullmatch(value):
         return
     value = value.strip()
     yield value
