@@ -53,7 +53,7 @@ from pytest_egress.targets.results import tail_of
 from pytest_egress.targets.sidecars.provision import Provisioner, reuse_of_environment
 from pytest_egress.targets.sidecars.ready import ReadySidecars
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange
-from pytest_egress.traffic.redaction.redactor import Redactor
+from pytest_egress.traffic.redaction.redactor import BY_NAMES, Redactor
 
 if TYPE_CHECKING:
     import docker
@@ -120,7 +120,7 @@ class Session:
         rules: Callable[[], Redaction] | None = None,
     ) -> None:
         self.keep, self.trust = keep, trust
-        self._make_ca, self._defaults = ca, defaults
+        self._make_ca, self._defaults, self._rules = ca, defaults, rules
         self.engine = Engine(client, uuid.uuid4().hex, address)
         self.provisioner = Provisioner(self.engine, link, sidecar_image)
         reuse = reuse_of_environment() if sidecar_reuse is None else sidecar_reuse
@@ -128,7 +128,6 @@ class Session:
         self.ledger = Ledger()
         self.ledger.routes_changed, self.ledger.running = self.act_on_routes, self.running
         self.ledger.turns_changed = self.act_on_turns
-        self._rules: Callable[[], Redaction] | None = rules
         self.scopes: list[Scoped] = []
         # Those that have not been removed, and those that the running test has started.
         self.containers: list[Container] = []
@@ -150,11 +149,13 @@ class Session:
 
     def hide(self, variables: Mapping[str, str]) -> None:
         """Hide the secrets among the variables of a container from now on, in whatever is shown of the run."""
-        if (rules := self._rules) is not None:
-            declared = Redactor.declared(rules())
-            self._rules, self.ledger.redactor = None, declared
+        declared, accounts = self._declared, self.ledger.accounts
         with self.ledger.changed:
-            self.ledger.redactor = self.ledger.redactor.knowing(variables)
+            accounts.redactor = (accounts.redactor or declared).knowing(variables)
+
+    @once_property
+    def _declared(self) -> Redactor:
+        return BY_NAMES if self._rules is None else Redactor.declared(self._rules())
 
     def attempt_context(self, container: Container) -> AttemptContext:
         with self.ledger.changed:

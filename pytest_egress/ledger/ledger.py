@@ -122,10 +122,6 @@ class Ledger:
         """What hides secrets in what is shown, at present."""
         return self.accounts.redactor or BY_NAMES
 
-    @redactor.setter
-    def redactor(self, redactor: Redactor) -> None:
-        self.accounts.redactor = redactor
-
     def record(self, window: Window, entry: Entry) -> None:
         entry._account = window.account
         with self.changed:
