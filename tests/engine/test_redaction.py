@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 from urllib.parse import quote
 
+import docker
 import pytest
 
 from pytest_egress import CommandError, Egress
@@ -216,3 +217,23 @@ def test_a_secret_of_a_command_in_a_container_is_hidden_too(
         )
     assert "| <B_TOKEN>" in str(caught.value)
     assert json.dumps("Sec0nd-token-0123") not in str(caught.value)
+
+
+def test_a_secret_of_a_container_that_something_else_creates_is_hidden_too(
+    egress: Egress, clients_image: str, engine_client: docker.DockerClient
+) -> None:
+    secret = "Th1rd-token-0123456789"
+    egress.intercept_http("api.shop.test")
+    options = egress.docker_options(clients_image)
+    options["environment"]["C_TOKEN"] = secret
+    script = 'curl -sS "http://api.shop.test/$C_TOKEN"'
+    container = engine_client.containers.create(clients_image, ["sh", "-c", script], **options)
+    try:
+        egress.trust(container)
+        container.start()
+        container.wait()
+    finally:
+        container.remove(force=True)
+    (exchange,) = egress.exchanges
+    assert str(exchange) == "GET http://api.shop.test/<C_TOKEN>"
+    assert exchange.request.path == f"/{secret}"
