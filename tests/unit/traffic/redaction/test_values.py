@@ -35,6 +35,7 @@ FORMS = {
     "as a form": quote_plus(KEY),
     "percent-encoded, every byte": "".join(f"%{byte:02X}" for byte in KEY.encode()),
     "percent-encoded twice": quote(quote(KEY, safe=""), safe=""),
+    "percent-encoded, every byte, twice": "".join(f"%25{byte:02X}" for byte in KEY.encode()),
     "in JSON": json.dumps(KEY)[1:-1],
     "in JSON, as UTF-8": json.dumps(KEY, ensure_ascii=False)[1:-1],
     "in JSON of PHP": json.dumps(KEY)[1:-1].replace("/", "\\/"),
