@@ -154,7 +154,8 @@ class Match:
         redactor = redactor_of(request)
         declared_path = self.path if isinstance(self.path, str) else ""
         masks = redactor.path(request.path), redactor.path(declared_path)
-        shown_as = declared("path", self.path, self._own, redactor)
+        knows = redactor.secrets or redactor.rules.match  # each request passes over many routes
+        shown_as = declared("path", self.path, self._own, redactor) if knows else self.path
         return contrast(request.path, self.path, masks, shown_as)
 
     def body_differences(self, request: Request) -> list[str]:

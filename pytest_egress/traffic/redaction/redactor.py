@@ -177,12 +177,9 @@ class Redactor:
             return f"<match= of egress_redaction raised {type(error).__name__}>"
         return text
 
-    def path(self, path: str) -> str:
-        """The path of a URL. Each route that a request does not fit asks for that of the request."""
-        return self._path(path)
-
     @cached_property
-    def _path(self) -> Mask:
+    def path(self) -> Mask:
+        """A function of the path of a URL. Each route that a request does not fit asks for that of the request."""
         return lru_cache(maxsize=64)(lambda path: without_shapes(self.known(path), mask_in_url))
 
     def glob(self, path: str) -> str:
