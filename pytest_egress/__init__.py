@@ -118,6 +118,7 @@ if TYPE_CHECKING:
     )
     from pytest_egress.traffic.http.request import Request as Request
     from pytest_egress.traffic.http.response import Response as Response
+    from pytest_egress.traffic.redaction.declared import Redaction as Redaction
     from pytest_egress.traffic.websocket import WebSocketMessage as WebSocketMessage
 
 _NAMES = {
@@ -157,6 +158,7 @@ _NAMES = {
     "traffic.http.model_turns": "anthropic_turn openai_turn",
     "traffic.http.request": "Request",
     "traffic.http.response": "Response",
+    "traffic.redaction.declared": "Redaction",
     "traffic.websocket": "WebSocketMessage",
 }
 """The public names by module. `__getattr__` imports a module at the first use of one of its names."""

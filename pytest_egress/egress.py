@@ -500,7 +500,8 @@ class Egress:
         self._inner.discard(container, has_ended=True)
         if check:
             entries = container.attempt_context().window.entries
-            check_result(container.name, result, container.name, entries)
+            redactor = self._inner.session.ledger.redactor
+            check_result(container.name, result, container.name, entries, redactor)
         return result
 
     # Containers that something else starts.

@@ -93,6 +93,7 @@ class InnerEgress:
 
     def new(self, kind: type[AnyContainer], checked: Plan) -> AnyContainer:
         self.session.engine.check_owner()
+        self.session.hide(checked.env)
         self._has_started = True
         with self.session.ledger.changed:  # so that no other thread gets the same name
             name = self.session.name(checked.image)
@@ -155,6 +156,7 @@ class InnerEgress:
         if unrouted := unrouted_entries(entries):
             lines = [line for entry, n in fold(unrouted) for line in attempt_lines(entry, n)]
             text = "\n".join([str(error), "Meanwhile no route claimed:", *lines])
+            text = self.session.ledger.redactor.known(text)
             error = type(error)(
                 text, logs=error.logs, exit_code=error.exit_code, container=error.container
             )

@@ -49,10 +49,11 @@ from pytest_egress.ledger.windows import (
     Window,
 )
 from pytest_egress.targets.container import Container, Owner
-from pytest_egress.targets.results import TAIL_LINES
+from pytest_egress.targets.results import TAIL_LINES, tail_of
 from pytest_egress.targets.sidecars.provision import Provisioner, reuse_of_environment
 from pytest_egress.targets.sidecars.ready import ReadySidecars
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange
+from pytest_egress.traffic.redaction.redactor import BY_NAMES, Redactor
 
 if TYPE_CHECKING:
     import docker
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 
     from pytest_egress.targets.trust.packages import Packaged
     from pytest_egress.targets.trust.roots import Roots
+    from pytest_egress.traffic.redaction.declared import Redaction
 
 
 def default_client(address: str | None = None) -> docker.DockerClient:
@@ -97,6 +99,7 @@ class Session:
         keep: Whether containers stay until it is known whether their test has failed.
         sidecar_reuse: Whether a sidecar may serve several targets, one after the other; None for the environment's
             setting.
+        rules: Returns what the suite declares to be secret; called when the first container starts.
 
     Raises:
         EngineError: `PYTEST_EGRESS_SIDECAR_REUSE` is neither "on" nor "off".
@@ -114,9 +117,10 @@ class Session:
         keep: bool = False,
         trust: Sequence[str] = (),
         sidecar_reuse: bool | None = None,
+        rules: Callable[[], Redaction] | None = None,
     ) -> None:
         self.keep, self.trust = keep, trust
-        self._make_ca, self._defaults = ca, defaults
+        self._make_ca, self._defaults, self._rules = ca, defaults, rules
         self.engine = Engine(client, uuid.uuid4().hex, address)
         self.provisioner = Provisioner(self.engine, link, sidecar_image)
         reuse = reuse_of_environment() if sidecar_reuse is None else sidecar_reuse
@@ -142,6 +146,16 @@ class Session:
     def check_tls_version(self, word: str) -> None:
         """Refuse a value of `tls_version=` that this Python's OpenSSL is built without: ValueError."""
         check_tls_version(word)
+
+    def hide(self, variables: Mapping[str, str]) -> None:
+        """Hide the secrets among the variables of a container from now on, in whatever is shown of the run."""
+        declared, accounts = self._declared, self.ledger.accounts
+        with self.ledger.changed:
+            accounts.redactor = (accounts.redactor or declared).knowing(variables)
+
+    @once_property
+    def _declared(self) -> Redactor:
+        return BY_NAMES if self._rules is None else Redactor.declared(self._rules())
 
     def attempt_context(self, container: Container) -> AttemptContext:
         with self.ledger.changed:
@@ -343,8 +357,9 @@ class Session:
             with self.ledger.changed:
                 activities, pauses = [*self.ledger.under_way], [*self.ledger.pauses.items()]
             under_way = [*under_way_lines(activities), *delay_lines(activities, pauses)]
-            error = CallError(restless_text(seconds, timeout, under_way, seen))
-            error.headline = restless_headline(seconds, under_way, seen)
+            known = self.ledger.redactor.known
+            error = CallError(known(restless_text(seconds, timeout, under_way, seen)))
+            error.headline = known(restless_headline(seconds, under_way, seen))
             raise error
 
     def _stays_quiet(self, seconds: float, seen: Sequence[Entry]) -> bool:
@@ -378,7 +393,8 @@ class Session:
 
     def outside(self) -> list[str]:
         """Lines about what containers of ended scopes did outside of any test, and what was cut after the last one."""
-        return [*self._outside, *lost_lines(self.ledger.accounts.lost_late)]
+        lines = [*self._outside, *lost_lines(self.ledger.accounts.lost_late)]
+        return [*map(self.ledger.redactor.known, lines)]
 
     def leave(self, scope: Scoped) -> None:
         with self.ledger.changed:
@@ -393,7 +409,8 @@ class Session:
             self.containers = self.live()
 
     def log_sections(self, window: Window | None = None) -> list[tuple[str, str]]:
-        return log_sections(self.live() + (self.containers_of(window) if window else []), window)
+        containers = self.live() + (self.containers_of(window) if window else [])
+        return log_sections(containers, self.ledger.redactor, window)
 
     def new_window(self) -> Window:
         """Outside of a test the window has the defaults."""
@@ -441,19 +458,19 @@ def outside_lines(window: Window) -> list[str]:
 
 
 def log_sections(
-    containers: Sequence[Container], window: Window | None = None
+    containers: Sequence[Container], redactor: Redactor, window: Window | None = None
 ) -> list[tuple[str, str]]:
     """Of shared containers only the output since `window`, that of the failed test, was opened is shown."""
-    tails = {container.name: log_text(container, window) for container in containers}
+    tails = {container.name: log_text(container, window, redactor) for container in containers}
     return [(f"container {name}", tail) for name, tail in tails.items() if tail]
 
 
-def log_text(container: Container, window: Window | None) -> str:
+def log_text(container: Container, window: Window | None, redactor: Redactor) -> str:
     if window is None or container.owner.scope == "test" or container.born is window:
-        tail = container.log.tail()
+        tail = tail_of(container.log.tail(), redactor)
         lines = [LAST_PART if len(tail.splitlines()) >= TAIL_LINES else "", tail]
     else:
-        tail = container.log.since(window.opened)
+        tail = tail_of(container.log.since(window.opened), redactor)
         lines = [THIS_PART if tail else NO_PART, tail]
     lines += prose(f"({container.killed})", "") if container.killed else []
     return "\n".join(filter(None, lines))

@@ -11,7 +11,7 @@ Threads: any thread calls everything. The lock is the innermost one: nothing is 
 from __future__ import annotations
 
 import threading
-from typing import Final
+from typing import Any, Final
 
 MAX_HELD_BYTES: Final = 2 << 30
 """The most bytes that an account keeps: twice the longest body."""
@@ -36,6 +36,11 @@ class Account:
         self._once: dict[int, bytes] = {}  # by identity, which is nobody else's while it is here
         self._is_closed = False
         self.held = 0
+
+    @property
+    def redactor(self) -> Any:
+        """What hides secrets in what is shown of this; None for what hides no known ones."""
+        return self._others.redactor
 
     def keep(self, size: int, what: str) -> None:
         """`what` is the kind of the bytes, for a report: "requests". Those over the limit raise OverLimitError."""
@@ -83,7 +88,16 @@ class Account:
 
 
 class Accounts:
-    """`lock` guards all accounts of a run; `lost_late` is what the closed ones have lost, in bytes by kind."""
+    """What the accounts of a run share.
+
+    Attributes:
+        lock: Guards all of them.
+        lost_late: What the closed ones have lost, in bytes by kind.
+        redactor: The run's `Redactor` at present. It is here since everything that a target has sent leads to its
+            account; it is replaced as a whole, so that any thread reads it without the lock.
+    """
+
+    redactor: Any = None
 
     def __init__(self) -> None:
         self.lock = threading.RLock()

@@ -29,7 +29,7 @@ from pytest_egress.routes.table import keyed_on, opening, proxy_route
 from pytest_egress.traffic.address import MAX_PORT, is_ip_address, is_localhost, normalise_host
 from pytest_egress.traffic.http.head import Head, split_authority
 from pytest_egress.traffic.http.headers import without
-from pytest_egress.traffic.redaction import masked_url
+from pytest_egress.traffic.redaction.redactor import Redactor
 from pytest_egress.traffic.shown import SCHEME_PORTS, SHOWN_TARGET, cut, host_port, shown
 
 ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -107,6 +107,10 @@ class Proxying:
         connection.destination = reached
         return head._replace(headers=without(head.headers, *OF_PROXIES))
 
+    @property
+    def _redactor(self) -> Redactor:
+        return self._connection.ledger.redactor
+
     def _is_for_proxy(self, head: Head) -> bool:
         found = split_authority(head.authority or "")
         if found is None:
@@ -132,16 +136,16 @@ class Proxying:
         named = head.path if is_tunnel else head.authority or ""
         found = split_authority(named)
         if found is None or (is_tunnel and found[1] is None) or found[1] == 0:
-            return Forbidden(400, NO_TARGET.format(shown(masked_url(named))))
+            return Forbidden(400, NO_TARGET.format(shown(self._redactor.url(named))))
         if is_tunnel and (head.has_body or is_pipelined):
             return Forbidden(400, HAS_BODY if head.has_body else PIPELINED)
         port = found[1] or SCHEME_PORTS["http"]
         if port > MAX_PORT:
-            return Forbidden(400, NO_TARGET.format(shown(masked_url(named))))
+            return Forbidden(400, NO_TARGET.format(shown(self._redactor.url(named))))
         try:
             host = normalise_host(found[0])
         except AddressError as error:
-            return Forbidden(400, NO_HOST.format(shown(found[0]), error))
+            return Forbidden(400, NO_HOST.format(self._redactor.shown(found[0]), error))
         return self._destination(host, port, route)
 
     def _destination(self, host: str, port: int, route: InnerRoute) -> Destination | ProxyRefusal:
@@ -189,7 +193,7 @@ class Proxying:
             context, route, fault, to.host, to.port, to.address, through=to.through
         )
         connection.ledger.turns_changed()
-        where = cut(host_port(to.host, to.port), SHOWN_TARGET)
+        where = cut(self._redactor.host(host_port(to.host, to.port)), SHOWN_TARGET)
         if isinstance(fault, Blackhole):
             return Unreachable(504, f"{where} did not answer, by {fault}")
         return Unreachable(502, f"{where} refused the connection, by {fault}")

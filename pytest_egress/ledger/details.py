@@ -1,6 +1,6 @@
 """What an entry was made of, for a failure at `-v`: the fields and bodies of a request, and bytes both ways.
 
-Secrets are masked where their name tells them. `>` is from the container, and `<` is to it.
+Secrets are hidden (`traffic.redaction`). `>` is from the container, and `<` is to it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pytest_egress.traffic.http.content_coding import (
     decoded,
 )
 from pytest_egress.traffic.http.headers import Headers
-from pytest_egress.traffic.redaction import masked_bytes, masked_field, masked_text
+from pytest_egress.traffic.redaction.redactor import Redactor, redactor_of
 from pytest_egress.traffic.shown import counted, cut
 
 SHOWN_FIELDS: Final = 30  # of a head
@@ -44,34 +44,34 @@ def detail_lines(entry: Entry) -> list[str]:
     if isinstance(entry, TcpConnection):
         return [*connection_lines(entry)]
     if isinstance(entry, Mail):
-        return [*body_lines(">", ShownBody.of(entry.content))]
+        return [*body_lines(">", ShownBody.of(entry.content), redactor_of(entry))]
     if isinstance(entry, PacketAttempt) and entry.first_bytes:
-        return [f"> {bytes_text(entry.first_bytes)}"]
+        return [f"> {bytes_text(redactor_of(entry).first_bytes(entry.first_bytes))}"]
     return []
 
 
 def request_lines(entry: Exchange) -> Iterator[str]:
-    request, call = entry.request, entry.grpc
-    yield from field_lines(">", request.headers)
+    request, call, redactor = entry.request, entry.grpc, redactor_of(entry)
+    yield from field_lines(">", request.headers, redactor)
     if call is not None and call.requests:
-        yield from message_lines(">", call.requests)
+        yield from message_lines(">", call.requests, redactor)
     elif request.is_whole and not request.shown_stream:
         coding = request.headers.get("content-encoding", "")
-        yield from read_lines(">", lambda: ShownBody.of(request.raw_content, coding))
+        yield from read_lines(">", lambda: ShownBody.of(request.raw_content, coding), redactor)
 
 
 def response_lines(entry: Exchange) -> Iterator[str]:
-    response, call = entry.response, entry.grpc
+    response, call, redactor = entry.response, entry.grpc, redactor_of(entry)
     if response is None or is_refusal(entry):
         return
-    yield from field_lines("<", response.headers)
+    yield from field_lines("<", response.headers, redactor)
     if call is not None:
-        yield from message_lines("<", call.responses)
-        yield from field_lines("<", response.trailers)
+        yield from message_lines("<", call.responses, redactor)
+        yield from field_lines("<", response.trailers, redactor)
     elif response.stream is None:
         # What `compress=` does happens when it is sent.
         coding = "" if response.compress else response.headers.get("content-encoding", "")
-        yield from read_lines("<", lambda: ShownBody.of(response.content, coding))
+        yield from read_lines("<", lambda: ShownBody.of(response.content, coding), redactor)
 
 
 def is_refusal(entry: Exchange) -> bool:
@@ -123,34 +123,36 @@ def decoded_beginning(raw: bytes, coding: str) -> tuple[bytes, bool]:
     return bytes(found), is_cut
 
 
-def read_lines(arrow: str, read: Callable[[], ShownBody]) -> Iterator[str]:
+def read_lines(arrow: str, read: Callable[[], ShownBody], redactor: Redactor) -> Iterator[str]:
     """The lines of a body, or why there is none: it may not be kept."""
     try:
         body = read()
     except Exception as error:  # a report is made in spite of it
         yield arrow
-        yield f"{arrow} {cut(f'({said_of(error)})', SHOWN_LINE)}"
+        yield f"{arrow} {cut(f'({redactor.hidden(said_of(error))})', SHOWN_LINE)}"
     else:
-        yield from body_lines(arrow, body)
+        yield from body_lines(arrow, body, redactor)
 
 
-def field_lines(arrow: str, fields: Headers) -> Iterator[str]:
+def field_lines(arrow: str, fields: Headers, redactor: Redactor) -> Iterator[str]:
     for name, value in fields.raw[:SHOWN_FIELDS]:
-        yield f"{arrow} {cut(f'{name}: {masked_field(name, value)}', SHOWN_LINE)}"
+        shown = f"{redactor.known(name)}: {redactor.field(name, value)}"
+        yield f"{arrow} {cut(shown, SHOWN_LINE)}"
     if (more := len(fields.raw) - SHOWN_FIELDS) > 0:
         yield f"{arrow} ... {counted(more, 'more field')}"
 
 
-def body_lines(arrow: str, body: ShownBody) -> Iterator[str]:
+def body_lines(arrow: str, body: ShownBody, redactor: Redactor) -> Iterator[str]:
     """A text is shown as its lines, and anything else as bytes."""
     if not body.beginning:
         return
     yield arrow
     text = text_of(body)
     if text is None:
-        yield f"{arrow} {bytes_text(body.beginning)}  ({body.size})"
+        content = redactor.content(body.beginning, is_cut=body.is_cut)
+        yield f"{arrow} {bytes_text(content)}  ({body.size})"
         return
-    lines = masked_text(text).splitlines()
+    lines = redactor.text(text, is_cut=body.is_cut).splitlines()
     yield from (f"{arrow} {cut(line, SHOWN_LINE)}" for line in lines[:SHOWN_LINES])
     if len(lines) > SHOWN_LINES or body.is_cut:
         yield f"{arrow} ...  ({body.size})"
@@ -165,20 +167,25 @@ def text_of(body: ShownBody) -> str | None:
     return None if "\0" in text else text
 
 
-def message_lines(arrow: str, messages: Sequence[Any]) -> Iterator[str]:
+def message_lines(arrow: str, messages: Sequence[Any], redactor: Redactor) -> Iterator[str]:
     """The first messages of a call of gRPC, as protobuf writes them."""
     for message in messages[:SHOWN_GRPC]:
-        yield from body_lines(arrow, ShownBody.of(said_of(message).encode()))
+        yield from body_lines(arrow, ShownBody.of(said_of(message).encode()), redactor)
     if (more := len(messages) - SHOWN_GRPC) > 0:
         yield f"{arrow} ... {counted(more, 'more message')}"
 
 
 def connection_lines(entry: TcpConnection) -> Iterator[str]:
     said = transcript_of(entry).pieces or [(True, bytearray(entry.content or entry.first_bytes))]
+    redactor, is_asked = redactor_of(entry), False
     for is_from_client, data in said:
-        if data:
-            yield f"{'>' if is_from_client else '<'} {bytes_text(bytes(data))}"
+        piece = bytes(data)
+        if piece and is_from_client:
+            yield f"> {bytes_text(redactor.first_bytes(piece, is_asked=is_asked))}"
+        elif piece:
+            yield f"< {bytes_text(redactor.content(piece, is_cut=True))}"
+            is_asked = redactor.asks_for_login(piece)
 
 
 def bytes_text(data: bytes) -> str:
-    return cut(repr(masked_bytes(data)), SHOWN_BYTES)
+    return cut(repr(data), SHOWN_BYTES)

@@ -23,6 +23,7 @@ from pytest_egress.ledger.windows import Activity, Pause, Window
 from pytest_egress.routes.answers import HEAD_SECONDS
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.entries import Entry, Handshake, PacketAttempt, TlsFailure, TlsPeers
+from pytest_egress.traffic.redaction.redactor import BY_NAMES, Redactor
 
 CUT_SECONDS: Final = 1.0  # for the threads of connections that were cut to end
 MAX_ENTRIES: Final = 100_000
@@ -116,7 +117,13 @@ class Ledger:
             with self.changed:  # by identity: two watchers may have equal lists
                 self._watchers = [other for other in self._watchers if other is not seen]
 
+    @property
+    def redactor(self) -> Redactor:
+        """What hides secrets in what is shown, at present."""
+        return self.accounts.redactor or BY_NAMES
+
     def record(self, window: Window, entry: Entry) -> None:
+        entry._account = window.account
         with self.changed:
             if len(window.entries) < MAX_ENTRIES:
                 window.entries.append(entry)

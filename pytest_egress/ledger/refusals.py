@@ -16,6 +16,7 @@ from pytest_egress.ledger.report import (
     route_line,
 )
 from pytest_egress.traffic.entries import Entry, Exchange
+from pytest_egress.traffic.redaction.redactor import redactor_of
 
 OURS: Final = "pytest-egress: "
 
@@ -24,26 +25,32 @@ def unrouted_body(exchange: Exchange) -> str:
     """The body of the 502 for a request that no route answers."""
     if exchange.note:  # refused for its form: no route would help
         return refused_body(exchange)
-    lines = [f"{OURS}no route answers {exchange}"]
-    return "\n".join([*lines, *near_lines(exchange.near), f"to answer it: {remedy(exchange)}", ""])
+    lines = [f"{OURS}no route answers {exchange}", *near_lines(exchange.near)]
+    return without_known(exchange, "\n".join([*lines, f"to answer it: {remedy(exchange)}", ""]))
 
 
 def blocked_body(exchange: Exchange) -> str:
     why = route_line(exchange.route) if exchange.route is not None else 'unrouted="block"'
-    return f"{OURS}{exchange} is blocked by {why}\n"
+    return without_known(exchange, f"{OURS}{exchange} is blocked by {why}\n")
 
 
 def failed_upstream_body(exchange: Exchange) -> str:
-    return f"{OURS}{exchange.note}\n"
+    return without_known(exchange, f"{OURS}{exchange.note}\n")
 
 
 def refused_body(exchange: Exchange) -> str:
     """The request is refused whatever routes there are, such as one for another Host: 421."""
-    return f"{OURS}{exchange}: {exchange.note}\n"
+    return without_known(exchange, f"{OURS}{exchange}: {exchange.note}\n")
 
 
 def handler_error_body(exchange: Exchange) -> str:
-    return f"{OURS}{handler_error_text(exchange)}\nThe test fails with its traceback.\n"
+    text = f"{OURS}{handler_error_text(exchange)}\nThe test fails with its traceback.\n"
+    return without_known(exchange, text)
+
+
+def without_known(exchange: Exchange, text: str) -> str:
+    """The client's log may show it."""
+    return redactor_of(exchange).known(text)
 
 
 def without_advice(log: str, entries: Iterable[Entry]) -> str:

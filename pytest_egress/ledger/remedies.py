@@ -20,6 +20,7 @@ from pytest_egress.traffic.entries import (
     speaks_http2,
 )
 from pytest_egress.traffic.grpc import GrpcCall, registering
+from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
 
 MAIL_PORTS: Final = (25, 587)  # where a client says nothing before its server has greeted it
@@ -28,38 +29,45 @@ MAIL_PORTS: Final = (25, 587)  # where a client says nothing before its server h
 def remedy(entry: Entry) -> str:
     """The line of code that declares a route for an attempt."""
     if isinstance(entry, Exchange):
-        request = entry.request
+        request, redactor = entry.request, redactor_of(entry.request)
         address = host_port(
-            request.host,
+            redactor.host_glob(request.host),
             None if request.port == SCHEME_PORTS[request.scheme] else request.port,
         )
         if entry.grpc is not None and entry.grpc.service:
             return f'egress.intercept_{request.scheme}("{address}", {servicer_of(entry.grpc)})'
         path = (
-            "" if request.method == "CONNECT" else f", path={string_literal(glob_of(request.path))}"
+            ""
+            if request.method == "CONNECT"
+            else f", path={string_literal(glob_of(redactor.glob(request.path)))}"
         )
         return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
     if isinstance(entry, DnsQuery):
         return declaring(entry)
     if needs_server(entry):
-        where = host_port(entry.host, entry.port)
+        where = host_port(typed(entry), entry.port)
         return f'egress.intercept_tcp("{where}", forward("tcp://127.0.0.1:{entry.port}"))'
     if isinstance(entry, TlsFailure):
-        return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
+        return f'egress.intercept_https("{host_port(typed(entry), None if entry.port == 443 else entry.port)}")'
     if isinstance(entry, TcpConnection) and speaks_http2(entry):
-        return f'egress.intercept_http("{host_port(entry.host, entry.port)}")'
+        return f'egress.intercept_http("{host_port(typed(entry), entry.port)}")'
     if isinstance(entry, TcpConnection) and entry.port in MAIL_PORTS and not entry.first_bytes:
-        return f'egress.intercept_tcp("{host_port(entry.host, entry.port)}", smtp())'
+        return f'egress.intercept_tcp("{host_port(typed(entry), entry.port)}", smtp())'
     kind = INTERCEPT_TCP if isinstance(entry, TcpConnection) else BLOCK
-    return f'egress.{kind.method}("{host_port(entry.host, entry.port)}")'
+    return f'egress.{kind.method}("{host_port(typed(entry), entry.port)}")'
+
+
+def typed(entry: Entry) -> str:
+    """The host of an attempt as a test is to type it: with `*` in place of a secret."""
+    return redactor_of(entry).host_glob(entry.host)
 
 
 def declaring(query: DnsQuery) -> str:
     """The line of code that declares the name of a query: by the record that it asks for, else by a route."""
     address, record = reversed_address(query.host), RECORD_EXAMPLES.get(query.type)
     if record is None or query.type in ("HTTPS", "SVCB"):  # asked for to connect, beside addresses
-        return f'egress.intercept_https("{query.host}")'
-    name = address if address and query.type == "PTR" else query.host
+        return f'egress.intercept_https("{typed(query)}")'
+    name = address if address and query.type == "PTR" else typed(query)
     return f'egress.dns("{name}", {query.type}={string_literal(record)})'
 
 

@@ -16,7 +16,7 @@ from pytest_egress.base.frames import raised_at
 from pytest_egress.base.raising import said_of
 from pytest_egress.errors import AddressError
 from pytest_egress.ledger.nearest import nearest_lines
-from pytest_egress.ledger.remedies import remedy
+from pytest_egress.ledger.remedies import remedy, typed
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.route import Scope, later_text
 from pytest_egress.routes.table import NearMiss
@@ -38,6 +38,7 @@ from pytest_egress.traffic.entries import (
     TlsFailure,
     needs_server,
 )
+from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import counted, host_port
 
 SHOWN_ATTEMPTS: Final = 50  # different attempts of a verdict
@@ -84,11 +85,11 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
     verb = "to answer it" if answers else "to expect it"
     lines.append(f"{DETAIL}{verb}: {remedy(entry)}")
     if needs_server(entry):
-        where = host_port(entry.host, entry.port)
+        where = host_port(typed(entry), entry.port)
         lines.append(f'{DETAIL}to let the real server answer it: egress.passthrough("{where}")')
     if isinstance(entry, DnsQuery):
         lines.append(
-            f'{DETAIL}to expect that it does not exist: egress.dns("{entry.host}", "NXDOMAIN")'
+            f'{DETAIL}to expect that it does not exist: egress.dns("{typed(entry)}", "NXDOMAIN")'
         )
     return lines
 
@@ -109,7 +110,8 @@ def is_host(name: str) -> bool:
 
 def attempt_text(entry: Entry) -> str:
     """DNS queries of all types for a name are one attempt."""
-    text = f"DNS {entry.host}" if isinstance(entry, DnsQuery) else str(entry)
+    is_query = isinstance(entry, DnsQuery)
+    text = f"DNS {redactor_of(entry).host(entry.host)}" if is_query else str(entry)
     return f"{text}  through the proxy {entry.through}" if entry.through else text
 
 
@@ -199,7 +201,7 @@ def handshakes_text(entries: Sequence[Entry]) -> str:
         ]
         lines += [f"{DETAIL}claimed by: {route_line(miss.route)}" for miss in entry.near]
         lines += [f"{DETAIL}to answer it: {remedy(entry)}"] if needs_server(entry) else []
-        address = host_port(entry.host, entry.port)
+        address = host_port(typed(entry), entry.port)
         lines.append(f'{DETAIL}to expect it, and answer nobody there: egress.block("{address}")')
     return "\n".join(lines + more_lines(failures))
 

@@ -7,8 +7,9 @@ from typing import Final
 
 from pytest_egress.ledger.details import detail_lines
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
-from pytest_egress.traffic.redaction import masked_text
+from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import SHOWN_TARGET, counted, cut
+from pytest_egress.traffic.websocket import message_text
 
 SHOWN_ENTRIES: Final = 200  # its first and last hundred
 SHOWN_MESSAGES: Final = 10  # of a WebSocket: its first and last five
@@ -119,7 +120,8 @@ def through_text(entry: Entry) -> str:
 
 def query_text(entry: DnsQuery) -> str:
     answered = ", ".join(entry.answer) or entry.rcode or entry.fault or "no answer"
-    found = " -> ".join(map(str, (entry, *entry.cnames, cut(str(answered), SHOWN_TARGET))))
+    answered_text = cut(redactor_of(entry).hidden(str(answered)), SHOWN_TARGET)
+    found = " -> ".join(map(str, (entry, *entry.cnames, answered_text)))
     outcome = "" if entry.outcome == "recorded" else entry.outcome.upper()
     fault = f"[{entry.fault}]" if entry.fault not in (None, answered) else ""
     note = f"[{entry.note}]" if not outcome and entry.note and entry.fault != answered else ""
@@ -151,7 +153,7 @@ def grpc_status(entry: Exchange) -> tuple[str, str] | None:
     if code is None:
         head = entry.response.headers if entry.response is not None else {}
         return ("no status yet", "") if "grpc-accept-encoding" in head else None
-    said = cut(masked_text(details.partition("\n")[0]), SHOWN_TARGET)
+    said = cut(redactor_of(entry).text(details.partition("\n")[0]), SHOWN_TARGET)
     return code.name, f": {said}" if said else ""
 
 
@@ -168,7 +170,8 @@ def message_lines(entry: Entry) -> list[tuple[float, str]]:
     """The messages of a WebSocket for the timeline: when, and a line; those in the middle are left out."""
     if not isinstance(entry, Exchange) or entry.websocket is None:
         return []
-    lines = [(message.at, f"  {message}") for message in entry.messages]
+    redactor = redactor_of(entry)
+    lines = [(each.at, f"  {message_text(each, redactor)}") for each in entry.messages]
     if len(lines) > SHOWN_MESSAGES:
         half = SHOWN_MESSAGES // 2
         lines[half:-half] = [

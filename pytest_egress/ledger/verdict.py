@@ -42,6 +42,7 @@ from pytest_egress.traffic.entries import (
     TlsFailure,
     peers_of,
 )
+from pytest_egress.traffic.redaction.redactor import redactor_in
 
 NO_OFFENCE = ("silent", "probe", "cut", REJECTED)
 """Reasons of a `TlsFailure` that fail no test.
@@ -82,8 +83,9 @@ def judge(
     if offence is None:
         return None
     told = shared_text(offence.entries, shared)
-    error = offence.kind("\n\n".join(filter(None, [offence.text, told])))
-    error.headline, error.__cause__ = offence.headline, offence.cause
+    known = redactor_in(window.account).known
+    error = offence.kind(known("\n\n".join(filter(None, [offence.text, told]))))
+    error.headline, error.__cause__ = known(offence.headline), offence.cause
     return error
 
 

@@ -27,6 +27,7 @@ from pytest_egress.plugin.fixtures import (
     egress_ca,
     egress_container,
     egress_docker_client,
+    egress_redaction,
     module_egress,
     session_egress,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "egress_ca",
     "egress_container",
     "egress_docker_client",
+    "egress_redaction",
     "module_egress",
     "pytest_addoption",
     "pytest_collection_modifyitems",

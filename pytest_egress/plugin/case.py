@@ -210,7 +210,7 @@ def late_sections(
 
     entries, began = egress.ledger, egress.session.latest_opened
     yield "egress", "\n".join(ledger_lines(entries, began=began, in_full=in_full))
-    for title, log in log_sections(containers):
+    for title, log in log_sections(containers, egress.session.ledger.redactor):
         yield title, without_advice(log, entries)
 
 

@@ -49,6 +49,7 @@ class Cases:
     def __init__(self, run: Run, plugins: pytest.PytestPluginManager) -> None:
         self._run, self._plugins = run, plugins
         run.watch = self._watch
+        self.known = run.known
         self._has_cases = False  # of this run so far, or of one that has been closed
         self._item: pytest.Item | None = None  # the test that runs, if not known to use egress
         self._egress_users: dict[str, set[object]] = {}  # wider fixtures that use egress, by name
@@ -290,15 +291,16 @@ class Cases:
         report = yield
         is_verdict = call.excinfo is not None and call.excinfo.value is case.verdict
         if brief and call.excinfo and is_verdict:
-            show_text_only(report, item, call.excinfo)
+            show_text_only(report, item, call.excinfo, self.known)
         if report.failed:
             for node in item.listchain():
                 node.stash.setdefault(FAILED, set()).add(item.nodeid)
             found = case.sections(report.when, in_full=is_verbose(item.config))
             sections = [*found, *(case.kept() if self._run.keep else ())]
-            show_sections(report, item.config, without_told(sections, call.excinfo))
+            show_sections(report, item.config, without_told(sections, call.excinfo), self.known)
             if call.excinfo:
-                show_headline(report, call.excinfo.value, None if is_verdict else case.window)
+                window = None if is_verdict else case.window
+                show_headline(report, call.excinfo.value, window, self.known)
         if brief and call.excinfo and item.config.getoption("usepdb", False):
             case.land_at_user(call.excinfo, is_verdict=is_verdict)
         return report
@@ -320,11 +322,11 @@ class Cases:
 
             late = [each for each in found if call.excinfo and call.excinfo.value is each.verdict]
             if brief and call.excinfo and late:
-                show_text_only(report, item, call.excinfo)
+                show_text_only(report, item, call.excinfo, self.known)
             sections = [section for each in found for section in each.sections]
-            show_sections(report, item.config, without_told(sections, call.excinfo))
+            show_sections(report, item.config, without_told(sections, call.excinfo), self.known)
             if call.excinfo:
-                show_headline(report, call.excinfo.value, None)
+                show_headline(report, call.excinfo.value, None, self.known)
             if brief and call.excinfo and case and item.config.getoption("usepdb", False):
                 case.land_at_user(call.excinfo, is_verdict=bool(late))
         if case is not None:
@@ -357,10 +359,10 @@ class Reports:
             hide_from_tracebacks()
         is_ours = uses_egress(item) or self._cases.case_of(item) is not None
         report = yield from self._cases.report(item, call)
-        if report.longrepr is not None and is_ours:
+        if is_ours and (report.longrepr is not None or report.sections):
             from pytest_egress.plugin.reports import show_escaped
 
-            show_escaped(report)
+            show_escaped(report, self._cases.known)
         return report
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_egress.egress import Egress
     from pytest_egress.routes.route import Scope
     from pytest_egress.targets import handle as container_handle
+    from pytest_egress.traffic.redaction.declared import Redaction
 
 
 @pytest.fixture
@@ -91,6 +92,17 @@ def egress_ca() -> trustme.CA:
 
     load_cryptography_unfrozen()
     return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def egress_redaction() -> Redaction:
+    """The `Redaction` that says what else is secret in this suite, or is none; override it to declare that.
+
+    It is requested when the first container starts. What is hidden without it is hidden with it, but for its `keep`.
+    """
+    from pytest_egress.traffic.redaction.declared import Redaction
+
+    return Redaction()
 
 
 @pytest.fixture(scope="session")

@@ -29,9 +29,11 @@ from pytest_egress.plugin.usage import is_overridden, uses_egress
 if TYPE_CHECKING:
     import docker
 
+    from pytest_egress.base.account import Accounts
     from pytest_egress.plugin.prompts import Prompts
     from pytest_egress.plugin.screen import Terminal
     from pytest_egress.session import Session
+    from pytest_egress.traffic.redaction.declared import Redaction
 
 
 class Run:
@@ -69,6 +71,7 @@ class Run:
         self._prompts: Prompts | None = None
         self._screen: Terminal | None = None
         self.current: Session | None = None
+        self._accounts: Accounts | None = None  # of the latest session, which may be closed
         self.watch: Callable[[Session], None]  # called with a new session
 
     def session(self) -> Session:  # no property: pytest 7.4 looks at every one of a plugin's
@@ -87,7 +90,9 @@ class Run:
                 keep=self.keep,
                 trust=self.trust,
                 sidecar_reuse=self.sidecar_reuse,
+                rules=self._redaction,
             )
+            self._accounts = self.current.ledger.accounts
             self.watch(self.current)
             self.current.engine.progress.screen = self._screen
             self.current.sidecars.expects_more = self._expects_more
@@ -99,6 +104,24 @@ class Run:
             return self.engine_client()
         client: docker.DockerClient = self.fixture("egress_docker_client")
         return client
+
+    def _redaction(self) -> Redaction:
+        """What the fixture egress_redaction declares."""
+        from pytest_egress.traffic.redaction.declared import Redaction
+        from pytest_egress.traffic.shown import shown
+
+        rules = self.fixture("egress_redaction")
+        if not isinstance(rules, Redaction):
+            raise pytest.UsageError(
+                f"the fixture egress_redaction returned {shown(rules)}; it returns a Redaction, such as "
+                'pytest_egress.Redaction(headers=["X-Tenant"])'
+            )
+        return rules
+
+    def known(self, text: str) -> str:
+        """A text without the secrets that are known."""
+        redactor = self._accounts and self._accounts.redactor
+        return redactor.known(text) if redactor else text
 
     def prompts(self) -> Prompts:
         if self._prompts is None:

@@ -25,6 +25,7 @@ from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.routes.turns import parts_of
 from pytest_egress.traffic.address import Address, parse_address
 from pytest_egress.traffic.dns.answers import NO_RECORDS, RECORD_EXAMPLES, Records
+from pytest_egress.traffic.redaction.redactor import Redactor
 from pytest_egress.traffic.shown import host_port, shown
 
 OWN_OPTIONS: Final = ("times", "optional", "name")
@@ -170,9 +171,10 @@ class Declaration:
         if any(isinstance(part, DuplexAnswer) for part in parts_of(answer)):
             check_head_decides(self.match, shown(answer))
 
-    def __str__(self) -> str:
+    def text(self, redactor: Redactor) -> str:
         """The code of the declaration: `intercept_https("api.stripe.com", path='/v1')`."""
-        parts = [f'"{self.address.text}"', *filter(None, [str(self.match)])]
+        parts = [f'"{redactor.host(self.address.text)}"']
+        parts += filter(None, [self.match.text(redactor)])
         parts += [f"times={self.times}"] if self.times is not None else []
         if self.client_certificate is not None:
             parts.append(f"client_certificate={self.client_certificate!r}")

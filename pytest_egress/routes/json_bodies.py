@@ -10,7 +10,7 @@ from pytest_egress.routes.literals import NOTHING, Own, declared_json
 from pytest_egress.routes.partials import Partial
 from pytest_egress.routes.patterns import check_pattern, contrast, value_fits
 from pytest_egress.traffic.http.request import Request, lent_json
-from pytest_egress.traffic.redaction import is_secret, masked_bytes, masked_json
+from pytest_egress.traffic.redaction.redactor import BY_NAMES, Redactor, redactor_of
 from pytest_egress.traffic.shown import shown
 
 NO_BODY: Final = (
@@ -32,15 +32,16 @@ def check_json(wanted: Any, path: str = "json") -> None:
 
 
 def json_request_differences(wanted: Any, request: Request, own: Own) -> list[str]:
+    redactor = redactor_of(request)
     try:
         with lent_json(request, times=2) as found:  # a copy has its secrets masked
-            return list(json_differences(wanted, found, own=own))
+            return list(json_differences(wanted, found, own=own, redactor=redactor))
     except ContentError as error:
         return [f"json: {error}"]
     except (ValueError, RecursionError):  # RecursionError: nested too deeply to parse
         if not request.content:
             return [NO_BODY]
-        return [f"json: the body is no JSON: {shown(masked_bytes(request.content))}"]
+        return [f"json: the body is no JSON: {shown(redactor.content(request.content))}"]
 
 
 def json_differences(
@@ -51,6 +52,7 @@ def json_differences(
     secret: bool = False,
     in_part: bool = False,
     own: Own = NOTHING,
+    redactor: Redactor = BY_NAMES,
 ) -> Iterator[str]:
     """A line for each difference: `json.items[0].price: 5 is not 6`.
 
@@ -63,18 +65,20 @@ def json_differences(
         wanted, in_part = wanted.value, True
 
     def within(wanted: Any, found: Any, path: str, secret: bool) -> Iterator[str]:
-        return json_differences(wanted, found, path, secret=secret, in_part=in_part, own=own)
+        return json_differences(
+            wanted, found, path, secret=secret, in_part=in_part, own=own, redactor=redactor
+        )
 
     if isinstance(wanted, Mapping) and isinstance(found, dict):
         surplus = () if in_part else (key for key in found if key not in wanted)
         for key in [*wanted, *surplus]:
-            inside = secret or is_secret(str(key))
-            where = place(path, key)
+            inside = secret or redactor.is_secret(str(key))
+            where = place(path, redactor.key(key))
             if key not in found:
-                expected = declared_json(wanted[key], own, secret=inside)
+                expected = declared_json(wanted[key], own, redactor, secret=inside)
                 yield f"{where}: absent, expected {shown(expected)}"
             elif key not in wanted:
-                sent = masked_json(found[key], secret=inside)
+                sent = redactor.json(found[key], secret=inside)
                 yield f"{where}: {shown(sent)} was not expected"
             else:
                 yield from within(wanted[key], found[key], where, inside)
@@ -84,8 +88,8 @@ def json_differences(
     elif isinstance(wanted, list) and isinstance(found, list):
         yield f"{path}: {len(found)} items, expected {len(wanted)}"
     elif not value_fits(wanted, found) or is_true_for_one(wanted, found):
-        masks = masked_json(found, secret=secret), masked_json(wanted, secret=secret)
-        shown_as = declared_json(wanted, own, secret=secret)
+        masks = redactor.json(found, secret=secret), redactor.json(wanted, secret=secret)
+        shown_as = declared_json(wanted, own, redactor, secret=secret)
         yield f"{path}: {contrast(found, wanted, masks, shown_as)}"
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pytest_egress.base.callers import sources_of_users
 from pytest_egress.routes.partials import Partial
-from pytest_egress.traffic.redaction import is_secret, mask, masked, masked_bytes, masked_field
+from pytest_egress.traffic.redaction.redactor import BY_NAMES, Redactor
 
 Own = frozenset[str]
 NOTHING: Final[Own] = frozenset()
@@ -23,7 +23,10 @@ def own_literals(conditions: Mapping[str, Any]) -> Own:
     Conditions without a secret cost no look at files.
     """
     given = {name: value for name, value in conditions.items() if name in SHOWN_BY}
-    if all(repr(declared(name, value, NOTHING)) == repr(value) for name, value in given.items()):
+    if all(
+        repr(declared(name, value, NOTHING, BY_NAMES)) == repr(value)
+        for name, value in given.items()
+    ):
         return NOTHING
     sources = [*sources_of_users()]
     texts = {text for value in given.values() for text in texts_in(value)}
@@ -53,52 +56,62 @@ def text_of(value: str | bytes | re.Pattern[str]) -> str:
     return text.decode("latin-1") if isinstance(text, bytes) else text
 
 
-def declared(name: str, value: Any, own: Own) -> Any:
+def declared(name: str, value: Any, own: Own, redactor: Redactor) -> Any:
     """A condition as it is shown: what is not among the test's own literals has its secrets masked."""
-    return SHOWN_BY[name](value, own) if name in SHOWN_BY else value
+    return SHOWN_BY[name](value, own, redactor) if name in SHOWN_BY else value
 
 
-def declared_fields(value: Mapping[str, Any], own: Own) -> dict[str, Any]:
-    return {key: declared_field(key, each, own) for key, each in value.items()}
+def declared_path(value: Any, own: Own, redactor: Redactor) -> Any:
+    return leaf(value, own, redactor, redactor.known)
 
 
-def declared_field(name: str, value: Any, own: Own) -> Any:
-    return leaf(value, own, lambda text: masked_field(name, text))
+def declared_fields(value: Mapping[str, Any], own: Own, redactor: Redactor) -> dict[str, Any]:
+    return {key: declared_field(key, each, own, redactor) for key, each in value.items()}
 
 
-def declared_query(value: Mapping[str, Any], own: Own) -> dict[str, Any]:
-    return {key: declared_values(key, each, own) for key, each in value.items()}
+def declared_field(name: str, value: Any, own: Own, redactor: Redactor) -> Any:
+    return leaf(value, own, redactor, lambda text: redactor.field(name, text))
 
 
-def declared_values(name: str, value: Any, own: Own) -> Any:
+def declared_query(value: Mapping[str, Any], own: Own, redactor: Redactor) -> dict[str, Any]:
+    return {key: declared_values(key, each, own, redactor) for key, each in value.items()}
+
+
+def declared_values(name: str, value: Any, own: Own, redactor: Redactor) -> Any:
     """The value of a key of the query, or a list of all its values."""
     if isinstance(value, (list, tuple)):
-        return [declared_values(name, each, own) for each in value]
-    return leaf(value, own, lambda text: masked(name, text))
+        return [declared_values(name, each, own, redactor) for each in value]
+    return leaf(value, own, redactor, lambda text: redactor.value(name, text))
 
 
-def declared_content(value: bytes, own: Own) -> bytes:
-    return value if text_of(value) in own else masked_bytes(value)
+def declared_content(value: bytes, own: Own, redactor: Redactor) -> bytes:
+    if text_of(value) in own:
+        return redactor.known(text_of(value)).encode("latin-1", "replace")
+    return redactor.content(value)
 
 
-def declared_json(value: Any, own: Own, *, secret: bool = False) -> Any:
+def declared_json(value: Any, own: Own, redactor: Redactor, *, secret: bool = False) -> Any:
     if isinstance(value, Partial):
-        return Partial(declared_json(value.value, own, secret=secret))
+        return Partial(declared_json(value.value, own, redactor, secret=secret))
     if isinstance(value, Mapping):
         return {
-            key: declared_json(each, own, secret=secret or is_secret(str(key)))
+            redactor.key(key): declared_json(
+                each, own, redactor, secret=secret or redactor.is_secret(str(key))
+            )
             for key, each in value.items()
         }
     if isinstance(value, list):
-        return [declared_json(each, own, secret=secret) for each in value]
-    return leaf(value, own, mask) if secret else value
+        return [declared_json(each, own, redactor, secret=secret) for each in value]
+    masking = redactor.masked if secret else redactor.known
+    return leaf(value, own, redactor, masking)
 
 
-def leaf(value: Any, own: Own, masking: Callable[[str], str]) -> Any:
-    """A text or a pattern, masked unless it is the test's own; anything else as it is."""
-    if not isinstance(value, (str, re.Pattern)) or text_of(value) in own:
+def leaf(value: Any, own: Own, redactor: Redactor, masking: Callable[[str], str]) -> Any:
+    """A text or a pattern, masked by names unless it is the test's own; anything else as it is."""
+    if not isinstance(value, (str, re.Pattern)):
         return value
-    text = masking(text_of(value))
+    text = text_of(value)
+    text = redactor.known(text) if text in own else masking(text)
     if isinstance(value, str):
         return text
     return value if text == value.pattern else MaskedPattern(text)
@@ -114,7 +127,8 @@ class MaskedPattern:
         return f"re.compile({self._text!r})"
 
 
-SHOWN_BY: Final[Mapping[str, Callable[[Any, Own], Any]]] = {
+SHOWN_BY: Final[Mapping[str, Callable[[Any, Own, Redactor], Any]]] = {
+    "path": declared_path,
     "headers": declared_fields,
     "query": declared_query,
     "content": declared_content,

@@ -40,7 +40,7 @@ from pytest_egress.routes.patterns import (
 )
 from pytest_egress.traffic.http.headers import FIELD_NAME
 from pytest_egress.traffic.http.request import Request
-from pytest_egress.traffic.redaction import masked_bytes, masked_field, masked_text
+from pytest_egress.traffic.redaction.redactor import BY_NAMES, Redactor, redactor_of
 from pytest_egress.traffic.shown import SHOWN_TARGET, cut, shown
 
 
@@ -124,11 +124,11 @@ class Match:
         except BaseException as error:  # of the predicate: there is no answer that could fail by it
             if isinstance(error, ClientLeftError) and not is_whole:
                 return []
-            return [self.raised(error)]
+            return [self.raised(error, redactor_of(request))]
 
-    def raised(self, error: BaseException) -> str:
+    def raised(self, error: BaseException, redactor: Redactor) -> str:
         """The line about an error of the predicate, with the innermost line of the user's that raised it."""
-        said = cut(masked_text(said_of(error).partition("\n")[0]), SHOWN_TARGET)
+        said = cut(redactor.text(said_of(error).partition("\n")[0]), SHOWN_TARGET)
         where = f", at {place}" if (place := raised_at(error)) else ""
         text = f"{type(error).__name__}: {said}".rstrip(": ")
         return self.refusal(f"raised {text}{where}")
@@ -143,13 +143,20 @@ class Match:
         if self.method is not None and self._is_of_another_method(request):
             found.append(f"method: {request.method} is not {self.method.upper()}")
         if not self.path_matcher.matches(request.path):
-            masks = request.path, None
-            found.append(f"path: {contrast(request.path, self.path, masks, self.path)}")
+            found.append(f"path: {self._another_path(request)}")
         if self.query:
             found += query_differences(self.query, request, self._own)
         if self.headers:
             found += header_differences(self.headers, request, self._own)
         return found
+
+    def _another_path(self, request: Request) -> str:
+        redactor = redactor_of(request)
+        declared_path = self.path if isinstance(self.path, str) else ""
+        masks = redactor.path(request.path), redactor.path(declared_path)
+        knows = redactor.secrets or redactor.rules.match  # each request passes over many routes
+        shown_as = declared("path", self.path, self._own, redactor) if knows else self.path
+        return contrast(request.path, self.path, masks, shown_as)
 
     def body_differences(self, request: Request) -> list[str]:
         found = []
@@ -169,14 +176,15 @@ class Match:
         return self.method is not None and self.method.upper() != request.method.upper()
 
     def __str__(self) -> str:
-        """The conditions as keyword arguments of the declaration: `method='POST', path='/x'`."""
-        return ", ".join(
-            f"{name}={getattr(each, '__name__', shown(each))}"
-            for name, each in self._declared().items()
-        )
+        return self.text(BY_NAMES)
 
-    def _declared(self) -> dict[str, Any]:
-        return {name: declared(name, value, self._own) for name, value in self._given().items()}
+    def text(self, redactor: Redactor) -> str:
+        """The conditions as keyword arguments of the declaration: `method='POST', path='/x'`."""
+        given = self._given().items()
+        listed = {name: declared(name, value, self._own, redactor) for name, value in given}
+        return ", ".join(
+            f"{name}={getattr(each, '__name__', shown(each))}" for name, each in listed.items()
+        )
 
     _own: ClassVar[Own] = NOTHING
     """The test's own literals, which are shown as they are; of an instance, which is no field."""
@@ -221,18 +229,19 @@ def several(value: Any) -> list[Any]:
 
 
 def query_differences(wanted: Mapping[str, QueryValue], request: Request, own: Own) -> list[str]:
-    found, values = [], request.query
+    found, values, redactor = [], request.query, redactor_of(request)
     for key, value in wanted.items():
         is_list = isinstance(value, (list, tuple))
         theirs: Any = values.get_all(key) if is_list else values.get(key)
         mine: Any = several(value) if is_list else value
         if all_fit(mine, theirs) if is_list else key in values and text_fits(mine, theirs):
             continue
-        expected = declared_values(key, mine, own)
+        expected = declared_values(key, mine, own, redactor)
         if key not in values:
             found.append(f"query[{key!r}]: absent, expected {shown(expected)}")
         else:
-            masks = declared_values(key, theirs, NOTHING), declared_values(key, mine, NOTHING)
+            both = theirs, mine
+            masks: Any = tuple(declared_values(key, each, NOTHING, redactor) for each in both)
             found.append(f"query[{key!r}]: {contrast(theirs, mine, masks, expected)}")
     return found
 
@@ -242,16 +251,16 @@ def all_fit(wanted: list[Any], found: list[str]) -> bool:
 
 
 def header_differences(wanted: Mapping[str, TextPattern], request: Request, own: Own) -> list[str]:
-    found = []
+    found, redactor = [], redactor_of(request)
     for key, value in wanted.items():
         theirs = request.headers.get(key)
         if theirs is not None and text_fits(value, theirs):
             continue
-        expected = declared_field(key, value, own)
+        expected = declared_field(key, value, own, redactor)
         if theirs is None:
             found.append(f"headers[{key!r}]: absent, expected {shown(expected)}")
         else:
-            masks = masked_field(key, theirs), masked_field(key, value)
+            masks = redactor.field(key, theirs), redactor.field(key, value)
             found.append(f"headers[{key!r}]: {contrast(theirs, value, masks, expected)}")
     return found
 
@@ -264,5 +273,7 @@ def content_differences(wanted: bytes, request: Request, own: Own) -> list[str]:
         return [f"content: {error}"]
     if content == wanted:
         return []
-    masks = masked_bytes(content), masked_bytes(wanted)
-    return [f"content: {contrast(content, wanted, masks, declared_content(wanted, own))}"]
+    redactor = redactor_of(request)
+    masks = redactor.content(content), redactor.content(wanted)
+    shown_as = declared_content(wanted, own, redactor)
+    return [f"content: {contrast(content, wanted, masks, shown_as)}"]

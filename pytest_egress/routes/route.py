@@ -28,6 +28,7 @@ from pytest_egress.traffic.entries import (
     TcpConnection,
     TlsFailure,
 )
+from pytest_egress.traffic.redaction.redactor import Redactor, redactor_of
 from pytest_egress.traffic.shown import counted
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ class CallLog(Protocol):
 
     def visible_window(self) -> object | None:
         """The only window whose calls count now; None where all count."""
+
+    @property
+    def redactor(self) -> Redactor:
+        """What hides secrets in what is shown, at present."""
 
     def running(self) -> list[str]:
         """The names of the running containers; call it without holding the lock."""
@@ -247,7 +252,7 @@ class Route(Generic[Call]):
         numbered = enumerate(calls[:-1], 1)
         if also := next((n for n, call in numbered if not different_lines(matcher, call)), 0):
             lines.append(f"  call {also} of {len(calls)} matches, which assert_any_call(...) finds")
-        what = f"{which} does not match {matcher}"
+        what = f"{which} does not match {matcher.text(self._log.redactor)}"
         raise self._failure(what, [*lines, *self._may_come(len(calls) + 1)])
 
     def assert_called_once_with(self, **match: Any) -> Call:
@@ -268,7 +273,7 @@ class Route(Generic[Call]):
         """
         matcher, calls = self._matcher("assert_any_call", match), self.calls
         what = (
-            f"none of {counted(len(calls), 'call')} matches {matcher}"
+            f"none of {counted(len(calls), 'call')} matches {matcher.text(self._log.redactor)}"
             if calls
             else "was not called"
         )
@@ -312,8 +317,9 @@ class Route(Generic[Call]):
             self._expecting.add(self._log.visible_window())
 
     def _failure(self, what: str, lines: Iterable[str] = ()) -> CallError:
-        error = CallError("\n".join([f"{self}: {what}", *lines]))
-        error.headline = f"{self.address}: {what}, {self}"
+        known = self._log.redactor.known
+        error = CallError(known("\n".join([f"{self}: {what}", *lines])))
+        error.headline = known(f"{self.address}: {what}, {self}")
         return error
 
     def _may_come(self, count: int) -> list[str]:
@@ -388,7 +394,7 @@ class Route(Generic[Call]):
         raise self._failure(what, [*call_lines(calls), *lines, *self._may_come(1)])
 
     def __str__(self) -> str:
-        return str(self._declared)
+        return self._declared.text(self._log.redactor)
 
     def __repr__(self) -> str:
         return f"<Route {self}, {counted(len(self._calls), 'call')}>"
@@ -419,7 +425,7 @@ def different_lines(matcher: Match, call: Entry) -> list[str]:
     try:
         differences = matcher.differences(call.request)
     except Exception as error:  # of the predicate
-        differences = [matcher.raised(error)]
+        differences = [matcher.raised(error, redactor_of(call.request))]
     return [f"  {call}", *(f"      {each}" for each in differences)] if differences else []
 
 

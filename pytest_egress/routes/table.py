@@ -21,6 +21,7 @@ from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.matching import pass_by
 from pytest_egress.traffic.address import is_ip_address
 from pytest_egress.traffic.http.request import Request, TlsInfo
+from pytest_egress.traffic.redaction.redactor import redactor_of
 
 Rank: TypeAlias = "Callable[[InnerRoute], tuple[object, ...]]"
 
@@ -270,7 +271,7 @@ def asked(
     except (ClientLeftError, ClientStoppedError, OverLimitError):
         raise
     except Exception as error:
-        return [route.matcher.raised(error)], error
+        return [route.matcher.raised(error, redactor_of(request))], error
 
 
 def nearest_first(near: Iterable[NearMiss], request: Request) -> tuple[NearMiss, ...]:

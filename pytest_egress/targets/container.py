@@ -62,7 +62,6 @@ from pytest_egress.targets.sidecars.sidecar import (
 )
 from pytest_egress.targets.trust.mounts import directory_for
 from pytest_egress.targets.trust.runtimes import variables
-from pytest_egress.traffic.shown import shown
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -118,6 +117,9 @@ class RunServices(FillServices, Protocol):
     ledger: Ledger
 
     def attempt_context(self, container: Container, /) -> AttemptContext: ...
+
+    def hide(self, variables: Mapping[str, str], /) -> None:
+        """Hide the secrets among the variables of a container in whatever is shown."""
 
 
 class Container(Interface):
@@ -333,7 +335,7 @@ class Container(Interface):
             self._services.sidecars.check_joined(self._sidecar, self.name)
         except docker.errors.APIError as error:
             failure = start_failure(self._plan.image, self._plan.command, error)
-            raise EngineError(failure) from None
+            raise EngineError(self._services.ledger.redactor.known(failure)) from None
         if standard_input is not None:
             feed(standard_input, self._plan.input or b"", self.name, self._cleanup)
 
@@ -410,7 +412,9 @@ class Container(Interface):
             "environment": dict(env or {}),
             "privileged": privileged,
         }
-        what, output, ending = f"{shown(command)} in {self.name}", Output(), self._ending
+        self._services.hide(env or {})
+        said = self._services.ledger.redactor.shown(command)
+        what, output, ending = f"{said} in {self.name}", Output(), self._ending
         try:
             code = self._services.engine.exec(
                 self._docker, command, given, f"run {what}", output, lambda: deadline - clock()
@@ -427,7 +431,8 @@ class Container(Interface):
             duration=monotonic() - began,
         )
         if check:
-            check_result(what, result, self.name, self.attempt_context().window.entries)
+            entries = self.attempt_context().window.entries
+            check_result(what, result, self.name, entries, self._services.ledger.redactor)
         return result
 
     def wait(self, timeout: float = 60) -> CompletedContainer:
@@ -469,7 +474,8 @@ class Container(Interface):
         with self._services.engine.progress.step(f"waiting until {self.name} is ready") as step:
             for strategy in strategies:
                 while missing := strategy.missing(self):
-                    step.text = f"waiting until {self.name} is ready: {missing}"
+                    text = f"waiting until {self.name} is ready: {missing}"
+                    step.text = self._services.ledger.redactor.known(text)
                     self._ending.check_waiting(missing, timeout, deadline)
                     time.sleep(POLL_SECONDS)
 

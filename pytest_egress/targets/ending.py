@@ -102,7 +102,10 @@ class Ending:
                 command = [self.container.attrs["Path"], *self.container.attrs["Args"]]
                 text = f"{text}\nIts entrypoint and command: {shown(command)}"
             raise CommandError(
-                with_logs(text, logs), logs=logs, exit_code=code, container=self.name
+                with_logs(text, logs, self.ledger.redactor),
+                logs=logs,
+                exit_code=code,
+                container=self.name,
             )
         if self.ledger.clock() >= deadline:
             text = self.late(f"{self.name} was not ready after {timeout:g} s", f": {missing}")
@@ -113,7 +116,8 @@ class Ending:
         return f"{before}{self._paused()}{after}{awaited_text(self.ledger.pauses_of(self.name))}"
 
     def timeout(self, text: str, logs: str) -> ContainerTimeoutError:
-        return ContainerTimeoutError(with_logs(text, logs), logs=logs, container=self.name)
+        shown = with_logs(text, logs, self.ledger.redactor)
+        return ContainerTimeoutError(shown, logs=logs, container=self.name)
 
     def _paused(self) -> str:
         with contextlib.suppress(*NO_LOG):

@@ -16,7 +16,7 @@ from pytest_egress.targets.options import check_container_options
 from pytest_egress.targets.processes import check_processes
 from pytest_egress.targets.sidecars.provision import SidecarSetup
 from pytest_egress.targets.sidecars.sidecar import Sidecar
-from pytest_egress.targets.trust.runtimes import DIRECTORY
+from pytest_egress.targets.trust.runtimes import DIRECTORY, variables
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -100,6 +100,9 @@ class ExternalContainer(Container):
         self._take(container)
         image = container.image
         assert image is not None
+        of_image = image.attrs["Config"].get("Env") or []
+        given = {*(container.attrs["Config"].get("Env") or [])} - {*of_image}
+        self._services.hide(variables([*given]))
         contents = self._contents(image)
         contents.fill(container)
         self.hints = contents.hints

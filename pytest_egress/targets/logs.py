@@ -13,7 +13,7 @@ import requests.exceptions
 from pytest_egress.engine.engine import Engine
 from pytest_egress.errors import EngineError
 from pytest_egress.link.attach import Output
-from pytest_egress.targets.results import TAIL_LINES, tail_of
+from pytest_egress.targets.results import TAIL_LINES
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -87,7 +87,8 @@ class Log:
 
 
 def lines_of(output: Output) -> str:
-    return tail_of(output.tail.decode("utf-8", "replace"))
+    lines = output.tail.decode("utf-8", "replace").rstrip().splitlines()
+    return "\n".join(lines[-TAIL_LINES:])
 
 
 def seconds_of(text: str) -> float | None:

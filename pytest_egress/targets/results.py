@@ -8,6 +8,7 @@ from typing import Final
 
 from pytest_egress.errors import CommandError
 from pytest_egress.traffic.entries import Entry
+from pytest_egress.traffic.redaction.redactor import Redactor
 from pytest_egress.traffic.shown import cut
 
 TAIL_LINES: Final = 50  # of a log in a message
@@ -48,13 +49,15 @@ class CompletedContainer:
         return self.stderr_bytes.decode("utf-8", "replace")
 
 
-def with_logs(text: str, logs: str) -> str:
-    tail = "\n".join(f"  | {line}" for line in tail_of(logs).splitlines())
+def with_logs(text: str, logs: str, redactor: Redactor) -> str:
+    tail = "\n".join(f"  | {line}" for line in tail_of(logs, redactor).splitlines())
+    text = redactor.hidden(text)
     return f"{text}\nThe end of its log:\n{tail}" if tail else f"{text}\nIt wrote nothing."
 
 
-def tail_of(log: str) -> str:
-    lines = log[-TAIL_LINES * LINE_CHARACTERS :].rstrip().splitlines()
+def tail_of(log: str, redactor: Redactor) -> str:
+    """The last lines as they are shown, without secrets."""
+    lines = redactor.hidden(log).rstrip()[-TAIL_LINES * LINE_CHARACTERS :].splitlines()
     return "\n".join(cut(line, LINE_CHARACTERS) for line in lines[-TAIL_LINES:])
 
 
@@ -63,7 +66,11 @@ UNROUTED: Final = "It attempted what no route claims, which may be why: {}"
 
 
 def check_result(
-    what: str, result: CompletedContainer, container: str, entries: Iterable[Entry]
+    what: str,
+    result: CompletedContainer,
+    container: str,
+    entries: Iterable[Entry],
+    redactor: Redactor,
 ) -> None:
     """Raise CommandError for another exit code than 0.
 
@@ -80,7 +87,7 @@ def check_result(
     refused = (e for e in entries if e.container == container and e.outcome == "unrouted")
     first = next(refused, None)
     advice = MAY_FAIL if first is None else UNROUTED.format(first)
-    text = f"{with_logs(exit_text(what, code, result.note), logs)}\n{advice}"
+    text = f"{with_logs(exit_text(what, code, result.note), logs, redactor)}\n{advice}"
     error = CommandError(text, logs=logs, exit_code=code, container=container)
     error.stdout, error.stderr = stdout, stderr
     raise error

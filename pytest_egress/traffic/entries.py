@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from pytest_egress.base.account import Account
 from pytest_egress.traffic.grpc import GrpcCall, status_in
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request, TlsInfo
 from pytest_egress.traffic.http.response import Response
-from pytest_egress.traffic.redaction import masked_authority, masked_bytes, masked_url
+from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import SHOWN_TARGET, SHOWN_VALUE, counted, cut, host_port, shown
 from pytest_egress.traffic.tls.quic import begins_quic
 
@@ -79,13 +80,15 @@ class Entry:
     near: tuple[Any, ...] = ()
     accepted: Accepted | None = None
     through: str = field(default="", init=False)  # of the class, as a rule: few have another
+    # Of the window that it is in: it leads to what hides secrets in the text.
+    _account: Account | None = field(default=None, init=False, repr=False)
 
     @property
     def where(self) -> str:
         """The host and port, and the IP address that was dialled where that differs from the host."""
         address = getattr(self, "address", "")
         dialled = f" ({address})" if address and address != self.host else ""
-        return f"{host_port(self.host, self.port)}{dialled}"
+        return f"{redactor_of(self).host(host_port(self.host, self.port))}{dialled}"
 
     def __str__(self) -> str:
         return self.where
@@ -175,7 +178,7 @@ class Exchange(Entry):
         if self.grpc is not None:
             return f"gRPC {self.request.shown_url}"
         if self.request._asks_for_tunnel:
-            target = cut(masked_authority(self.request.path), SHOWN_TARGET)
+            target = cut(redactor_of(self.request).authority(self.request.path), SHOWN_TARGET)
             return f"CONNECT {target} through {self.where}"
         return f"{cut(self.request.method, SHOWN_VALUE)} {self.request.shown_url}"
 
@@ -201,7 +204,7 @@ class DnsQuery(Entry):
     error: BaseException | None = None
 
     def __str__(self) -> str:
-        return f"{self.host} {self.type}"
+        return f"{redactor_of(self).host(self.host)} {self.type}"
 
 
 SHOWN_RECIPIENTS: Final = 5  # of a mail, in a line about it
@@ -314,8 +317,10 @@ class TcpConnection(Entry):
         return bytes(self.kept)
 
     def __str__(self) -> str:
-        first = f", first bytes {shown(masked_bytes(self.first_bytes))}" if self.first_bytes else ""
-        return f"TCP {self.where}{first}"
+        if not self.first_bytes:
+            return f"TCP {self.where}"
+        first = redactor_of(self).first_bytes(self.first_bytes)
+        return f"TCP {self.where}, first bytes {shown(first)}"
 
 
 def speaks_http2(connection: TcpConnection) -> bool:
@@ -368,10 +373,13 @@ class Mail(Entry):
             return ""
 
     def __str__(self) -> str:
-        sender, *to = map(printable, (self.sender, *self.recipients[:SHOWN_RECIPIENTS]))
+        addresses = (self.sender, *self.recipients[:SHOWN_RECIPIENTS])
+        redactor = redactor_of(self)
+        sender, *to = (printable(redactor.hidden(each)) for each in addresses)
         more = len(self.recipients) - SHOWN_RECIPIENTS
         others = f" and {more} more" if more > 0 else ""
-        return f"mail {shown(self.subject)} from <{sender}> to {', '.join(to) or 'nobody yet'}{others} at {self.where}"
+        subject = redactor.shown(self.subject)
+        return f"mail {subject} from <{sender}> to {', '.join(to) or 'nobody yet'}{others} at {self.where}"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -420,9 +428,10 @@ class KafkaRecord(Entry):
         return json.loads(self.value or b"")
 
     def __str__(self) -> str:
-        key = f", key {shown(masked_bytes(self.key))}" if self.key is not None else ""
-        value = "None" if self.value is None else shown(masked_bytes(self.value))
-        return f"Kafka record of {shown(self.topic)}{key}, value {value} at {self.where}"
+        redactor = redactor_of(self)
+        key = f", key {shown(redactor.content(self.key))}" if self.key is not None else ""
+        value = "None" if self.value is None else shown(redactor.content(self.value))
+        return f"Kafka record of {redactor.shown(self.topic)}{key}, value {value} at {self.where}"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -449,8 +458,9 @@ class ProxyCall(Entry):
     password: str | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        target = cut(masked_url(self.target), SHOWN_TARGET)
-        login = "" if self.user is None else f", as {printable(self.user)}:***"
+        redactor = redactor_of(self)
+        target = cut(redactor.url(self.target), SHOWN_TARGET)
+        login = "" if self.user is None else f", as {printable(redactor.hidden(self.user))}:***"
         return f"{cut(self.method, SHOWN_VALUE)} {target} through {self.where}{login}"
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_egress.base.account import OBJECT_BYTES, Account
 from pytest_egress.traffic.http.headers import FIELD_NAME, Headers
 from pytest_egress.traffic.http.request import Request
-from pytest_egress.traffic.redaction import masked_bytes, masked_text
+from pytest_egress.traffic.redaction.redactor import BY_NAMES, Redactor
 from pytest_egress.traffic.shown import shown
 
 if TYPE_CHECKING:
@@ -61,9 +61,14 @@ class WebSocketMessage:
 
     def __str__(self) -> str:
         """An arrow with its direction, and the message with secrets masked: `<- 'hello'` is to the container."""
-        content = self.content
-        text = masked_text(content) if isinstance(content, str) else masked_bytes(content)
-        return f"{'->' if self.from_client else '<-'} {shown(text)}"
+        return message_text(self, BY_NAMES)
+
+
+def message_text(message: WebSocketMessage, redactor: Redactor) -> str:
+    """As `str(message)`, for a report of its run."""
+    content = message.content
+    text = redactor.text(content) if isinstance(content, str) else redactor.content(content)
+    return f"{'->' if message.from_client else '<-'} {shown(text)}"
 
 
 @dataclass(frozen=True, kw_only=True)

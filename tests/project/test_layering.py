@@ -114,8 +114,8 @@ ROOMS = {
 
 FLOORS: dict[str, list[set[str]]] = {
     "traffic": [
-        {"address", "packets", "redaction", "shown", "smtp", "tls"},
-        {"absent", "kafka"},
+        {"address", "packets", "shown", "smtp", "tls"},
+        {"absent", "kafka", "redaction"},
         {"http"},
         {"grpc", "websocket"},
         {"entries"},

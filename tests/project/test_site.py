@@ -65,7 +65,7 @@ class Page(HTMLParser):
 
 def test_every_public_name_and_fixture_is_in_the_reference(site: Path) -> None:
     anchors = Page(site / "reference/index.html").anchors
-    fixtures = [*EGRESS_FIXTURES, "egress_ca", "egress_docker_client"]
+    fixtures = [*EGRESS_FIXTURES, "egress_ca", "egress_docker_client", "egress_redaction"]
     names = [f"pytest_egress.{name}" for name in pytest_egress.__all__]
     names += [f"pytest_egress.plugin.{name}" for name in fixtures]
     assert len(names) > 35

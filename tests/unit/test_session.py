@@ -1,4 +1,4 @@
-"""A test waits until all is quiet."""
+"""A test waits until all is quiet, and what is shown of a run hides the secrets of its containers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from pytest_egress.ledger.windows import Activity, Pause, Window
 from pytest_egress.routes.faults import delayed, silence
 from pytest_egress.session import AFTER_TEST, Session, under_way_lines
 from pytest_egress.traffic.entries import Entry, PacketAttempt
+from pytest_egress.traffic.redaction.declared import Redaction
 from tests.support.attempts import SECONDS, attempt, exchange, query, route, route_in
+from tests.support.entries import tcp, tls
 
 QUIET = 0.1
 
@@ -254,3 +256,51 @@ def test_what_has_lost_its_capture_fails_each_test_that_comes_later() -> None:
             "shop: something closed a socket; that was before this test, and what the container has sent since may not "
             "have been seen"
         )
+
+
+# Secrets.
+
+
+KEY = "tk_7hQ2vR9xLm4Zp8Wd3Ns6"
+
+
+def test_what_is_shown_of_a_run_hides_the_secrets_of_all_its_containers() -> None:
+    session = Session()
+    window = session.open_window()
+    told = tls(host=f"{KEY.lower()}.api.test", port=443)
+    session.ledger.record(window, told)
+    assert KEY.lower() in str(told)
+    session.hide({"SHOP_KEY": KEY})  # such as that of a container that starts later
+    session.hide({"OTHER_TOKEN": "Other-token-1"})
+    assert "<SHOP_KEY>.api.test" in str(told)
+    session.ledger.record(window, tcp(host=f"{KEY.lower()}.api.test", outcome="unrouted"))
+    error = judge(window, [])
+    assert error is not None
+    assert "<SHOP_KEY>.api.test" in f"{error}"
+    assert KEY.lower() not in f"{error}{error.headline}"
+    assert 'egress.intercept_tcp("*.api.test:5432")' in f"{error}"
+
+
+def test_a_suite_is_asked_once_for_its_rules_when_the_first_container_starts() -> None:
+    rules = Mock(return_value=Redaction(values=["swordfish"]))
+    session = Session(rules=rules)
+    assert not rules.called
+    session.hide({})
+    session.hide({"A_KEY": KEY})
+    rules.assert_called_once_with()
+    assert session.ledger.redactor.hidden(f"swordfish {KEY}") == "<SECRET> <A_KEY>"
+
+
+def test_rules_that_cannot_be_had_fail_every_start() -> None:
+    session = Session(rules=Mock(side_effect=ValueError("no rules")))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no rules"):
+            session.hide({})
+
+
+def test_the_same_variables_again_make_no_other_redactor() -> None:
+    session = Session()
+    session.hide({"A_KEY": KEY})
+    before = session.ledger.redactor
+    session.hide({"A_KEY": KEY})
+    assert session.ledger.redactor is before

@@ -78,6 +78,7 @@ from pytest_egress.traffic.http.head import Head
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import counted, shown
 from pytest_egress.traffic.websocket import WEBSOCKET, asks_for_websocket, is_handshake
 
@@ -351,7 +352,10 @@ class Answering:
         context, to = attempt.context, attempt.destination
         if is_misdirected(incoming):
             note = note_of_proxy(incoming, self.recorder.target.proxies)
-            note = note or f"its {said(head)}, which is not {meant(request, head)}"
+            note = (
+                note
+                or f"its {said(head, redactor_of(request))}, which is not {meant(request, head)}"
+            )
             return self._refuse(incoming, note, misdirected_reply, head.authority or "")
         if request.method == "CONNECT":
             note = note_of_proxy(incoming, self.recorder.target.proxies)

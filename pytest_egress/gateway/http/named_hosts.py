@@ -10,7 +10,7 @@ from pytest_egress.gateway.http.incoming import Incoming
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.http.head import Head, split_authority
 from pytest_egress.traffic.http.request import Request
-from pytest_egress.traffic.redaction import masked_authority
+from pytest_egress.traffic.redaction.redactor import Redactor
 from pytest_egress.traffic.shown import SCHEME_PORTS, host_port, shown
 
 
@@ -64,9 +64,9 @@ def authority_of_other(incoming: Incoming) -> str:
     return incoming.head.authority or "" if is_misdirected(incoming) else ""
 
 
-def said(head: Head) -> str:
+def said(head: Head, redactor: Redactor) -> str:
     """The part of a message that quotes what a request names: its field Host, its :authority, or absolute target."""
-    named = masked_authority(head.authority or "")
+    named = redactor.authority(head.authority or "")
     if head.http_version == "2":
         return f":authority is {shown(named)}"
     if head.scheme is None:

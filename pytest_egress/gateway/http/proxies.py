@@ -12,7 +12,7 @@ from pytest_egress.gateway.http.named_hosts import named_by
 from pytest_egress.routes.table import proxy_route
 from pytest_egress.traffic.address import normalise_host
 from pytest_egress.traffic.entries import AskedProxy
-from pytest_egress.traffic.redaction import masked_authority
+from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import SHOWN_TARGET, cut, host_port
 
 TUNNEL: Final = (
@@ -50,7 +50,8 @@ def note_of_proxy(incoming: Incoming, proxies: Collection[tuple[str, str]]) -> s
     asked = AskedProxy(address, found or (USUAL[scheme],))
     source = " and ".join(asked.variables) + ("" if found else " or its like")
     text = TUNNEL if is_tunnel else WHOLE_URL
-    target = masked_authority(request.path if is_tunnel else head.authority or "")
+    named_target = request.path if is_tunnel else head.authority or ""
+    target = redactor_of(request).authority(named_target)
     note = text.format(
         target=cut(target if is_tunnel else f"{scheme}://{target}", SHOWN_TARGET),
         proxy=address,

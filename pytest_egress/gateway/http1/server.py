@@ -30,7 +30,6 @@ from pytest_egress.traffic.entries import UNREADABLE, Exchange
 from pytest_egress.traffic.http.head import MAX_HEADER_BYTES, Head
 from pytest_egress.traffic.http.http1 import Http1
 from pytest_egress.traffic.http.response import Response, http_date
-from pytest_egress.traffic.redaction import masked_text
 from pytest_egress.traffic.websocket import asks_for_websocket
 
 PREFACE_LINE: Final = b"PRI * HTTP/2.0\r\n\r\n"
@@ -82,7 +81,9 @@ class Http1Server:
                 else:  # a pipelined request has been read in this window, and so belongs to it
                     connection.started = self.ledger.now()
         except h11.RemoteProtocolError as error:
-            self.refuse(error.error_status_hint, f"{UNREADABLE}: {masked_text(str(error))}")
+            self.refuse(
+                error.error_status_hint, f"{UNREADABLE}: {self.ledger.redactor.text(str(error))}"
+            )
         except OverLimitError as error:
             self.refuse(413, str(error))
         except StalledError as error:

@@ -48,7 +48,7 @@ from pytest_egress.traffic.http.http2 import (
     WasReset,
 )
 from pytest_egress.traffic.http.response import Response
-from pytest_egress.traffic.redaction import masked_text
+from pytest_egress.traffic.redaction.redactor import Redactor
 from pytest_egress.traffic.shown import cut
 
 CLOSED: Final = "the client closed the connection"
@@ -260,7 +260,8 @@ class Http2Server:
         if whole:
             self._batches.serve(whole)
         for why in malformed:
-            connection.recorder.record_unreadable(connection.attempt, unreadable_note(why))
+            note = unreadable_note(why, connection.ledger.redactor)
+            connection.recorder.record_unreadable(connection.attempt, note)
 
     def _rest(self) -> None:
         """The connection has an attempt of its own before its first request, and while a head comes in parts."""
@@ -375,7 +376,8 @@ class Http2Server:
     def _refuse(self, why: str) -> None:
         """Record a connection that cannot go on. Its GOAWAY has been written."""
         connection = self.connection
-        connection.recorder.record_unreadable(connection.attempt, unreadable_note(why))
+        note = unreadable_note(why, connection.ledger.redactor)
+        connection.recorder.record_unreadable(connection.attempt, note)
 
     def _leave_all(self, why: str, *, by_fault: bool = False) -> list[Callable[[], None]]:
         streams = self._streams.values()
@@ -481,6 +483,6 @@ def answer(stream: Http2Stream, answering: Answering) -> None:
             entry.response = response
 
 
-def unreadable_note(why: str) -> str:
+def unreadable_note(why: str, redactor: Redactor) -> str:
     """The reason may quote what the client has sent."""
-    return f"{UNREADABLE}: {cut(masked_text(why), SHOWN_REASON)}"
+    return f"{UNREADABLE}: {cut(redactor.text(why), SHOWN_REASON)}"

@@ -43,7 +43,7 @@ from pytest_egress.traffic.http.http2_frames import (
 )
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response, reason_phrase
-from pytest_egress.traffic.redaction import masked_text
+from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import shown
 
 STREAM: Final = 1
@@ -277,7 +277,8 @@ class Http2Body(UpstreamBody):
         """End the exchange, unless it is only told that no other may begin."""
         last, code = (int.from_bytes(payload[at : at + 4], "big") for at in (0, 4))
         if code or last & 0x7FFFFFFF < STREAM:
-            debug = masked_text(payload[8 : 8 + SHOWN_DEBUG].decode("utf-8", "replace"))
+            said = payload[8 : 8 + SHOWN_DEBUG].decode("utf-8", "replace")
+            debug = redactor_of(self._request).text(said, is_cut=True)
             text = f": {debug!r}" if debug else ""
             self._fail(f"it ended the connection (GOAWAY, {code_name(code)}{text})")
 

@@ -36,7 +36,7 @@ from pytest_egress.traffic.http.headers import (
     checked_fields,
 )
 from pytest_egress.traffic.http.response import Response
-from pytest_egress.traffic.redaction import masked_bytes, masked_query
+from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import SCHEME_PORTS, SHOWN_TARGET, counted, cut, host_port
 
 JSON_MARKS: Final = (b",", b":", b"[", b"{")
@@ -364,9 +364,12 @@ class Request:
 
     @property
     def shown_url(self) -> str:
-        """The URL for a report: secrets in its query are masked, and a long one is cut in the middle."""
-        query = f"?{masked_query(self.query_string)}" if self.query_string else ""
-        return f"{self._origin}{cut(self._path + query, SHOWN_TARGET)}"
+        """The URL for a report: its secrets are masked, and a long one is cut in the middle."""
+        redactor = redactor_of(self)
+        query = f"?{redactor.query(self.query_string)}" if self.query_string else ""
+        return (
+            f"{redactor.host(self._origin)}{cut(redactor.path(self._path) + query, SHOWN_TARGET)}"
+        )
 
     @property
     def _asks_for_tunnel(self) -> bool:
@@ -459,7 +462,7 @@ class Request:
         except OverLimitError as error:
             raise ContentError(f"the JSON cannot be parsed: {error}") from None
         except ValueError as error:
-            beginning = masked_bytes(content)[:80]
+            beginning = redactor_of(self).content(content)[:80]
             raise ValueError(
                 f"{self.method} {self.shown_url} has no JSON body: {error}: {beginning!r}"
             ) from None

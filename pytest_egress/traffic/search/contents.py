@@ -27,7 +27,7 @@ from pytest_egress.traffic.http.forms import (
     parse_query,
 )
 from pytest_egress.traffic.http.request import room_for_json
-from pytest_egress.traffic.redaction import is_secret
+from pytest_egress.traffic.redaction.names import is_secret
 from pytest_egress.traffic.search.pieces import (
     MAX_PARSED_BYTES,
     Piece,

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from pytest_egress.errors import CallError
 from pytest_egress.traffic.entries import DnsQuery, Entry
-from pytest_egress.traffic.redaction import is_secret, masked_text
+from pytest_egress.traffic.redaction.redactor import Redactor, redactor_of
 from pytest_egress.traffic.search.attempts import pieces_of
 from pytest_egress.traffic.search.contents import DECODED
 from pytest_egress.traffic.search.needles import Find, Needle
@@ -103,10 +103,11 @@ def searched(entry: Entry, needles: Sequence[Needle]) -> tuple[list[str], list[s
     found: dict[str, None] = {}
     missed: dict[str, None] = {}
     places: dict[int, set[str]] = {}
+    redactor = redactor_of(entry)
     for piece in pieces_of(entry):
         if isinstance(piece, Unread):
             if len(missed) <= MAX_PLACES:
-                missed[f"{piece.place} {piece.why}"] = None
+                missed[redactor.known(f"{piece.place} {piece.why}")] = None
             continue
         for number, needle in enumerate(needles):
             if len(found) > MAX_PLACES:
@@ -117,7 +118,9 @@ def searched(entry: Entry, needles: Sequence[Needle]) -> tuple[list[str], list[s
                 continue
             if (find := needle.find(piece)) is not None:
                 known.add(piece.place)
-                found[f"{needle} in {piece.place}{context(piece, needle, find)}"] = None
+                told = redactor.shown(needle.value)
+                place = redactor.known(piece.place)
+                found[f"{told} in {place}{context(piece, needle, find, redactor)}"] = None
     return [*found], [*missed]
 
 
@@ -126,14 +129,14 @@ def is_within(place: str, whole: str) -> bool:
     return place.startswith(whole) and not place[len(whole) : len(whole) + 1].isalnum()
 
 
-def context(piece: Piece, needle: Needle, find: Find) -> str:
+def context(piece: Piece, needle: Needle, find: Find, redactor: Redactor) -> str:
     """The text around a find, without secrets; "" where the whole is one, or nothing is around what the test wrote."""
     before, match, after, is_cut = find
-    if is_secret(piece.name) or not (before or after or needle.is_pattern):
+    if redactor.is_secret(piece.name) or not (before or after or needle.is_pattern):
         return ""
     if is_cut:  # the name of a secret may be further on
         return ""
-    masked = masked_text(f"{before}{match}{after}")
+    masked = redactor.text(f"{before}{match}{after}")
     at = masked.find(match)
     if at < 0:  # it is within a secret
         return ""

@@ -293,7 +293,7 @@ def test_markers_and_fixtures_are_listed(run: RunPytest) -> None:
     for name in MARKERS:
         lines_of(listed, f"@pytest.mark.{name}(*): ?*")
     fixtures = run("", "--fixtures", "-p", "no:cacheprovider")
-    for name in (*EGRESS_FIXTURES, "egress_ca", "egress_docker_client"):
+    for name in (*EGRESS_FIXTURES, "egress_ca", "egress_docker_client", "egress_redaction"):
         lines_of(fixtures, f"{name}*-- *fixtures.py:*", "    ?*")
     lines_of(fixtures, "    Routes, containers, ledger and assertions of this test.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_egress import partial
+from pytest_egress.base.account import Accounts
 from pytest_egress.ledger.refusals import unrouted_body
 from pytest_egress.ledger.remedies import remedy
 from pytest_egress.ledger.report import unrouted_text
@@ -20,16 +22,8 @@ from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
-from pytest_egress.traffic.redaction import (
-    is_secret,
-    mask,
-    masked_authority,
-    masked_bytes,
-    masked_field,
-    masked_json,
-    masked_query,
-    masked_text,
-)
+from pytest_egress.traffic.redaction.declared import Redaction
+from pytest_egress.traffic.redaction.redactor import BY_NAMES, Redactor, mask
 from pytest_egress.traffic.shown import SHOWN_TARGET, shown
 from tests.support.traffic import request
 
@@ -40,40 +34,6 @@ OTHER = f"{SECRET[:-1]}u"  # which stands nowhere, as a key from the environment
 def exchange(asked: Request, **fields: Any) -> Exchange:
     about = {"container": "shop", "started": 1.0, "outcome": "unrouted"}
     return Exchange(**{**about, "host": asked.host, "port": asked.port, "request": asked, **fields})
-
-
-# Names.
-
-
-NAMES = """
-    Authorization Proxy-Authorization Cookie Set-Cookie X-Api-Key api_key apiKey key access_token accessToken
-    token refresh_tokens client_secret clientSecret password user[password] X-Amz-Signature X-Amz-Credential sig
-    X-Auth session sessionid SESSION AWSAccessKeyId private-key
-"""
-
-
-@pytest.mark.parametrize("name", NAMES.split())
-def test_a_name_says_that_its_value_is_a_secret(name: str) -> None:
-    assert is_secret(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "Host",
-        "Accept",
-        "author",
-        "authority",
-        "monkey",
-        "keyboard",
-        "design",
-        "path",
-        "amount",
-        "Content-Type",
-    ],
-)
-def test_a_name_that_only_sounds_like_it_says_nothing(name: str) -> None:
-    assert not is_secret(name)
 
 
 # Values.
@@ -110,13 +70,13 @@ def test_no_more_than_a_quarter_of_a_secret_is_shown(secret: str, shown: str) ->
     ],
 )
 def test_a_field_is_shown_without_its_secret(name: str, value: str, shown: str) -> None:
-    assert masked_field(name, value) == shown
+    assert BY_NAMES.field(name, value) == shown
 
 
 def test_a_query_is_shown_without_its_secrets() -> None:
     query = f"page=2&api_key={SECRET}&flag&X-Amz-Signature=abcdefgh"
-    assert masked_query(query) == "page=2&api_key=sk_l...(32)&flag&X-Amz-Signature=ab...(8)"
-    assert masked_query(f"user%5Bpassword%5D={SECRET}") == "user%5Bpassword%5D=sk_l...(32)"
+    assert BY_NAMES.query(query) == "page=2&api_key=sk_l...(32)&flag&X-Amz-Signature=ab...(8)"
+    assert BY_NAMES.query(f"user%5Bpassword%5D={SECRET}") == "user%5Bpassword%5D=sk_l...(32)"
 
 
 @pytest.mark.parametrize(
@@ -131,17 +91,17 @@ def test_a_query_is_shown_without_its_secrets() -> None:
     ],
 )
 def test_a_url_in_a_query_is_shown_without_its_secrets(query: str, shown: str) -> None:
-    assert masked_query(query) == shown
+    assert BY_NAMES.query(query) == shown
 
 
 def test_who_logs_in_is_not_shown() -> None:
-    assert masked_authority(f"joe:{SECRET}@api.test:80") == "joe:...(36)@api.test:80"
-    assert masked_authority("api.test:80") == "api.test:80"
+    assert BY_NAMES.authority(f"joe:{SECRET}@api.test:80") == "joe:...(36)@api.test:80"
+    assert BY_NAMES.authority("api.test:80") == "api.test:80"
 
 
 def test_json_is_shown_without_its_secrets_however_deep() -> None:
     value = {"auth": {"user": "joe", "keys": [SECRET, 7]}, "max_tokens": 100, "name": "joe"}
-    assert masked_json(value) == {
+    assert BY_NAMES.json(value) == {
         "auth": {"user": "... (3 characters)", "keys": ["sk_l... (32 characters)", 7]},
         "max_tokens": 100,
         "name": "joe",
@@ -192,18 +152,18 @@ def test_json_is_shown_without_its_secrets_however_deep() -> None:
     ],
 )
 def test_a_text_is_shown_without_the_secrets_that_it_names(text: str, shown: str) -> None:
-    assert masked_text(text) == shown
-    assert masked_bytes(text.encode()) == shown.encode()
+    assert BY_NAMES.text(text) == shown
+    assert BY_NAMES.content(text.encode()) == shown.encode()
 
 
 @given(st.text("a=\"&:;\\' {}\r\n-", max_size=200), st.text("key=: \"'&", max_size=40))
 def test_any_text_can_be_shown(text: str, names: str) -> None:
-    assert len(masked_text(text + names + text)) >= 0
-    assert masked_text(text.replace("a", "")) == text.replace("a", "")
+    assert len(BY_NAMES.text(text + names + text)) >= 0
+    assert BY_NAMES.text(text.replace("a", "")) == text.replace("a", "")
 
 
 def test_a_long_text_is_shown_by_its_beginning() -> None:
-    assert masked_bytes(b"x" * 1_000_000) == b"x" * 4096 + b"..."
+    assert BY_NAMES.content(b"x" * 1_000_000) == b"x" * 4096 + b"..."
 
 
 # Messages.
@@ -364,3 +324,206 @@ def test_a_verdict_with_a_long_url_has_no_long_line() -> None:
     entry = exchange(asked)
     assert max(map(len, unrouted_text([entry]).splitlines())) < 200
     assert max(map(len, unrouted_body(entry).splitlines())) < 200
+
+
+# Known values.
+
+
+KEY = "tk_7hQ2vR9xLm4Zp8Wd3Ns6"  # of no form, in nothing whose name tells
+HIDING = Redactor().knowing({"SHOP_KEY": KEY})
+
+
+def sent(url: str = "https://api.test/", **fields: Any) -> Exchange:
+    """An exchange of a run that knows the key."""
+    accounts = Accounts()
+    accounts.redactor = HIDING
+    return exchange(request(url, _account=accounts.open(), **fields))
+
+
+def test_a_known_value_has_its_name_in_its_place() -> None:
+    assert HIDING.hidden(f"x {KEY} y") == "x <SHOP_KEY> y"
+    assert HIDING.path(f"/v1/{KEY}/a") == "/v1/<SHOP_KEY>/a"
+    assert HIDING.url(f"https://joe:{KEY}@x.test/{KEY}?k={KEY}") == (
+        "https://j...(4)<SHOP_KEY>@x.test/<SHOP_KEY>?k=<SHOP_KEY>"
+    )
+    assert HIDING.content(b"\xff" + KEY.encode() + b"\xff") == b"\xff<SHOP_KEY>\xff"
+    assert HIDING.json({KEY: [KEY, 5]}) == {"<SHOP_KEY>": ["<SHOP_KEY>", 5]}
+    assert HIDING.shown({"a": KEY}) == "{'a': '<SHOP_KEY>'}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("Authorization", f"Bearer {KEY}", "Bearer <SHOP_KEY>"),
+        ("X-Api-Key", KEY, "<SHOP_KEY>"),
+        ("X-Api-Key", f"{KEY};{SECRET}", "<SHOP_KEY>;sk_... (33 characters)"),
+        ("Cookie", f"a={KEY}; b=1", "a=<SHOP_KEY>; b=... (1 character)"),
+        ("X-Debug", f"the key is {KEY}", "the key is <SHOP_KEY>"),
+        ("Idempotency-Key", "order-4711-attempt-2", "order-4711-attempt-2"),
+        ("Idempotency-Key", KEY, "<SHOP_KEY>"),
+        ("X-Api-Key", "<OTHER_KEY>", "<O... (11 characters)"),  # of no placeholder of ours
+    ],
+)
+def test_a_placeholder_is_never_masked_again(name: str, value: str, shown: str) -> None:
+    assert HIDING.field(name, value) == shown
+    assert HIDING.field(name, HIDING.field(name, value)) == HIDING.field(name, shown)
+
+
+def test_a_known_value_in_the_credentials_of_basic_is_masked_with_what_is_around_it() -> None:
+    credentials = b64encode(f"joe:{KEY}".encode()).decode()
+    shown = HIDING.field("Authorization", f"Basic {credentials}")
+    assert shown == "Basic a... (6 characters)<SHOP_KEY>"
+
+
+def test_parameters_of_a_query_have_the_placeholder_whatever_they_are_called() -> None:
+    assert HIDING.query(f"k={KEY}&api_key={KEY}&next=https%3A%2F%2Fx%2F%3Fa%3D{KEY}%26b%3Dc") == (
+        "k=<SHOP_KEY>&api_key=<SHOP_KEY>&next=https%3A%2F%2Fx%2F%3Fa%3D<SHOP_KEY>%26b%3Dc"
+    )
+
+
+def test_a_field_that_continues_on_the_next_line_is_masked_to_its_end() -> None:
+    text = f"Authorization: Bearer\r\n {SECRET}\r\nHost: x"
+    assert SECRET[4:] not in BY_NAMES.text(text)
+    assert BY_NAMES.text(text).endswith("\r\nHost: x")
+
+
+def test_nothing_of_a_known_value_is_left_by_a_cut() -> None:
+    for before in range(0, 120, 4):
+        for after in (0, 9, 17, 40, 61, 99):
+            entry = sent(f"https://api.test/{'a' * before}?k={KEY}&x={'b' * after}")
+            told = "\n".join([str(entry), unrouted_text([entry]), unrouted_body(entry)])
+            assert not [at for at in range(len(KEY) - 5) if KEY[at : at + 6] in told]
+
+
+@pytest.mark.parametrize("size", [4096 - len(KEY), 4090, 4095, 4096, 4097, 8192])
+def test_nothing_of_a_known_value_is_left_where_a_text_is_not_read_on(size: int) -> None:
+    for step in range(len(KEY)):
+        shown = HIDING.text("x" * (size - step) + KEY + "y" * 20)
+        assert KEY[:6] not in shown
+    assert KEY[:6] not in HIDING.shown("x" * 9000 + KEY + "y" * 40)
+
+
+def test_what_was_kept_in_part_shows_no_beginning_of_a_known_value() -> None:
+    first = f"GET /{'a' * 40} {KEY}".encode()[:64]
+    assert HIDING.first_bytes(first).endswith(b"<SHOP_KEY>")
+
+
+def test_the_line_to_type_has_a_star_in_place_of_a_secret_and_answers_the_request() -> None:
+    asked = sent(f"https://t-{KEY.lower().replace('_', '-')}.api.test/v1/{KEY}/bot123:abcdef/x")
+    assert remedy(asked).endswith(', method="GET", path="/v1/*/bot*/x")')
+    entry = sent(f"https://api.test/v1/{KEY}/x")
+    assert remedy(entry) == 'egress.intercept_https("api.test", method="GET", path="/v1/*/x")'
+    assert Match(path="/v1/*/x").differences(entry.request) == []
+
+
+def test_a_host_has_a_star_in_the_line_to_type() -> None:
+    redactor = Redactor().knowing({"TENANT_TOKEN": "Tenant4711"})
+    accounts = Accounts()
+    accounts.redactor = redactor
+    entry = exchange(request("https://tenant4711.api.test/x", _account=accounts.open()))
+    assert str(entry) == "GET https://<TENANT_TOKEN>.api.test/x"
+    assert remedy(entry) == 'egress.intercept_https("*.api.test", method="GET", path="/x")'
+
+
+def test_differences_hide_known_values_and_say_where_they_are() -> None:
+    asked = sent(
+        f"https://api.test/v1/{KEY}?q={KEY}",
+        headers=Headers({"x-shop": KEY}),
+        content=f'{{"{KEY}": 1, "a": "{KEY}"}}'.encode(),
+    ).request
+    other = f"{KEY[:-1]}X"
+    found = Match(
+        path=f"/v1/{quote_all(KEY)}", query={"q": other}, headers={"X-Shop": "*"}, json={"a": "b"}
+    ).differences(asked)
+    assert found == [
+        "path: '/v1/<SHOP_KEY>' is not '/v1/<SHOP_KEY>': they differ from character 5 on",
+        f"query['q']: '<SHOP_KEY>' is not {other!r}",
+        "json.a: '<SHOP_KEY>' is not 'b'",
+        "json['<SHOP_KEY>']: 1 was not expected",
+    ]
+
+
+def quote_all(text: str) -> str:
+    return "".join(f"%{ord(each):02X}" for each in text)
+
+
+def test_two_values_of_one_name_are_told_apart() -> None:
+    redactor = HIDING.knowing({"SHOP_KEY": "another-key-1"}).knowing({"SHOP_KEY": "a-third-key-1"})
+    text = redactor.hidden(f"{KEY} another-key-1 a-third-key-1")
+    assert text == "<SHOP_KEY> <SHOP_KEY#2> <SHOP_KEY#3>"
+    assert redactor.knowing({"SHOP_KEY": KEY, "OTHER_TOKEN": KEY}) is redactor
+    assert redactor.field("X-Key", "another-key-1") == "<SHOP_KEY#2>"
+
+
+def test_a_placeholder_has_no_character_that_does_anything() -> None:
+    redactor = Redactor().knowing({"A KEY\x1b[31m<x>\n": KEY, "é" * 200 + "_KEY": "Other-secret-1"})
+    assert redactor.hidden(KEY) == "<A_KEY__31m_x__>"
+    assert len(redactor.hidden("Other-secret-1")) == 66
+    assert redactor.field("X-Key", KEY) == "<A_KEY__31m_x__>"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"POSTGRES_PASSWORD": "postgres"},
+        {"SHOP_NAME": KEY},
+        {"A_KEY": "abc123!"},
+        {"TOKEN_URL": f"https://idp.test/{KEY}"},
+    ],
+)
+def test_what_is_not_worth_it_is_not_hidden(variables: dict[str, str]) -> None:
+    assert Redactor().knowing(variables).secrets == ()
+
+
+def test_a_request_without_a_run_is_masked_by_names() -> None:
+    assert str(exchange(request(f"https://api.test/{KEY}?token={SECRET}"))) == (
+        f"GET https://api.test/{KEY}?token=sk_l...(32)"
+    )
+
+
+# What a suite declares.
+
+
+def test_names_that_a_suite_declares_are_secrets_where_they_stand() -> None:
+    rules = Redaction(headers=["X-Tenant"], query=["t"], json=["iban"])
+    redactor = Redactor.declared(rules)
+    assert redactor.field("x-tenant", "acme-corp") == "ac... (9 characters)"
+    assert redactor.query("t=acme-corp&a=1") == "t=ac...(9)&a=1"
+    assert redactor.json({"IBAN": "DE89370400440532013000"}) == {"IBAN": "DE89... (22 characters)"}
+    assert (
+        redactor.text('{"iban": "DE89370400440532013000"}') == '{"iban": "DE89... (22 characters)"}'
+    )
+    assert BY_NAMES.field("x-tenant", "acme-corp") == "acme-corp"
+
+
+def test_names_that_are_kept_are_no_secrets() -> None:
+    redactor = Redactor.declared(
+        Redaction(keep=["session_id", "X-Signature", "PUBLIC_KEY", "theme"])
+    )
+    assert redactor.field("X-Signature", "abcdefgh") == "abcdefgh"
+    assert redactor.query("SESSION_ID=abcdefgh") == "SESSION_ID=abcdefgh"
+    assert redactor.json({"session_id": "abcdefgh"}) == {"session_id": "abcdefgh"}
+    assert redactor.knowing({"PUBLIC_KEY": KEY}).secrets == ()
+    assert (
+        redactor.field("Cookie", "theme=dark; s=abcdefgh") == "theme=dark; s=ab... (8 characters)"
+    )
+
+
+def test_values_that_a_suite_lists_are_hidden_whatever_they_are() -> None:
+    redactor = Redactor.declared(Redaction(values=["swordfish", "marzipan"]))
+    assert redactor.hidden("swordfish, marzipan") == "<SECRET>, <SECRET#2>"
+
+
+def test_what_match_finds_is_hidden() -> None:
+    redactor = Redactor.declared(Redaction(match=re.compile("cus_[a-z0-9]+").findall))
+    assert redactor.path("/v1/cus_47abc/cards") == "/v1/<SECRET>/cards"
+    assert redactor.glob("/v1/cus_47abc/cards") == "/v1/*/cards"
+    assert redactor.field("X-Key", "cus_47abc") == "<SECRET>"
+
+
+def test_where_match_raises_nothing_is_shown() -> None:
+    def broken(text: str) -> list[str]:
+        raise KeyError(text)
+
+    redactor = Redactor.declared(Redaction(match=broken))
+    assert redactor.hidden(KEY) == "<match= of egress_redaction raised KeyError>"

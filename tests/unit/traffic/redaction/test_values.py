@@ -1,0 +1,192 @@
+"""Known values, in whatever form they stand in a text."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import quopri
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_egress.traffic.redaction.values import KnownValues, is_worth_hiding, secrets_of
+
+KEY = "wh+sec/T9&q=é<2>"
+PLAIN = "whsec_4f9aB7c2D8e1"
+
+
+def hidden(text: str, *values: str, is_cut: bool = False, is_host: bool = False) -> str:
+    secrets = [(f"K{number}", value) for number, value in enumerate(values or (KEY, PLAIN))]
+    return KnownValues(secrets).replaced(
+        text, lambda name: f"<{name}>", is_cut=is_cut, is_host=is_host
+    )
+
+
+FORMS = {
+    "plain": KEY,
+    "percent-encoded": quote(KEY, safe=""),
+    "percent-encoded, in lower case": quote(KEY, safe="")
+    .replace("%2B", "%2b")
+    .replace("%2F", "%2f"),
+    "percent-encoded, but for slashes": quote(KEY),
+    "as a form": quote_plus(KEY),
+    "percent-encoded, every byte": "".join(f"%{byte:02X}" for byte in KEY.encode()),
+    "percent-encoded twice": quote(quote(KEY, safe=""), safe=""),
+    "percent-encoded, every byte, twice": "".join(f"%25{byte:02X}" for byte in KEY.encode()),
+    "in JSON": json.dumps(KEY)[1:-1],
+    "in JSON, as UTF-8": json.dumps(KEY, ensure_ascii=False)[1:-1],
+    "in JSON of PHP": json.dumps(KEY)[1:-1].replace("/", "\\/"),
+    "in JSON of Go": json.dumps(KEY, ensure_ascii=False)[1:-1]
+    .replace("&", "\\u0026")
+    .replace("<", "\\u003c")
+    .replace(">", "\\u003e"),
+    "in JSON, every character of ASCII by its code": "".join(
+        f"\\u{ord(each):04X}" if each.isascii() else each for each in KEY
+    ),
+    "in hex": KEY.encode().hex(),
+    "in HEX": KEY.encode().hex().upper(),
+    "in XML": KEY.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"),
+    "as bytes taken for characters": KEY.encode().decode("latin-1"),
+    "as Python writes bytes": repr(KEY.encode())[2:-1],
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_value_is_hidden_in_every_form(form: str) -> None:
+    assert hidden(f"before {form} after") == "before <K0> after"
+
+
+@given(st.binary(max_size=9), st.binary(max_size=9), st.booleans())
+def test_a_value_is_hidden_within_base64_at_any_offset(
+    before: bytes, after: bytes, is_for_urls: bool
+) -> None:
+    encode = base64.urlsafe_b64encode if is_for_urls else base64.b64encode
+    whole = encode(before + KEY.encode() + after).decode()
+    shown = hidden(f"x: {whole}!")
+    assert "<K0>" in shown
+    around = shown.removeprefix("x: ").removesuffix("!").split("<K0>")
+    assert sum(map(len, around)) <= 4 * (len(before) + len(after)) / 3 + 8
+
+
+def test_a_value_is_hidden_in_the_credentials_of_basic() -> None:
+    credentials = base64.b64encode(f"joe:{PLAIN}".encode()).decode()
+    assert hidden(f"Authorization: Basic {credentials}", PLAIN).startswith(
+        "Authorization: Basic am9lO"
+    )
+    assert "<K0>" in hidden(credentials, PLAIN)
+
+
+def test_a_value_is_searched_for_as_it_is_and_is_no_expression() -> None:
+    assert hidden("a.c+(d)*[e]$^|?", "a.c+(d)*[e]$^|?") == "<K0>"
+    assert hidden("abc+(d)*[e]$^|?", "a.c+(d)*[e]$^|?") == "abc+(d)*[e]$^|?"
+    assert hidden("back\\slash\\9", "back\\slash\\9") == "<K0>"
+
+
+def test_of_values_within_each_other_the_longest_is_shown() -> None:
+    inner, outer = "abcd1234", "xx-abcd1234-yy"
+    assert hidden(f"{inner} {outer} xx-{inner}-zz", inner, outer) == "<K0> <K1> xx-<K0>-zz"
+    assert hidden(f"{inner} {outer} xx-{inner}-zz", outer, inner) == "<K1> <K0> xx-<K1>-zz"
+
+
+def test_values_that_overlap_are_hidden_together() -> None:
+    assert hidden("secretpass1secret22", "secretpass1", "pass1secret22") == "<K0>"
+
+
+@pytest.mark.parametrize("size", range(1, 40))
+def test_a_value_is_hidden_wherever_it_stands(size: int) -> None:
+    assert hidden(f"{'x' * size}{PLAIN}{'y' * size}") == f"{'x' * size}<K1>{'y' * size}"
+    assert hidden(PLAIN * 2) == "<K1><K1>"
+    assert hidden(f"{PLAIN[:-1]}{'x' * size}") == f"{PLAIN[:-1]}{'x' * size}"
+
+
+def test_the_beginning_of_a_value_is_hidden_at_the_end_of_a_text_that_was_cut() -> None:
+    for size in range(6, len(PLAIN)):
+        assert hidden(f"sent {PLAIN[:size]}", is_cut=True) == "sent <K1>"
+    assert hidden(f"sent {PLAIN[:5]}", is_cut=True) == f"sent {PLAIN[:5]}"
+    assert hidden(f"sent {PLAIN[:10]}") == f"sent {PLAIN[:10]}"
+
+
+def test_a_name_of_a_host_has_no_case() -> None:
+    secret = "Ab3dEf9hIj"
+    assert hidden(f"{secret.upper()}.evil.test", secret, is_host=True) == "<K0>.evil.test"
+    assert hidden(f"{secret.lower()}.evil.test", secret) == "<K0>.evil.test"  # as a lookup is told
+    assert hidden("İstanbul.test", secret, is_host=True) == "İstanbul.test"
+
+
+def test_a_text_without_a_value_is_the_same_text() -> None:
+    text = "100%25 of \\u0041 and %7Bid%7D"
+    assert hidden(text) is text or hidden(text) == text
+
+
+@given(st.text("whsec_4f9aB7c2D8e1%\\u0026 ", max_size=80))
+def test_nothing_of_a_value_is_left_in_any_text(text: str) -> None:
+    assert PLAIN not in hidden(f"{text}{PLAIN}{text}")
+
+
+def test_thousands_of_values_are_found_in_a_long_text() -> None:
+    values = [os.urandom(16).hex() + "-X" for _ in range(3000)]
+    text = base64.b64encode(os.urandom(1 << 18)).decode()
+    shown = hidden(f"{text}{values[0]}{text}{values[-1]}{text}", *values)
+    assert shown == f"{text}<K0>{text}<K2999>{text}"
+
+
+@pytest.mark.parametrize("before", range(0, 76, 5))
+def test_a_value_is_hidden_where_an_encoding_of_mails_breaks_its_line(before: int) -> None:
+    inner = f"{'x' * before}{KEY}{'y' * 90}".encode()
+    for wrapped in (base64.encodebytes(inner), quopri.encodestring(inner, quotetabs=True)):
+        text = f"To: a@shop.test\r\n\r\n{wrapped.decode()}\r\n--end"
+        shown = hidden(text)
+        assert "<K0>" in shown
+        assert shown.startswith("To: a@shop.test\r\n\r\n")
+
+
+# Which values.
+
+
+@pytest.mark.parametrize(
+    ("value", "is_hidden"),
+    [
+        ("postgres", False),
+        ("password", False),
+        ("", False),
+        ("a", False),
+        ("abc123!", False),  # of seven
+        ("abcd1234", True),
+        ("swordfish", False),
+        ("Swordfish", True),
+        ("correcthorsebattery", True),
+    ],
+)
+def test_a_common_word_is_not_worth_hiding(value: str, is_hidden: bool) -> None:
+    assert is_worth_hiding(value) is is_hidden
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "secrets"),
+    [
+        ("STRIPE_KEY", PLAIN, [PLAIN]),
+        ("TOKEN_URL", "https://idp.test/token", []),
+        ("PASSWORD_FILE", "/run/secrets/password", []),
+        ("AUTH_HOST", "auth.internal.test", []),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "/etc/gcp/shop-key.json", []),
+        ("DB_PASSWORD", "/run/secrets/db_password_1", []),
+        ("A_KEY", "/aB3d/eF+9hIj0kLm==", ["/aB3d/eF+9hIj0kLm=="]),
+        ("API_KEY_HEADER", "X-Shop-Api-Key", []),
+        ("WEBHOOK_SECRET", "https://hooks.test/T0/abc", ["T0/abc"]),
+        ("DATABASE_URL", "postgres://app:s3cret-pw@db.test/shop", ["s3cret-pw"]),
+        ("DATABASE_URL", "postgres://db.test/shop", []),
+        ("A_KEY", "http://[broken", [""]),
+        (
+            "TLS_KEY",
+            "-----BEGIN KEY-----\n" + "Ab3+" * 16 + "\n-----END KEY-----\n",
+            ["-----BEGIN KEY-----\n" + "Ab3+" * 16 + "\n-----END KEY-----", "Ab3+" * 16],
+        ),
+    ],
+)
+def test_the_parts_of_a_variable_that_are_secrets(
+    variable: str, value: str, secrets: list[str]
+) -> None:
+    assert [*secrets_of(variable, value, is_named="URL" not in variable)] == secrets
