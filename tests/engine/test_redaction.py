@@ -212,9 +212,7 @@ def test_a_secret_of_a_command_in_a_container_is_hidden_too(
 ) -> None:
     container = egress.start(clients_image, ["sleep", "60"])
     with pytest.raises(CommandError) as caught:
-        container.exec(
-            ["sh", "-c", "echo $B_TOKEN; exit 4"], env={"B_TOKEN": "Sec0nd-token-0123"}
-        )
+        container.exec(["sh", "-c", "echo $B_TOKEN; exit 4"], env={"B_TOKEN": "Sec0nd-token-0123"})
     assert "| <B_TOKEN>" in str(caught.value)
     assert json.dumps("Sec0nd-token-0123") not in str(caught.value)
 
