@@ -83,9 +83,9 @@ def judge(
     if offence is None:
         return None
     told = shared_text(offence.entries, shared)
-    known = redactor_in(window.account).known
-    error = offence.kind(known("\n\n".join(filter(None, [offence.text, told]))))
-    error.headline, error.__cause__ = known(offence.headline), offence.cause
+    hidden = redactor_in(window.account).hidden
+    error = offence.kind(hidden("\n\n".join(filter(None, [offence.text, told]))))
+    error.headline, error.__cause__ = hidden(offence.headline), offence.cause
     return error
 
 

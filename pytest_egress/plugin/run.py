@@ -119,9 +119,9 @@ class Run:
         return rules
 
     def known(self, text: str) -> str:
-        """A text without the secrets that are known."""
+        """A text without the secrets that are known, or that have the form of one."""
         redactor = self._accounts and self._accounts.redactor
-        return redactor.known(text) if redactor else text
+        return redactor.hidden(text) if redactor else text
 
     def prompts(self) -> Prompts:
         if self._prompts is None:

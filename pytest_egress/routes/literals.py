@@ -66,7 +66,9 @@ def declared_path(value: Any, own: Own, redactor: Redactor) -> Any:
 
 
 def declared_fields(value: Mapping[str, Any], own: Own, redactor: Redactor) -> dict[str, Any]:
-    return {key: declared_field(key, each, own, redactor) for key, each in value.items()}
+    return {
+        redactor.known(key): declared_field(key, each, own, redactor) for key, each in value.items()
+    }
 
 
 def declared_field(name: str, value: Any, own: Own, redactor: Redactor) -> Any:
@@ -74,7 +76,10 @@ def declared_field(name: str, value: Any, own: Own, redactor: Redactor) -> Any:
 
 
 def declared_query(value: Mapping[str, Any], own: Own, redactor: Redactor) -> dict[str, Any]:
-    return {key: declared_values(key, each, own, redactor) for key, each in value.items()}
+    return {
+        redactor.known(key): declared_values(key, each, own, redactor)
+        for key, each in value.items()
+    }
 
 
 def declared_values(name: str, value: Any, own: Own, redactor: Redactor) -> Any:

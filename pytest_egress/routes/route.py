@@ -317,9 +317,9 @@ class Route(Generic[Call]):
             self._expecting.add(self._log.visible_window())
 
     def _failure(self, what: str, lines: Iterable[str] = ()) -> CallError:
-        known = self._log.redactor.known
-        error = CallError(known("\n".join([f"{self}: {what}", *lines])))
-        error.headline = known(f"{self.address}: {what}, {self}")
+        hidden = self._log.redactor.hidden
+        error = CallError(hidden("\n".join([f"{self}: {what}", *lines])))
+        error.headline = hidden(f"{self.address}: {what}, {self}")
         return error
 
     def _may_come(self, count: int) -> list[str]:

@@ -412,7 +412,7 @@ class Container(Interface):
             "environment": dict(env or {}),
             "privileged": privileged,
         }
-        self._services.hide(env or {})
+        self._services.hide({name: str(value) for name, value in (env or {}).items()})
         said = self._services.ledger.redactor.shown(command)
         what, output, ending = f"{said} in {self.name}", Output(), self._ending
         try:

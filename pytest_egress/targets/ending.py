@@ -17,7 +17,6 @@ from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineErro
 from pytest_egress.ledger.report import awaited_text
 from pytest_egress.targets.logs import NO_LOG, Log
 from pytest_egress.targets.results import OUT_OF_MEMORY, exit_text, with_logs
-from pytest_egress.traffic.shown import shown
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -100,7 +99,7 @@ class Ending:
             logs = self.log.tail()
             if not logs:
                 command = [self.container.attrs["Path"], *self.container.attrs["Args"]]
-                text = f"{text}\nIts entrypoint and command: {shown(command)}"
+                text = f"{text}\nIts entrypoint and command: {self.ledger.redactor.shown(command)}"
             raise CommandError(
                 with_logs(text, logs, self.ledger.redactor),
                 logs=logs,

@@ -168,7 +168,7 @@ def check_env(env: Mapping[str, object]) -> None:
                 f"env[{shown(name)}] is None: leave it out, or write '' for an empty value"
             )
         if isinstance(value, bytes):
-            raise TypeError(f"env[{shown(name)}] takes a str, not the bytes {shown(value)}")
+            raise TypeError(f"env[{shown(name)}] takes a str, not bytes; write .decode()")
 
 
 def check_files(files: Mapping[object, object]) -> None:

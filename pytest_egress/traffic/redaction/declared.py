@@ -48,6 +48,8 @@ class Redaction:
                 f"Redaction(match={shown(match)}): it takes a function of a text that returns the secrets in it, such "
                 'as re.compile("cus_[a-z0-9]+").findall'
             )
+        if match is not None:
+            check_match(self.match)
         kept = lowered(self.keep)
         for name in ("headers", "query", "json"):
             if both := kept & lowered(getattr(self, name)):
@@ -92,6 +94,28 @@ def check_values(given: Any) -> None:
                 f"Redaction(values=...): number {number} has {len(each)} characters, and one of less than {SHORT} "
                 "would be found in what is no secret; name its field in headers=, query= or json= instead"
             )
+
+
+def check_match(match: Any) -> None:
+    """Ask it once, so that one which cannot be asked fails where it is declared."""
+    try:
+        found_by(match, "")
+    except Exception as error:
+        raise TypeError(
+            f"Redaction(match={shown(match)}): it takes a text and returns a list of the secrets in it, each a str; of "
+            f"an empty text it raised {type(error).__name__}: {error}"
+        ) from None
+
+
+def found_by(match: Callable[[str], Iterable[str]], text: str) -> set[str]:
+    """Raise TypeError for one str, which would be taken for its letters, and for what is no list of them."""
+    found: Any = match(text)
+    if isinstance(found, str):
+        raise TypeError("it returned a str, and no list of them")
+    secrets = {*found}
+    if wrong := [each for each in secrets if not isinstance(each, str)]:
+        raise TypeError(f"it returned a {type(wrong[0]).__name__} in its list")
+    return {secret for secret in secrets if secret.strip()}
 
 
 def is_several(given: object) -> bool:

@@ -28,7 +28,7 @@ MECHANISM: Final = re.compile(
 SASL: Final = re.compile(r"(PLAIN[^\r\n]{0,12}?\x00[!-~]{0,255}\x00)([!-~]+)", re.DOTALL)
 """The mechanism PLAIN (RFC 4616) in bytes, as AMQP and memcached have it: a name and a password after NULs."""
 
-ASKS: Final = re.compile(r"(?:334[ -][^\r\n]*|\+(?: [^\r\n]*)?)\r?\n?\Z")
+ASKS: Final = re.compile(r"(?m:^)(?:334[ -][^\r\n]*|\+(?: [^\r\n]*)?)\r?\n?\Z")
 """The end of a server's answer that asks for the next part of a login: SMTP's 334 (RFC 4954), and "+" of others."""
 
 FIRST_LINE: Final = re.compile(r"[^\r\n]+")

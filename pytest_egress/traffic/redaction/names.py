@@ -46,7 +46,9 @@ PLACES: Final = frozenset(
         *("algorithm", "audience", "dir", "directory", "domain", "enabled", "endpoint", "file"),
         *("header", "host", "hostname", "issuer", "length", "method", "mode", "name", "path"),
         *("port", "prefix", "provider", "realm", "server", "size", "sock", "socket", "suffix"),
-        *("timeout", "ttl", "type", "uri", "url", "user", "username"),
+        *("timeout", "ttl", "type", "uri", "url", "user", "username", "version"),
+        *("addr", "address", "backend", "class", "converter", "deserializer", "driver", "engine"),
+        *("lifetime", "model", "plugin", "plugins", "serializer", "service", "store", "svc"),
     }
 )
 """Last words of variables that tell where a secret is, or what it is like: TOKEN_URL, PASSWORD_FILE, AUTH_TYPE."""

@@ -19,12 +19,12 @@ from typing import Any, Final
 from urllib.parse import unquote_plus
 
 from pytest_egress.base.account import Account
-from pytest_egress.traffic.redaction.declared import NOTHING_MORE, Redaction, lowered
+from pytest_egress.traffic.redaction.declared import NOTHING_MORE, Redaction, found_by, lowered
 from pytest_egress.traffic.redaction.logins import asks_for_login, without_logins
 from pytest_egress.traffic.redaction.names import is_secret
 from pytest_egress.traffic.redaction.shapes import Mask, without_shapes
 from pytest_egress.traffic.redaction.values import KnownValues, is_worth_hiding, secrets_of
-from pytest_egress.traffic.shown import SHOWN_VALUE, cut, shown
+from pytest_egress.traffic.shown import SHOWN_TARGET, SHOWN_VALUE, cut, shown
 
 SHOWN: Final = 4  # characters of a secret: of most keys their kind ("sk_l", "ghp_", "AKIA"); of a short one a quarter
 READ: Final = 4096  # characters of a text that are searched for names; no more of it is shown
@@ -167,20 +167,27 @@ class Redactor:
 
     def _without_found(self, text: str, instead: Mask) -> str:
         assert self.rules.match is not None
+        parts = PLACEHOLDER.split(text)
         try:
-            found = sorted({*self.rules.match(text)}, key=len, reverse=True)
-            for secret in filter(None, found):
-                text = text.replace(secret, instead(FOUND))
-        except (
-            Exception
-        ) as error:  # a report is made in spite of it, and what it would hide is not shown
+            for number in range(0, len(parts), 2):  # the others are placeholders
+                found = found_by(self.rules.match, parts[number])
+                if found:
+                    any_of_them = "|".join(map(re.escape, sorted(found, key=len, reverse=True)))
+                    parts[number] = re.sub(any_of_them, lambda _: instead(FOUND), parts[number])
+        except Exception as error:
+            # A report is made in spite of it, and what it would hide is not shown.
             return f"<match= of egress_redaction raised {type(error).__name__}>"
-        return text
+        return "".join(parts)
 
     @cached_property
     def path(self) -> Mask:
-        """A function of the path of a URL. Each route that a request does not fit asks for that of the request."""
-        return lru_cache(maxsize=64)(lambda path: without_shapes(self.known(path), mask_in_url))
+        """A function of the path of a URL. Each route that a request does not fit asks for it, and for its own."""
+
+        def redacted(path: str) -> str:
+            return without_shapes(self.known(path), mask_in_url)
+
+        kept = lru_cache(maxsize=2048)(redacted)
+        return lambda path: kept(path) if len(path) <= SHOWN_TARGET else redacted(path)
 
     def glob(self, path: str) -> str:
         """A path with `*` in place of its secrets, for a line that is to be typed."""
@@ -188,10 +195,13 @@ class Redactor:
 
     def host(self, name: str, instead: Mask = placeholder) -> str:
         """A name of a host, in which case tells nothing."""
-        return self._values.replaced(name, instead, is_host=True)
+        name = self._values.replaced(name, instead, is_host=True)
+        return name if self.rules.match is None else self._without_found(name, instead)
 
     def host_glob(self, name: str) -> str:
-        return self.host(name, lambda _: "*")
+        """A host with `*` in place of its secrets. One that is a secret as a whole has its name: `*` is any host."""
+        glob = self.host(name, lambda _: "*")
+        return self.host(name) if glob == "*" else glob
 
     def shown(self, value: object) -> str:
         """As `shown.shown`: the value's repr, cut in the middle."""
@@ -228,9 +238,12 @@ class Redactor:
             )  # the rest of Set-Cookie are attributes
             return ";".join([*map(self._cookie, pairs[:last]), *pairs[last:]])
         if not self.is_secret(name):
-            return self._named(value)
+            return self._beginning(value)
         scheme = SCHEME.match(value)
         return f"{scheme[0]}{self.mask(value[scheme.end() :])}" if scheme else self.mask(value)
+
+    def _beginning(self, text: str) -> str:
+        return self._named(text) if len(text) <= READ else f"{self._named(text[:READ])}..."
 
     def _cookie(self, pair: str) -> str:
         name, equals, value = pair.partition("=")
@@ -325,7 +338,7 @@ class Redactor:
                 masks = (
                     self.mask(value)
                     if opening in ("[", "{")
-                    else self._field(quoted or name, value)
+                    else self._field(quoted or unquote_plus(name), value)
                 )
                 shown.append(masks if value else "")
             position = end

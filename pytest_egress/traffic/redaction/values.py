@@ -6,13 +6,14 @@ The search takes time linear in the text, whatever that is, and however many val
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Final, NamedTuple
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from pytest_egress.traffic.redaction.names import is_of_a_place
 
@@ -29,14 +30,23 @@ BROKEN: Final = (
 LONGEST_BROKEN: Final = 4096  # and so many of them are looked at
 IN_HOSTS: Final = re.compile(r"[A-Za-z0-9_.-]+")
 URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-ESCAPES: Final = re.compile(r"(?:%|\\x)([2-9A-Fa-f][0-9A-Fa-f])|\\u(?!00[01])([0-9A-Fa-f]{4})")
-"""A character of a URL, of Python's bytes, and of JSON; a control character stays escaped."""
+ESCAPES: Final = re.compile(
+    r"(?:%|\\x)([2-9A-Fa-f][0-9A-Fa-f])|\\u(?!00[01])([0-9A-Fa-f]{4})|\\([^\w\s])"
+)
+"""A character of a URL, of Python's bytes, of JSON, and of any string or pattern; a control character stays escaped."""
+
+ESCAPED: Final = 4  # times over: the repr of JSON in JSON
 
 HEX_OF_PERCENT: Final = re.compile("%[0-9A-F]{2}")
 FILE: Final = re.compile(r"/(?:run/secrets/\S+|(?:[\w@-][\w.@-]*/)+[\w@-][\w.@-]*\.\w{1,5})")
 """A file with a secret, such as that of GOOGLE_APPLICATION_CREDENTIALS; no base64 has a dot."""
 
-ARMOUR: Final = re.compile(r"[A-Za-z0-9+/=]{32,}")  # a line of a key in PEM (RFC 7468)
+ARMOUR: Final = re.compile(r"[A-Za-z0-9+/=]{32,}")  # a whole line of base64
+KEY_LINE: Final = re.compile(r"[A-Za-z0-9+/=]{8,}")  # of a key in PEM (RFC 7468), the last one too
+CODE: Final = re.compile(r"[A-Za-z_]{1,40}(?:\.[A-Za-z_]{1,40})+")
+"""The name of a class or module, such as a setting has: "django.contrib.sessions.backends.db"."""
+
+PLAIN_WORDS: Final = re.compile(r"[a-z]+(?:[_.:-][a-z]+)*")
 
 
 def is_worth_hiding(value: str) -> bool:
@@ -59,12 +69,14 @@ def secrets_of(variable: str, value: str, *, is_named: bool) -> Iterator[str]:
         if not is_named or is_of_a_place(variable):
             return
         value = value.partition("://")[2].partition("/")[2]
-    elif not is_named or is_of_a_place(variable) or FILE.fullmatch(value):
+    elif not is_named or is_of_a_place(variable):
+        return
+    if FILE.fullmatch(value) or CODE.fullmatch(value):
         return
     value = value.strip()
     yield value
     if "\n" in value:  # programs print a key in PEM line by line
-        yield from (line.strip() for line in value.splitlines() if ARMOUR.fullmatch(line.strip()))
+        yield from (line.strip() for line in value.splitlines() if KEY_LINE.fullmatch(line.strip()))
 
 
 def password_in(url: str) -> Iterator[str]:
@@ -73,14 +85,19 @@ def password_in(url: str) -> Iterator[str]:
     except ValueError:
         return
     if password:
-        yield password
+        yield from {password: None, unquote(password): None}
 
 
 def forms(value: str) -> Iterator[str]:
     """A value as programs write it: as it is, percent-encoded, escaped, quoted-printable, in hex and in base64."""
     data = value.encode("utf-8", "surrogatepass")
     yield value
-    for encoded in {quote(data, safe=""), quote(data), quote_plus(data), quote(data, "!'()*")}:
+    of_javascript = quote_plus(data, safe="*").replace(
+        "~", "%7E"
+    )  # URLSearchParams, and Java's URLEncoder
+    for encoded in {
+        *(quote(data, safe=""), quote(data), quote_plus(data), quote(data, "!'()*"), of_javascript)
+    }:
         yield encoded
         yield HEX_OF_PERCENT.sub(lambda found: found[0].lower(), encoded)
     yield from escaped_forms(value)
@@ -101,7 +118,8 @@ def escaped_forms(value: str) -> Iterator[str]:
         yield by_codes(inner, "<>&")
         yield by_codes(inner, "<>&='")
     yield repr(value)[1:-1]
-    yield value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    yield html.escape(value, quote=False)
+    yield html.escape(value)
 
 
 def by_codes(text: str, characters: str) -> str:
@@ -234,54 +252,90 @@ class KnownValues:
         lower = text.lower() if is_host else text
         index = self._of_hosts if is_host and len(lower) == len(text) else self._index
         searched = lower if index is not self._index else text
-        text = put(text, index.spans(searched), instead)
+        spans = index.spans(searched)
+        if self._words and not is_host:
+            spans = [span for span in spans if not self._is_within_a_word(text, span)]
+        text = put(text, spans, instead)
         if not is_host:
             text = self._without_wrapped(text, instead)
             text = self._without_escaped(text, instead)
         end = self._index.broken(text) if is_cut else None
         return put(text, [end], instead) if end is not None else text
 
+    @cached_property
+    def _words(self) -> frozenset[str]:
+        """Short secrets of plain words, such as "test_key": part of a longer word, they are none."""
+        values = (value for _, value in self.secrets if len(value) < LONG)
+        return frozenset(value for value in values if PLAIN_WORDS.fullmatch(value))
+
+    def _is_within_a_word(self, text: str, span: Span) -> bool:
+        if text[span.start : span.end] not in self._words:
+            return False
+        around = text[max(span.start - 1, 0) : span.start] + text[span.end : span.end + 1]
+        return any(each.isalnum() or each == "_" for each in around)
+
     def _without_wrapped(self, text: str, instead: Callable[[str], str]) -> str:
         """A text whose encoding has broken the lines is shown without the breaks, where they are within a secret."""
         if "\n" not in text:
             return text
-        plain = unwrapped(text)
-        spans = self._index.spans(plain) if plain != text else []
-        return put(plain, spans, instead) if spans else text
+        plain, starts, origins = unwrapped(text)
+        if plain == text:
+            return text
+
+        def origin(position: int) -> int:
+            line = bisect_right(starts, position) - 1
+            return origins[line] + position - starts[line]
+
+        spans = [
+            Span(origin(start), origin(end - 1) + 1, name)
+            for start, end, name in self._index.spans(plain)
+        ]
+        return put(text, spans, instead)
 
     def _without_escaped(self, text: str, instead: Callable[[str], str]) -> str:
         """A line is shown unescaped, where a secret in it has more characters escaped than have to be."""
         if "%" not in text and "\\" not in text:  # as a rule
             return text
-        plain = unescaped(text)
-        if plain == text or not self._index.spans(plain):
+        if not any(self._index.spans(plain) for plain in unescaped(text)):
             return text
         lines = []
         for line in text.splitlines(keepends=True):
-            plain = unescaped(line)
-            spans = self._index.spans(plain)
-            lines.append(put(plain, spans, instead) if spans else line)
+            found = ((plain, self._index.spans(plain)) for plain in unescaped(line))
+            plain, spans = next((each for each in found if each[1]), (line, []))
+            lines.append(put(plain, spans, instead))
         return "".join(lines)
 
 
-def unwrapped(text: str) -> str:
-    """Without the breaks of lines that base64 (RFC 2045 section 6.8) and quoted-printable (section 6.7) make."""
-    lines = []
+def unwrapped(text: str) -> tuple[str, list[int], list[int]]:
+    """Without the breaks of lines that base64 (RFC 2045 section 6.8) and quoted-printable (section 6.7) make.
+
+    Returns:
+        The text, and where its lines begin in it, and where they began.
+    """
+    lines, starts, origins = [], [], []
+    begins = began = 0
     for line in text.splitlines(keepends=True):
+        starts.append(begins)
+        origins.append(began)
+        began += len(line)
         said = line.rstrip("\r\n")
         if said.endswith("="):
             line = said[:-1]
         elif ARMOUR.fullmatch(said):
             line = said
+        begins += len(line)
         lines.append(line)
-    return "".join(lines)
+    return "".join(lines), starts, origins
 
 
-def unescaped(text: str) -> str:
-    """Without escapes; a parameter of a parameter has them twice."""
-    for _ in range(2):
-        text = ESCAPES.sub(lambda found: chr(int(found[1] or found[2], 16)), text)
-    return text
+def unescaped(text: str) -> Iterator[str]:
+    """Without escapes, one layer after the other: a parameter of a parameter has them twice."""
+    for _ in range(ESCAPED):
+        plain = ESCAPES.sub(lambda found: found[3] or chr(int(found[1] or found[2], 16)), text)
+        if plain == text:
+            return
+        yield plain
+        text = plain
 
 
 def put(text: str, spans: Iterable[Span], instead: Callable[[str], str]) -> str:

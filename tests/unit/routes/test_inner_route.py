@@ -6,7 +6,8 @@ from pytest_egress import Egress, Route
 from pytest_egress.routes.inner_route import InnerRoute
 
 FOR_TESTS = [
-    "address", "assert_any_call", "assert_called_once", "assert_called_with", "assert_not_called",
+    "address", "assert_any_call", "assert_called_once", "assert_called_once_with",
+    "assert_called_with", "assert_not_called",
     "assert_not_sent", "assert_rejected", "call_count", "called", "calls", "intervals", "name", "rejections",
     "remove", "respond", "times", "wait_for_call",
 ]  # fmt: skip

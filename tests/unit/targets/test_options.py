@@ -113,7 +113,7 @@ def test_an_option_of_the_wrong_type_is_refused(
     ("options", "error"),
     [
         ({"env": {"A": None}}, "env['A'] is None: leave it out, or write '' for an empty value"),
-        ({"env": {"A": b"x"}}, "env['A'] takes a str, not the bytes b'x'"),
+        ({"env": {"A": b"x"}}, "env['A'] takes a str, not bytes; write .decode()"),
         ({"timeout": None}, "timeout=None: it takes a number of seconds"),
     ],
     ids=["none", "bytes", "timeout"],

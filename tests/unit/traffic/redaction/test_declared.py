@@ -37,6 +37,10 @@ from pytest_egress import Redaction
             TypeError,
             "Redaction(match='cus_.*'): it takes a function of a text",
         ),
+        ({"match": int}, TypeError, "of an empty text it raised ValueError"),
+        ({"match": lambda text: "abc"}, TypeError, "it returned a str, and no list of them"),
+        ({"match": lambda text: [(1, 2)]}, TypeError, "it returned a tuple in its list"),
+        ({"match": lambda text: None}, TypeError, "it raised TypeError"),
         ({"headers": ["X-Id"], "keep": ["x-id"]}, ValueError, "'x-id' is in headers= and in keep="),
     ],
 )

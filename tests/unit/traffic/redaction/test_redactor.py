@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import json
 import re
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
@@ -523,7 +526,62 @@ def test_what_match_finds_is_hidden() -> None:
 
 def test_where_match_raises_nothing_is_shown() -> None:
     def broken(text: str) -> list[str]:
-        raise KeyError(text)
+        if text:
+            raise KeyError(text)
+        return []
 
     redactor = Redactor.declared(Redaction(match=broken))
     assert redactor.hidden(KEY) == "<match= of egress_redaction raised KeyError>"
+
+
+def test_what_match_finds_is_replaced_once_and_in_no_placeholder() -> None:
+    redactor = Redactor.declared(Redaction(match=re.compile(r"\b[A-Z]{6}\b").findall))
+    once = redactor.known("PNR QWERTY, ASDFGH")
+    assert once == redactor.known(redactor.known(once)) == "PNR <SECRET>, <SECRET>"
+    assert redactor.host_glob("a-QWERTY.test") == "a-*.test"
+
+
+def test_names_that_are_percent_encoded_are_secrets_and_nest_nothing() -> None:
+    assert "hunter22hunter22" not in BY_NAMES.text("%74oken=hunter22hunter22&a=1")
+    assert BY_NAMES.content(b"%6bey=" * 700)
+    assert BY_NAMES.field("x", "%6bey=" * 700)
+
+
+def test_a_long_field_is_read_at_its_beginning() -> None:
+    assert len(BY_NAMES.field("x-list", "a=1; " * 20_000)) < 5_000
+
+
+def test_short_plain_words_are_no_secret_within_a_longer_word() -> None:
+    redactor = Redactor().knowing({"API_KEY": "test_key", "DB_PASSWORD": "correct-horse"})
+    assert (
+        redactor.known("tests/test_keys.py:12: my_test_key") == "tests/test_keys.py:12: my_test_key"
+    )
+    assert redactor.known("?k=test_key&p=correct-horse") == "?k=<API_KEY>&p=<DB_PASSWORD>"
+
+
+def test_a_host_that_is_a_secret_as_a_whole_is_no_line_that_answers_any_host() -> None:
+    redactor = Redactor().knowing({"A_TOKEN": KEY})
+    assert redactor.host_glob(KEY.lower()) == "<A_TOKEN>"
+    assert redactor.host_glob(f"x-{KEY}.test") == "x-*.test"
+
+
+def test_a_value_with_marks_is_hidden_in_the_repr_of_json_and_as_a_pattern() -> None:
+    value = "pa'ss\\w0rd\"X/9-long"
+    redactor = Redactor().knowing({"DB_PASSWORD": value})
+    for said in (
+        repr(json.dumps({"p": value})),
+        json.dumps({"body": json.dumps({"p": value})}),
+        repr(re.escape(value)),
+        f"<b>{html.escape(value)}</b>",
+    ):
+        assert "<DB_PASSWORD>" in redactor.known(said)
+        assert "w0rd" not in redactor.known(said)
+
+
+def test_lines_that_have_nothing_to_do_with_a_wrapped_secret_keep_their_breaks() -> None:
+    redactor = Redactor().knowing({"A_TOKEN": KEY * 4})
+    body = base64.encodebytes(f"before {KEY * 4} after".encode()).decode()
+    digests = "\n".join(["0123456789abcdef" * 3] * 3)
+    shown = redactor.known(f"{digests}\n{'=' * 40}\nConfig\n\n{body}")
+    assert shown.startswith(f"{digests}\n{'=' * 40}\nConfig\n\n")
+    assert "<A_TOKEN>" in shown

@@ -177,7 +177,16 @@ def test_a_common_word_is_not_worth_hiding(value: str, is_hidden: bool) -> None:
         ("API_KEY_HEADER", "X-Shop-Api-Key", []),
         ("WEBHOOK_SECRET", "https://hooks.test/T0/abc", ["T0/abc"]),
         ("DATABASE_URL", "postgres://app:s3cret-pw@db.test/shop", ["s3cret-pw"]),
+        (
+            "DATABASE_URL",
+            "postgres://app:p%40ss0rd-9@db.test/shop",
+            ["p%40ss0rd-9", "p@ss0rd-9"],
+        ),
         ("DATABASE_URL", "postgres://db.test/shop", []),
+        ("AUTH_SERVICE", "auth-service", []),
+        ("SESSION_ENGINE", "django.contrib.sessions.backends.db", []),
+        ("JSON_KEY", "org.apache.kafka.connect.json.JsonConverter", []),
+        ("TLS_KEY", "Ab3+Ab3+\n\nx9==", ["Ab3+Ab3+\n\nx9==", "Ab3+Ab3+"]),
         ("A_KEY", "http://[broken", [""]),
         (
             "TLS_KEY",
