@@ -66,9 +66,9 @@ def declared_path(value: Any, own: Own, redactor: Redactor) -> Any:
 
 
 def declared_fields(value: Mapping[str, Any], own: Own, redactor: Redactor) -> dict[str, Any]:
-    return {
-        redactor.known(key): declared_field(key, each, own, redactor) for key, each in value.items()
-    }
+    return redactor.keyed(
+        (key, declared_field(key, each, own, redactor)) for key, each in value.items()
+    )
 
 
 def declared_field(name: str, value: Any, own: Own, redactor: Redactor) -> Any:
@@ -76,10 +76,9 @@ def declared_field(name: str, value: Any, own: Own, redactor: Redactor) -> Any:
 
 
 def declared_query(value: Mapping[str, Any], own: Own, redactor: Redactor) -> dict[str, Any]:
-    return {
-        redactor.known(key): declared_values(key, each, own, redactor)
-        for key, each in value.items()
-    }
+    return redactor.keyed(
+        (key, declared_values(key, each, own, redactor)) for key, each in value.items()
+    )
 
 
 def declared_values(name: str, value: Any, own: Own, redactor: Redactor) -> Any:
@@ -99,12 +98,13 @@ def declared_json(value: Any, own: Own, redactor: Redactor, *, secret: bool = Fa
     if isinstance(value, Partial):
         return Partial(declared_json(value.value, own, redactor, secret=secret))
     if isinstance(value, Mapping):
-        return {
-            redactor.key(key): declared_json(
-                each, own, redactor, secret=secret or redactor.is_secret(str(key))
+        return redactor.keyed(
+            (
+                key,
+                declared_json(each, own, redactor, secret=secret or redactor.is_secret(str(key))),
             )
             for key, each in value.items()
-        }
+        )
     if isinstance(value, list):
         return [declared_json(each, own, redactor, secret=secret) for each in value]
     masking = redactor.masked if secret else redactor.known

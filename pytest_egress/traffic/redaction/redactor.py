@@ -254,10 +254,10 @@ class Redactor:
     def json(self, value: Any, *, secret: bool = False) -> Any:
         """Every string is masked that is at any depth under the name of a secret; numbers stay."""
         if isinstance(value, Mapping):
-            return {
-                self.key(key): self.json(each, secret=secret or self.is_secret(str(key)))
+            return self.keyed(
+                (key, self.json(each, secret=secret or self.is_secret(str(key))))
                 for key, each in value.items()
-            }
+            )
         if isinstance(value, list):
             return [self.json(item, secret=secret) for item in value]
         if not isinstance(value, str):
@@ -267,6 +267,16 @@ class Redactor:
 
     def key(self, key: Any) -> Any:
         return self.known(key) if isinstance(key, str) else key
+
+    def keyed(self, pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+        """A dict whose keys have no known values. Those that look alike then are numbered: none is left out."""
+        found: dict[Any, Any] = {}
+        for key, value in pairs:
+            shown, number = self.key(key), 1
+            while (name := shown if number == 1 else f"{shown}#{number}") in found:
+                number += 1
+            found[name] = value
+        return found
 
     def query(self, query_string: str) -> str:
         """The query stays percent-encoded."""

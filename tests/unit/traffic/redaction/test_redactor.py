@@ -585,3 +585,9 @@ def test_lines_that_have_nothing_to_do_with_a_wrapped_secret_keep_their_breaks()
     shown = redactor.known(f"{digests}\n{'=' * 40}\nConfig\n\n{body}")
     assert shown.startswith(f"{digests}\n{'=' * 40}\nConfig\n\n")
     assert "<A_TOKEN>" in shown
+
+
+def test_keys_that_look_alike_without_their_secrets_are_all_shown() -> None:
+    redactor = Redactor.declared(Redaction(match=re.compile("cus_[a-z0-9]+").findall))
+    sent = {"cus_a1": 1, "cus_b2": 2, "cus_c3": 3}
+    assert redactor.json(sent) == {"<SECRET>": 1, "<SECRET>#2": 2, "<SECRET>#3": 3}
