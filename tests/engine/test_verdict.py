@@ -135,7 +135,7 @@ def test_what_is_no_http_is_listed_and_what_repeats_is_folded(inside: Inside) ->
 
   TCP smtp.test:25 (ADDRESS)
       connected and sent nothing within 1 s
-      to answer it: egress.intercept_tcp("smtp.test:25")
+      to answer it: egress.intercept_tcp("smtp.test:25", smtp())
 
   TCP probe.test:99 (ADDRESS)
       connected and closed without sending a byte

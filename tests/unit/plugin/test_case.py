@@ -242,7 +242,11 @@ def test_a(egress, subtests):
     for i in range(2):
         with subtests.test(i=i): traffic(egress, "https://x.test/"); assert i
 """)
-    lines_of(result, "*SUBFAIL* - assert 0", "FAILED *test_a - GET https://*: no route claims it*")
+    lines_of(
+        result,
+        "*SUBFAIL* - GET https://*: no route claims it (assert 0)",
+        "FAILED *test_a - GET https://*: no route claims it*",
+    )
 
 
 @pytest.mark.plugins("timeout")
@@ -256,7 +260,7 @@ def test_a(egress): traffic(egress, "https://x.test/"); threading.Event().wait(3
         "--timeout-method=signal",
         "-Wignore",
     )
-    lines_of(result, "FAILED *test_a - Failed: Timeout*")
+    lines_of(result, "FAILED *test_a - GET https://*: no route claims it (Failed: Timeout*")
 
 
 KEPT: Final = """

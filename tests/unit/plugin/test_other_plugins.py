@@ -393,7 +393,7 @@ def test_an_exit_of_the_test_is_its_own_failure(run: RunPytest, end: str) -> Non
         def test_b(egress): assert not egress.ledger
     """)
     result.assert_outcomes(failed=1, passed=1)
-    lines_of(result, "FAILED *test_a - SystemExit*")
+    lines_of(result, "FAILED *test_a - GET https://*: no route claims it (SystemExit*")
 
 
 @pytest.mark.parametrize("place", ["test", "fixture", "handler"])
