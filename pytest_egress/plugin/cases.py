@@ -49,7 +49,7 @@ class Cases:
     def __init__(self, run: Run, plugins: pytest.PytestPluginManager) -> None:
         self._run, self._plugins = run, plugins
         run.watch = self._watch
-        self.known = run.known
+        self.hidden = run.hidden
         self._has_cases = False  # of this run so far, or of one that has been closed
         self._item: pytest.Item | None = None  # the test that runs, if not known to use egress
         self._egress_users: dict[str, set[object]] = {}  # wider fixtures that use egress, by name
@@ -291,16 +291,16 @@ class Cases:
         report = yield
         is_verdict = call.excinfo is not None and call.excinfo.value is case.verdict
         if brief and call.excinfo and is_verdict:
-            show_text_only(report, item, call.excinfo, self.known)
+            show_text_only(report, item, call.excinfo, self.hidden)
         if report.failed:
             for node in item.listchain():
                 node.stash.setdefault(FAILED, set()).add(item.nodeid)
             found = case.sections(report.when, in_full=is_verbose(item.config))
             sections = [*found, *(case.kept() if self._run.keep else ())]
-            show_sections(report, item.config, without_told(sections, call.excinfo), self.known)
+            show_sections(report, item.config, without_told(sections, call.excinfo), self.hidden)
             if call.excinfo:
                 window = None if is_verdict else case.window
-                show_headline(report, call.excinfo.value, window, self.known)
+                show_headline(report, call.excinfo.value, window, self.hidden)
         if brief and call.excinfo and item.config.getoption("usepdb", False):
             case.land_at_user(call.excinfo, is_verdict=is_verdict)
         return report
@@ -322,11 +322,11 @@ class Cases:
 
             late = [each for each in found if call.excinfo and call.excinfo.value is each.verdict]
             if brief and call.excinfo and late:
-                show_text_only(report, item, call.excinfo, self.known)
+                show_text_only(report, item, call.excinfo, self.hidden)
             sections = [section for each in found for section in each.sections]
-            show_sections(report, item.config, without_told(sections, call.excinfo), self.known)
+            show_sections(report, item.config, without_told(sections, call.excinfo), self.hidden)
             if call.excinfo:
-                show_headline(report, call.excinfo.value, None, self.known)
+                show_headline(report, call.excinfo.value, None, self.hidden)
             if brief and call.excinfo and case and item.config.getoption("usepdb", False):
                 case.land_at_user(call.excinfo, is_verdict=bool(late))
         if case is not None:
@@ -362,7 +362,7 @@ class Reports:
         if is_ours and (report.longrepr is not None or report.sections):
             from pytest_egress.plugin.reports import show_escaped
 
-            show_escaped(report, self._cases.known)
+            show_escaped(report, self._cases.hidden)
         return report
 
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 SUMMARY_CHARACTERS: Final = 300  # of a verdict in the short summary, which CI does not cut
 
 
-Known = Callable[[str], str]
-"""Takes the known secrets out of a text."""
+Hiding = Callable[[str], str]
+"""Takes the secrets out of a text: known ones, and those that have the form of one."""
 
 
 def show_text_only(
-    report: Any, item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], known: Known
+    report: Any, item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], hidden: Hiding
 ) -> None:
     """Show a verdict as its text at the place of the test, below the traceback of the handler that caused it.
 
@@ -38,20 +38,20 @@ def show_text_only(
     location = dataclasses.replace(crash, path=os.path.relpath(path), message=name)
     text.reprtraceback.reprentries[-1].reprfileloc = location
     if excinfo.value.__cause__ is not None:
-        text = after_cause(text, item, excinfo.value.__cause__, known)
+        text = after_cause(text, item, excinfo.value.__cause__, hidden)
     report.longrepr, report.egress_verdict = text, True
 
 
-def without_said(lines: list[str], cause: BaseException, known: Known) -> None:
+def without_said(lines: list[str], cause: BaseException, hidden: Hiding) -> None:
     """Leave out of a verdict's first line what its cause says: the traceback above it has that."""
     from pytest_egress.base.raising import said_of
 
-    said = escaped(known(said_of(cause)).partition("\n")[0])
+    said = escaped(hidden(said_of(cause)).partition("\n")[0])
     if said:
         lines[0] = lines[0].removesuffix(f": {said}")
 
 
-def after_cause(text: Any, item: pytest.Item, cause: BaseException, known: Known) -> Any:
+def after_cause(text: Any, item: pytest.Item, cause: BaseException, hidden: Hiding) -> Any:
     if cause.__traceback__ is None:
         return text
     longrepr: Any = item.repr_failure(pytest.ExceptionInfo.from_exception(cause))
@@ -63,12 +63,12 @@ def after_cause(text: Any, item: pytest.Item, cause: BaseException, known: Known
         longrepr.reprtraceback.reprentries.extend(text.reprtraceback.reprentries)
     else:  # a plain text, as a failure with pytrace=False has
         return text
-    without_said(text.reprtraceback.reprentries[-1].lines, cause, known)
+    without_said(text.reprtraceback.reprentries[-1].lines, cause, hidden)
     longrepr.reprcrash = text.reprcrash
     return longrepr
 
 
-def show_headline(report: Any, error: BaseException, window: Window | None, known: Known) -> None:
+def show_headline(report: Any, error: BaseException, window: Window | None, hidden: Hiding) -> None:
     """Begin the short summary of a failure with what matters most, since pytest cuts the summary at its end.
 
     Args:
@@ -86,7 +86,7 @@ def show_headline(report: Any, error: BaseException, window: Window | None, know
         said = crash.message
     else:
         return
-    crash.message = one_line(known(f"{why} ({said})" if why and why != said else said))
+    crash.message = one_line(hidden(f"{why} ({said})" if why and why != said else said))
 
 
 def error_line(error: BaseException) -> str:
@@ -98,33 +98,33 @@ def error_line(error: BaseException) -> str:
 
 
 def show_sections(
-    report: Any, config: pytest.Config, sections: Iterable[tuple[str, str]], known: Known
+    report: Any, config: pytest.Config, sections: Iterable[tuple[str, str]], hidden: Hiding
 ) -> None:
     """Add sections to the text of a failure, which JUnit's XML contains; or to the report, if the text takes none.
 
     --show-capture hides the sections of a report.
     """
     add = getattr(report.longrepr, "addsection", None)
-    for title, text in ((title, escaped(known(text))) for title, text in sections):
+    for title, text in ((title, escaped(hidden(text))) for title, text in sections):
         if add is not None and config.getoption("showcapture", "all") == "all":
             add(title, text)
         else:
             report.sections.append((title, text))
 
 
-def show_escaped(report: Any, known: Known) -> None:
+def show_escaped(report: Any, hidden: Hiding) -> None:
     """Escape all texts of a report but what the test has printed: each may quote what a target has sent or written.
 
-    So may the test's own assertion, such as `assert result.exit_code == 0, result.stdout`. Known secrets are taken out
-    of all of them, and of what the test has printed, too.
+    So may the test's own assertion, such as `assert result.exit_code == 0, result.stdout`. Secrets are taken out of
+    all of them, and of what the test has printed, too.
     """
-    report.sections = [(title, known(text)) for title, text in report.sections]
+    report.sections = [(title, hidden(text)) for title, text in report.sections]
     longrepr = report.longrepr
     if longrepr is None:
         return
 
     def shown(text: str) -> str:
-        return escaped(known(text))
+        return escaped(hidden(text))
 
     if hasattr(report, "wasxfail"):
         report.wasxfail = shown(report.wasxfail)
@@ -142,10 +142,10 @@ def show_escaped(report: Any, known: Known) -> None:
         for entry in getattr(traceback, "reprentries", ()):
             entry.lines[:] = map(shown, entry.lines)
             for part in ("reprlocals", "reprfuncargs"):
-                show_known_values(getattr(entry, part, None), shown)
+                show_without_secrets(getattr(entry, part, None), shown)
 
 
-def show_known_values(part: Any, shown: Known) -> None:
+def show_without_secrets(part: Any, shown: Hiding) -> None:
     """Take secrets out of what --showlocals shows, and of the arguments above a test's source."""
     if hasattr(part, "lines"):
         part.lines[:] = map(shown, part.lines)

@@ -118,7 +118,7 @@ class Run:
             )
         return rules
 
-    def known(self, text: str) -> str:
+    def hidden(self, text: str) -> str:
         """A text without the secrets that are known, or that have the form of one."""
         redactor = self._accounts and self._accounts.redactor
         return redactor.hidden(text) if redactor else text

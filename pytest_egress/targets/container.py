@@ -399,20 +399,21 @@ class Container(Interface):
         timeout: float = 60,
         check: bool = True,
     ) -> CompletedContainer:
-        check_exec(command, env or {})
+        env = env or {}
+        check_exec(command, env)
         check_seconds(timeout)
         began, clock = monotonic(), self._services.ledger.clock
         deadline = clock() + timeout
         self._may_hide |= privileged
-        self.search |= local_domains(env or {})
-        self.proxies |= proxies_in(env or {})
+        self.search |= local_domains(env)
+        self.proxies |= proxies_in(env)
         given = {
             "user": user,
             "workdir": workdir,
-            "environment": dict(env or {}),
+            "environment": dict(env),
             "privileged": privileged,
         }
-        self._services.hide({name: str(value) for name, value in (env or {}).items()})
+        self._services.hide({name: str(value) for name, value in env.items()})
         said = self._services.ledger.redactor.shown(command)
         what, output, ending = f"{said} in {self.name}", Output(), self._ending
         try:

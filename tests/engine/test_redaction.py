@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import re
-import textwrap
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,7 +13,7 @@ import docker
 import pytest
 
 from pytest_egress import CommandError, Egress
-from tests.support.inner_runs import CONFTEST, InnerRun, Inside
+from tests.support.inner_runs import Inside
 
 KEY = "Kx7/hQ2v+R9xLm4Zp8Wd3&Ns6"
 PARTS = [KEY[at : at + 8] for at in range(len(KEY) - 7)]
@@ -47,18 +46,6 @@ word = re.sub("[^a-z0-9]", "", key.lower())
 print("log", key, encoded, b64, json.dumps(key), key.encode().hex(), repr(key), "x" * 1990 + key + "y" * 1990)
 sys.exit(3)
 """
-
-
-@pytest.fixture
-def inside(pytester: pytest.Pytester, clients_image: str) -> Inside:
-    pytester.makeconftest(CONFTEST.format(image=clients_image))
-    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-
-    def run(code: str, *args: str) -> InnerRun:
-        (pytester.path / "test_shop.py").write_text(textwrap.dedent(code))
-        return InnerRun(pytester, *args)
-
-    return run
 
 
 FAILING = f"""

@@ -21,7 +21,7 @@ from pytest_egress.base.account import OverLimitError
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.dns.names import Names
 from pytest_egress.gateway.http.bodies import Body
-from pytest_egress.gateway.http.calling import SOON_SECONDS, Calling, forwarded
+from pytest_egress.gateway.http.calling import Calling, forwarded, keep_soon
 from pytest_egress.gateway.http.conversation import Conversing
 from pytest_egress.gateway.http.forwarding import Carrier, Forwarding
 from pytest_egress.gateway.http.incoming import Incoming, Ruling
@@ -456,9 +456,8 @@ class Answering:
         route: InnerRoute | None,
         near: tuple[NearMiss, ...],
     ) -> Ruling:
-        """Refuse a request that is blocked or unrouted. Of a call of gRPC, what comes soon is kept before."""
-        if is_grpc(incoming.request):
-            incoming.body.keep_soon(SOON_SECONDS)
+        """Refuse a request that is blocked or unrouted."""
+        keep_soon(incoming)
         is_blocked = route is not None and route.kind.refuses
         claim = Claim("blocked", route) if is_blocked else self._outcome(incoming)
         if claim.route is None and not near:

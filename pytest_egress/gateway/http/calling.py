@@ -29,6 +29,12 @@ from pytest_egress.traffic.http.response import Response
 SOON_SECONDS: Final = 0.25  # for the next piece of a call of gRPC that gets no answer
 
 
+def keep_soon(incoming: Incoming) -> None:
+    """Keep what comes soon of a call of gRPC that gets no answer: it may have no end before there is one."""
+    if is_grpc(incoming.request):
+        incoming.body.keep_soon(SOON_SECONDS)
+
+
 @dataclass(eq=False, slots=True)
 class Calling:
     """The reply of an answer that returns a response. A fault that a handler returns becomes the entry's."""
@@ -51,8 +57,7 @@ class Calling:
                 return forwarded(incoming, answer, entry)
             if not isinstance(answer, Unset):
                 return self._handle(answer, entry)
-            if is_grpc(incoming.request):  # it may have no end before there is an answer
-                incoming.body.keep_soon(SOON_SECONDS)
+            keep_soon(incoming)
             return None
         finally:
             if not activity.streams:  # else its head has gone alone, and its body follows

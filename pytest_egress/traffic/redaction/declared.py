@@ -42,13 +42,7 @@ class Redaction:
         for name in NAMES:
             check_names(name, getattr(self, name))
         check_values(self.values)
-        match: object = self.match
-        if match is not None and not callable(match):
-            raise TypeError(
-                f"Redaction(match={shown(match)}): it takes a function of a text that returns the secrets in it, such "
-                'as re.compile("cus_[a-z0-9]+").findall'
-            )
-        if match is not None:
+        if self.match is not None:
             check_match(self.match)
         kept = lowered(self.keep)
         for name in ("headers", "query", "json"):
@@ -98,6 +92,11 @@ def check_values(given: Any) -> None:
 
 def check_match(match: Any) -> None:
     """Ask it once, so that one which cannot be asked fails where it is declared."""
+    if not callable(match):
+        raise TypeError(
+            f"Redaction(match={shown(match)}): it takes a function of a text that returns the secrets in it, such "
+            'as re.compile("cus_[a-z0-9]+").findall'
+        )
     try:
         found_by(match, "")
     except Exception as error:

@@ -125,28 +125,13 @@ class Redactor:
         return lowered(self.rules.keep)
 
     @cached_property
-    def _fields(self) -> frozenset[str]:
-        return lowered(self.rules.headers)
-
-    @cached_property
-    def _parameters(self) -> frozenset[str]:
-        return lowered(self.rules.query)
-
-    @cached_property
-    def _keys(self) -> frozenset[str]:
-        return lowered(self.rules.json)
+    def _names(self) -> frozenset[str]:
+        return lowered([*self.rules.headers, *self.rules.query, *self.rules.json])
 
     def is_secret(self, name: str) -> bool:
         """Whether a name says that its value is a secret, wherever it stands."""
         lower = name.lower()
-        if lower in self._kept:
-            return False
-        return (
-            is_secret(name)
-            or lower in self._fields
-            or lower in self._parameters
-            or lower in self._keys
-        )
+        return lower not in self._kept and (is_secret(name) or lower in self._names)
 
     # Texts that have no names of fields, or whose words with a colon are none: logs, verdicts, paths.
 
