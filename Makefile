@@ -19,10 +19,9 @@ foreign := .make/foreign.installed
 # A worker that has nothing left takes tests of the others: some take a thousand times as long as most.
 workers := -n $(WORKERS) --dist worksteal
 
-# Where containers are started: to collect all other tests takes seconds. And what says itself which engine, or which link, it takes.
-engine_tests := -o 'testpaths=tests/engine tests/hostile tests/project'
-of_one_engine := --ignore=tests/engine/one_engine
-of_one_link := $(of_one_engine) --ignore=tests/engine/one_link
+# A test runs once more for what it depends on: what goes over a connection on the other link, what an engine does on the other engine.
+of_links := -o 'testpaths=tests/engine/test_*.py tests/engine/capture tests/engine/traffic tests/hostile'
+of_engines := -o 'testpaths=tests/engine/test_*.py tests/engine/containers tests/engine/trust tests/hostile'
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit stream podman lint format docs dist bench fuzz autobahn soak foreign mutants environment engine images clean
@@ -41,11 +40,11 @@ test: lint images ## lint, and run the tests: make test ARGS="-k name"
 unit: environment ## run the tests of modules, which need no engine, but for those that take seconds
 	$(python) -m pytest $(workers) -m 'not slow' tests/unit $(ARGS)
 
-stream: images ## run the tests of containers over the stream link
-	PYTEST_EGRESS_LINK=stream $(python) -m pytest $(workers) -m 'engine and not one_link' $(of_one_link) $(engine_tests) $(ARGS)
+stream: images ## run the tests of what goes over a connection, over the stream link
+	PYTEST_EGRESS_LINK=stream $(python) -m pytest $(workers) -m 'engine and not one_link' $(of_links) $(ARGS)
 
-podman: images ## run the tests of containers on Podman
-	scripts/with-podman $(python) $(python) -m pytest $(workers) -m 'engine and not docker' $(of_one_engine) $(engine_tests) $(ARGS)
+podman: images ## run the tests of what an engine does, on Podman
+	scripts/with-podman $(python) $(python) -m pytest $(workers) -m 'engine and not docker' $(of_engines) $(ARGS)
 
 lint: environment ## check style and types
 	$(python) -m ruff check .

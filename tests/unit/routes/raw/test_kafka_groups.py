@@ -1,4 +1,4 @@
-"""Consumer groups, step by step; engine/test_kafka.py has real members."""
+"""Consumer groups, step by step; engine/traffic/test_kafka.py has real members."""
 
 from __future__ import annotations
 
