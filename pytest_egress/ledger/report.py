@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from pytest_egress.base.account import over_limit
+from pytest_egress.base.escaping import escaped
 from pytest_egress.base.frames import raised_at
 from pytest_egress.base.raising import said_of
 from pytest_egress.errors import AddressError
@@ -39,11 +40,12 @@ from pytest_egress.traffic.entries import (
     needs_server,
 )
 from pytest_egress.traffic.redaction.redactor import redactor_of
-from pytest_egress.traffic.shown import counted, host_port
+from pytest_egress.traffic.shown import counted, cut, host_port
 
 SHOWN_ATTEMPTS: Final = 50  # different attempts of a verdict
 SHOWN_AWAITED: Final = 5  # faults that a container waited for
 SHOWN_NEAR: Final = 2  # near misses of an attempt
+SHOWN_PROBLEM: Final = 200  # characters of the line that says why an entry fails its test
 
 
 def route_line(route: InnerRoute) -> str:
@@ -420,6 +422,29 @@ def handler_errors_lines(entries: Iterable[Entry], told: BaseException | None) -
     found = errors_by_text(entries).items()
     untold = [text for text, same in found if all(entry.error is not told for entry in same)]
     return [line for text in untold[:SHOWN_ATTEMPTS] for line in (text, "")]
+
+
+def problem(entry: Entry) -> str:
+    """Why an entry fails its test (`verdict.failing`), in one line without its secrets; "" where it does not."""
+    text = " ".join(redactor_of(entry).hidden(why_it_fails(entry)).split())
+    return cut(escaped(text), SHOWN_PROBLEM)
+
+
+def why_it_fails(entry: Entry) -> str:
+    error = getattr(entry, "error", None)
+    if error is not None:
+        is_predicate = isinstance(entry, Exchange) and entry.route is None
+        who = "a match= predicate" if is_predicate else "its handler"
+        return f"{who} raised {type(error).__name__}: {said_of(error)}".rstrip(": ")
+    if entry.accepted is not None:
+        return f"accepted {entry.accepted.route.presented.to(entry.host)}"
+    note = entry.note.partition(". ")[0]
+    if isinstance(entry, TlsFailure):
+        return rejection_text([entry]) or f"its TLS handshake failed: {note}"
+    if entry.outcome != "unrouted":
+        return ""
+    differences = entry.near[0].differences if entry.near else ()
+    return note or (differences[0] if differences else "no route claims it")
 
 
 # Headlines: a failure in one line. pytest cuts it at the end, so it begins with what was attempted.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 
 from pytest_egress.errors import (
     CertificateAcceptedError,
@@ -117,15 +117,16 @@ def first_offence(
     if window.complaints or window.unrecorded or window.evicted or lost:
         told = (window.complaints, window.repeated, window.unrecorded, window.evicted, lost)
         return Offence(TamperingError, complaints_text(*told))
-    if (broken := first_handler_error(window.entries)) is not None:
+    found = failing(window)
+    if (broken := first_handler_error(found)) is not None:
         text, headline = handler_error_text(broken), handler_headline(broken)
         return Offence(HandlerError, text, headline, [broken], broken.error)
     if window.stuck:
         return Offence(HandlerError, "\n".join(window.stuck), stuck_headline(window.stuck))
-    if accepted := accepted_entries(window):
+    if accepted := [entry for entry in found if is_accepted(entry, window)]:
         text, headline = accepted_text(accepted), accepted_headline(accepted)
         return Offence(CertificateAcceptedError, text, headline, accepted)
-    if unrouted := unrouted_entries(window.entries):
+    if unrouted := unrouted_entries(found):
         text, headline = unrouted_text(unrouted), unrouted_headline(unrouted)
         return Offence(UnroutedError, text, headline, unrouted)
     if idle := [route for route in routes if is_missing(route)]:
@@ -137,10 +138,26 @@ def first_offence(
             declared=routes,
         )
         return Offence(NeverCalledError, text, never_called_headline(idle, window.entries))
-    if failures := broken_handshakes(window):
+    if failures := [entry for entry in found if is_broken(entry, window)]:
         text, headline = handshakes_text(failures), handshakes_headline(failures)
         return Offence(HandshakeError, text, headline, failures)
     return None
+
+
+def failing(window: Window) -> list[Entry]:
+    """The entries that fail the test of a window, each of which would do so alone, in the order of the window.
+
+    Those of unrouted attempts, of handlers that have raised, of bad certificates that were accepted, and of handshakes
+    that failed for good. `report.problem` says why each does.
+    """
+    return [
+        entry
+        for entry in window.entries
+        if entry.outcome == "unrouted"
+        or getattr(entry, "error", None) is not None
+        or is_accepted(entry, window)
+        or is_broken(entry, window)
+    ]
 
 
 def suspicion(window: Window) -> str:
@@ -160,11 +177,11 @@ def first_handler_error(
 
 def accepted_entries(window: Window) -> list[Entry]:
     """Calls over a bad certificate or an old version of TLS, unless the test says that they are meant."""
-    return [
-        entry
-        for entry in window.entries
-        if entry.accepted is not None and not entry.accepted.route.expects_calls(window)
-    ]
+    return [entry for entry in window.entries if is_accepted(entry, window)]
+
+
+def is_accepted(entry: Entry, window: Window) -> bool:
+    return entry.accepted is not None and not entry.accepted.route.expects_calls(window)
 
 
 def unrouted_entries(entries: Sequence[Entry]) -> list[Entry]:
@@ -173,14 +190,16 @@ def unrouted_entries(entries: Sequence[Entry]) -> list[Entry]:
 
 def broken_handshakes(window: Window) -> list[TlsFailure]:
     """The failed TLS handshakes with claimed hosts that no later success excuses."""
-    return [
-        entry
-        for entry in window.entries
-        if isinstance(entry, TlsFailure)
+    return [entry for entry in window.entries if is_broken(entry, window)]
+
+
+def is_broken(entry: Entry, window: Window) -> TypeGuard[TlsFailure]:
+    return (
+        isinstance(entry, TlsFailure)
         and entry.outcome == "recorded"
         and entry.reason not in NO_OFFENCE
         and not came_through(entry, window)
-    ]
+    )
 
 
 def came_through(failure: TlsFailure, window: Window) -> bool:

@@ -84,6 +84,39 @@ class Entry:
     _account: Account | None = field(default=None, init=False, repr=False)
 
     @property
+    def kind(self) -> str:
+        """A word for what was attempted, which filters and scripts use."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as values of JSON, for scripts. Secrets are hidden, as in whatever is shown of it.
+
+        Returns:
+            `kind`, then `container, started, host, port, outcome, text, note, through, fault, duration`, and the
+            fields of its kind: `method, url, status`; `type, answer, rcode, cnames`; `address` with `sni, sent,
+            received`, `reason` or `protocol, size`; `sender, recipients, subject, user`; `topic, partition, offset`.
+        """
+        redactor = redactor_of(self)
+        hidden, fault = redactor.hidden, getattr(self, "fault", None)
+        made = {
+            "kind": self.kind,
+            "container": self.container,
+            "started": self.started,
+            "host": redactor.host(self.host),
+            "port": self.port,
+            "outcome": self.outcome,
+            "text": str(self),
+            "note": hidden(self.note),
+            "through": self.through,
+            "fault": None if fault is None else hidden(str(fault)),
+            "duration": getattr(self, "duration", None),
+        }
+        return made | self._of_its_kind()
+
+    def _of_its_kind(self) -> dict[str, Any]:
+        return {}
+
+    @property
     def where(self) -> str:
         """The host and port, and the IP address that was dialled where that differs from the host."""
         address = getattr(self, "address", "")
@@ -127,6 +160,20 @@ class Exchange(Entry):
 
     def __post_init__(self) -> None:
         self._call = GrpcCall.of(self.request)
+
+    @property
+    def kind(self) -> str:
+        if self._call is not None:
+            return "grpc"
+        return "websocket" if self.websocket is not None else "http"
+
+    def _of_its_kind(self) -> dict[str, Any]:
+        request, response = self.request, self.response
+        return {
+            "method": request.method,
+            "url": redactor_of(self).url(request.url),
+            "status": None if response is None else response.status_code,
+        }
 
     @property
     def messages(self) -> list[WebSocketMessage]:
@@ -202,6 +249,19 @@ class DnsQuery(Entry):
     cnames: tuple[str, ...] = ()
     fault: object | None = None
     error: BaseException | None = None
+
+    @property
+    def kind(self) -> str:
+        return "dns"
+
+    def _of_its_kind(self) -> dict[str, Any]:
+        redactor = redactor_of(self)
+        return {
+            "type": self.type,
+            "answer": [redactor.hidden(each) for each in self.answer],
+            "rcode": self.rcode,
+            "cnames": [redactor.host(each) for each in self.cnames],
+        }
 
     def __str__(self) -> str:
         return f"{redactor_of(self).host(self.host)} {self.type}"
@@ -309,6 +369,18 @@ class TcpConnection(Entry):
     _transcript: Transcript = field(init=False, repr=False, default_factory=Transcript)
 
     @property
+    def kind(self) -> str:
+        return "tcp"
+
+    def _of_its_kind(self) -> dict[str, Any]:
+        return {
+            "address": self.address,
+            "sni": None if self.sni is None else redactor_of(self).host(self.sni),
+            "sent": self.sent,
+            "received": self.received,
+        }
+
+    @property
     def content(self) -> bytes:
         """The bytes that the client has sent so far. Where a handler reads them, the first MiB of what it has read.
 
@@ -356,6 +428,20 @@ class Mail(Entry):
     content: bytes = field(repr=False)
     user: str | None = None
     tls: TlsInfo | None = None
+
+    @property
+    def kind(self) -> str:
+        return "mail"
+
+    def _of_its_kind(self) -> dict[str, Any]:
+        hidden = redactor_of(self).hidden
+        return {
+            "address": self.address,
+            "sender": hidden(self.sender),
+            "recipients": [hidden(each) for each in self.recipients],
+            "subject": hidden(self.subject),
+            "user": None if self.user is None else hidden(self.user),
+        }
 
     @cached_property
     def message(self) -> EmailMessage:
@@ -415,6 +501,18 @@ class KafkaRecord(Entry):
     tls: TlsInfo | None = None
 
     @property
+    def kind(self) -> str:
+        return "kafka"
+
+    def _of_its_kind(self) -> dict[str, Any]:
+        return {
+            "address": self.address,
+            "topic": redactor_of(self).hidden(self.topic),
+            "partition": self.partition,
+            "offset": self.offset,
+        }
+
+    @property
     def text(self) -> str:
         """The value as UTF-8; "" where it is None. Bytes that are none are replaced."""
         return (self.value or b"").decode(errors="replace")
@@ -456,6 +554,19 @@ class ProxyCall(Entry):
     headers: Headers = field(repr=False)
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+
+    @property
+    def kind(self) -> str:
+        return "proxy"
+
+    def _of_its_kind(self) -> dict[str, Any]:
+        redactor = redactor_of(self)
+        return {
+            "address": self.address,
+            "method": self.method,
+            "url": redactor.url(self.target),
+            "user": None if self.user is None else redactor.hidden(self.user),
+        }
 
     def __str__(self) -> str:
         redactor = redactor_of(self)
@@ -513,6 +624,14 @@ class TlsFailure(Entry):
     reason: str = ""
     client: str = ""
 
+    @property
+    def kind(self) -> str:
+        return "tls"
+
+    def _of_its_kind(self) -> dict[str, Any]:
+        sni = None if self.sni is None else redactor_of(self).host(self.sni)
+        return {"address": self.address, "sni": sni, "reason": self.reason}
+
     def __str__(self) -> str:
         return f"TLS {self.where}"
 
@@ -525,6 +644,9 @@ def peers_of(failure: TlsFailure) -> TlsPeers:
 def needs_server(entry: Entry) -> bool:
     """Whether its client offers only protocols other than HTTP (ALPN), which no handler can answer."""
     return isinstance(entry, TlsFailure) and entry.reason == "alpn"
+
+
+PACKET_KINDS: Final = {"UDP": "udp", "ICMP": "icmp", "ICMPv6": "icmp"}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -542,6 +664,13 @@ class PacketAttempt(Entry):
     address: str
     size: int
     first_bytes: bytes = b""
+
+    @property
+    def kind(self) -> str:
+        return PACKET_KINDS.get(self.protocol, "packet")
+
+    def _of_its_kind(self) -> dict[str, Any]:
+        return {"address": self.address, "protocol": self.protocol, "size": self.size}
 
     @property
     def is_quic(self) -> bool:

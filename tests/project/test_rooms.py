@@ -68,7 +68,6 @@ WITHOUT_FILE: Final = {
     "targets/trust/roots": BY_ENGINE,
     "targets/trust/runtimes": BY_ENGINE,
     "traffic/dns/answers": "gateway/dns/test_names_answers declares them",
-    "traffic/entries": ONLY_DATA,
     "traffic/kafka/codes": ONLY_DATA,
     "traffic/kafka/library": ONLY_DATA,
     "traffic/shown": "test_redaction and each test of a message read what it makes",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_egress.ledger.report import attempt_lines, awaited_text, fold
-from pytest_egress.traffic.entries import UNREADABLE, Entry
+from pytest_egress.ledger.report import attempt_lines, awaited_text, fold, problem
+from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.kinds import INTERCEPT_HTTPS
+from pytest_egress.routes.table import NearMiss
+from pytest_egress.traffic.entries import UNREADABLE, Accepted, Entry
 from pytest_egress.traffic.shown import host_port
+from tests.support.attempts import route, route_of
 from tests.support.entries import dns_query, http_exchange, packet, tcp, tls
 from tests.support.traffic import quic_initial
 
@@ -67,3 +71,43 @@ def test_a_container_that_takes_too_long_is_told_with_the_faults_that_it_waits_f
         "  GET https://api.test/ -> silence()  (2 times)",
     ]
     assert awaited_text(range(7)).splitlines()[-2:] == ["  4", "  and 2 more"]
+
+
+def raising(entry: Entry, error: Exception) -> Entry:
+    entry.error = error  # type: ignore[attr-defined]
+    return entry
+
+
+def accepting() -> Entry:
+    entry = http_exchange(outcome="routed")
+    declared = declare(INTERCEPT_HTTPS, "api.test", certificate="expired")
+    entry.accepted = Accepted(route_of(declared), None)
+    return entry
+
+
+MISS = NearMiss(route=route(), differences=("path: '/v1/refunds' is not '/v1/charges'",))
+PROBLEMS = [
+    (http_exchange(), "no route claims it"),
+    (http_exchange(near=(MISS,)), "path: '/v1/refunds' is not '/v1/charges'"),
+    (http_exchange(note="it is cut. Mend it"), "it is cut"),
+    (
+        raising(http_exchange(outcome="routed", route=route()), KeyError("a\x1b\nb")),
+        r"its handler raised KeyError: 'a\x1b\nb'",
+    ),
+    (raising(http_exchange(), ValueError()), "a match= predicate raised ValueError"),
+    (accepting(), "accepted an expired certificate of api.test"),
+    (tls(reason="untrusted", note="an alert"), "its client does not trust the CA"),
+    (tls(reason="timeout", note="it stopped. Mend"), "its TLS handshake failed: it stopped"),
+    (tcp(outcome="routed"), ""),
+]
+
+
+@pytest.mark.parametrize(("entry", "text"), PROBLEMS, ids=[text for _, text in PROBLEMS])
+def test_why_an_entry_fails_its_test_is_said_in_a_line(entry: Entry, text: str) -> None:
+    assert problem(entry) == text
+
+
+def test_the_line_that_says_why_is_never_long() -> None:
+    text = problem(raising(http_exchange(route=route()), ValueError("x\u2028y\n" * 9999)))
+    assert len(text) <= 200
+    assert text.splitlines() == [text]

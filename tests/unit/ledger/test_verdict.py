@@ -20,7 +20,7 @@ from pytest_egress.errors import (
     UnroutedError,
 )
 from pytest_egress.ledger.ledger import Ledger
-from pytest_egress.ledger.verdict import judge
+from pytest_egress.ledger.verdict import failing, judge
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.inner_route import InnerRoute
@@ -253,3 +253,16 @@ def test_without_a_container_the_verdict_says_so() -> None:
     assert "No container ran in this test." in without
     assert "No container ran in this test." not in with_one
     assert str(judge(Window(), [route()])) == with_one
+
+
+def test_the_entries_that_fail_a_test_are_listed_in_their_order() -> None:
+    fine, broken = exchange(), exchange(LookupError("no such charge"))
+    rejected = tls(outcome="recorded", reason="untrusted")
+    listed = [fine, attempt(), tls(outcome="recorded", reason="probe"), broken, rejected]
+    window = Window(entries=listed)
+    assert failing(window) == [listed[1], broken, rejected]
+    bad = route_of(declare(INTERCEPT_HTTPS, "api.test", certificate="expired"))
+    fine.accepted = Accepted(bad, None)
+    assert failing(window)[0] is fine
+    window.entries = [fine]
+    assert isinstance(judge(window, []), CertificateAcceptedError)
