@@ -11,9 +11,15 @@ from pytest_egress.traffic.address import parse_address
 from pytest_egress.traffic.dns.answers import RECORD_EXAMPLES
 from pytest_egress.traffic.dns.resolver import reversed_address
 from pytest_egress.traffic.entries import (
+    NO_QUIC,
+    UNREADABLE,
+    UNREADABLE_WEBSOCKET,
     DnsQuery,
     Entry,
     Exchange,
+    KafkaRecord,
+    Mail,
+    ProxyCall,
     TcpConnection,
     TlsFailure,
     needs_server,
@@ -55,6 +61,23 @@ def remedy(entry: Entry) -> str:
         return f'egress.intercept_tcp("{host_port(typed(entry), entry.port)}", smtp())'
     kind = INTERCEPT_TCP if isinstance(entry, TcpConnection) else BLOCK
     return f'egress.{kind.method}("{host_port(typed(entry), entry.port)}")'
+
+
+def has_remedy(entry: Entry) -> bool:
+    """Whether a route would help an attempt that no route claims: none does where its form was refused."""
+    if isinstance(entry, (Exchange, Mail, KafkaRecord, ProxyCall)) and entry.note:
+        return False
+    if entry.note.startswith((UNREADABLE, UNREADABLE_WEBSOCKET, NO_QUIC)):
+        return False  # a block would refuse the HTTPS beside QUIC
+    return not isinstance(entry, DnsQuery) or is_host(entry.host)
+
+
+def is_host(name: str) -> bool:
+    """Whether a route takes it as a name of a host."""
+    try:
+        return parse_address(name, default_port=None).is_exact
+    except AddressError:
+        return False
 
 
 def typed(entry: Entry) -> str:

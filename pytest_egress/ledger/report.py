@@ -15,26 +15,18 @@ from pytest_egress.base.account import over_limit
 from pytest_egress.base.escaping import escaped
 from pytest_egress.base.frames import raised_at
 from pytest_egress.base.raising import said_of
-from pytest_egress.errors import AddressError
 from pytest_egress.ledger.nearest import nearest_lines
-from pytest_egress.ledger.remedies import remedy, typed
+from pytest_egress.ledger.remedies import has_remedy, remedy, typed
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.route import Scope, later_text
 from pytest_egress.routes.table import NearMiss
-from pytest_egress.traffic.address import parse_address
 from pytest_egress.traffic.entries import (
     CERTAIN,
-    NO_QUIC,
-    UNREADABLE,
-    UNREADABLE_WEBSOCKET,
     AskedProxy,
     DnsQuery,
     Entry,
     Exchange,
-    KafkaRecord,
-    Mail,
     PacketAttempt,
-    ProxyCall,
     TcpConnection,
     TlsFailure,
     needs_server,
@@ -77,12 +69,8 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
     lines += [DETAIL + line for line in near_lines(entry.near)]
     if isinstance(entry, Exchange) and entry._asked_proxy is not None:
         return [*lines, *(DETAIL + line for line in proxy_lines(entry._asked_proxy))]
-    if isinstance(entry, (Exchange, Mail, KafkaRecord, ProxyCall)) and entry.note:
-        return lines  # refused for its form: no route would help
-    if entry.note.startswith((UNREADABLE, UNREADABLE_WEBSOCKET, NO_QUIC)):
-        return lines  # no route would help here either: a block would refuse the HTTPS beside QUIC
-    if isinstance(entry, DnsQuery) and not is_host(entry.host):
-        return lines  # nor here: a route takes host names alone
+    if not has_remedy(entry):
+        return lines
     answers = remedy(entry).startswith(("egress.intercept", "egress.dns"))
     verb = "to answer it" if answers else "to expect it"
     lines.append(f"{DETAIL}{verb}: {remedy(entry)}")
@@ -101,13 +89,6 @@ def proxy_lines(asked: AskedProxy) -> Iterator[str]:
     without = ", ".join(f'"{name}": ""' for name in asked.variables)
     yield f"to have it dial by itself: env={{{without}}}"
     yield f'to answer as that proxy: egress.proxy("{asked.address}")'
-
-
-def is_host(name: str) -> bool:
-    try:
-        return parse_address(name, default_port=None).is_exact
-    except AddressError:
-        return False
 
 
 def attempt_text(entry: Entry) -> str:

@@ -119,6 +119,7 @@ class Case:
             NeverCalledError,
             UnroutedError,
         )
+        from pytest_egress.ledger.declaring import block_lines
         from pytest_egress.ledger.refusals import without_advice
         from pytest_egress.ledger.report import (
             accepted_text,
@@ -161,7 +162,7 @@ class Case:
         timeline = ledger_lines(
             entries.values(), began=self.window.opened, told=above, in_full=in_full
         )
-        lines = [*besides, *timeline, *closed]
+        lines = [*besides, *block_lines(unrouted), *timeline, *closed]
         if self.verdict is None and not unrouted:
             lines += shared_note(self.window.entries, self.session.shared(self.window))
         if lines:

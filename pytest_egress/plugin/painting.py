@@ -17,7 +17,7 @@ OWN_SECTIONS: Final = (
     "egress keeps",
 )  # their lines are this package's, not a container's
 TYPED: Final = re.compile(
-    r"(?:(?<=: )|(?<=^)) *(egress\.\w+\(.*\)|env=\{.*\}|docker (?:rm|logs) .+)$"
+    r"(?:(?<=: )|(?<=^)) *(egress\.\w+\(.*\)|from pytest_egress import .+|env=\{.*\}|docker (?:rm|logs) .+)$"
 )
 """The line to type, at the end of a line. It is never broken, so that it can be copied."""
 

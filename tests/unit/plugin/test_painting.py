@@ -43,6 +43,10 @@ def shaped(line: str, width: int) -> list[str]:
         (f"      to answer it: {TYPE}", ["      to answer it:", f"        {TYPE}"]),
         (f"  {TYPE}", [f"  {TYPE}"]),
         (
+            "    from pytest_egress import smtp, forward",
+            ["    from pytest_egress import smtp, forward"],
+        ),
+        (
             "  GET https://x.test/a/word/wider/than/all  of shop",
             ["  GET https://x.test/a/word/wider/than/all", "    of shop"],
         ),
