@@ -53,6 +53,7 @@ from pytest_egress.targets.results import TAIL_LINES, tail_of
 from pytest_egress.targets.sidecars.provision import Provisioner, reuse_of_environment
 from pytest_egress.targets.sidecars.ready import ReadySidecars
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange
+from pytest_egress.traffic.notes import Notes
 from pytest_egress.traffic.redaction.redactor import BY_NAMES, Redactor
 
 if TYPE_CHECKING:
@@ -137,6 +138,16 @@ class Session:
         self._outside: list[str] = []
         self._latest_test = ""
         self.latest_opened: float | None = None  # when the latest test began
+
+    @property
+    def notes(self) -> Notes | None:
+        """What is kept beside the entries; None where nobody has asked for it by `take_notes`."""
+        found: Notes | None = self.ledger.accounts.notes
+        return found
+
+    def take_notes(self) -> None:
+        """Keep more than the entries have, for a report: times, connections, messages, logs. No container runs yet."""
+        self.ledger.accounts.notes = Notes(self.ledger.now)
 
     @once_property
     def authority(self) -> Authority:

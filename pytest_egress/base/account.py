@@ -27,7 +27,7 @@ class OverLimitError(Exception):
 class Account:
     """`others` are the accounts of the same run, None for an account that is alone; `held` is in bytes."""
 
-    __slots__ = ("_is_closed", "_lock", "_lost", "_once", "_others", "held")
+    __slots__ = ("_is_closed", "_lock", "_lost", "_once", "_others", "held", "noted")
 
     def __init__(self, others: Accounts | None = None) -> None:
         self._others = others or Accounts()
@@ -35,7 +35,20 @@ class Account:
         self._lost: dict[str, int] = {}
         self._once: dict[int, bytes] = {}  # by identity, which is nobody else's while it is here
         self._is_closed = False
-        self.held = 0
+        self.held = self.noted = 0
+
+    @property
+    def notes(self) -> Any:
+        """The run's `Notes`, while someone asks for more than entries have; else None."""
+        return self._others.notes
+
+    def notes_fit(self, size: int, limit: int) -> bool:
+        """Whether so many bytes more may be kept of what is only noted. What may not is no loss."""
+        with self._lock:
+            if self.noted + size > limit:
+                return False
+            self.noted += size
+        return True
 
     @property
     def redactor(self) -> Any:
@@ -95,9 +108,11 @@ class Accounts:
         lost_late: What the closed ones have lost, in bytes by kind.
         redactor: The run's `Redactor` at present. It is here since everything that a target has sent leads to its
             account; it is replaced as a whole, so that any thread reads it without the lock.
+        notes: The run's `Notes`; None where nobody asks for them. It is set before the first container starts.
     """
 
     redactor: Any = None
+    notes: Any = None
 
     def __init__(self) -> None:
         self.lock = threading.RLock()

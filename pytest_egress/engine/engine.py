@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import docker.utils
 import requests.exceptions
@@ -59,6 +59,15 @@ RUNC_WAS_LOST: Final = "waiting for init preliminary setup: read init-p"
 
 It came in two of some ten thousand starts, all on a busy machine.
 """
+
+
+class Feed(Protocol):
+    """Takes the bytes of a log, such as `link.attach.Output`."""
+
+    def feed(self, chunk: bytes) -> object: ...
+
+
+Fed = TypeVar("Fed", bound=Feed)
 
 
 class Engine:
@@ -267,8 +276,8 @@ class Engine:
             raise EngineError(f"the engine did not read {path!r}: {error}") from None
 
     def output(
-        self, container: DockerContainer, name: str, output: Output, **parameters: str | float
-    ) -> Output:
+        self, container: DockerContainer, name: str, output: Fed, **parameters: str | float
+    ) -> Fed:
         """Read a container's log into an output, and return that (`GET /containers/{id}/logs`).
 
         docker-py takes two calls: it asks first whether the container has a terminal.

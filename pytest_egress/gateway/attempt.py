@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.ledger.windows import Activity, AttemptContext
+from pytest_egress.traffic.notes import ConnectionNote
 
 
 class Attempt(NamedTuple):
@@ -14,9 +15,11 @@ class Attempt(NamedTuple):
     Attributes:
         started: When it began, in the time of entries (`Entry.started`).
         activity: What keeps its window open until it has ended.
+        connection: The note of its connection, where notes are asked for; else None.
     """
 
     context: AttemptContext
     destination: Destination
     started: float
     activity: Activity
+    connection: ConnectionNote | None = None

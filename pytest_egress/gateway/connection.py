@@ -48,7 +48,9 @@ from pytest_egress.ledger.windows import Activity, AttemptContext, Window
 from pytest_egress.link.stream_sockets import AcceptedSocket
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import still_claims
+from pytest_egress.traffic.notes import ConnectionNote
 from pytest_egress.traffic.shown import host_port
+from pytest_egress.traffic.tls.clients import library_of
 
 LINGER_SECONDS: Final = 1.0  # for a client to read a refusal: unread data resets the connection
 PARK_SECONDS: Final = 1.0
@@ -162,6 +164,7 @@ class Connection:
             itself has none, but before the first request and within a request's head.
         is_reading: Whether bytes of such a connection are being read, whose requests have not begun yet.
         is_tunnel: Whether it leads to its destination by a tunnel.
+        note: What is kept of it where notes are asked for; else None.
         before: What it had carried before it began to lead to its destination, by a tunnel; nothing, as a rule.
         read_late: Records what the client has sent after `tell_end`. Its thread calls it, once.
     """
@@ -191,6 +194,8 @@ class Connection:
         self.allowed_by: AllowedBy | None = None
         self.turn = 0
         self.lasting: Lasting | None = None
+        notes = self.ledger.accounts.notes
+        self.note: ConnectionNote | None = None if notes is None else notes.connection()
         self.activity = Activity(container=self.target.name, cut=self.cut, told=self.told)
         self._go_on: Callable[[], None] = lambda: serve(self)
         self.read_late: Callable[[], None] = self._read_late
@@ -476,6 +481,8 @@ class Connection:
         """Go on as a connection that has just been made to another destination, by a tunnel."""
         self.destination, self.before, self.is_tunnel = destination, before, True
         self.started, self.accounted = self.ledger.now(), False
+        if (notes := self.ledger.accounts.notes) is not None:
+            self.note = notes.connection()
         self.idle_seconds, self.read_late = self._registry.unused_seconds, self._read_late
         self.sock.settimeout(None)
 
@@ -519,7 +526,19 @@ class Connection:
             destination=self.destination,
             started=self.started,
             activity=self.activity,
+            connection=self.noted(),
         )
+
+    def noted(self) -> ConnectionNote | None:
+        """The note of this connection, with what is known of its destination."""
+        if (note := self.note) is None:  # as a rule
+            return None
+        to = self.destination
+        note.address, note.port, note.sni, note.tls = to.address, to.port, to.sni, to.tls
+        if note.library is None and to.hello is not None:
+            note.library = library_of(to.hello)
+        note.presented = to.presented.to(to.host) if to.presented.is_bad else ""
+        return note
 
     # Records.
 

@@ -40,6 +40,7 @@ from pytest_egress.traffic.entries import (
 )
 from pytest_egress.traffic.http.headers import Headers, basic_credentials
 from pytest_egress.traffic.kafka.records import ProducedRecord
+from pytest_egress.traffic.notes import Marks
 from pytest_egress.traffic.tls.clients import library_of
 
 if TYPE_CHECKING:
@@ -75,6 +76,13 @@ class Common(TypedDict):
     route: InnerRoute | None
 
 
+def note_attempt(entry: Entry, attempt: Attempt) -> None:
+    """Note by which proxy an attempt came, and on which connection where notes are asked for."""
+    note_through(entry, attempt.destination.through)
+    if attempt.connection is not None:
+        entry.connection = attempt.connection
+
+
 class Recorder:
     """Records the attempts of one target.
 
@@ -108,6 +116,13 @@ class Recorder:
         if route is None:
             return Claim(unclaimed(context))
         return Claim("blocked", route) if route.kind.claims_all else Claim(at_claimed)
+
+    def note_request(self, entry: Exchange, attempt: Attempt, *, is_whole: bool) -> None:
+        """Note a request before it is recorded, as `note_attempt` does; where notes are asked for, its times too."""
+        note_attempt(entry, attempt)
+        if attempt.context.window.account.notes is not None:
+            entry.marks = Marks(attempt.started)
+            entry.marks.whole = self.ledger.now() if is_whole else None
 
     def record(self, context: AttemptContext, entry: Entry) -> None:
         """Put an entry into its window, before its handler runs; count the call where its route has no handler."""
@@ -251,7 +266,7 @@ class Recorder:
             note=note,
             accepted=accepted(to),
         )
-        note_through(entry, to.through)
+        note_attempt(entry, attempt)
         return entry
 
     def record_proxied(
@@ -277,7 +292,7 @@ class Recorder:
             password=password,
             note=refused,
         )
-        note_through(entry, to.through)
+        note_attempt(entry, attempt)
         self.record(attempt.context, entry)
 
     def record_dial(
@@ -357,6 +372,8 @@ class Recorder:
             user=delivery.user,
         )
         note_through(entry, connection.through)
+        if connection.connection is not None:
+            entry.connection = connection.connection
         return entry
 
     def record_tls(self, attempt: Attempt, reason: str, note: str, *, is_cut: bool) -> None:
@@ -384,7 +401,7 @@ class Recorder:
             client=to.tls_client(reason),
             note=note,
         )
-        note_through(entry, to.through)
+        note_attempt(entry, attempt)
         route = claimed(context.tables, to.host, to.port)
         if entry.outcome == "recorded" and entry.route is None and route is not None:
             entry.near = (NearMiss(route=route, differences=()),)

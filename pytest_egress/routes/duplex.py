@@ -103,6 +103,9 @@ class Conversation(Protocol):
     @property
     def account(self) -> Account: ...
 
+    def now(self) -> float:
+        """Seconds since the epoch, by the clock of entries."""
+
     def detach(self, end: Callable[[], None]) -> None:
         """Have the call keep its test's window open no longer, though it goes on: it may outlive the test.
 

@@ -39,7 +39,7 @@ from pytest_egress.targets.ending import Ending
 from pytest_egress.targets.handle import STOP_SECONDS
 from pytest_egress.targets.handle import Container as Interface
 from pytest_egress.targets.ingress import CONNECT_SECONDS, Ingress
-from pytest_egress.targets.logs import NO_LOG, Log
+from pytest_egress.targets.logs import NO_LOG, Life, Log
 from pytest_egress.targets.options import SIDECAR_OPTIONS, check_exec
 from pytest_egress.targets.plan import Plan, check_command
 from pytest_egress.targets.processes import check_processes, shares_processes
@@ -380,6 +380,17 @@ class Container(Interface):
     def logs(self) -> str:
         return self.log.text()
 
+    def life(self) -> Life | None:
+        """How it ran, and what it has written with the times; None where the engine has never told."""
+        if not self._is_removed:
+            self._life = self.log.life() or self._life
+        return self._life
+
+    @property
+    def image(self) -> str:
+        """The name of its image, as the test gave it."""
+        return str(self._plan.image)
+
     def is_running(self) -> bool:
         with contextlib.suppress(EngineError, *NO_LOG), engine_errors(f"look at {self.name}"):
             if not self.is_ending:
@@ -524,11 +535,14 @@ class Container(Interface):
     is_ending = False
     _keep = False
     _is_removed = False
+    _life: Life | None = None
     _may_hide = False  # whether it may have left in its sidecar's files what cannot be seen
     _serves = False
 
     def _remove(self) -> None:
         self.is_ending = True
+        if self._services.ledger.accounts.notes is not None:
+            self.life()
         if self._keep:
             self._services.engine.keep(self._docker)
         else:

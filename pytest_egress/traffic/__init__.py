@@ -12,6 +12,7 @@ error of ours where they are malformed. Every module is a door.
 * `entries`: the entries of the ledger, one class for each kind of attempt.
 * `grpc`: gRPC over HTTP/2: messages, metadata, deadlines and status.
 * `kafka`: Kafka's protocol as a broker speaks it.
+* `notes`: what is kept of attempts while a report asks for it: times, connections, messages.
 * `packets`: the packets that the kernel rejected and reported.
 * `redaction`: masks secrets in texts that are shown.
 * `websocket`: the handshake of a WebSocket, and its frames, by wsproto.

@@ -15,6 +15,7 @@ from pytest_egress.traffic.grpc import GrpcCall, status_in
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request, TlsInfo
 from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.notes import ConnectionNote, Marks, NotedMessages
 from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import SHOWN_TARGET, SHOWN_VALUE, counted, cut, host_port, shown
 from pytest_egress.traffic.tls.quic import begins_quic
@@ -68,6 +69,10 @@ class Entry:
         near: The routes that came nearest to answering it.
         accepted: The bad certificate or old version of TLS that its client has accepted on the way; None for none.
         through: The `host:port` of the proxy by which its client asked for it; "" where it dialled by itself.
+        connection: Its connection, which others may share. This and the next two are None but where a report is asked
+            for, and what they are about is known.
+        marks: The times of its parts.
+        noted: What went both ways piece by piece, at its beginning and its end.
     """
 
     container: str
@@ -80,6 +85,9 @@ class Entry:
     near: tuple[Any, ...] = ()
     accepted: Accepted | None = None
     through: str = field(default="", init=False)  # of the class, as a rule: few have another
+    connection: ConnectionNote | None = field(default=None, init=False, repr=False)  # likewise
+    marks: Marks | None = field(default=None, init=False, repr=False)
+    noted: NotedMessages | None = field(default=None, init=False, repr=False)
     # Of the window that it is in: it leads to what hides secrets in the text.
     _account: Account | None = field(default=None, init=False, repr=False)
 
@@ -125,6 +133,22 @@ class Entry:
 
     def __str__(self) -> str:
         return self.where
+
+
+def note_message(
+    entry: Entry,
+    account: Account,
+    content: bytes | bytearray | memoryview,
+    *,
+    from_client: bool,
+    decoded: object = None,
+) -> None:
+    """Note a message of an entry, where notes are asked for."""
+    if (notes := account.notes) is None:  # as a rule
+        return
+    if entry.noted is None:
+        entry.noted = NotedMessages(account)
+    entry.noted.add(notes.now(), content, from_client=from_client, decoded=decoded)
 
 
 def note_through(entry: Entry, through: str) -> None:

@@ -117,7 +117,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"address", "packets", "shown", "smtp", "tls"},
         {"absent", "kafka", "redaction"},
         {"http"},
-        {"grpc", "websocket"},
+        {"grpc", "notes", "websocket"},
         {"entries"},
         {"dns", "search"},
     ],

@@ -123,6 +123,9 @@ class CallConversation:
         assert self.exchange.grpc is not None
         self.counted.append((self.exchange.grpc.status, self.duplex.finished.is_set()))
 
+    def now(self) -> float:
+        return 0.0
+
     def detach(self, end: Callable[[], None]) -> None:
         raise AssertionError("a call of gRPC keeps its window open")
 

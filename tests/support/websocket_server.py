@@ -125,6 +125,9 @@ class ServedCall:
     def count(self) -> None:
         self.counted.set()
 
+    def now(self) -> float:
+        return 0.0
+
     def detach(self, end: Callable[[], None]) -> None:
         self.end = end
         self.detached.set()

@@ -152,4 +152,6 @@ class LateAnswers:
         outlast(self._ledger, late.over, seconds, look=MAX_SECONDS)
         with late.asker.sending, contextlib.suppress(OSError):  # the client has gone
             if self._take(late):
+                if late.entry.marks is not None:
+                    late.entry.marks.answered = self._ledger.now()
                 late.asker.send(wire)

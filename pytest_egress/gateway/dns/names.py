@@ -50,6 +50,7 @@ from pytest_egress.traffic.dns.resolver import (
 )
 from pytest_egress.traffic.dns.searchlist import mark_searches
 from pytest_egress.traffic.entries import DnsQuery, note_through
+from pytest_egress.traffic.notes import Marks
 
 NAMES_PORT: Final = 53  # of DNS, over UDP and TCP (RFC 1035, section 4.2)
 UNDECLARED: Final = 'no route names it, so by dns="strict" it does not exist'
@@ -149,6 +150,8 @@ class Names:
         Returns:
             The answer to send; without bytes where nothing is to be sent, or not now: `late` does that.
         """
+        ledger = self._recorder.ledger
+        begun = 0.0 if ledger.accounts.notes is None else ledger.now()
         with self._lock:
             question = self._resolver.question(query)
         if isinstance(question, Answer):
@@ -165,6 +168,9 @@ class Names:
         lateness = tuple(filter(None, (visit.lateness for visit in visits)))
         entry = self._entry(rulings[0].route, resolution, reply, lateness)
         note_through(entry, asker.through)
+        if begun:
+            entry.marks = Marks(begun)
+            entry.marks.answered = None if lateness else entry.started
         self._record(context, entry, is_undeclared=rulings[0].is_undeclared)
         if not (lateness and reply.wire):
             return reply

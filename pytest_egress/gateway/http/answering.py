@@ -72,7 +72,7 @@ from pytest_egress.routes.table import (
     spent_route,
 )
 from pytest_egress.routes.turns import takes_what_comes
-from pytest_egress.traffic.entries import Exchange, note_through
+from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.grpc import is_grpc
 from pytest_egress.traffic.http.head import Head
 from pytest_egress.traffic.http.headers import Headers
@@ -207,8 +207,14 @@ class Answering:
                 The request has no entry yet, or one that is undecided: `give_up` is to be called.
             OverLimitError: That body is too large. The same is to be done.
         """
+        entry = self._answer(incoming)
+        if entry.marks is not None:
+            entry.marks.sent = self.ledger.now()
+        return entry
+
+    def _answer(self, incoming: Incoming) -> Exchange:
         entry = self._record(incoming, ruling := self._rule(incoming))
-        response = ruling.reply(entry)
+        response = ruling.reply(entry) if entry.marks is None else ruling.timed(entry, self.ledger)
         if response is not None:
             entry.response = response if ruling.is_shared else self.sending.kept(incoming, response)
         incoming.forwarding.release()
@@ -339,7 +345,7 @@ class Answering:
             fault=ruling.fault,
             accepted=accepted(attempt.destination),
         )
-        note_through(entry, attempt.destination.through)
+        self.recorder.note_request(entry, attempt, is_whole=incoming.body.is_whole)
         if incoming.asked_proxy is not None:
             entry._asked_proxy = incoming.asked_proxy
         self.recorder.record(attempt.context, entry)

@@ -80,6 +80,9 @@ class Call:
     def account(self) -> Account:
         return self._context.window.account
 
+    def now(self) -> float:
+        return self._recorder.ledger.now()
+
     def detach(self, end: Callable[[], None]) -> None:
         self.is_detached = True
         self._outlive(Lasting(self.exchange, end))

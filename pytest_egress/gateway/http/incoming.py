@@ -10,6 +10,7 @@ from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.http.bodies import Body
 from pytest_egress.gateway.http.forwarding import Forwarding
 from pytest_egress.gateway.http.spoiling import Line
+from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.routes.faults import Fault
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import NearMiss
@@ -37,6 +38,15 @@ class Ruling(NamedTuple):
     error: BaseException | None = None
     fault: Fault | None = None
     is_shared: bool = False
+
+    def timed(self, entry: Exchange, ledger: Ledger) -> Response | None:
+        """As `reply`, with the times before and after in the marks of the entry."""
+        assert entry.marks is not None
+        entry.marks.called = ledger.now()
+        try:
+            return self.reply(entry)
+        finally:
+            entry.marks.answered = ledger.now()
 
 
 @dataclass(eq=False, slots=True)

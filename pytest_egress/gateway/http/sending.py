@@ -21,7 +21,7 @@ from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.gateway.upstream.body import UpstreamBody
 from pytest_egress.ledger.windows import STILL_STREAMED, Streams, stays
 from pytest_egress.routes.duplex import ClientLeftError, Duplex
-from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.entries import Exchange, note_message
 from pytest_egress.traffic.http.head import MAX_BODY_BYTES
 from pytest_egress.traffic.http.headers import NO_FIELDS, size_of
 from pytest_egress.traffic.http.made_body import (
@@ -158,7 +158,7 @@ class Sending:
             activity.what, activity.route = entry, entry.route  # its handler still runs
         activity.streams = streams_of(response)
         try:
-            self._send_pieces(incoming, response, duplex, is_cut=is_cut)
+            self._send_pieces(incoming, entry, response, duplex, is_cut=is_cut)
         except ClientLeftError:
             raise
         except BaseException as error:
@@ -172,7 +172,13 @@ class Sending:
             self._carrier.read_again()
 
     def _send_pieces(
-        self, incoming: Incoming, response: Response, duplex: Duplex, *, is_cut: bool
+        self,
+        incoming: Incoming,
+        entry: Exchange,
+        response: Response,
+        duplex: Duplex,
+        *,
+        is_cut: bool,
     ) -> None:
         has_begun = incoming.duplex.has_begun  # its head has gone alone
         if not carries_body(incoming.head.method, response):
@@ -181,7 +187,9 @@ class Sending:
         if not has_begun:
             duplex.start(response.status_code, response.headers, reason=response.reason)
         pieces = response.stream if is_cut else as_stated(response.stream, response)
+        account = incoming.attempt.context.window.account
         for piece in pieces:
+            note_message(entry, account, piece, from_client=False)
             duplex.send(piece)
         duplex.finish(response.last_trailers())
 

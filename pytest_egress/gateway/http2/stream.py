@@ -109,6 +109,7 @@ class Http2Stream:
             destination=self._connection.destination,
             started=self.started,
             activity=self.activity,
+            connection=self._connection.noted(),
         )
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from pytest_egress.base.account import MAX_HELD_BYTES, Account
-from pytest_egress.traffic.entries import TcpConnection, transcript_of
+from pytest_egress.traffic.entries import TcpConnection, note_message, transcript_of
 
 MAX_KEPT_BYTES: Final = 1 << 20  # of a connection: a handler may read without end
 RAW: Final = "raw connections"
@@ -49,6 +49,7 @@ class Hearing:
         self.count += len(data)
         if not self._keeps:
             return
+        note_message(entry, account, data, from_client=True)
         self._transcript.add(data, from_client=True)
         keep_within(entry, account, data)
         if len(entry.kept) < self.count:
@@ -57,6 +58,7 @@ class Hearing:
     def said(self, data: bytes | memoryview) -> None:
         """Take what the handler has sent, for the transcript alone."""
         if self._keeps:
+            note_message(self._entry, self._account, data, from_client=False)
             self._transcript.add(data, from_client=False)
 
     def sealed(self, data: bytes) -> None:

@@ -33,6 +33,8 @@ def read_hello(connection: Connection) -> ClientHello | None:
     """Leave the ClientHello unread, for the handshake or an upstream; None where none came, which has been recorded."""
     try:
         if (hello := peek_hello(connection)) is not None:
+            if connection.note is not None:
+                connection.note.hello = connection.ledger.now()
             return hello
     except ClientHelloError as error:
         connection.fail_tls("protocol", f"it sent no ClientHello: {error}")
@@ -104,6 +106,8 @@ def handshake(connection: Connection, context: ssl.SSLContext, connections: Conn
         tls.getpeercert(binary_form=True),
     )
     connection.destination = connection.destination._replace(tls=settled)
+    if connection.note is not None:
+        connection.note.secured = connection.ledger.now()
 
 
 def record_silence(connection: Connection) -> None:

@@ -111,6 +111,7 @@ class WebSocketRelay(DuplexAnswer):
             handshake,
             conversation.exchange.messages,
             account,
+            now=conversation.now,
             refuse=conversation.note_unreadable,
             is_relayed=True,
         )

@@ -104,6 +104,7 @@ def answer(
         agreed,
         conversation.exchange.messages,
         conversation.account,
+        now=conversation.now,
         refuse=conversation.note_unreadable,
     )
     with opened(ws, conversation):

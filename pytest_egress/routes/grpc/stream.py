@@ -18,6 +18,7 @@ from pytest_egress.base.account import OverLimitError
 from pytest_egress.base.clock import SELDOM_SECONDS
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex
 from pytest_egress.routes.grpc.turns import OverError, SendTurns
+from pytest_egress.traffic.entries import note_message
 from pytest_egress.traffic.grpc import (
     CONTENT_TYPE,
     ENCODINGS,
@@ -97,7 +98,7 @@ class CallStream:
             while (data := self._next_bytes()) is not None:
                 number += 1
                 message = self._deserialized(data, deserialize, number)
-                self._keep(self.call.requests, message, len(data))
+                self._keep(self.call.requests, message, data, from_client=True)
                 yield message
         except OverLimitError as error:
             raise StatusError(Code.RESOURCE_EXHAUSTED, str(error)) from error
@@ -135,9 +136,13 @@ class CallStream:
                 f"message {number} of {self.call.path} is no {name}: {error} ({shown(data)})"
             ) from error
 
-    def _keep(self, messages: list[Any], message: Any, size: int) -> None:
-        if self._conversation.account.has_room(size + MESSAGE_BYTES, MESSAGES):
+    def _keep(self, messages: list[Any], message: Any, data: bytes, *, from_client: bool) -> None:
+        account, entry = self._conversation.account, self._conversation.exchange
+        is_kept = account.has_room(len(data) + MESSAGE_BYTES, MESSAGES)
+        if is_kept:
             messages.append(message)
+        decoded = message if is_kept else None
+        note_message(entry, account, data, from_client=from_client, decoded=decoded)
 
     # The servicer's.
 
@@ -164,7 +169,7 @@ class CallStream:
                 sent = frame(deflate(data, encoding), compressed=True)
             else:
                 sent = frame(data)
-            self._keep(self.call.responses, message, len(data))
+            self._keep(self.call.responses, message, data, from_client=False)
             if head is None:
                 self._duplex.send(sent)
             else:

@@ -112,6 +112,7 @@ class WebSocketAnswer(DuplexAnswer):
             handshake,
             messages,
             conversation.account,
+            now=conversation.now,
             refuse=conversation.note_unreadable,
             is_bounded=is_bounded,
         )
@@ -152,8 +153,6 @@ def opened(
     exchange.response = Response.received(handshake.status_code, handshake.headers, reason=reason)
     exchange.websocket = ws
     conversation.count()
-    if exchange.duration is not None:
-        ws.date(exchange.started + exchange.duration)
     try:
         ws.open()
         conversation.detach(partial(ws.go_away, server))

@@ -85,6 +85,7 @@ class WebSocket:
         messages: list[WebSocketMessage] | None = None,  # None records nothing
         account: Account | None = None,  # counts what is kept
         *,
+        now: Callable[[], float] = wall,  # the clock of entries
         refuse: Callable[[str], None] = lambda why: None,  # gets why bytes cannot be read
         frames: Frames | None = None,  # those of a server by default
         is_bounded: bool = True,  # reading stops while many messages wait for `recv`
@@ -95,7 +96,7 @@ class WebSocket:
         self.messages: Final = [] if messages is None else messages
         self.unkept, self._is_recorded = 0, messages is not None
         self._mark: Final = object()
-        self._epoch = wall() - monotonic()
+        self._now = now
         self.close_code: int | None = None
         self.close_reason = ""
         self._duplex, self._handshake = duplex, handshake
@@ -306,9 +307,7 @@ class WebSocket:
         """None where the message is not recorded."""
         if not self._is_recorded:
             return None
-        message = WebSocketMessage(
-            content=content, from_client=from_client, at=self._epoch + monotonic()
-        )
+        message = WebSocketMessage(content=content, from_client=from_client, at=self._now())
         if not self._account.has_room(size_of(content), MESSAGES):
             self.unkept += 1
             return None
@@ -471,10 +470,6 @@ class OpenWebSocket(WebSocket):
     @property
     def handshake(self) -> Opening:
         return self._handshake
-
-    def date(self, now: float) -> None:
-        """Messages get the times of the ledger's clock, by which it is `now`: seconds since the epoch."""
-        self._epoch = now - monotonic()
 
     def open(self) -> None:
         """A client that has left is over at once."""
