@@ -74,6 +74,7 @@ ROOMS = {
         doors=("archive", "copier", "endpoint", "engine", "failures", "leftovers"),
     ),
     "ledger": Room(uses=("errors", "base", "traffic", "routes")),
+    "evidence": Room(uses=("traffic",)),
     "gateway": Room(
         uses=("errors", "base", "traffic", "routes", "ledger", "link", "agent.netlink"),
         foreign=("cryptography", "h11", "h2", "trustme"),

@@ -1,0 +1,75 @@
+"""The page of a run: its tests, those that failed first, and who asked whom."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_egress.evidence.pages.filling import write_page
+
+SHOWN_TESTS: Final = 200  # as columns of the table
+SHOWN_DESTINATIONS: Final = 1_000  # as its rows
+
+STYLES: Final = ("colours.css", "index.css")
+SCRIPTS: Final = ("elements.js", "index.js")
+
+
+def write_index(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    new: Collection[str] = (),
+    lock: str = "",
+) -> None:
+    """Write the page of a run.
+
+    Args:
+        path: The file to write.
+        rows: What is known of each test that has a page: `id`, `folder`, `outcome`, `duration`, `attempts`, `headline`,
+            `images`, `unrouted`, and `hosts` as `Destinations.cells` makes them.
+        new: The destinations that the lock file does not have.
+        lock: The name of the lock file; "" where there is none.
+    """
+    failed = sum(row["outcome"] == "failed" for row in rows)
+    write_page(
+        path,
+        "index.html",
+        title=f"{failed} of {len(rows)} tests failed" if failed else f"{len(rows)} tests",
+        styles=STYLES,
+        scripts=SCRIPTS,
+        run={"rows": list(rows), "lock": lock, **table_of(rows, new)},
+    )
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], new: Collection[str]) -> dict[str, Any]:
+    """The table of destinations and tests: each destination with a cell for each test, by the test's number.
+
+    Of more than 200 tests, those that failed and those with what is new are columns.
+    """
+    hosts: dict[str, dict[int, Any]] = {}
+    for number, row in enumerate(rows):
+        for host, cell in row["hosts"].items():
+            hosts.setdefault(host, {})[number] = cell
+    columns = [number for number, row in enumerate(rows) if row["hosts"]]
+    if len(columns) > SHOWN_TESTS:
+        columns = [number for number in columns if is_told(rows[number], new)][:SHOWN_TESTS]
+    listed = sorted(hosts, key=lambda host: (host not in new, host.partition(" ")[2], host))
+    shown = sorted(listed[:SHOWN_DESTINATIONS], key=lambda host: (host.partition(" ")[2], host))
+    return {
+        "columns": columns,
+        "destinations": len(hosts),
+        "new": sum(host in new for host in hosts),
+        "reached": [host for host, cells in hosts.items() if any(map(is_reached, cells.values()))],
+        "hosts": [{"host": host, "new": host in new, "tests": hosts[host]} for host in shown],
+    }
+
+
+def is_told(row: Mapping[str, Any], new: Collection[str]) -> bool:
+    """Whether a test failed, or asked for what is new."""
+    return row["outcome"] == "failed" or any(host in new for host in row["hosts"])
+
+
+def is_reached(cell: Mapping[str, Any]) -> bool:
+    """Whether a test has reached the real server of a destination."""
+    return bool(cell.get("reached")) or cell["worst"] == "passthrough"
