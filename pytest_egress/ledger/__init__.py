@@ -13,5 +13,7 @@ The rule: an attempt is recorded before anything acts on it. Every module is a d
 * `report`: the texts of verdicts: attempts, near misses, advice, headlines.
 * `timeline`: a line for each entry, with its outcome.
 * `verdict`: whether a window's attempts fail its test, and by which error.
+* `watched`: the lines about attempts while they happen.
+* `watcher`: the thread that looks for them.
 * `windows`: `Window`, the attempts that are judged together.
 """

@@ -15,6 +15,7 @@ what of this room only a test that uses egress needs, is imported where such a t
 * `reports`: how a failure is shown, and at which frame a debugger stops.
 * `painting`: the colours and indents of a failure on a terminal.
 * `screen`: shows on the terminal what takes long.
+* `watching`: the lines of --egress-watch.
 * `prompts`: debugger prompts, and the deadlines that wait for them.
 
 pytest takes hooks and fixtures from this module, which is the package's entry point.

@@ -81,6 +81,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Leave the containers of failed tests, stopped, for a look at them.",
     )
     group.addoption(
+        "--egress-watch",
+        action="store_true",
+        default=False,
+        help="Print a line for each attempt of a container when its outcome is known; not with -n.",
+    )
+    group.addoption(
         "--egress-link",
         metavar="|".join(LINKS),
         help="How the sidecar of a container is reached: by its sockets' descriptors, which takes an "
@@ -199,6 +205,17 @@ def keep_option(config: pytest.Config) -> bool:
     ) as error:  # which, depends on pytest's version
         source = f"egress_keep in {config.inipath or '-o'}"
         raise pytest.UsageError(f"{source}: {error}; {valid}") from None
+
+
+def watch_option(config: pytest.Config) -> bool:
+    """With workers, which have no terminal, it raises `pytest.UsageError`."""
+    if not config.getoption("egress_watch"):
+        return False
+    if config.getoption("numprocesses", None) or config.getoption("dist", "no") != "no":
+        raise pytest.UsageError(
+            "--egress-watch prints what one process sees: it takes no workers of pytest-xdist. Run with -n 0"
+        )
+    return True
 
 
 def sidecar_image_option(config: pytest.Config) -> str | None:

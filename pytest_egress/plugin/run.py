@@ -22,6 +22,7 @@ from pytest_egress.plugin.options import (
     keep_option,
     sidecar_image_option,
     trust_option,
+    watch_option,
     worker_number,
 )
 from pytest_egress.plugin.usage import is_overridden, uses_egress
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_egress.base.account import Accounts
     from pytest_egress.plugin.prompts import Prompts
     from pytest_egress.plugin.screen import Terminal
+    from pytest_egress.plugin.watching import Watching
     from pytest_egress.session import Session
     from pytest_egress.traffic.redaction.declared import Redaction
 
@@ -54,6 +56,7 @@ class Run:
         self.sidecar_reuse: Final = choice_option(config, "egress_sidecar_reuse", SWITCH) == "on"
         self.engines: Final = engine_addresses(config)
         self.trust: Final = trust_option(config)
+        self.watches: Final = watch_option(config)
         self.engine: Final = (
             self.engines[worker_number(config) % len(self.engines)] if self.engines else None
         )
@@ -70,6 +73,7 @@ class Run:
         self._running: tuple[pytest.Item, pytest.Item | None] | None = None  # a test, and the next
         self._prompts: Prompts | None = None
         self._screen: Terminal | None = None
+        self._watching: Watching | None = None  # with --egress-watch, while tests run
         self.current: Session | None = None
         self._accounts: Accounts | None = None  # of the latest session, which may be closed
         self.watch: Callable[[Session], None]  # called with a new session
@@ -96,6 +100,8 @@ class Run:
             self.watch(self.current)
             self.current.engine.progress.screen = self._screen
             self.current.sidecars.expects_more = self._expects_more
+            if self._watching is not None:
+                self._watching.start(self.current.ledger)
         return self.current
 
     def _docker_client(self) -> docker.DockerClient:
@@ -180,13 +186,26 @@ class Run:
 
             with contextlib.suppress(AttributeError, OSError, ValueError):  # it writes to no file
                 self._screen = Terminal(reporter, self.prompts())
+        if self.watches and self._screen is not None:
+            self._watch(session.config.pluginmanager, self._screen)
         if self.current is not None:
             self.current.engine.progress.screen = self._screen
         try:
             return (yield)
         finally:
+            if self._watching is not None:
+                self._watching.close()
             if self._screen is not None:
                 self._screen.close()
+
+    def _watch(self, plugins: pytest.PytestPluginManager, screen: Terminal) -> None:
+        """Have the lines of --egress-watch written from now on."""
+        from pytest_egress.plugin.watching import Watching
+
+        self._watching = Watching(screen)
+        plugins.register(self._watching, "egress-watching")
+        if self.current is not None:
+            self._watching.start(self.current.ledger)
 
     def _prepare(self, session: pytest.Session, users: list[pytest.Item]) -> None:
         """Start a sidecar for the first container, and import meanwhile what that needs.

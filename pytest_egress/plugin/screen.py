@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -48,6 +49,18 @@ class Terminal:
         if self._is_drawn:
             self._write(ERASE)
 
+    @property
+    def width(self) -> int:
+        """The columns of a line; of a log, which has none, `LOG_COLUMNS`."""
+        return int(self._writer.fullwidth) if self._reporter.isatty else LOG_COLUMNS
+
+    def write_lines(self, lines: Sequence[tuple[str, str]]) -> None:
+        """Write lines below what pytest has written, each with the name of its colour, or "" for none."""
+        self.clear()
+        for text, colour in lines:
+            markup = {colour: True} if colour else {}
+            self._write_line(self._writer.markup(text, **markup))
+
     def close(self) -> None:
         """A thread that is left behind shows nothing any more."""
         fd, self._fd = self._fd, NO_FILE
@@ -79,6 +92,7 @@ def tests_write(config: pytest.Config) -> bool:
 
 
 NO_FILE: Final = -1
+LOG_COLUMNS: Final = 160
 LINE_SECONDS: Final = 5.0  # between two lines about one step, and before the first
 # Control sequences of ECMA-48 and DEC's: cursor, no wrap at the margin; erase to the end of the line.
 ERASE: Final = "\x1b[K"
