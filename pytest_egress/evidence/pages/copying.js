@@ -56,20 +56,24 @@ function markdown(e) {
 }
 
 // A word of a POSIX shell. One with control characters, or such as turn text, is in the quotes of bash that escape them.
-const utf8 = (character) => [...new TextEncoder().encode(character)].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");
+const utf8 = (character) =>
+  [...new TextEncoder().encode(character)].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");
 function quote(text) {
   const shown = String(text);
   if (!shown.match(HIDDEN) && !/[\t\n]/.test(shown)) return `'${shown.replaceAll("'", "'\\''")}'`;
   const escaped = shown.replace(/[\\']/g, "\\$&").replaceAll("\n", "\\n").replaceAll("\t", "\\t");
   return `$'${escaped.replace(HIDDEN, utf8)}'`;
 }
-const OWN_FIELDS = /^(host|content-length|connection|accept-encoding|transfer-encoding)$/i;
+// Fields that curl makes itself, and the coding of a body that is decoded here.
+const OWN_FIELDS = /^(host|content-length|content-encoding|connection|accept-encoding|transfer-encoding)$/i;
 function curl(e) {
-  const { method, url, headers, body } = e.request;
+  const { method, url, headers, body: sent } = e.request;
   const made = [`curl --globoff --path-as-is -X ${quote(method)} ${quote(url)}`];
   for (const [name, value] of headers || [])
-    if (!OWN_FIELDS.test(name) && !/^[:@]/.test(name)) made.push(`-H ${quote(value === "" ? `${name};` : `${name}: ${value}`)}`);
-  if (body && body.text !== undefined && !body.cut) made.push(`--data-raw ${quote(body.text)}`);
-  const lacks = body && made[made.length - 1].startsWith("--data-raw") ? "" : body && `\n# without its body of ${size(body.size)}: see ledger.jsonl`;
-  return made.join(" \\\n  ") + (lacks || "");
+    if (!OWN_FIELDS.test(name) && !/^[:@]/.test(name))
+      made.push(`-H ${quote(value === "" ? `${name};` : `${name}: ${value}`)}`);
+  const isWhole = sent && sent.text !== undefined && !isCut(sent);
+  if (isWhole) made.push(`--data-raw ${quote(sent.text)}`);
+  const lacks = sent && !isWhole ? `\n# without its body of ${size(sent.size)}: see ledger.jsonl` : "";
+  return made.join(" \\\n  ") + lacks;
 }

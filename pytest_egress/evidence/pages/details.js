@@ -1,7 +1,19 @@
 // The details of one entry.
 const block = (name, tools, ...kids) => el("section", {}, el("h3", {}, name, tools), ...kids);
 const table = (pairs) =>
-  el("table", {}, el("tbody", {}, pairs.filter(([, value]) => !isNothing(value)).map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: "mono" }, value)))));
+  el(
+    "table",
+    {},
+    el(
+      "tbody",
+      {},
+      pairs
+        .filter(([, value]) => !isNothing(value))
+        .map(([name, value]) =>
+          el("tr", {}, el("th", { scope: "row", title: name }, name), el("td", { class: "mono" }, value)),
+        ),
+    ),
+  );
 const code = (text) => el("div", { class: "code" }, text, copier(text));
 const pairs = (list) => (list || []).map(([name, value]) => `${name}: ${value}`).join("\n");
 
@@ -11,7 +23,12 @@ function details(e) {
     ...[
       title(e),
       reasons(e),
-      e.error && block(`The handler raised ${e.error.type}`, copier(e.error.traceback), el("pre", { class: "body", tabindex: "0" }, e.error.traceback)),
+      e.error &&
+        block(
+          `The handler raised ${e.error.type}`,
+          copier(e.error.traceback),
+          el("pre", { class: "body", tabindex: "0" }, e.error.traceback),
+        ),
       timing(e),
       e.grpc && gRPC(e.grpc),
       e.messages && e.messages.length && messages(e),
@@ -20,7 +37,17 @@ function details(e) {
       e.kind === "mail" && mail(e),
       e.kind === "kafka" && record(e),
       e.kind === "dns" && lookup(e),
-      e.body && body(e.kind === "mail" ? "Message" : e.kind === "tcp" ? "Bytes from the container" : e.kind === "kafka" ? "Value" : "First bytes", e),
+      e.body &&
+        body(
+          e.kind === "mail"
+            ? "Message"
+            : e.kind === "tcp"
+              ? "Bytes from the container"
+              : e.kind === "kafka"
+                ? "Value"
+                : "First bytes",
+          e,
+        ),
       route(e),
       wire(e),
     ].filter(Boolean),
@@ -29,13 +56,23 @@ function details(e) {
 }
 function title(e) {
   const time = isNothing(life(e)) ? "" : `, took ${took(life(e))}`;
-  const close = { class: "tool close", type: "button", "aria-label": "Close details", on: { click: () => choose(null) } };
+  const close = {
+    class: "tool close",
+    type: "button",
+    "aria-label": "Close details",
+    on: { click: () => choose(null) },
+  };
   return el(
     "div",
     { class: "hd" },
     el("h2", {}, e.text),
     el("p", {}, `entry ${e.n} of ${boxes[e.box].name}, at ${at(e.at)}${time}`),
-    el("div", { class: "tools" }, copier(() => markdown(e), "copy for an issue"), el("button", close, "✕")),
+    el(
+      "div",
+      { class: "tools" },
+      copier(() => markdown(e), "copy for an issue"),
+      el("button", close, "✕"),
+    ),
   );
 }
 
@@ -43,11 +80,10 @@ function title(e) {
 function reasons(e) {
   const made = [];
   const say = (text, isRed) => made.push(el("p", { class: `note${isRed ? " bad" : ""}` }, text));
-  if (e.problem && isBad(e) && e.problem !== e.note) say(`${e.problem[0].toUpperCase()}${e.problem.slice(1)}`, true);
+  if (isBad(e) && !e.note && !e.near.length && !e.error && !e.accepted) say(problem(e), true);
   if (e.note) say(e.note, isBad(e));
   if (e.accepted) say(acceptance(e.accepted), true);
   if (isOut(e)) say("The real upstream was reached.", false);
-  if (e.outcome === "unrouted" && !e.near.length && !e.note) say("No route is declared for it, and none comes near.", true);
   e.near.slice(0, 2).forEach((near) => made.push(...nearest(near, made.length)));
   if (e.near.length > 2) made.push(el("p", { class: "dim" }, `and ${e.near.length - 2} more that are as near`));
   for (const [name, text] of e.remedy) made.push(el("p", { class: "dim label" }, `${name}:`), code(text));
@@ -69,7 +105,13 @@ function nearest(near, isMore) {
   const line = ([field, was, want]) =>
     want === undefined
       ? el("tr", {}, el("td", { class: "mono was", colspan: "3" }, field))
-      : el("tr", {}, el("th", { scope: "row" }, field), el("td", { class: "mono was" }, was), el("td", { class: "mono want" }, want));
+      : el(
+          "tr",
+          {},
+          el("th", { scope: "row" }, field),
+          el("td", { class: "mono was" }, was),
+          el("td", { class: "mono want" }, want),
+        );
   const lines = near.differences.map((text) => line(differenceCells(text)));
   return [name, el("table", { class: "diff" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, lines))];
 }
@@ -92,13 +134,28 @@ function timing(e) {
 
 // What each protocol has.
 const gRPC = (call) =>
-  block("gRPC", null, table([["method", call.path], ["status", call.status], ["details", call.details], ["deadline", call.timeout], ["metadata", pairs(call.metadata)], ["trailers", pairs(call.trailing_metadata)]]));
+  block(
+    "gRPC",
+    null,
+    table([
+      ["method", call.path],
+      ["status", call.status],
+      ["details", call.details],
+      ["deadline", call.timeout],
+      ["metadata", pairs(call.metadata)],
+      ["trailers", pairs(call.trailing_metadata)],
+    ]),
+  );
 function fields(headers, trailers) {
   const all = [...(headers || []), ...(trailers || []).map(([name, value]) => [`${name} (trailer)`, value])];
   return all.length ? table(all) : el("p", { class: "dim" }, "no fields");
 }
 const request = (e) => [
-  block("Request", copier(() => curl(e), "copy as curl"), fields(e.request.headers, e.request.trailers)),
+  block(
+    "Request",
+    copier(() => curl(e), "copy as curl"),
+    fields(e.request.headers, e.request.trailers),
+  ),
   e.request.body && body("Request body", e.request),
 ];
 const response = (it) => [
@@ -106,17 +163,62 @@ const response = (it) => [
   it.body && body("Response body", it),
 ];
 const mail = (e) =>
-  block("Mail", null, table([["from", `<${e.sender}>`], ["to", (e.recipients || []).join(", ")], ["subject", e.subject], ["login", e.user], ["parts", (e.parts || []).join(", ")]]));
+  block(
+    "Mail",
+    null,
+    table([
+      ["from", `<${e.sender}>`],
+      ["to", (e.recipients || []).join(", ")],
+      ["subject", e.subject],
+      ["login", e.user],
+      ["parts", (e.parts || []).join(", ")],
+    ]),
+  );
 const lookup = (e) =>
-  block("DNS", null, table([["question", `${e.host} ${e.type}`], ["answer", (e.answer || []).join("\n") || "none"], ["code", e.rcode], ["CNAMEs", (e.cnames || []).join(" → ")], ["fault", e.fault]]));
+  block(
+    "DNS",
+    null,
+    table([
+      ["question", `${e.host} ${e.type}`],
+      ["answer", (e.answer || []).join("\n") || "none"],
+      ["code", e.rcode],
+      ["CNAMEs", (e.cnames || []).join(" → ")],
+      ["fault", e.fault],
+    ]),
+  );
 const record = (e) =>
-  block("Kafka", null, table([["topic", e.topic], ["key", e.key], ["partition", String(e.partition ?? "")], ["offset", String(e.offset ?? "")], ["headers", pairs(e.headers)], ["client", e.client_id], ["login", e.user]]));
+  block(
+    "Kafka",
+    null,
+    table([
+      ["topic", e.topic],
+      ["key", e.key],
+      ["partition", String(e.partition ?? "")],
+      ["offset", String(e.offset ?? "")],
+      ["headers", pairs(e.headers)],
+      ["client", e.client_id],
+      ["login", e.user],
+    ]),
+  );
 function route(e) {
   const it = routeOf(e);
   if (!it) return null;
-  const calls = entries.filter((each) => each.route === e.route && each.outcome === "routed" && each.kind !== "dns").length;
+  const calls = entries.filter(
+    (each) => each.route === e.route && each.outcome === "routed" && each.kind !== "dns",
+  ).length;
   const said = run.left_out ? "" : `${calls}${it.times ? ` of ${it.times}` : ""}`;
-  return block("Route", null, el("pre", { class: "code" }, it.text), table([["declared at", it.declared_at], ["handler", e.handler], ["scope", it.scope], ["calls in this test", said], ["answered by", e.fault]]));
+  return block(
+    "Route",
+    null,
+    el("pre", { class: "code" }, it.text),
+    table([
+      ["declared at", it.declared_at],
+      ["handler", e.handler],
+      ["scope", it.scope],
+      ["calls in this test", said],
+      ["answered by", e.fault],
+    ]),
+  );
 }
 function wire(e) {
   const it = connectionOf(e) || {};
@@ -148,7 +250,14 @@ function messages(e) {
   const all = e.messages;
   const list = el("tbody", {});
   const line = (it) =>
-    el("tr", { class: it.from_client ? "up" : "down" }, el("td", {}, at(it.at)), el("td", {}, it.from_client ? "↑ container" : "↓ test"), el("td", {}, it.text), el("td", {}, size(it.size)));
+    el(
+      "tr",
+      { class: it.from_client ? "up" : "down" },
+      el("td", {}, at(it.at)),
+      el("td", {}, it.from_client ? "↑ container" : "↓ test"),
+      el("td", {}, it.text),
+      el("td", {}, size(it.size)),
+    );
   const more = (from) => {
     list.append(...all.slice(from, from + AT_ONCE).map(line));
     const left = all.length - from - AT_ONCE;
@@ -157,19 +266,37 @@ function messages(e) {
       event.currentTarget.closest("tr").remove();
       more(from + AT_ONCE);
     };
-    list.append(el("tr", {}, el("td", { colspan: "4" }, el("button", { class: "tool", type: "button", on: { click: press } }, `${left} more`))));
+    list.append(
+      el(
+        "tr",
+        {},
+        el(
+          "td",
+          { colspan: "4" },
+          el("button", { class: "tool", type: "button", on: { click: press } }, `${left} more`),
+        ),
+      ),
+    );
   };
   more(0);
   const ups = all.filter((it) => it.from_client).length;
   const lost = e.unkept ? `, ${e.unkept} not kept` : "";
-  return block(`${MESSAGES[e.kind] || "Messages"} · ${ups} up, ${all.length - ups} down${lost}`, null, el("table", { class: "msgs", "aria-label": "Messages" }, list));
+  return block(
+    `${MESSAGES[e.kind] || "Messages"} · ${ups} up, ${all.length - ups} down${lost}`,
+    null,
+    el("table", { class: "msgs", "aria-label": "Messages" }, list),
+  );
 }
 
 // Bodies: as what they are, as text, and as bytes.
 const IMAGE = /^image\/(png|jpeg|gif|webp|avif|svg\+xml)$/;
 const TREE_KEYS = 500;
 const HEX_BYTES = 8192;
-const bytesOf = (it) => (it.text === undefined ? Uint8Array.from(atob(it.base64 || ""), (one) => one.charCodeAt(0)) : new TextEncoder().encode(it.text));
+const isCut = (it) => !isNothing(it.cut);
+const bytesOf = (it) =>
+  it.text === undefined
+    ? Uint8Array.from(atob(it.base64 || ""), (one) => one.charCodeAt(0))
+    : new TextEncoder().encode(it.text);
 function base64Of(it) {
   if (it.text === undefined) return it.base64;
   const bytes = bytesOf(it);
@@ -191,16 +318,23 @@ function views(of) {
   const made = [];
   const value = parsed(it.text);
   if (value !== undefined) made.push(["tree", () => el("div", { class: "tree" }, tree(value, null, 0))]);
-  if (type === "application/x-www-form-urlencoded" && it.text !== undefined) made.push(["form", () => table([...new URLSearchParams(it.text)])]);
-  if (IMAGE.test(type) && !it.cut) made.push(["image", () => el("img", { alt: `${type}, ${size(it.size)}`, src: `data:${type};base64,${base64Of(it)}` })]);
+  if (type === "application/x-www-form-urlencoded" && it.text !== undefined)
+    made.push(["form", () => table([...new URLSearchParams(it.text)])]);
+  if (IMAGE.test(type) && !isCut(it))
+    made.push([
+      "image",
+      () => el("img", { alt: `${type}, ${size(it.size)}`, src: `data:${type};base64,${base64Of(it)}` }),
+    ]);
   if (it.text !== undefined) made.push(["text", () => el("pre", {}, it.text.replaceAll("\r\n", "\n"))]);
   made.push(["hex", () => el("pre", {}, hex(bytesOf(it)))]);
   return made;
 }
 function body(name, of) {
   const it = of.body;
-  const cut = it.cut ? `, the first ${size(it.cut)} shown` : "";
+  const cut = isCut(it) ? `, the first ${size(it.cut)} shown` : "";
   const heading = `${name} · ${size(it.size)}${cut}${it.coding ? `, sent as ${it.coding}` : ""}`;
+  if (!it.cut && isCut(it))
+    return block(heading, null, el("p", { class: "dim" }, "not kept: the bodies of a test have 4 MiB"));
   if (it.text === undefined && isNothing(it.base64)) return block(heading, null, el("p", { class: "dim" }, "not kept"));
   const made = views(of);
   const shown = el("div", { class: "body", tabindex: "0" });
@@ -222,7 +356,11 @@ function tree(value, key, depth) {
   const keys = Array.isArray(value) ? [...value.keys()] : Object.keys(value);
   const [first, last] = Array.isArray(value) ? "[]" : "{}";
   const count = keys.length ? ` ${plural(keys.length, Array.isArray(value) ? "item" : "key")} ` : "";
-  const it = el("details", { open: depth < 2 || (depth < 5 && keys.length < 4) }, el("summary", {}, name, span("dim", `${first}${count}${last}`)));
+  const it = el(
+    "details",
+    { open: depth < 2 || (depth < 5 && keys.length < 4) },
+    el("summary", {}, name, span("dim", `${first}${count}${last}`)),
+  );
   const fill = () => {
     if (!it.open || it.childElementCount > 1) return;
     it.append(...keys.slice(0, TREE_KEYS).map((each) => tree(value[each], each, depth + 1)));

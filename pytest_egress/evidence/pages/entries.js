@@ -12,7 +12,10 @@ const entries = lines.map((line, i) => {
   if (e.box < 0) e.box = boxes.push({ name: String(e.container), image: "", started: null, ended: null }) - 1;
   return Object.assign(e, { line, i });
 });
-const logs = (run.logs || []).map((log) => ({ ...log, box: typeof log.container === "number" ? log.container : boxOf(log.container) }));
+const logs = (run.logs || []).map((log) => ({
+  ...log,
+  box: typeof log.container === "number" ? log.container : boxOf(log.container),
+}));
 const byNumber = new Map(entries.map((e) => [e.n, e]));
 
 const at = (ms) => `${(ms / 1000).toFixed(3)} s`;
@@ -28,7 +31,9 @@ const isPacket = (e) => ["udp", "icmp", "packet"].includes(e.kind);
 // Where an entry begins and ends in time. The first of a connection has the time that the connection took to open.
 function begin(e) {
   const connection = connectionOf(e);
-  return connection && connection.first === e.n && !isNothing(connection.opened) ? Math.min(connection.opened, e.at) : e.at;
+  return connection && connection.first === e.n && !isNothing(connection.opened)
+    ? Math.min(connection.opened, e.at)
+    : e.at;
 }
 function end(e) {
   const messages = e.messages || [];
@@ -38,7 +43,19 @@ function end(e) {
 const life = (e) => (isNothing(e.duration) ? null : Math.max(e.duration, end(e) - e.at));
 
 // The cells of a row.
-const VERBS = { dns: "DNS", tcp: "TCP", tls: "TLS", mail: "MAIL", udp: "UDP", icmp: "ICMP", packet: "PKT", grpc: "gRPC", websocket: "WS", kafka: "KAFKA", proxy: "PROXY" };
+const VERBS = {
+  dns: "DNS",
+  tcp: "TCP",
+  tls: "TLS",
+  mail: "MAIL",
+  udp: "UDP",
+  icmp: "ICMP",
+  packet: "PKT",
+  grpc: "gRPC",
+  websocket: "WS",
+  kafka: "KAFKA",
+  proxy: "PROXY",
+};
 const verb = (e) => (e.kind === "http" ? e.request.method.slice(0, 8) : VERBS[e.kind] || e.kind.toUpperCase());
 function what(e) {
   const host = `${e.host}${port(e)}`;
@@ -59,6 +76,8 @@ function answer(e) {
   if (e.kind === "dns") return answerOfName(e);
   if (e.kind === "grpc" && e.grpc) return [shade(e, e.grpc.status === "OK"), e.grpc.status || "no status"];
   if (e.kind === "websocket" && e.websocket) return answerOfWebSocket(e, e.websocket.close_code);
+  if (e.request && !e.response && !e.fault && e.outcome === "routed")
+    return ["warn", isNothing(e.duration) ? "still open" : "no response"];
   if (e.response) return [shade(e, e.response.status < 400), `${e.response.status} ${e.response.reason}`.trim()];
   if (e.kind === "mail" || e.kind === "kafka") return ["ok", "taken"];
   if (e.kind === "tcp" && !e.fault) return answerOfBytes(e);

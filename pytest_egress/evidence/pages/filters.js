@@ -1,5 +1,14 @@
 // What is shown: words, kinds and switches.
-const state = { words: [], kinds: new Set(), grouped: true, logs: true, lookups: false, squeezed: true, pick: null, zoom: null };
+const state = {
+  words: [],
+  kinds: new Set(),
+  grouped: true,
+  logs: true,
+  lookups: false,
+  squeezed: true,
+  pick: null,
+  zoom: null,
+};
 const isKind = (kind) => (e) => e.kind === kind;
 const KINDS = [
   ["bad", "fails the test", isBad],
@@ -18,7 +27,9 @@ const KINDS = [
 ];
 const statusOf = (e) => String(e.grpc ? e.grpc.status : e.response ? e.response.status : "");
 const hasStatus = (e, value) =>
-  /^\dxx$/.test(value) ? /^\d{3}$/.test(statusOf(e)) && statusOf(e)[0] === value[0] : statusOf(e).toLowerCase() === value;
+  /^\dxx$/.test(value)
+    ? /^\d{3}$/.test(statusOf(e)) && statusOf(e)[0] === value[0]
+    : statusOf(e).toLowerCase() === value;
 const FIELDS = {
   host: (e, value) => (e.host || "").toLowerCase().includes(value),
   kind: (e, value) => e.kind === value,
@@ -58,7 +69,12 @@ const hidesLookups = () =>
   !state.lookups && !state.kinds.has("dns") && !state.words.some((word) => /^(kind:dns|n:)/.test(word));
 
 function chip(about, name, count) {
-  return el("button", { type: "button", ...about, class: `chip ${about.class || ""}` }, name, isNothing(count) ? null : el("i", {}, count.toLocaleString("en")));
+  return el(
+    "button",
+    { type: "button", ...about, class: `chip ${about.class || ""}` },
+    name,
+    isNothing(count) ? null : el("i", {}, count.toLocaleString("en")),
+  );
 }
 function chips() {
   for (const [key, name, holds] of KINDS) {
@@ -81,7 +97,11 @@ function chips() {
   ])
     if (count)
       $("toggles").append(
-        chip({ id: key, "aria-pressed": state[key], title: tip, on: { click: () => toggle(key) } }, name, isCounted ? count : null),
+        chip(
+          { id: key, "aria-pressed": state[key], title: tip, on: { click: () => toggle(key) } },
+          name,
+          isCounted ? count : null,
+        ),
       );
 }
 function toggle(key) {

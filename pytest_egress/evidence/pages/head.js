@@ -22,7 +22,12 @@ function failures() {
   };
   const bad = entries.filter(isBad);
   const more = run.failing - Math.min(bad.length, LISTED);
-  return el("ul", { class: "fails" }, bad.slice(0, LISTED).map(line), more > 0 ? el("li", { class: "more" }, `and ${more.toLocaleString("en")} more`) : null);
+  return el(
+    "ul",
+    { class: "fails" },
+    bad.slice(0, LISTED).map(line),
+    more > 0 ? el("li", { class: "more" }, `and ${more.toLocaleString("en")} more`) : null,
+  );
 }
 const card = (heading, tool, ...kids) => el("div", { class: "card" }, el("h2", {}, heading, tool), ...kids);
 function cards() {
@@ -31,9 +36,19 @@ function cards() {
   const said = verdict && verdict.text ? el("pre", { tabindex: "0" }, verdict.text) : null;
   const folded = said && el("details", {}, el("summary", {}, `${verdict.error}, as pytest prints it`), said);
   const made = [];
-  if (run.failing) made.push(card(`${plural(run.failing, "attempt")} ${run.failing === 1 ? "fails" : "fail"} it`, null, failures(), folded));
+  if (run.failing)
+    made.push(
+      card(`${plural(run.failing, "attempt")} ${run.failing === 1 ? "fails" : "fail"} it`, null, failures(), folded),
+    );
   else if (said) made.push(card(verdict.error, null, said));
-  if (paste) made.push(card(run.paste.length > 1 ? "to declare all of it" : "to declare it", copier(paste), el("pre", { tabindex: "0" }, paste)));
+  if (paste)
+    made.push(
+      card(
+        run.paste.length > 1 ? "to declare all of it" : "to declare it",
+        copier(paste),
+        el("pre", { tabindex: "0" }, paste),
+      ),
+    );
   return made;
 }
 const isFailed = () => run.test.outcome === "failed";
@@ -48,7 +63,13 @@ const link = (href, text) => (/^[\w.\/-]+$/.test(href) ? el("a", { href }, text)
 function head() {
   const it = $("head");
   const [file, ...rest] = run.test.id.split("::");
-  const help_ = { class: "tool", type: "button", title: "Keys and filters (?)", "aria-label": "Keys and filters", on: { click: help } };
+  const help_ = {
+    class: "tool",
+    type: "button",
+    title: "Keys and filters (?)",
+    "aria-label": "Keys and filters",
+    on: { click: help },
+  };
   const made = cards();
   it.classList.toggle("failed", isFailed());
   it.append(

@@ -35,7 +35,10 @@ function head() {
       "div",
       { class: "facts" },
       reach(run.reached.map(bare)),
-      fact(run.rows.reduce((sum, row) => sum + row.attempts, 0), "attempt"),
+      fact(
+        run.rows.reduce((sum, row) => sum + row.attempts, 0),
+        "attempt",
+      ),
       fact(run.destinations, "destination"),
       run.lock ? el("span", {}, el("b", {}, String(run.new)), ` not in ${run.lock}`) : null,
     ),
@@ -43,7 +46,8 @@ function head() {
 }
 
 const holds = (text, asked) => asked.every((word) => text.toLowerCase().includes(word));
-const searched = (row) => [row.id, row.headline, row.outcome, ...(row.images || []), ...Object.keys(row.hosts)].join(" ");
+const searched = (row) =>
+  [row.id, row.headline, row.outcome, ...(row.images || []), ...Object.keys(row.hosts)].join(" ");
 function tests(asked) {
   const longest = Math.max(1, ...run.rows.map((row) => row.duration || 0));
   const list = [...run.rows].sort((a, b) => isFailed(b) - isFailed(a) || b.duration - a.duration);
@@ -51,11 +55,25 @@ function tests(asked) {
     el(
       "tr",
       { class: "t" },
-      el("td", { class: "id" }, el("span", { class: `dot ${isFailed(row) ? "failed" : ""}`, role: "img", "aria-label": row.outcome }), el("a", { href: page(row, firstFailing(row)) }, row.id)),
-      el("td", { class: isFailed(row) ? "why" : "soft" }, row.headline || (isFailed(row) ? row.error || "failed" : "as declared")),
+      el(
+        "td",
+        { class: "id" },
+        el("span", { class: `dot ${isFailed(row) ? "failed" : ""}`, role: "img", "aria-label": row.outcome }),
+        el("a", { href: page(row, firstFailing(row)) }, row.id),
+      ),
+      el(
+        "td",
+        { class: isFailed(row) ? "why" : "soft" },
+        row.headline || (isFailed(row) ? row.error || "failed" : "as declared"),
+      ),
       el("td", { class: "r" }, row.attempts.toLocaleString("en")),
       el("td", { class: "soft opt" }, (row.images || []).join(", ")),
-      el("td", { class: "time" }, took(row.duration), el("i", { class: "length", css: { width: `${((row.duration || 0) / longest) * 70}px` } })),
+      el(
+        "td",
+        { class: "time" },
+        took(row.duration),
+        el("i", { class: "length", css: { width: `${((row.duration || 0) / longest) * 70}px` } }),
+      ),
     );
   $("tests").replaceChildren(...list.filter((row) => holds(searched(row), asked)).map(line));
 }
@@ -68,22 +86,47 @@ function square(host, i) {
   return el("td", {}, el("a", about, it.count > 999 ? "1k+" : String(it.count)));
 }
 function matrix(asked) {
-  const named = (host) => `${host.host} ${Object.keys(host.tests).map((i) => run.rows[i].id).join(" ")}`;
+  const named = (host) =>
+    `${host.host} ${Object.keys(host.tests)
+      .map((i) => run.rows[i].id)
+      .join(" ")}`;
   const hosts = run.hosts.filter((host) => holds(named(host), asked));
   const columns = run.columns.filter((i) => hosts.some((host) => host.tests[i]));
   const short = (id) => id.slice(id.lastIndexOf("::") + (id.includes("::") ? 2 : 1)).replace(/^test_/, "");
-  const column = (i) => el("th", { class: "c", scope: "col" }, el("a", { href: page(run.rows[i]), title: run.rows[i].id }, short(run.rows[i].id)));
+  const column = (i) =>
+    el(
+      "th",
+      { class: "c", scope: "col" },
+      el("a", { href: page(run.rows[i]), title: run.rows[i].id }, short(run.rows[i].id)),
+    );
   const line = (host) =>
     el(
       "tr",
       {},
-      el("th", { class: "h", scope: "row" }, el("i", {}, scheme(host.host)), bare(host.host), host.new ? el("span", { class: "new", title: `not in ${run.lock || "egress.lock"}` }, "new") : null),
+      el(
+        "th",
+        { class: "h", scope: "row" },
+        el("i", {}, scheme(host.host)),
+        bare(host.host),
+        host.new ? el("span", { class: "new", title: `not in ${run.lock || "egress.lock"}` }, "new") : null,
+      ),
       columns.map((i) => square(host, i)),
     );
-  $("matrix").replaceChildren(el("thead", {}, el("tr", {}, el("th", {}), columns.map(column))), el("tbody", {}, hosts.map(line)));
+  $("matrix").replaceChildren(
+    el("thead", {}, el("tr", {}, el("th", {}), columns.map(column))),
+    el("tbody", {}, hosts.map(line)),
+  );
   $("hosts").hidden = !run.hosts.length;
-  const left = [run.destinations - run.hosts.length, run.rows.filter((row) => Object.keys(row.hosts).length).length - run.columns.length];
-  $("left").textContent = [left[0] > 0 ? `${plural(left[0], "destination")} not shown` : "", left[1] > 0 ? `${plural(left[1], "test")} that passed and asked for nothing new not shown` : ""].filter(Boolean).join("; ");
+  const left = [
+    run.destinations - run.hosts.length,
+    run.rows.filter((row) => Object.keys(row.hosts).length).length - run.columns.length,
+  ];
+  $("left").textContent = [
+    left[0] > 0 ? `${plural(left[0], "destination")} not shown` : "",
+    left[1] > 0 ? `${plural(left[1], "test")} that passed and asked for nothing new not shown` : "",
+  ]
+    .filter(Boolean)
+    .join("; ");
 }
 function draw() {
   const asked = words($("find").value);

@@ -1,7 +1,7 @@
 // The list: attempts, lines of logs and containers in time. Some 45 rows are in the document, whatever their number.
 const ROW = 28;
 const MARGIN = 12; // rows drawn above and below
-const PRINTED = 2000; // rows
+const PRINTED = 5000; // rows
 let rows = [];
 const rowNumbers = new Map(); // of an entry's row
 const drawn = new Map();
@@ -32,7 +32,9 @@ function refresh() {
 }
 function wipe() {
   drawn.clear();
-  $("space").replaceChildren($("lay") || el("div", { id: "lay", class: "cols lay", role: "presentation", "aria-hidden": "true" }));
+  $("space").replaceChildren(
+    $("lay") || el("div", { id: "lay", class: "cols lay", role: "presentation", "aria-hidden": "true" }),
+  );
 }
 function paint() {
   const view = $("scroll");
@@ -57,13 +59,21 @@ function draw(from, to) {
 function drawAll() {
   wipe();
   draw(0, PRINTED);
+  const more = rows.length - PRINTED;
+  if (more > 0) $("space").append(el("p", { class: "none" }, `and ${plural(more, "row")} more, in ledger.jsonl`));
 }
 function empty() {
   const [title, text] = entries.length
     ? ["Nothing matches", "Press Esc to clear the filter."]
     : boxes.length
-      ? ["No container attempted anything", `${boxes.map((box) => box.name).join(", ")} ran, and sent nothing: no DNS question, no connection, no packet.`]
-      : ["No container ran in this test", "egress answers what containers send: start one with egress.run(image, command)."];
+      ? [
+          "No container attempted anything",
+          `${boxes.map((box) => box.name).join(", ")} ran, and sent nothing: no DNS question, no connection, no packet.`,
+        ]
+      : [
+          "No container ran in this test",
+          "egress answers what containers send: start one with egress.run(image, command).",
+        ];
   return el("div", { class: "none" }, el("b", {}, title), text);
 }
 
@@ -84,12 +94,19 @@ function rowOfContainer(box, place) {
   if (isNothing(box.started)) bar.hidden = true;
   else put(bar, Math.max(box.started, bounds[0]), box.ended || bounds[1]);
   const name = el("div", { class: "name", role: "rowheader", title: said }, box.name, span("", said));
-  return el("div", { ...place, class: "row box" }, el("span", {}), name, el("span", {}), el("div", { class: "fall" }, bar));
+  return el("div", { ...place, class: "row box" }, span("n"), name, span("ms"), el("div", { class: "fall" }, bar));
 }
 function rowOfLog(log, place) {
   const dot = put(el("i", {}), log.at, log.at);
   const name = el("div", { class: "name", role: "gridcell", title: log.text }, log.text);
-  return el("div", { ...place, class: `row log ${log.stream === "stderr" ? "stderr" : ""}` }, el("span", {}), span("verb", "log"), name, el("div", { class: "fall" }, dot));
+  return el(
+    "div",
+    { ...place, class: `row log ${log.stream === "stderr" ? "stderr" : ""}` },
+    span("n"),
+    span("verb", "log"),
+    name,
+    el("div", { class: "fall" }, dot),
+  );
 }
 function sentence(e, said) {
   const time = isNothing(life(e)) ? "" : `, took ${took(life(e))}`;
@@ -109,7 +126,16 @@ function rowOfEntry(e, place) {
   const name = cell("name", span("host", host), span("path", path));
   name.title = visible(e.text);
   const tag = e.fault ? el("span", { class: "tag", title: e.fault }, `${e.fault.split("(", 1)[0]}()`) : null;
-  return el("div", about, cell("n", String(e.n)), cell("verb", verb(e)), name, cell("res", said ? span(cls, said) : null, tag), cell("ms", took(life(e))), fall(e));
+  return el(
+    "div",
+    about,
+    cell("n", String(e.n)),
+    cell("verb", verb(e)),
+    name,
+    cell("res", said ? span(cls, said) : null, tag),
+    cell("ms", took(life(e))),
+    fall(e),
+  );
 }
 
 // The chosen entry.
@@ -143,6 +169,7 @@ function step(by, holds = () => true) {
   const list = rows.filter((row) => row.e && holds(row.e)).map((row) => row.e);
   if (!list.length) return;
   const here = rowNumbers.get(state.pick) ?? -1;
-  const next = by > 0 ? list.find((e) => rowNumbers.get(e) > here) : list.findLast((e) => here < 0 || rowNumbers.get(e) < here);
+  const next =
+    by > 0 ? list.find((e) => rowNumbers.get(e) > here) : list.findLast((e) => here < 0 || rowNumbers.get(e) < here);
   choose(next || list[by > 0 ? list.length - 1 : 0], true);
 }

@@ -35,7 +35,16 @@ function help() {
     it.close();
     return;
   }
-  const list = (of) => el("table", {}, el("tbody", {}, of.map(([name, value]) => el("tr", {}, el("td", {}, el("code", {}, name)), el("td", {}, value)))));
+  const list = (of) =>
+    el(
+      "table",
+      {},
+      el(
+        "tbody",
+        {},
+        of.map(([name, value]) => el("tr", {}, el("td", {}, el("code", {}, name)), el("td", {}, value))),
+      ),
+    );
   const close = el("button", { class: "tool", type: "button", on: { click: () => it.close() } }, "close");
   it.replaceChildren(el("h2", {}, "Keys"), list(HELP), el("h2", {}, "Filters"), list(FILTERS), close);
   it.showModal();
@@ -140,7 +149,10 @@ function listen() {
 }
 function start() {
   const ticks = [el("i", { class: "up" }), el("i", { class: "down" }), "messages up, down"];
-  $("legend").append(...LEGEND.map(([cls, name]) => el("span", {}, el("i", { class: cls }), name)), el("span", {}, ticks));
+  $("legend").append(
+    ...LEGEND.map(([cls, name]) => el("span", {}, el("i", { class: cls }), name)),
+    el("span", {}, ticks),
+  );
   document.body.classList.toggle("bare", !entries.length && !logs.length);
   if (boxes.length < 2) state.grouped = boxes.length > 0;
   build();

@@ -97,7 +97,8 @@ function parts(e) {
     if (!isNothing(from) && !isNothing(to) && to >= from) made.push([cls, name, from, to]);
   };
   const over = isNothing(e.duration) ? null : e.at + e.duration;
-  if (e.lookups) add("k-dns", `DNS, ${plural(e.lookups.length, "question")}`, e.lookups[0].at, end(e.lookups[e.lookups.length - 1]));
+  if (e.lookups)
+    add("k-dns", `DNS, ${plural(e.lookups.length, "question")}`, e.lookups[0].at, end(e.lookups[e.lookups.length - 1]));
   const connection = connectionOf(e);
   if (connection && connection.first === e.n) {
     const { opened, hello, secured } = connection;
@@ -107,7 +108,8 @@ function parts(e) {
   if (e.kind === "dns") add("k-dns", "answered", e.at, over ?? e.at);
   else if (e.request) partsOfExchange(e, over, add);
   else if (isNothing(over)) add("k-open", "open", e.at, e.kind === "tcp" ? bounds[1] : e.at);
-  else if (e.kind === "tcp") add(isBad(e) ? "k-bad" : isOut(e) ? "k-out" : "k-open", e.fault ? "fault" : "open", e.at, over);
+  else if (e.kind === "tcp")
+    add(isBad(e) ? "k-bad" : isOut(e) ? "k-out" : "k-open", e.fault ? "fault" : "open", e.at, over);
   else add(isBad(e) ? "k-bad" : "k-conn", "seen", e.at, over);
   return made;
 }
@@ -116,15 +118,26 @@ function partsOfExchange(e, over, add) {
   add("k-req", "request received", begun ?? e.at, whole ?? called);
   if (!isNothing(called)) {
     const last = Math.min(answered ?? Infinity, over === null ? Infinity : Math.max(over, called));
-    add("k-call", e.handler ? `handler ${e.handler}` : isOut(e) ? "upstream" : "answer made", called, Number.isFinite(last) ? last : bounds[1]);
+    add(
+      "k-call",
+      e.handler ? `handler ${e.handler}` : isOut(e) ? "upstream" : "answer made",
+      called,
+      Number.isFinite(last) ? last : bounds[1],
+    );
   }
   if (over === null) {
     if (isNothing(called)) add("k-open", "no response", whole ?? begun ?? e.at, bounds[1]);
     return;
   }
-  if (e.fault && !isNothing(called) && !isNothing(answered) && over > answered) add("k-fault", "held back", answered, over);
+  if (e.fault && !isNothing(called) && !isNothing(answered) && over > answered)
+    add("k-fault", "held back", answered, over);
   const streams = e.messages && e.messages.length;
-  add(isOut(e) ? "k-out" : streams ? "k-open" : "k-res", e.kind === "websocket" ? "open" : "response sent", over, Math.max(sent ?? over, over));
+  add(
+    isOut(e) ? "k-out" : streams ? "k-open" : "k-res",
+    e.kind === "websocket" ? "open" : "response sent",
+    over,
+    Math.max(sent ?? over, over),
+  );
   if (isNothing(begun) && isNothing(sent)) add("k-res", "until the response", e.at, over);
 }
 function shadeOf(e, cls) {
@@ -142,7 +155,11 @@ function fall(e) {
   const messages = e.messages || [];
   const every = Math.ceil(messages.length / TICKS);
   for (let i = 0; i < messages.length; i += every) {
-    const tick = put(el("i", { class: `tick ${messages[i].from_client ? "up" : "down"}` }), messages[i].at, messages[i].at);
+    const tick = put(
+      el("i", { class: `tick ${messages[i].from_client ? "up" : "down"}` }),
+      messages[i].at,
+      messages[i].at,
+    );
     tick.style.width = "2px";
     box.append(tick);
   }
@@ -151,7 +168,9 @@ function fall(e) {
 
 // The scale above the bars.
 const label = (t, every) =>
-  Math.abs(t) >= 1000 ? `${(t / 1000).toFixed(every >= 100 ? 1 : every >= 10 ? 2 : 3)} s` : `${t.toFixed(every < 1 ? 1 : 0)} ms`;
+  Math.abs(t) >= 1000
+    ? `${(t / 1000).toFixed(every >= 100 ? 1 : every >= 10 ? 2 : 3)} s`
+    : `${t.toFixed(every < 1 ? 1 : 0)} ms`;
 function roundTimes(from, to, wide) {
   const rough = ((to - from) / Math.max(wide, 1)) * 74;
   const ten = 10 ** Math.floor(Math.log10(rough));
