@@ -293,6 +293,10 @@ def story() -> list[dict[str, Any]]:
             container=1,
             port=3128,
             text="CONNECT api.stripe.com:443 through proxy.test:3128",
+            method="CONNECT",
+            url="api.stripe.com:443",
+            user="ci",
+            headers=[["proxy-authorization", "***"]],
             outcome="recorded",
         ),
         line_of(

@@ -36,6 +36,7 @@ function details(e) {
       ...(e.response ? response(e.response) : []),
       e.kind === "mail" && mail(e),
       e.kind === "kafka" && record(e),
+      e.kind === "proxy" && proxied(e),
       e.kind === "dns" && lookup(e),
       e.body &&
         body(
@@ -199,6 +200,12 @@ const record = (e) =>
       ["client", e.client_id],
       ["login", e.user],
     ]),
+  );
+const proxied = (e) =>
+  block(
+    "Proxy",
+    null,
+    table([["asked for", `${e.method || ""} ${e.url || ""}`], ["login", e.user], ...(e.headers || [])]),
   );
 function route(e) {
   const it = routeOf(e);

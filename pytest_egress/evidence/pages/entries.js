@@ -63,6 +63,7 @@ function what(e) {
   if (e.kind === "mail") return [host, `  ${e.subject || "(no subject)"} → ${(e.recipients || []).join(", ")}`];
   if (e.kind === "grpc" && e.grpc) return [host, ` ${e.grpc.path}`];
   if (e.request) return [host, e.request.path + (e.request.query ? `?${e.request.query}` : "")];
+  if (e.kind === "proxy") return [host, `  ${e.method || ""} ${e.url || ""}`];
   if (e.topic) return [host, `  ${e.topic}`];
   return [host, e.first ? `  ${e.first}` : e.size ? `  ${size(e.size)}` : ""];
 }

@@ -11,7 +11,7 @@ function facts() {
     run.left_out ? null : fact(hosts, "host"),
     fact((run.containers || []).length, "container"),
     isNothing(run.test.duration) ? null : el("span", {}, el("b", {}, took(run.test.duration)), " in all"),
-    run.left_out ? el("span", {}, `${plural(run.left_out, "attempt")} of them in ledger.jsonl alone`) : null,
+    run.left_out ? el("span", {}, `${run.left_out.toLocaleString("en")} of them in ledger.jsonl alone`) : null,
     run.logs_left_out ? el("span", {}, `${plural(run.logs_left_out, "line")} of logs not shown`) : null,
   );
 }

@@ -23,8 +23,8 @@ function refresh() {
   }
   rowNumbers.clear();
   rows.forEach((row, i) => row.e && rowNumbers.set(row.e, i));
-  const all = plural(entries.length, "attempt");
-  $("count").textContent = found.length === entries.length ? all : `${found.length.toLocaleString("en")} of ${all}`;
+  const all = plural(run.attempts, "attempt");
+  $("count").textContent = found.length === run.attempts ? all : `${found.length.toLocaleString("en")} of ${all}`;
   $("scroll").setAttribute("aria-rowcount", rows.length);
   $("space").style.height = rows.length ? `${rows.length * ROW + 8}px` : "auto";
   wipe();
