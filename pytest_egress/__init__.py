@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         HandlerError as HandlerError,
         HandshakeError as HandshakeError,
         ImageError as ImageError,
+        LeakError as LeakError,
         LinkError as LinkError,
         NeverCalledError as NeverCalledError,
         TamperingError as TamperingError,
@@ -119,6 +120,7 @@ if TYPE_CHECKING:
     from pytest_egress.traffic.http.request import Request as Request
     from pytest_egress.traffic.http.response import Response as Response
     from pytest_egress.traffic.redaction.declared import Redaction as Redaction
+    from pytest_egress.traffic.search.secrets import secret as secret
     from pytest_egress.traffic.websocket import WebSocketMessage as WebSocketMessage
 
 _NAMES = {
@@ -127,8 +129,8 @@ _NAMES = {
     "errors": (
         "AddressError CallError CertificateAcceptedError CommandError ContainerError "
         "ContainerTimeoutError ContentError EgressError EngineError HandlerError "
-        "HandshakeError ImageError LinkError NeverCalledError TamperingError UnroutedError "
-        "UpstreamError WebSocketClosedError"
+        "HandshakeError ImageError LeakError LinkError NeverCalledError TamperingError "
+        "UnroutedError UpstreamError WebSocketClosedError"
     ),
     "gateway.raw.sockets": "RawSocket RawTlsSocket",
     "routes.answers": "forward sequence",
@@ -159,6 +161,7 @@ _NAMES = {
     "traffic.http.request": "Request",
     "traffic.http.response": "Response",
     "traffic.redaction.declared": "Redaction",
+    "traffic.search.secrets": "secret",
     "traffic.websocket": "WebSocketMessage",
 }
 """The public names by module. `__getattr__` imports a module at the first use of one of its names."""

@@ -1,6 +1,7 @@
 """Every error of the package. This module holds no text of verdicts (see `report`).
 
 * `EgressError`, an `AssertionError`: what containers attempted, or did not attempt, fails the test
+    * `LeakError`: a container sent what `secret()` has made where it must not
     * `HandlerError`: a handler raised, returned something that is no answer, or never returned
     * `CertificateAcceptedError`: a client accepted the bad certificate, or old version of TLS, that a route presents
     * `UnroutedError`: a container attempted something that no route claims
@@ -36,6 +37,10 @@ class EgressError(escaping.Escaped, AssertionError):
     """
 
     headline = ""
+
+
+class LeakError(EgressError):
+    """A container sent a secret to another address than it is for, in a URL or a name, or outside of TLS."""
 
 
 class HandlerError(EgressError):

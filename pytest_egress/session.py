@@ -37,6 +37,7 @@ from pytest_egress.ledger.report import (
     restless_text,
     route_line,
 )
+from pytest_egress.ledger.secrets import DeclaredSecrets
 from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.windows import (
     DRAIN_SECONDS,
@@ -129,6 +130,8 @@ class Session:
         self.ledger = Ledger()
         self.ledger.routes_changed, self.ledger.running = self.act_on_routes, self.running
         self.ledger.turns_changed = self.act_on_turns
+        self.secrets = DeclaredSecrets(self.ledger)
+        self.ledger.learn = self.secrets.learn
         self.scopes: list[Scoped] = []
         # Those that have not been removed, and those that the running test has started.
         self.containers: list[Container] = []
@@ -162,7 +165,12 @@ class Session:
         """Hide the secrets among the variables of a container from now on, in whatever is shown of the run."""
         declared, accounts = self._declared, self.ledger.accounts
         with self.ledger.changed:
-            accounts.redactor = (accounts.redactor or declared).knowing(variables)
+            redactor = accounts.redactor or declared
+            if redactor.rules is not declared.rules:  # that of secrets which no container has had
+                redactor = declared.hiding(redactor.secrets)
+            accounts.redactor = redactor
+            self.secrets.learn(variables)
+            accounts.redactor = accounts.redactor.knowing(variables)
 
     @once_property
     def _declared(self) -> Redactor:
@@ -183,6 +191,7 @@ class Session:
     def open_window(self, **fields: Any) -> Window:
         """Attempts that begin from now on belong to the window; `fields` replace the defaults."""
         with self.ledger.changed:
+            self.secrets.learn(opens_window=True)
             window = self._window(**{**self._defaults, "previous": self._latest_test, **fields})
             self.ledger.window, self._latest_test = window, window.name
             self.latest_opened = window.opened
@@ -201,6 +210,7 @@ class Session:
         """
         if self.ledger.window is not window:
             return
+        self.secrets.learn()
         for container in self.live():
             container.gateway.settle()
             container.gateway.turn_away()
@@ -429,14 +439,18 @@ class Session:
         if running is None:
             return self._window(**self._defaults)
         return self._window(
-            policy=running.policy, dns=running.dns, drain_seconds=running.drain_seconds
+            policy=running.policy,
+            dns=running.dns,
+            drain_seconds=running.drain_seconds,
+            secrets=running.secrets,
         )
 
     def between(self) -> Window:
         return self._window(**self._defaults)
 
     def _window(self, **fields: Any) -> Window:
-        return Window(**fields, account=self.ledger.accounts.open())
+        account = self.ledger.accounts.open()
+        return Window(**fields, account=account, wider_secrets=self.secrets.wider)
 
     def close(self) -> None:
         """Calling it again, or in a forked child, does nothing."""

@@ -55,6 +55,11 @@ class Account:
         """What hides secrets in what is shown of this; None for what hides no known ones."""
         return self._others.redactor
 
+    @property
+    def secrets(self) -> Any:
+        """The secrets that what passes is searched for; None where none is declared."""
+        return self._others.secrets
+
     def keep(self, size: int, what: str) -> None:
         """`what` is the kind of the bytes, for a report: "requests". Those over the limit raise OverLimitError."""
         if not self.has_room(size, what):
@@ -108,10 +113,12 @@ class Accounts:
         lost_late: What the closed ones have lost, in bytes by kind.
         redactor: The run's `Redactor` at present. It is here since everything that a target has sent leads to its
             account; it is replaced as a whole, so that any thread reads it without the lock.
+        secrets: The `KnownValues` that what passes is searched for, likewise; None for none.
         notes: The run's `Notes`; None where nobody asks for them. It is set before the first container starts.
     """
 
     redactor: Any = None
+    secrets: Any = None
     notes: Any = None
 
     def __init__(self) -> None:

@@ -34,6 +34,7 @@ class Direction:
 
     Args:
         passes_end: Asked at the end of the source: whether that is the sink's as well.
+        heard: Gets what is read from the source; None where nobody listens.
 
     Attributes:
         count: How many bytes have been written.
@@ -49,8 +50,9 @@ class Direction:
         sink: socket.socket,
         pacer: Pacer,
         passes_end: Callable[[], bool] = always,
+        heard: Callable[[bytes], object] | None = None,
     ) -> None:
-        self.source, self.sink, self.pacer = source, sink, pacer
+        self.source, self.sink, self.pacer, self._heard = source, sink, pacer, heard
         self._passes_end = passes_end
         self.count, self.first = 0, b""
         self.done, self._has_ended = False, False
@@ -91,6 +93,8 @@ class Direction:
             self.failure = error
         if data:
             self.first = self.first or data[:FIRST_BYTES]
+            if self._heard is not None:
+                self._heard(data)
             self._is_read_out = len(data) < COPY_BYTES and not self._is_tls
             if self.refusal is None:
                 self.pacer.put(data)
@@ -158,6 +162,7 @@ def relay(
     shape: Shape = PLAIN,
     clock: Clock = monotonic,
     passes_end: Callable[[], bool] = always,
+    heard: Callable[[bytes], object] | None = None,
 ) -> bool:
     """Copy both ways until both directions have ended, or one towards TLS has, which cannot be half-closed.
 
@@ -168,6 +173,7 @@ def relay(
             ends the relay.
         shape: How the bytes from `other` reach `one`.
         passes_end: Asked at the end of `other`: whether it is passed on to `one`.
+        heard: Gets what `one` sends; None where nobody listens.
 
     Returns:
         Whether the shape's limit has ended it.
@@ -175,7 +181,7 @@ def relay(
     Raises:
         OSError: One side broke off; the bytes that it sent before have been passed on.
     """
-    out = Direction(one, other, Pacer(PLAIN, clock))
+    out = Direction(one, other, Pacer(PLAIN, clock), heard=heard)
     back = Direction(other, one, Pacer(shape, clock), passes_end)
     ways = out, back
     for sock in (one, other):

@@ -11,6 +11,7 @@ The rule: an attempt is recorded before anything acts on it. Every module is a d
 * `refusals`: the bodies of the responses that refuse a request.
 * `remedies`: the line of code that declares a route for an attempt.
 * `report`: the texts of verdicts: attempts, near misses, advice, headlines.
+* `secrets`: which secrets are looked for, and in which windows.
 * `timeline`: a line for each entry, with its outcome.
 * `verdict`: whether a window's attempts fail its test, and by which error.
 * `watched`: the lines about attempts while they happen.

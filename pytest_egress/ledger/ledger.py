@@ -47,6 +47,7 @@ class Ledger:
         routes_changed: Called, without the lock, after a route was added or removed.
         turns_changed: Called, without the lock, after a route with a fault of connecting among its answers has taken or
             given back a turn.
+        learn: Called, without the lock, before and after a fixture for more than one test is set up.
         wide_set_ups: The fixtures for more than one test that are being set up, the innermost last.
         late_heads: Calls what sends the head of a response alone, where its body is late.
         pauses: The attempts that wait for a fault, in the order in which they began to, and whether without end.
@@ -66,6 +67,7 @@ class Ledger:
         self.turns_changed: Callable[[], None] = lambda: None
         self.running: Callable[[], list[str]] = list
         self.open_window_if_used: Callable[[], None] = lambda: None
+        self.learn: Callable[[], None] = lambda: None
         self.wide_set_ups: list[str] = []
         self.late_heads: Final = Alarms("egress head", HEAD_SECONDS)
         self.under_way: set[Activity] = set()
@@ -97,11 +99,13 @@ class Ledger:
 
     @contextmanager
     def wide_set_up(self, fixture: str = "") -> Iterator[None]:
+        self.learn()
         with self.changed:
             self.wide_set_ups.append(fixture)
         try:
             yield
         finally:
+            self.learn()
             with self.changed:
                 self.wide_set_ups.pop()
 

@@ -412,6 +412,8 @@ def problem(entry: Entry) -> str:
 
 
 def why_it_fails(entry: Entry) -> str:
+    if entry.leak:
+        return entry.leak
     error = getattr(entry, "error", None)
     if error is not None:
         is_predicate = isinstance(entry, Exchange) and entry.route is None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeGuard
 
 from pytest_egress.errors import (
     CertificateAcceptedError,
     EgressError,
     HandlerError,
     HandshakeError,
+    LeakError,
     NeverCalledError,
     TamperingError,
     UnroutedError,
@@ -44,6 +45,9 @@ from pytest_egress.traffic.entries import (
 )
 from pytest_egress.traffic.redaction.redactor import redactor_in
 
+if TYPE_CHECKING:
+    from pytest_egress.traffic.search.leaks import Leak
+
 NO_OFFENCE = ("silent", "probe", "cut", REJECTED)
 """Reasons of a `TlsFailure` that fail no test.
 
@@ -67,9 +71,9 @@ def judge(
 ) -> EgressError | None:
     """Judge a window, and return the error that fails its test, or None.
 
-    The first of these counts: tampering, a handler's error, requests over a bad certificate, unrouted attempts, routes
-    that were never called, and TLS handshakes that failed for good. Handshakes come last because the text about a route
-    that was never called quotes those that may be the reason.
+    The first of these counts: tampering, a leaked secret, a handler's error, requests over a bad certificate, unrouted
+    attempts, routes that were never called, and TLS handshakes that failed for good. Handshakes come last because the
+    text about a route that was never called quotes those that may be the reason.
 
     Args:
         window: The window, closed and drained.
@@ -118,6 +122,8 @@ def first_offence(
         told = (window.complaints, window.repeated, window.unrecorded, window.evicted, lost)
         return Offence(TamperingError, complaints_text(*told))
     found = failing(window)
+    if window.leaks:
+        return leak_offence(window.leaks)
     if (broken := first_handler_error(found)) is not None:
         text, headline = handler_error_text(broken), handler_headline(broken)
         return Offence(HandlerError, text, headline, [broken], broken.error)
@@ -147,9 +153,10 @@ def first_offence(
 def failing(window: Window) -> list[Entry]:
     """The entries that fail the test of a window, each of which would do so alone, in the order of the window.
 
-    Those of unrouted attempts, of handlers that have raised, of bad certificates that were accepted, and of handshakes
-    that failed for good. `report.problem` says why each does.
+    Those of unrouted attempts, of handlers that have raised, of bad certificates that were accepted, of handshakes that
+    failed for good, and those with a secret. `report.problem` says why each does.
     """
+    find_leaks(window)
     return [
         entry
         for entry in window.entries
@@ -157,7 +164,28 @@ def failing(window: Window) -> list[Entry]:
         or getattr(entry, "error", None) is not None
         or is_accepted(entry, window)
         or is_broken(entry, window)
+        or entry.leak
     ]
+
+
+def leak_offence(found: Sequence[Leak]) -> Offence:
+    from pytest_egress.traffic.search.leaks import leaks_headline, leaks_text
+
+    entries = [*{id(leak.entry): leak.entry for leak in found}.values()]
+    return Offence(LeakError, leaks_text(found), leaks_headline(found), entries)
+
+
+def find_leaks(window: Window) -> None:
+    """Search what was attempted for secrets, where one is declared, and not again what has been searched."""
+    secrets = [*window.wider_secrets, *window.secrets]
+    if not secrets or window.searched == len(window.entries):
+        return
+    from pytest_egress.traffic.search.leaks import leaks
+
+    window.searched = len(window.entries)
+    window.leaks = leaks(window.entries, secrets)
+    for leak in reversed(window.leaks):  # the first of an entry is told
+        leak.entry.leak = f"sent {leak.told}"
 
 
 def suspicion(window: Window) -> str:

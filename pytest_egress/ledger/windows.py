@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from pytest_egress.base.account import Account
 from pytest_egress.base.choices import NamePolicy, Policy
@@ -16,6 +16,10 @@ from pytest_egress.base.clock import wall
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import RouteTable
 from pytest_egress.traffic.entries import Entry, Handshake, TlsPeers
+
+if TYPE_CHECKING:
+    from pytest_egress.traffic.search.leaks import Leak
+    from pytest_egress.traffic.search.secrets import Secret
 
 Streams = Literal["", "events", "body"]
 EVENTS_SECONDS: Final = 1.0
@@ -99,6 +103,9 @@ class Window:
         name: The name of its test in pytest; "" where there is none.
         previous: The name of the test before this one that used egress.
         opened: Seconds since the epoch.
+        secrets: What its test has declared by `secret()`.
+        wider_secrets: What is declared for the whole run, at present.
+        leaks: The secrets that were found where they must not be, among the first `searched` entries.
         over: Set when the window has been closed. What waits for a fault then waits no longer.
     """
 
@@ -119,6 +126,10 @@ class Window:
     name: str = ""
     previous: str = ""
     opened: float = field(default_factory=wall)
+    secrets: list[Secret] = field(default_factory=list)
+    wider_secrets: Sequence[Secret] = ()
+    leaks: Sequence[Leak] = ()
+    searched: int = 0
     over: threading.Event = field(default_factory=threading.Event)
 
 

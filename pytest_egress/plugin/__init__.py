@@ -13,6 +13,7 @@ what of this room only a test that uses egress needs, is imported where such a t
 * `cases`: the hooks that act while one test runs.
 * `header`: the lines at the beginning and the end of a run.
 * `reports`: how a failure is shown, and at which frame a debugger stops.
+* `secrets`: what pytest itself would show of a secret.
 * `painting`: the colours and indents of a failure on a terminal.
 * `screen`: shows on the terminal what takes long.
 * `watching`: the lines of --egress-watch.
@@ -37,6 +38,7 @@ from pytest_egress.plugin.markers import (
     pytest_make_collect_report,
 )
 from pytest_egress.plugin.options import pytest_addoption
+from pytest_egress.plugin.secrets import pytest_assertrepr_compare, pytest_make_parametrize_id
 
 __all__ = [
     "class_egress",
@@ -47,8 +49,10 @@ __all__ = [
     "egress_redaction",
     "module_egress",
     "pytest_addoption",
+    "pytest_assertrepr_compare",
     "pytest_collection_modifyitems",
     "pytest_configure",
     "pytest_make_collect_report",
+    "pytest_make_parametrize_id",
     "session_egress",
 ]

@@ -126,6 +126,8 @@ class Run:
 
     def hidden(self, text: str) -> str:
         """A text without the secrets that are known, or that have the form of one."""
+        if self.current is not None:
+            self.current.secrets.learn()
         redactor = self._accounts and self._accounts.redactor
         return redactor.hidden(text) if redactor else text
 

@@ -68,6 +68,7 @@ class Entry:
         route: The route that answered, passed or refused it, or None.
         near: The routes that came nearest to answering it.
         accepted: The bad certificate or old version of TLS that its client has accepted on the way; None for none.
+        leak: How a secret left in it that must not, in words; "" where none did, or none was looked for.
         through: The `host:port` of the proxy by which its client asked for it; "" where it dialled by itself.
         connection: Its connection, which others may share. This and the next two are None but where a report is asked
             for, and what they are about is known.
@@ -84,6 +85,7 @@ class Entry:
     route: Any = None
     near: tuple[Any, ...] = ()
     accepted: Accepted | None = None
+    leak: str = field(default="", init=False, repr=False)
     through: str = field(default="", init=False)  # of the class, as a rule: few have another
     connection: ConnectionNote | None = field(default=None, init=False, repr=False)  # likewise
     marks: Marks | None = field(default=None, init=False, repr=False)
@@ -391,6 +393,8 @@ class TcpConnection(Entry):
     duration: float | None = None
     fault: object | None = None
     _transcript: Transcript = field(init=False, repr=False, default_factory=Transcript)
+    # Of the class, where no secret is declared: what was searched as it passed, each outside of TLS or within.
+    _passing: tuple[tuple[bool, Any], ...] = field(default=(), init=False, repr=False)
 
     @property
     def kind(self) -> str:

@@ -20,7 +20,7 @@ from typing import Any, Final
 from pytest_egress.base.account import OverLimitError
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.dns.names import Names
-from pytest_egress.gateway.http.bodies import Body
+from pytest_egress.gateway.http.bodies import Body, searched
 from pytest_egress.gateway.http.calling import Calling, forwarded, keep_soon
 from pytest_egress.gateway.http.conversation import Conversing
 from pytest_egress.gateway.http.forwarding import Carrier, Forwarding
@@ -121,7 +121,7 @@ class Answering:
         account.keep(head.size, "requests' heads")
         host, called = self._host_of(attempt, head)
         forwarding = Forwarding(self.carrier, self.upstreams, attempt, duplex, called)
-        body = Body(duplex, account, head.expected)
+        body = Body(duplex, account, head.expected, searched(account, head.headers))
         method, headers = head.method, head.headers
         # As HTTP/1.1 has it, for handlers and matchers (RFC 8441 section 5).
         if head.protocol == WEBSOCKET:

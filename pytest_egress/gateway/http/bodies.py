@@ -13,12 +13,15 @@ import contextlib
 import weakref
 from collections.abc import Iterator
 from io import BytesIO
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_egress.base.account import Account
 from pytest_egress.routes.duplex import ClientLeftError, Duplex
 from pytest_egress.traffic.http.head import MAX_BODY_BYTES, RequestTooLargeError
 from pytest_egress.traffic.http.headers import NO_FIELDS, Headers, size_of
+
+if TYPE_CHECKING:
+    from pytest_egress.traffic.search.passing import Passing
 
 BODIES: Final = "requests' bodies"
 STREAMED_TWICE: Final = "the body of this request has been streamed: it is read once, and not kept"
@@ -40,14 +43,18 @@ class Body:
         streamed: How many bytes `stream` has given; None where nobody has called it.
         is_cut: Whether `keep_soon` has not waited for its end, so that the content may be a part of it.
         is_broken: Whether it cannot be read any more, until `give_up`, since it has not come whole.
+        passing: Searches what `stream` gives for secrets; None where none is declared.
     """
 
     __slots__ = (  # the ledger keeps one for each request
         *("_account", "_content", "_duplex", "_expected", "_is_relayed", "_kept"),
-        *("is_broken", "is_cut", "streamed", "trailers"),
+        *("is_broken", "is_cut", "passing", "streamed", "trailers"),
     )
 
-    def __init__(self, duplex: Duplex, account: Account, expected: int | None) -> None:
+    def __init__(
+        self, duplex: Duplex, account: Account, expected: int | None, passing: Passing | None = None
+    ) -> None:
+        self.passing = passing
         self._duplex = weakref.ref(duplex)
         self._account, self._expected = account, expected
         self._kept: BytesIO | None = None
@@ -155,6 +162,8 @@ class Body:
         self.streamed = 0
         while piece := self._receive():
             self.streamed += len(piece)
+            if self.passing is not None:
+                self.passing.feed(piece)
             yield piece
 
     def _receive(self, seconds: float | None = None) -> bytes:
@@ -182,6 +191,15 @@ class Body:
                 "an interim response cannot follow the response, which has been sent"
             )
         duplex.send_interim(status_code, headers)
+
+
+def searched(account: Account, headers: Headers) -> Passing | None:
+    """What searches a body that is streamed for secrets; None where none is declared."""
+    if account.secrets is None:
+        return None
+    from pytest_egress.traffic.search.passing import Passing
+
+    return Passing(account.secrets, headers.get("content-encoding", ""))
 
 
 def check_size(size: int) -> None:

@@ -42,11 +42,14 @@ class Hearing:
         self._entry, self._account, self._keeps = entry, account, keeps
         self._transcript = transcript_of(entry)
         self._sealed = b""
+        self._search = searching(entry, account)
         self.count = 0
 
     def heard(self, data: bytes | memoryview) -> None:
         entry, account = self._entry, self._account
         self.count += len(data)
+        if self._search is not None:
+            self._search(data)
         if not self._keeps:
             return
         note_message(entry, account, data, from_client=True)
@@ -74,6 +77,17 @@ class Hearing:
     def missed(self) -> None:
         """Note that the client has sent more than was heard."""
         self._entry.unread = self._entry.unread or PAST
+
+
+def searching(entry: TcpConnection, account: Account) -> Heard | None:
+    """What searches the bytes of a client for secrets: those outside of TLS, and those within; None without secrets."""
+    if account.secrets is None:
+        return None
+    from pytest_egress.traffic.search.passing import Passing
+
+    outside, within = Passing(account.secrets), Passing(account.secrets)
+    entry._passing = ((True, outside), (False, within))
+    return lambda data: (outside if entry.tls is None else within).feed(data)
 
 
 def keep_within(entry: TcpConnection, account: Account, data: bytes | memoryview) -> None:

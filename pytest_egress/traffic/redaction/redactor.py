@@ -67,6 +67,10 @@ def beginning(secret: str) -> str:
     return secret[: min(SHOWN, len(secret) // 4)]
 
 
+def unnumbered(name: str) -> str:
+    return name.partition("#")[0]
+
+
 def placeholder(name: str) -> str:
     return f"<{name}>"
 
@@ -100,17 +104,19 @@ class Redactor:
         )
 
     def hiding(self, secrets: Iterable[tuple[str, str]]) -> Redactor:
-        """One that also hides values, whatever they are; of two with one name, the second is `<NAME#2>`."""
+        """One that also hides values, whatever they are; of two with one name, the second is `<NAME#2>`.
+
+        One that has a name keeps it; `FOUND` is none.
+        """
         names = {value: name for name, value in self.secrets}
-        numbers = Counter(name.partition("#")[0] for name in names.values())
+        numbers = Counter(map(unnumbered, names.values()))
         for given, value in secrets:
-            if value not in names:
+            if value not in names or (given != FOUND and unnumbered(names[value]) == FOUND):
                 name = UNSHOWN.sub("_", given)[:NAME_CHARACTERS] or "_"
                 numbers[name] += 1
                 names[value] = name if numbers[name] == 1 else f"{name}#{numbers[name]}"
-        if len(names) == len(self.secrets):
-            return self
-        return Redactor(self.rules, tuple((name, value) for value, name in names.items()))
+        secrets = tuple((name, value) for value, name in names.items())
+        return self if secrets == self.secrets else Redactor(self.rules, secrets)
 
     @cached_property
     def _values(self) -> KnownValues:

@@ -35,6 +35,7 @@ ESCAPES: Final = re.compile(
 )
 """A character of a URL, of Python's bytes, of JSON, and of any string or pattern; a control character stays escaped."""
 
+MOST_UNESCAPED: Final = 1 << 20  # characters of a text that are searched without their escapes
 ESCAPED: Final = 4  # times over: the repr of JSON in JSON
 
 HEX_OF_PERCENT: Final = re.compile("%[0-9A-F]{2}")
@@ -88,10 +89,27 @@ def password_in(url: str) -> Iterator[str]:
         yield from {password: None, unquote(password): None}
 
 
-def forms(value: str) -> Iterator[str]:
-    """A value as programs write it: as it is, percent-encoded, escaped, quoted-printable, in hex and in base64."""
+def forms(value: str) -> Iterator[tuple[str, str]]:
+    """A value as programs write it, each with how: "" as it is, percent-encoded, escaped, in hex, in base64, ..."""
     data = value.encode("utf-8", "surrogatepass")
-    yield value
+    yield value, ""
+    for each in percent_forms(data):
+        yield each, "percent-encoded"
+    for each in escaped_forms(value):
+        yield each, ESCAPED_SOMEHOW
+    yield data.hex(), "in hex"
+    yield data.hex().upper(), "in hex"
+    yield quoted_printable(data), "quoted-printable"
+    for each in base64_forms(data):
+        yield each, "in base64"
+    if IN_HOSTS.fullmatch(value):  # a name of DNS is told in lower case
+        yield value.lower(), ""
+
+
+ESCAPED_SOMEHOW: Final = "escaped"
+
+
+def percent_forms(data: bytes) -> Iterator[str]:
     of_javascript = quote_plus(data, safe="*").replace(
         "~", "%7E"
     )  # URLSearchParams, and Java's URLEncoder
@@ -100,13 +118,10 @@ def forms(value: str) -> Iterator[str]:
     }:
         yield encoded
         yield HEX_OF_PERCENT.sub(lambda found: found[0].lower(), encoded)
-    yield from escaped_forms(value)
-    yield data.hex()
-    yield data.hex().upper()
-    yield "".join(f"={byte:02X}" if byte > 126 or byte == ord("=") else chr(byte) for byte in data)
-    yield from base64_forms(data)
-    if IN_HOSTS.fullmatch(value):  # a name of DNS is told in lower case
-        yield value.lower()
+
+
+def quoted_printable(data: bytes) -> str:
+    return "".join(f"={byte:02X}" if byte > 126 or byte == ord("=") else chr(byte) for byte in data)
 
 
 def escaped_forms(value: str) -> Iterator[str]:
@@ -168,22 +183,36 @@ class Index:
 
     def spans(self, text: str) -> list[Span]:
         """Where the texts are, in order; those that overlap are one span."""
-        offsets = self._offsets
-        starts = [
-            at - offset
-            for at in range(0, len(text) - PIECE + 1, STRIDE)
-            if (piece := text[at : at + PIECE]) in offsets
-            for offset in offsets[piece]
-        ]
         found: list[Span] = []
         begun, until = 0, -1  # the span that may still be made longer
-        for start in sorted(starts):
+        for start in sorted(self._starts(text)):
             if start < 0 or (end := self._end(text, start)) <= until:
                 continue
             if start >= until >= 0:
                 found.append(self._span(text, begun, until))
             begun, until = (begun if start < until else start), end
         return found if until < 0 else [*found, self._span(text, begun, until)]
+
+    def _starts(self, text: str) -> list[int]:
+        """Where one of the texts may begin; what is below 0 is none."""
+        offsets = self._offsets
+        return [
+            at - offset
+            for at in range(0, len(text) - PIECE + 1, STRIDE)
+            if (piece := text[at : at + PIECE]) in offsets
+            for offset in offsets[piece]
+        ]
+
+    def all_in(self, text: str) -> set[str]:
+        """All of the texts that are in it, those within a longer one too."""
+        names, lengths = self._names, self._lengths
+        return {
+            each
+            for start in self._starts(text)
+            if start >= 0
+            for length in lengths.get(text[start : start + SHORT], ())
+            if (each := text[start : start + length]) in names
+        }
 
     def _end(self, text: str, start: int) -> int:
         """The end of the longest of the texts that begins there; -1 for none."""
@@ -217,12 +246,25 @@ class KnownValues:
 
     @cached_property
     def _forms(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+        return {form: next(iter(ways)) for form, ways in self._ways.items()}
+
+    @cached_property
+    def _ways(self) -> dict[str, dict[str, str]]:
+        """For each form the names of the secrets that it is one of, each with how it is written."""
+        found: dict[str, dict[str, str]] = {}
         for name, value in self.secrets:
-            for form in forms(value):
-                found.setdefault(form, name)
+            for form, how in forms(value):
+                found.setdefault(form, {}).setdefault(name, how)
                 if not form.isascii():
-                    found.setdefault(as_latin_1(form), name)
+                    found.setdefault(as_latin_1(form), {}).setdefault(name, how)
+        return found
+
+    @cached_property
+    def _ways_in_hosts(self) -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = {}
+        for form, ways in self._ways.items():
+            for name, how in ways.items():
+                found.setdefault(form.lower(), {}).setdefault(name, how)
         return found
 
     @cached_property
@@ -232,6 +274,31 @@ class KnownValues:
     @cached_property
     def _of_hosts(self) -> Index:
         return Index({form.lower(): name for form, name in self._forms.items()})
+
+    @cached_property
+    def longest(self) -> int:
+        """Characters of the longest form."""
+        return max(map(len, self._forms), default=0)
+
+    def found(self, text: str, *, is_host: bool = False) -> set[tuple[str, str]]:
+        """The names of the secrets in a text, each with how it is written; those within a longer one too.
+
+        Args:
+            is_host: Whether it is a name of a host, whose case tells nothing, and whose labels may be pieces of one.
+        """
+        if is_host:
+            lower, ways = text.lower(), self._ways_in_hosts
+            forms = self._of_hosts.all_in(lower) | self._of_hosts.all_in(lower.replace(".", ""))
+            return {way for form in forms for way in ways[form].items()}
+        forms = self._index.all_in(text)
+        if "\n" in text and (joined := unwrapped(text)[0]) != text:
+            forms |= self._index.all_in(joined)
+        found = {way for form in forms for way in self._ways[form].items()}
+        if ("%" in text or "\\" in text) and len(text) <= MOST_UNESCAPED:
+            for plain in unescaped(text):
+                names = {name for form in self._index.all_in(plain) for name in self._ways[form]}
+                found |= {(name, ESCAPED_SOMEHOW) for name in names - {name for name, _ in found}}
+        return found
 
     def replaced(
         self,

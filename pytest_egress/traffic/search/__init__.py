@@ -1,4 +1,4 @@
-"""The search of `assert_not_sent`: all that a target has sent, decoded, and where something is found in it.
+"""The searches through all that a target has sent, decoded: that of `assert_not_sent`, and that for secrets.
 
 The rule: what cannot be read to its end is said, and never passed over. Nothing here is a copy that stays.
 
@@ -7,4 +7,8 @@ The rule: what cannot be read to its end is said, and never passed over. Nothing
 * `attempts`: the pieces of an entry of the ledger.
 * `needles`: what is searched for.
 * `verdict`: the search through entries, and the text of its error.
+* `secrets`: `secret()`, and what it has made.
+* `unpacking`: the decoding of a body that passes.
+* `passing`: the search of what passes and is not kept.
+* `leaks`: the search for secrets where they must not be, and the text of its error.
 """

@@ -23,6 +23,7 @@ from pytest_egress.traffic.entries import (
     TlsFailure,
 )
 from pytest_egress.traffic.grpc import GrpcCall, MessageBuffer, StatusError
+from pytest_egress.traffic.http.content_coding import codings, decoded
 from pytest_egress.traffic.http.forms import parse_cookies
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
@@ -48,8 +49,8 @@ from pytest_egress.traffic.search.pieces import (
 SHOWN_BYTES: Final = 64  # of a packet or of a connection that nobody answered
 
 
-def pieces_of(entry: Entry) -> PieceStream:
-    room = Room()
+def pieces_of(entry: Entry, room: Room | None = None) -> PieceStream:
+    room = room or Room()
     yield Piece(place="the name of its host", value=entry.host, is_name=True)
     sni = getattr(entry, "sni", None)
     if sni:
@@ -134,18 +135,38 @@ def body_pieces(request: Request, room: Room) -> PieceStream:
     raw = kept_body(request)
     if isinstance(raw, Unread):
         yield raw
+        if begun := bytes(getattr(request._body, "so_far", b"")):
+            yield Piece(place="body", value=begun, is_raw=True)
         return
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > len(raw):
         yield Unread(place="body", why=f"has come in part: {len(raw)} of {announced} bytes")
+    inner = bytearray()
     try:
-        content = request.content
+        content = request.content if is_decoded(request) else within_room(request, raw, room, inner)
     except ContentError as error:
         yield Unread(place="body", why=f"cannot be decoded: {error}")
-        content = raw
+        content = bytes(inner) or raw
     is_envelope = ENVELOPE_PATH.search(request.path) is not None
     content_type = ENVELOPE if is_envelope else request.headers.get("content-type", "")
     yield from content_pieces("body", content, content_type, room)
+
+
+def is_decoded(request: Request) -> bool:
+    """Whether its content is at hand: nothing has to be decoded for it, or a test has asked for it."""
+    return not codings(request.headers.get("content-encoding", "")) or "_content" in vars(request)
+
+
+def within_room(request: Request, raw: bytes, room: Room, inner: bytearray) -> bytes:
+    """Decode a body as far as there is room, into `inner`. Raise ContentError for the rest, as `Request.content`."""
+    coding, limit = (
+        request.headers.get("content-encoding", ""),
+        min(MAX_PARSED_BYTES, room.budget.left),
+    )
+    for piece in decoded([raw], coding, max(limit, 0)):
+        inner += piece
+        room.take(len(piece))
+    return bytes(inner)
 
 
 ENVELOPE_PATH: Final = re.compile(r"/api/[^/]+/envelope/?\Z")

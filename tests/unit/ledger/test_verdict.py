@@ -15,6 +15,7 @@ from pytest_egress.errors import (
     EgressError,
     HandlerError,
     HandshakeError,
+    LeakError,
     NeverCalledError,
     TamperingError,
     UnroutedError,
@@ -27,6 +28,7 @@ from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import BLOCK, DNS, INTERCEPT_HTTPS
 from pytest_egress.routes.table import NearMiss
 from pytest_egress.traffic.entries import Accepted, DnsQuery, Outcome
+from pytest_egress.traffic.search.secrets import Secret
 from tests.support.attempts import attempt, exchange, route, route_of
 from tests.support.entries import tls
 
@@ -50,6 +52,9 @@ def test_the_most_telling_verdict_comes_first() -> None:
 
     assert verdict() is TamperingError
     window.complaints.clear()
+    window.secrets.append(Secret("api.test"))  # the host that was asked for
+    assert verdict() is LeakError
+    window.secrets, window.leaks = [], ()
     assert verdict() is HandlerError
     window.entries.pop()
     assert str(judge(window, idle)) == "a handler still ran"

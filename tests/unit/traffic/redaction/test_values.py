@@ -121,6 +121,30 @@ def test_a_text_without_a_value_is_the_same_text() -> None:
     assert hidden(text) is text or hidden(text) == text
 
 
+def test_what_is_found_has_its_form() -> None:
+    known = KnownValues([("KEY", KEY), ("PLAIN", PLAIN)])
+    for name, text in FORMS.items():
+        found = known.found(f"k={text}.")
+        assert {each for each, _ in found} == {"KEY"}, name
+    assert known.found(f"x{PLAIN}y") == {("PLAIN", "")}
+    assert known.found(PLAIN.encode().hex()) == {("PLAIN", "in hex")}
+    assert known.found(base64.b64encode(f"ab{PLAIN}".encode()).decode()) == {("PLAIN", "in base64")}
+    assert known.found(f"{PLAIN[:-1]} {PLAIN[1:]}") == set()
+
+
+def test_a_value_within_a_longer_one_is_found_too() -> None:
+    known = KnownValues([("LONG", f"{PLAIN}-9"), ("SHORT", PLAIN)])
+    assert {name for name, _ in known.found(f"{PLAIN}-9")} == {"LONG", "SHORT"}
+
+
+def test_a_value_is_found_in_the_labels_of_a_name() -> None:
+    known = KnownValues([("KEY", PLAIN)])
+    name = PLAIN.encode().hex().upper()
+    assert known.found(f"{name[:20]}.{name[20:]}.evil.test", is_host=True) == {("KEY", "in hex")}
+    assert known.found(f"{PLAIN.lower()}.test", is_host=True) == {("KEY", "")}
+    assert known.found("api.test", is_host=True) == set()
+
+
 @given(st.text("whsec_4f9aB7c2D8e1%\\u0026 ", max_size=80))
 def test_nothing_of_a_value_is_left_in_any_text(text: str) -> None:
     assert PLAIN not in hidden(f"{text}{PLAIN}{text}")

@@ -1,0 +1,73 @@
+"""`DeclaredSecrets`: which of the secrets that `secret()` has made are looked for, and in which windows.
+
+One that is made while a test runs is of its window; one that is made elsewhere, or by a fixture for several tests, is
+of the whole run. Nothing is done before the first is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from pytest_egress.ledger.ledger import Ledger
+from pytest_egress.traffic.redaction.values import KnownValues
+from pytest_egress.traffic.search.secrets import MADE, UNNAMED, Secret
+
+NO_VARIABLES: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class DeclaredSecrets:
+    """The secrets of one run. `wider` are those that are no test's."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._count = 0  # of `MADE`, that were taken up
+        self.wider: Final[list[Secret]] = []
+
+    def learn(
+        self, variables: Mapping[str, str] = NO_VARIABLES, *, opens_window: bool = False
+    ) -> None:
+        """Take up what was made since the last call, and hide it from now on.
+
+        Args:
+            variables: Those of a container, whose names tell what a secret in them is called.
+            opens_window: Whether a test begins: what was made before is none of it.
+        """
+        if not MADE:
+            return
+        with self._ledger.changed:
+            new = MADE[self._count :]
+            self._count += len(new)
+            if opens_window:
+                self.wider.extend(new)
+                self._watch([])
+                return
+            if not (new or variables):
+                return
+            window = self._ledger.window
+            of_test = [] if window is None else window.secrets
+            (self.wider if window is None or self._ledger.wide_set_ups else of_test).extend(new)
+            self._name(of_test, variables)
+            if new:
+                self._watch(of_test)
+
+    def _name(self, of_test: list[Secret], variables: Mapping[str, str]) -> None:
+        for each in (*self.wider, *of_test):
+            if each.name == UNNAMED:
+                having = (name for name, value in variables.items() if each in value)
+                each.name = next(having, UNNAMED)
+        self._hide([*self.wider, *of_test])
+
+    def _hide(self, secrets: Iterable[Secret]) -> None:
+        redactor = self._ledger.redactor  # the suite's rules may not have been asked for yet
+        found = redactor.hiding((each.name, str(each)) for each in secrets)
+        if found is not redactor:
+            self._ledger.accounts.redactor = found
+
+    def _watch(self, of_test: list[Secret]) -> None:
+        """Have the bytes that pass from now on searched. A value is found by itself."""
+        values = {str(each): None for each in (*self.wider, *of_test)}
+        known = KnownValues((value, value) for value in values) if values else None
+        self._ledger.accounts.secrets = known
+        self._hide(self.wider)

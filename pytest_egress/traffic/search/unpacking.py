@@ -1,0 +1,88 @@
+"""`Unpacking`: decodes a body that passes, piece by piece, until it is over a bound.
+
+The rule: no bytes make it yield more than `MAX_UNPACKED`, take more memory than a piece, or raise.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pytest_egress.traffic.http.content_coding import (
+    FIRST_BYTES,
+    PIECE_BYTES,
+    WINDOW_LOG,
+    br_library,
+    codings,
+    zstd_library,
+)
+
+MAX_UNPACKED: Final = 16 << 20  # bytes of a body: a bomb of some KB becomes as many
+GZIP_OR_ZLIB: Final = 47  # of zlib: either format, told by its head
+BARE: Final = -15
+
+
+class Unpacking:
+    """Decodes by the only coding of a Content-Encoding field; nothing for an unknown one, or several."""
+
+    def __init__(self, content_encoding: str) -> None:
+        names = codings(content_encoding)
+        self._name = names[0] if len(names) == 1 else ""
+        self._left = MAX_UNPACKED
+        self._decoder: Any = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        for at in range(0, len(data), FIRST_BYTES):  # many small members copy no more than that
+            if not self._name:
+                return
+            try:
+                yield from self._decoded(data[at : at + FIRST_BYTES])
+            except Exception:  # zlib.error, brotli.error, ZstdError, ContentError: no such coding
+                self._name = ""
+
+    def _decoded(self, data: bytes) -> Iterator[bytes]:
+        while data and self._left > 0:
+            if self._decoder is None:
+                self._decoder = self._begin(data)
+            for piece in self._pieces(data):
+                yield piece
+                self._left -= len(piece)
+                if self._left <= 0:
+                    self._name, self._decoder = "", None
+                    return
+            data = getattr(self._decoder, "unused_data", b"")  # of the next member
+            if getattr(self._decoder, "eof", False):
+                self._decoder = None
+
+    def _begin(self, data: bytes) -> Any:
+        if self._name in ("gzip", "deflate"):
+            is_headed = self._name == "gzip" or data[0] & 0x0F == 8
+            return zlib.decompressobj(GZIP_OR_ZLIB if is_headed else BARE)
+        if self._name == "br":
+            return br_library("the body is compressed with br").Decompressor()
+        if self._name == "zstd":
+            library = zstd_library("the body is compressed with zstd")
+            options = {library.DecompressionParameter.window_log_max: WINDOW_LOG}
+            return library.ZstdDecompressor(options=options)
+        raise ValueError(self._name)
+
+    def _pieces(self, data: bytes) -> Iterator[bytes]:
+        decoder = self._decoder
+        if self._name == "br":
+            while piece := decoder.process(data, output_buffer_limit=PIECE_BYTES):
+                yield piece
+                data = b""
+        elif self._name == "zstd":
+            while piece := decoder.decompress(data, PIECE_BYTES):
+                yield piece
+                if decoder.eof:
+                    return
+                data = b""
+        else:
+            while True:
+                piece, data = decoder.decompress(data, PIECE_BYTES), decoder.unconsumed_tail
+                if piece:
+                    yield piece
+                if not data and len(piece) < PIECE_BYTES:
+                    return

@@ -1,0 +1,60 @@
+"""A secret is looked for in the test that has made it, or in the whole run."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_egress import secret
+from pytest_egress.ledger.windows import Window
+from pytest_egress.session import Session
+from pytest_egress.traffic.redaction.declared import Redaction
+from tests.support.secrets import forgotten  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("forgotten")
+
+
+def values_of(window: Window) -> list[str]:
+    return [str(each) for each in (*window.wider_secrets, *window.secrets)]
+
+
+def test_a_secret_of_a_test_ends_with_it_and_one_made_elsewhere_stays() -> None:
+    session = Session()
+    secret("made-before-1")
+    first = session.open_window()
+    secret("made-in-a-test-1")
+    with session.ledger.wide_set_up("shop"):
+        secret("made-in-a-fixture-1")
+    session.hide({"API_KEY": "made-in-a-test-1", "URL": "x://made-in-a-fixture-1@y"})
+    assert values_of(first) == ["made-before-1", "made-in-a-fixture-1", "made-in-a-test-1"]
+    assert [each.name for each in first.secrets] == ["API_KEY"]
+    hidden = session.ledger.redactor.known
+    assert (
+        hidden("made-before-1 made-in-a-test-1 made-in-a-fixture-1") == "<SECRET> <API_KEY> <URL>"
+    )
+    assert session.ledger.accounts.secrets.found("made-in-a-test-1")
+    session.close_window(first)
+    second = session.open_window()
+    assert values_of(second) == ["made-before-1", "made-in-a-fixture-1"]
+    assert not session.ledger.accounts.secrets.found("made-in-a-test-1")
+    session.close_window(second)
+
+
+def test_a_secret_is_hidden_before_the_rules_of_a_suite_are_known() -> None:
+    session = Session(rules=lambda: Redaction(values=["of-the-suite-1"]))
+    window = session.open_window()
+    secret("made-in-a-test-1")
+    session.secrets.learn()
+    known = session.ledger.redactor.known
+    assert known("made-in-a-test-1 of-the-suite-1") == "<SECRET> of-the-suite-1"
+    session.hide({"API_KEY": "made-in-a-test-1"})
+    known = session.ledger.redactor.known
+    assert known("made-in-a-test-1 of-the-suite-1") == "<API_KEY> <SECRET>"
+    session.close_window(window)
+
+
+def test_without_a_secret_nothing_is_searched_as_it_passes() -> None:
+    session = Session()
+    window = session.open_window()
+    session.hide({"API_KEY": "a-key-of-env-1"})
+    assert window.account.secrets is None
+    session.close_window(window)

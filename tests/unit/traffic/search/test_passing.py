@@ -1,0 +1,51 @@
+"""What passes is searched across its pieces, and nothing of it is kept."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+
+import pytest
+
+from pytest_egress.traffic.redaction.values import KnownValues
+from pytest_egress.traffic.search.passing import SEARCHED, Passing
+
+KEY = "sk/test+42?Zx9&q%"
+
+
+def passing(coding: str = "") -> Passing:
+    return Passing(KnownValues([("KEY", KEY)]), coding)
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096, 1 << 20])
+def test_a_secret_may_span_pieces(size: int) -> None:
+    data = bytes(SEARCHED - 5) + KEY.encode() + bytes(SEARCHED)
+    search = passing()
+    for at in range(0, len(data), size):
+        search.feed(data[at : at + size])
+    assert search.found == {("KEY", "")}
+
+
+def test_a_secret_is_found_before_the_end_has_come() -> None:
+    search = passing()
+    search.feed(b"AUTH " + base64.b64encode(b"\0joe\0" + KEY.encode()))
+    assert search.found == {("KEY", "in base64")}
+    search.feed(b"more")
+    assert search.found == {("KEY", "in base64")}
+
+
+def test_a_compressed_body_is_decoded_as_it_passes() -> None:
+    data = gzip.compress(bytes(200_000) + KEY.encode())
+    search = passing("gzip")
+    for at in range(0, len(data), 100):
+        search.feed(data[at : at + 100])
+    assert search.found == {("KEY", "")}
+
+
+def test_what_has_passed_is_not_kept() -> None:
+    search = passing()
+    for _ in range(100):
+        search.feed(b"x" * SEARCHED)
+    held = len(search._tail) + len(search._waiting)
+    assert held < 2 * SEARCHED
+    assert search.found == set()
