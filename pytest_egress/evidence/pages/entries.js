@@ -29,18 +29,22 @@ const routeOf = (e) => (isNothing(e.route) ? undefined : routes[e.route]);
 const isPacket = (e) => ["udp", "icmp", "packet"].includes(e.kind);
 
 // Where an entry begins and ends in time. The first of a connection has the time that the connection took to open.
+const marksOf = (e) => e.marks || {};
 function begin(e) {
   const connection = connectionOf(e);
-  return connection && connection.first === e.n && !isNothing(connection.opened)
-    ? Math.min(connection.opened, e.at)
-    : e.at;
+  const opened = connection && connection.first === e.n ? connection.opened : null;
+  return Math.min(opened ?? e.at, marksOf(e).begun ?? e.at, e.at);
 }
 function end(e) {
   const messages = e.messages || [];
   const last = messages.length ? messages[messages.length - 1].at : 0;
-  return Math.max(e.at + (e.duration || 0), (e.marks && e.marks.sent) || 0, last || 0);
+  const answered = e.kind === "dns" ? marksOf(e).answered : null;
+  return Math.max(e.at + (e.duration || 0), marksOf(e).sent || 0, answered || 0, last || 0);
 }
-const life = (e) => (isNothing(e.duration) ? null : Math.max(e.duration, end(e) - e.at));
+function life(e) {
+  if (e.kind === "dns" && !isNothing(marksOf(e).answered)) return end(e) - begin(e);
+  return isNothing(e.duration) ? null : Math.max(e.duration, end(e) - e.at);
+}
 
 // The cells of a row.
 const VERBS = {

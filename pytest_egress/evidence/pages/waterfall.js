@@ -98,14 +98,19 @@ function parts(e) {
   };
   const over = isNothing(e.duration) ? null : e.at + e.duration;
   if (e.lookups)
-    add("k-dns", `DNS, ${plural(e.lookups.length, "question")}`, e.lookups[0].at, end(e.lookups[e.lookups.length - 1]));
+    add(
+      "k-dns",
+      `DNS, ${plural(e.lookups.length, "question")}`,
+      begin(e.lookups[0]),
+      end(e.lookups[e.lookups.length - 1]),
+    );
   const connection = connectionOf(e);
   if (connection && connection.first === e.n) {
     const { opened, hello, secured } = connection;
-    add("k-conn", hello ? "connected, ClientHello" : "connected", opened, hello ?? (e.marks && e.marks.begun) ?? e.at);
+    add("k-conn", hello ? "connected, ClientHello" : "connected", opened, hello ?? marksOf(e).begun ?? e.at);
     add("k-tls", "TLS handshake", hello, secured ?? (e.kind === "tls" ? (over ?? e.at) : null));
   }
-  if (e.kind === "dns") add("k-dns", "answered", e.at, over ?? e.at);
+  if (e.kind === "dns") add("k-dns", "answered", begin(e), end(e));
   else if (e.request) partsOfExchange(e, over, add);
   else if (isNothing(over)) add("k-open", "open", e.at, e.kind === "tcp" ? bounds[1] : e.at);
   else if (e.kind === "tcp")
@@ -114,7 +119,7 @@ function parts(e) {
   return made;
 }
 function partsOfExchange(e, over, add) {
-  const { begun, whole, called, answered, sent } = e.marks || {};
+  const { begun, whole, called, answered, sent } = marksOf(e);
   add("k-req", "request received", begun ?? e.at, whole ?? called);
   if (!isNothing(called)) {
     const last = Math.min(answered ?? Infinity, over === null ? Infinity : Math.max(over, called));
