@@ -85,11 +85,11 @@ def started(
         container.remove(force=True)
 
 
-def put_files(container: Container, folder: Path) -> None:
-    """Copy the files of a folder to `PAGES`."""
+def put_files(container: Container, folder: Path, name: str = "") -> None:
+    """Copy the files of a folder to `PAGES`, or to a folder of this name there."""
     archive = BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        tar.add(folder, arcname=PAGES)
+        tar.add(folder, arcname=f"{PAGES}/{name}")
     assert container.put_archive("/", archive.getvalue())
 
 
@@ -142,8 +142,8 @@ class Chromium:
             if not url.startswith(("file:", "data:")):
                 self.asked.append(url)
 
-    def put(self, folder: Path) -> None:
-        put_files(self._container, folder)
+    def put(self, folder: Path, name: str = "") -> None:
+        put_files(self._container, folder, name)
 
     def sized(self, width: int, height: int) -> None:
         self.call(
@@ -189,7 +189,9 @@ class Chromium:
             self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
+        """Write what the window shows as a WebP."""
+        made = self.call("Page.captureScreenshot", format="webp", quality=90)
+        path.write_bytes(base64.b64decode(made["data"]))
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_egress.evidence.pages.filling import write_page
+from pytest_egress.traffic.shown import counted
 
 SHOWN_TESTS: Final = 200  # as columns of the table
 SHOWN_DESTINATIONS: Final = 1_000  # as its rows
@@ -26,8 +27,8 @@ def write_index(
 
     Args:
         path: The file to write.
-        rows: What is known of each test that has a page: `id`, `folder`, `outcome`, `duration`, `attempts`, `headline`,
-            `images`, `unrouted`, and `hosts` as `Destinations.cells` makes them.
+        rows: What is known of each test: `id`, `folder` ("" without a page), `outcome`, `duration`, `attempts`,
+            `headline`, `error`, `images`, `unrouted`, and `hosts` as `Destinations.cells` makes them.
         new: The destinations that the lock file does not have.
         lock: The name of the lock file; "" where there is none.
     """
@@ -35,7 +36,7 @@ def write_index(
     write_page(
         path,
         "index.html",
-        title=f"{failed} of {len(rows)} tests failed" if failed else f"{len(rows)} tests",
+        title=f"egress: {failed} of {counted(len(rows), 'test')} failed" if failed else "egress",
         styles=STYLES,
         scripts=SCRIPTS,
         run={"rows": list(rows), "lock": lock, **table_of(rows, new)},

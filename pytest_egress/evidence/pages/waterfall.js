@@ -146,7 +146,7 @@ function partsOfExchange(e, over, add) {
   if (isNothing(begun) && isNothing(sent)) add("k-res", "until the response", e.at, over);
 }
 function shadeOf(e, cls) {
-  if (isBad(e) && ["k-call", "k-res", "k-conn"].includes(cls)) return "k-bad";
+  if (isBad(e) && ["k-call", "k-res"].includes(cls)) return "k-bad";
   return e.fault && !e.response && ["k-res", "k-open"].includes(cls) ? "k-fault" : cls;
 }
 function fall(e) {

@@ -120,7 +120,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         | {"folder": "story", "hosts": cells(story()), "unrouted": [["", "", 7, ""]]},
         row_of("test_hostile", outcome="failed")
         | {"folder": "hostile", "headline": MARKUP, "hosts": cells(hostile())},
-        row_of("test_many", "https api.test:443"),
+        row_of("test_many", "https api.test:443") | {"duration": 900.0},
+        row_of("test_crashed", outcome="failed") | {"folder": "", "duration": 0.0},
     ]
     write_index(folder / "index.html", rows, new={"https pay.test:443"}, lock="egress.lock")
     return folder
@@ -421,7 +422,7 @@ def test_nothing_is_cut_off_at_a_width(browser: Chromium, width: int) -> None:
 
 def test_the_index_leads_to_the_entries(browser: Chromium) -> None:
     browser.open("index.html")
-    assert text_of(browser, "h1") == "2 of 3 tests failed"
+    assert text_of(browser, "h1") == "3 of 4 tests failed"
     assert text_of(browser, ".facts").split("\n")[0] == "reached the real upstream: index.test"
     links = browser.evaluate(
         "[...document.querySelectorAll('#tests a')].map((it) => it.getAttribute('href'))"
@@ -457,4 +458,4 @@ def test_firefox_opens_both_pages(
         )
         assert browser.evaluate("document.querySelectorAll('#side section').length") >= 5
         browser.open("index.html")
-        assert browser.evaluate("document.querySelector('h1').innerText") == "2 of 3 tests failed"
+        assert browser.evaluate("document.querySelector('h1').innerText") == "3 of 4 tests failed"

@@ -30,7 +30,7 @@ def test_the_index_has_tests_and_who_asked_whom(tmp_path: Path) -> None:
         row_of("test_b", "https b.test", outcome="failed"),
     ]
     title, run = index_of(tmp_path, rows, new={"https b.test"}, lock="egress.lock")
-    assert title == "1 of 2 tests failed"
+    assert title == "egress: 1 of 2 tests failed"
     assert [(it["host"], it["new"], [*it["tests"]]) for it in run["hosts"]] == [
         ("https a.test", False, ["0"]),
         ("https b.test", True, ["0", "1"]),
@@ -74,4 +74,4 @@ def test_of_many_destinations_what_is_new_is_shown(
 
 def test_a_run_without_tests_has_a_page(tmp_path: Path) -> None:
     title, run = index_of(tmp_path, [])
-    assert (title, run["hosts"]) == ("0 tests", [])
+    assert (title, run["hosts"]) == ("egress", [])
