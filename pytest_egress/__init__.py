@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         ImageError as ImageError,
         LeakError as LeakError,
         LinkError as LinkError,
+        LockError as LockError,
         NeverCalledError as NeverCalledError,
         TamperingError as TamperingError,
         UnroutedError as UnroutedError,
@@ -129,8 +130,8 @@ _NAMES = {
     "errors": (
         "AddressError CallError CertificateAcceptedError CommandError ContainerError "
         "ContainerTimeoutError ContentError EgressError EngineError HandlerError "
-        "HandshakeError ImageError LeakError LinkError NeverCalledError TamperingError "
-        "UnroutedError UpstreamError WebSocketClosedError"
+        "HandshakeError ImageError LeakError LinkError LockError NeverCalledError "
+        "TamperingError UnroutedError UpstreamError WebSocketClosedError"
     ),
     "gateway.raw.sockets": "RawSocket RawTlsSocket",
     "routes.answers": "forward sequence",

@@ -1,4 +1,7 @@
-"""The command `pytest-egress`: `doctor` tries what a test needs, `clean` removes what killed runs have left.
+"""The command `pytest-egress`.
+
+`doctor` tries what a test needs, and `clean` removes what killed runs have left. `lock export` prints an `egress.lock`
+as the rules of those who enforce them, and `diff` compares two.
 
 The rest of the package is imported where it is used, so that `--help` is quick and needs no engine.
 """
@@ -8,21 +11,26 @@ from __future__ import annotations
 import argparse
 import contextlib
 import select
+import sys
 import textwrap
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_egress.base.clock import monotonic
 
 if TYPE_CHECKING:
     from pytest_egress.engine.engine import Engine
+    from pytest_egress.evidence.lock import Lock
     from pytest_egress.targets.sidecars.provision import SidecarSetup
     from pytest_egress.targets.sidecars.sidecar import AnyLink, Sidecar
 
 PROBE_ADDRESS: Final = ("203.0.113.9", 443)  # a documentation address (RFC 5737)
 PROBE_SECONDS: Final = 5
+FORMATS: Final = ("networkpolicy", "cilium", "harden-runner", "squid", "cyclonedx")
+TROUBLE: Final = 2  # the exit code where a command could not be run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,8 +46,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     clean.add_argument(
         "--kept", action="store_true", help="also the containers that --egress-keep has left"
     )
+    add_lock(commands)
     chosen = parser.parse_args(arguments)
-    return doctor() if chosen.command == "doctor" else remove_leftovers(kept=chosen.kept)
+    result: int = {
+        "doctor": lambda: doctor(),
+        "clean": lambda: remove_leftovers(kept=chosen.kept),
+        "lock": lambda: export(chosen.file, chosen.format, chosen.image),
+        "diff": lambda: compare(chosen.old, chosen.new),
+    }[chosen.command]()
+    return result
+
+
+def add_lock(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    lock = commands.add_parser("lock", help="write an egress.lock as rules that something enforces")
+    export = lock.add_subparsers(dest="lock_command", required=True).add_parser("export")
+    export.add_argument("--format", required=True, choices=FORMATS, help="who enforces the rules")
+    export.add_argument("--image", default=None, help="the only image whose lines are written")
+    export.add_argument("file", nargs="?", default="egress.lock", help="by default egress.lock")
+    diff = commands.add_parser(
+        "diff", help="compare two locks: exit code 0 where they are equal, 1 where they differ"
+    )
+    diff.add_argument("old")
+    diff.add_argument("new")
 
 
 # doctor
@@ -164,3 +192,54 @@ def remove_leftovers(*, kept: bool) -> int:
         return 1
     print(f"removed {len(removed)} container{'s' * (len(removed) != 1)}")
     return 0
+
+
+# lock and diff
+
+
+def export(file: str, form: str, image: str | None) -> int:
+    """Print a lock as rules; return the exit code."""
+    from pytest_egress.evidence.lock import Lock
+    from pytest_egress.evidence.policies import FORMATS, PolicyError, images_of
+
+    lock = lock_in(file)
+    if lock is None:
+        return TROUBLE
+    if image is not None:
+        if image not in (listed := images_of(lock)):
+            return trouble(f"{file} has no image {image!r}; it has {', '.join(listed) or 'none'}")
+        lock = Lock(lines=frozenset(line for line in lock.lines if line.image == image))
+    try:
+        print(FORMATS[form](lock), end="")
+    except PolicyError as error:
+        return trouble(str(error))
+    return 0
+
+
+def compare(old: str, new: str) -> int:
+    """Print what differs between two locks; return the exit code, as diff(1) does."""
+    from pytest_egress.evidence.lock import differences
+
+    before, after = lock_in(old), lock_in(new)
+    if before is None or after is None:
+        return TROUBLE
+    lines = differences(before, after)
+    print(*lines, sep="\n", end="\n" if lines else "")
+    return 1 if lines else 0
+
+
+def lock_in(file: str) -> Lock | None:
+    """The lock that a file has; None where it is none, which has been told."""
+    from pytest_egress.errors import LockFileError
+    from pytest_egress.evidence.lock import Lock
+
+    try:
+        return Lock.read(Path(file).read_text("utf-8"))
+    except (LockFileError, OSError, UnicodeDecodeError) as error:
+        trouble(f"{file}: {error}")
+        return None
+
+
+def trouble(text: str) -> int:
+    print(text, file=sys.stderr)
+    return TROUBLE

@@ -5,6 +5,7 @@
     * `HandlerError`: a handler raised, returned something that is no answer, or never returned
     * `CertificateAcceptedError`: a client accepted the bad certificate, or old version of TLS, that a route presents
     * `UnroutedError`: a container attempted something that no route claims
+    * `LockError`: a container reached what `egress.lock` does not list
     * `NeverCalledError`: a route that this test declared was never called
     * `HandshakeError`: a client's TLS handshakes with a host that a route claims failed, and none succeeded later
     * `TamperingError`: a container changed the capture rules, or attempted more than can be recorded
@@ -17,7 +18,7 @@
     * `ContainerTimeoutError`: it did not end, or was not ready, in time
 * `UpstreamError`: a real server, or the server that `forward` names, did not answer
 * `WebSocketClosedError`: a WebSocket is over, so that nothing can be sent on it or received
-* `AddressError`, `ClientHelloError`, `ContentError`: `ValueError`s of the parsers
+* `AddressError`, `ClientHelloError`, `ContentError`, `LockFileError`: `ValueError`s of the parsers
 * `AbsentError`, caught as the `KeyError` that it is: a message has no field, parameter or file of that name
 
 Each carries its whole text as its only argument, so that it crosses process borders (pytest-xdist pickles it). A text
@@ -53,6 +54,10 @@ class CertificateAcceptedError(EgressError):
 
 class UnroutedError(EgressError):
     """A container attempted something that no route claims."""
+
+
+class LockError(EgressError):
+    """A container reached a destination that `egress.lock` does not list."""
 
 
 class NeverCalledError(EgressError):
@@ -148,6 +153,10 @@ class ClientHelloError(escaping.Escaped, ValueError):
 
 class ContentError(escaping.Escaped, ValueError):
     """The body of a message is not what its header fields say: its content coding, or its form."""
+
+
+class LockFileError(escaping.Escaped, ValueError):
+    """A file is no `egress.lock`; the text says which line, and what is expected there."""
 
 
 class AbsentError(KeyError):

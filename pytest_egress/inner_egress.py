@@ -14,7 +14,13 @@ from typing import Final, TypeVar
 from pytest_egress.base.callers import caller
 from pytest_egress.errors import CallError, ContainerError, EgressError
 from pytest_egress.ledger.report import attempt_lines, fold
-from pytest_egress.ledger.verdict import first_handler_error, judge, unrouted_entries
+from pytest_egress.ledger.verdict import (
+    Offence,
+    error_of,
+    first_handler_error,
+    judge,
+    unrouted_entries,
+)
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.declarations import Declaration
 from pytest_egress.routes.inner_route import InnerRoute
@@ -231,6 +237,11 @@ class InnerEgress:
                 late.__cause__ = verdict.__cause__
                 return late
         return None
+
+    def late_error(self, offence: Offence) -> EgressError:
+        """The verdict on what was reached too late for any other, and is listed in no `egress.lock`."""
+        late = offence._replace(text=f"{offence.text}\n\n{LATE_IN_TEST}")
+        return error_of(late, self.session.ledger.redactor.hidden)
 
     def let_go(self) -> None:
         """Forget the entries and calls of this scope, after it has been reported."""

@@ -135,6 +135,7 @@ class Session:
         self.scopes: list[Scoped] = []
         # Those that have not been removed, and those that the running test has started.
         self.containers: list[Container] = []
+        self.images: dict[str, str] = {}  # of containers, by the latest of each name
         self.roots: dict[str, Roots] = {}
         self.packaged: dict[object, Packaged] = {}
         self.roots_lock = threading.Lock()
@@ -410,7 +411,9 @@ class Session:
         """The caller holds `Ledger.changed`."""
         short = image.rpartition("/")[2]
         taken = sum(1 for container in self.containers if container.name.partition("#")[0] == short)
-        return f"{short}#{taken + 1}" if taken else short
+        name = f"{short}#{taken + 1}" if taken else short
+        self.images[name] = image
+        return name
 
     def outside(self) -> list[str]:
         """Lines about what containers of ended scopes did outside of any test, and what was cut after the last one."""

@@ -24,6 +24,9 @@ LINKS: Final[tuple[LinkChoice, ...]] = get_args(LinkChoice)
 SWITCH: Final = ("on", "off")
 """The values of `--egress-sidecar-reuse`: whether a sidecar serves several targets, one after the other."""
 
+LOCK_MODES: Final = ("check", "update", "off")
+"""The values of `--egress-lock`: whether what is not in `egress.lock` fails its test, or is written there."""
+
 
 def alternatives(words: Sequence[str]) -> str:
     """For a sentence: "a, b or c"."""

@@ -1,6 +1,10 @@
-"""The evidence of a run: what people look at, keep and review.
+"""The evidence of a run: what people look at, keep, review and enforce.
 
-The rule: the lines of `ledger.jsonl` are the source, and nothing is shown that has not passed the redactor.
+The rule: the lines of `ledger.jsonl` are the source, and nothing is shown that has not passed the redactor. Nothing is
+written unless it is asked for.
 
+* `destinations`: what the entries of a run say about the destinations of its images, for `egress.lock`.
+* `lock`: the reviewed destinations, as the file `egress.lock` lists them.
 * `pages`: the HTML pages of a test and of a run.
+* `policies`: a lock as the rules of those who enforce them: Kubernetes, Cilium, harden-runner, squid, CycloneDX.
 """

@@ -54,6 +54,7 @@ class Ledger:
         begun: The number of activities that have begun.
         running: Called, without the lock, for the names of the running containers.
         open_window_if_used: Called where no window is open. It opens one where a running test turns out to use egress.
+        witness: All entries since they were last taken, the kernel's too; None where nobody asks for them.
     """
 
     def __init__(self) -> None:
@@ -75,6 +76,7 @@ class Ledger:
         self.begun = 0
         self.accounts = Accounts()
         self._watchers: list[list[Entry]] = []
+        self.witness: list[Entry] | None = None
         self.prompts = 0
         self._prompted_at = 0.0
         self._prompted = 0.0  # seconds that closed prompts were open
@@ -121,6 +123,12 @@ class Ledger:
             with self.changed:  # by identity: two watchers may have equal lists
                 self._watchers = [other for other in self._watchers if other is not seen]
 
+    def take_witnessed(self) -> list[Entry]:
+        """The entries that have been recorded since this was called last."""
+        with self.changed:
+            taken, self.witness = self.witness or [], []
+            return taken
+
     @property
     def redactor(self) -> Redactor:
         """What hides secrets in what is shown, at present."""
@@ -137,6 +145,8 @@ class Ledger:
                 for seen in self._watchers:
                     if len(seen) < MAX_ENTRIES:
                         seen.append(entry)
+            if self.witness is not None and len(self.witness) < MAX_ENTRIES:
+                self.witness.append(entry)
             self.tell()
 
     def record_handshake(self, window: Window, peers: TlsPeers, handshake: Handshake) -> None:

@@ -68,29 +68,33 @@ def judge(
     any_container: bool = True,
     running: Callable[[], Sequence[str]] = tuple,
     shared: Sequence[Shared] = (),
+    unlisted: Callable[[], Offence | None] = lambda: None,
 ) -> EgressError | None:
     """Judge a window, and return the error that fails its test, or None.
 
     The first of these counts: tampering, a leaked secret, a handler's error, requests over a bad certificate, unrouted
-    attempts, routes that were never called, and TLS handshakes that failed for good. Handshakes come last because the
-    text about a route that was never called quotes those that may be the reason.
+    attempts, what no `egress.lock` lists, routes that were never called, and TLS handshakes that failed for good.
+    Handshakes come last because the text about a route that was never called quotes those that may be the reason.
 
     Args:
         window: The window, closed and drained.
         routes: The routes that were declared for the test alone.
         any_container: Without one, the text says that egress does not see the test process.
         shared: The containers that other tests share: an earlier test may have set off what fails this one.
+        unlisted: Returns the offence of what was reached and is listed in no `egress.lock`.
     """
     offence = first_offence(
-        window, routes if assert_all_called else (), any_container=any_container, running=running
+        window,
+        routes if assert_all_called else (),
+        any_container=any_container,
+        running=running,
+        unlisted=unlisted,
     )
     if offence is None:
         return None
     told = shared_text(offence.entries, shared)
-    hidden = redactor_in(window.account).hidden
-    error = offence.kind(hidden("\n\n".join(filter(None, [offence.text, told]))))
-    error.headline, error.__cause__ = hidden(offence.headline), offence.cause
-    return error
+    text = "\n\n".join(filter(None, [offence.text, told]))
+    return error_of(offence._replace(text=text), redactor_in(window.account).hidden)
 
 
 class Offence(NamedTuple):
@@ -110,12 +114,20 @@ class Offence(NamedTuple):
     cause: BaseException | None = None
 
 
+def error_of(offence: Offence, hidden: Callable[[str], str]) -> EgressError:
+    """The error that fails a test; `hidden` takes the secrets out of a text."""
+    error = offence.kind(hidden(offence.text))
+    error.headline, error.__cause__ = hidden(offence.headline), offence.cause
+    return error
+
+
 def first_offence(
     window: Window,
     routes: Sequence[InnerRoute],
     *,
     any_container: bool,
     running: Callable[[], Sequence[str]],
+    unlisted: Callable[[], Offence | None],
 ) -> Offence | None:
     lost = window.account.lost
     if window.complaints or window.unrecorded or window.evicted or lost:
@@ -135,6 +147,8 @@ def first_offence(
     if unrouted := unrouted_entries(found):
         text, headline = unrouted_text(unrouted), unrouted_headline(unrouted)
         return Offence(UnroutedError, text, headline, unrouted)
+    if (offence := unlisted()) is not None:
+        return offence
     if idle := [route for route in routes if is_missing(route)]:
         text = never_called_text(
             idle,

@@ -9,6 +9,7 @@ what of this room only a test that uses egress needs, is imported where such a t
 * `usage`: which tests use egress.
 * `fixtures`: `egress`, its counterparts for wider scopes, and the fixtures that users override.
 * `case`: one run of a test that uses egress: its window and its verdict.
+* `locking`: compares the destinations of a run with `egress.lock`, or writes them there.
 * `run`: one run of pytest: its options, its session, and the screen and prompts beside it.
 * `cases`: the hooks that act while one test runs.
 * `header`: the lines at the beginning and the end of a run.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +14,7 @@ from pytest_egress.plugin.reports import land_at_user
 if TYPE_CHECKING:
     from pytest_egress.errors import EgressError
     from pytest_egress.inner_egress import InnerEgress
+    from pytest_egress.ledger.verdict import Offence
     from pytest_egress.ledger.windows import Window
     from pytest_egress.plugin.options import Options
     from pytest_egress.session import Session
@@ -93,8 +94,12 @@ class Case:
         raised_by = cause if is_of_handler else None
         land_at_user(excinfo, frame=self.frame, raised_by=raised_by, is_verdict=is_verdict)
 
-    def judge(self) -> EgressError | None:
-        """The verdict on a test that has not failed by itself."""
+    def judge(self, unlisted: Callable[[], Offence | None]) -> EgressError | None:
+        """The verdict on a test that has not failed by itself.
+
+        Args:
+            unlisted: Returns the offence of what was reached and is listed in no `egress.lock`.
+        """
         from pytest_egress.ledger.verdict import judge
 
         self.verdict = judge(
@@ -104,6 +109,7 @@ class Case:
             any_container=self.session.any_container(self.window),
             running=self.session.running,
             shared=self.session.shared(self.window),
+            unlisted=unlisted,
         )
         return self.verdict
 

@@ -41,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
     ):  # it closes what the others open
         config.pluginmanager.register(cases, "egress-cases")
         config.pluginmanager.register(Header(run), "egress-header")
+        if run.locking is not None:
+            config.pluginmanager.register(run.locking, "egress-lock")
 
 
 class Cases:
@@ -132,6 +134,7 @@ class Cases:
         """The failure may be in set-up or call."""
         if (case := self.end_of(item)) is not None:
             case.close(own)
+            self._run.unlisted(item.nodeid, case.window)
             case.explain(own)
 
     def end(self, egress: InnerEgress, node: Any) -> EgressError | None:
@@ -154,6 +157,9 @@ class Cases:
         else:
             egress.close()
         late = egress.late_verdict() if has_passed(node) else None
+        unlisted = self._run.unlisted(node.nodeid or "the end of the run")()
+        if late is None and unlisted is not None and has_passed(node):
+            late = egress.late_error(unlisted)
         egress.close(keep=self._run.keep and (late is not None or has_failed(node)))
         if late is not None:
             kept = kept_section(containers) if self._run.keep else ()
@@ -245,11 +251,12 @@ class Cases:
             return
         case.frame = frame
         case.close()
+        unlisted = self._run.unlisted(item.nodeid, case.window)
         case.check_exit()
         # pytest raises unittest's failures only later.
         if excinfos := getattr(item, "_excinfo", None):
             case.explain(excinfos[0].value)
-        elif verdict := case.judge():
+        elif verdict := case.judge(unlisted):
             raise verdict
         else:
             case.passed = True

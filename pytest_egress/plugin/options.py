@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
 
 from pytest_egress.base.choices import (
     LINKS,
+    LOCK_MODES,
     NAME_POLICIES,
     POLICIES,
     SWITCH,
@@ -110,6 +112,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Engines, each as DOCKER_HOST has it: worker gwN of pytest-xdist takes number N, "
         "from the start again where there are fewer; without workers it is the first.",
     )
+    group.addoption(
+        "--egress-lock",
+        metavar="|".join(LOCK_MODES),
+        nargs="?",
+        const="check",
+        help="Fail a test whose container reaches what egress.lock does not list (check, the default where the ini "
+        "file has egress_lock), or write what containers reach into it (update).",
+    )
+    parser.addini(
+        "egress_lock", "The file with the destinations of images, such as egress.lock.", default=""
+    )
     parser.addini("egress_unrouted", "Default of --egress-unrouted.", default="fail")
     parser.addini("egress_dns", "Default of --egress-dns.", default="synthetic")
     parser.addini("egress_link", "Default of --egress-link.", default="auto")
@@ -162,6 +175,28 @@ def engine_addresses(config: pytest.Config) -> list[str]:
                 "unix:///run/docker.sock or tcp://192.0.2.1:2376, several with commas between them"
             )
     return addresses
+
+
+LOCK: Final = "egress.lock"  # beside the ini file, where that names no other
+
+
+def lock_option(config: pytest.Config) -> tuple[str, Path]:
+    """What is done with a lock, and its file. A word that is none of `LOCK_MODES` raises `pytest.UsageError`."""
+    named: str = config.getini("egress_lock")
+    if mode := config.getoption("egress_lock"):
+        source = f"--egress-lock={mode}"
+    elif mode := os.environ.get("PYTEST_EGRESS_LOCK"):
+        source = f"PYTEST_EGRESS_LOCK={mode} in the environment"
+    else:
+        mode, source = ("check" if named else "off"), ""
+    if mode not in LOCK_MODES:
+        raise pytest.UsageError(f"{source}: it takes {alternatives(LOCK_MODES)}")
+    folder = config.inipath.parent if config.inipath is not None else config.rootpath
+    path = Path(folder, named or LOCK)
+    if mode != "off" and (path.is_dir() or not path.parent.is_dir()):
+        where = f"egress_lock = {named} in {config.inipath or '-o'}"
+        raise pytest.UsageError(f"{where}: it takes the path of a file, in a folder that is there")
+    return mode, path
 
 
 def trust_option(config: pytest.Config) -> list[str]:

@@ -20,6 +20,7 @@ from pytest_egress.plugin.options import (
     choice_option,
     engine_addresses,
     keep_option,
+    lock_option,
     sidecar_image_option,
     trust_option,
     watch_option,
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     import docker
 
     from pytest_egress.base.account import Accounts
+    from pytest_egress.ledger.verdict import Offence
+    from pytest_egress.ledger.windows import Window
+    from pytest_egress.plugin.locking import Locking
     from pytest_egress.plugin.prompts import Prompts
     from pytest_egress.plugin.screen import Terminal
     from pytest_egress.plugin.watching import Watching
@@ -46,6 +50,7 @@ class Run:
         outside: Lines about the traffic outside of any test.
         used: Lines for the summary: engines, sidecar setups, notes.
         answers: Whether an engine answered when the header was made, if it was asked.
+        locking: What compares destinations with `egress.lock`; None where nobody asks for it.
         current: The session; None before the first test that uses egress, and after `close`.
     """
 
@@ -64,6 +69,7 @@ class Run:
             unrouted=choice_option(config, "egress_unrouted", POLICIES),
             dns=choice_option(config, "egress_dns", NAME_POLICIES),
         )
+        self.locking: Final = locking_of(config)
         self.request: pytest.FixtureRequest | None = None
         self.outside: list[str] = []
         self.used: list[str] = []
@@ -97,6 +103,8 @@ class Run:
                 rules=self._redaction,
             )
             self._accounts = self.current.ledger.accounts
+            if self.locking is not None:
+                self.locking.watch(self.current)
             self.watch(self.current)
             self.current.engine.progress.screen = self._screen
             self.current.sidecars.expects_more = self._expects_more
@@ -123,6 +131,10 @@ class Run:
                 'pytest_egress.Redaction(headers=["X-Tenant"])'
             )
         return rules
+
+    def unlisted(self, test: str, window: Window | None = None) -> Callable[[], Offence | None]:
+        """What tells whether a test has reached what no lock lists, since this was called last."""
+        return no_offence if self.locking is None else self.locking.take(test, window)
 
     def hidden(self, text: str) -> str:
         """A text without the secrets that are known, or that have the form of one."""
@@ -256,6 +268,19 @@ class Run:
     def pytest_leave_pdb(self, pdb: Any) -> None:
         if self._prompts is not None:
             self._prompts.leave(pdb)
+
+
+def locking_of(config: pytest.Config) -> Locking | None:
+    mode, path = lock_option(config)
+    if mode == "off":
+        return None
+    from pytest_egress.plugin.locking import Locking
+
+    return Locking(config, path, updates=mode == "update")
+
+
+def no_offence() -> None:
+    """That of a run without a lock."""
 
 
 RUN: Final = pytest.StashKey[Run]()

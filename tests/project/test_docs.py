@@ -14,7 +14,7 @@ import docker
 import pytest
 from grpc_tools import protoc
 
-from pytest_egress import BAD_CERTIFICATES
+from pytest_egress import BAD_CERTIFICATES, cli
 from pytest_egress.plugin.options import ACCEPTED_OPTIONS, pytest_addoption
 from pytest_egress.targets.trust.runtimes import DIRECTORY, VARIABLES
 from tests.support.project import ROOT
@@ -270,6 +270,33 @@ def test_the_text_of_an_acceptance_on_its_page_is_what_a_test_says(
     said = result.stdout.str()
     declared = re.compile(r"test_shop\.py:\d+")
     assert declared.sub("", text) in declared.sub("", said)
+
+
+@pytest.mark.usefixtures("curl_image")
+def test_the_recipe_of_the_lock_ends_as_its_page_says(
+    pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = text_of("docs/lock.md")
+    first, second = blocks("docs/lock.md")
+    ((ini, content, failure, difference),) = re.findall(
+        r"^```ini\n(.*?)^```.*?^```toml\n(.*?)^```.*?^```text\n(.*?)^```.*?^```diff\n(.*?)^```",
+        page,
+        FENCED,
+    )
+    pytester.path.joinpath("pytest.ini").write_text(ini)
+    test, lock = pytester.path / "test_shop.py", pytester.path / "egress.lock"
+    test.write_text(first)
+    pytester.runpytest_subprocess("--egress-lock=update").assert_outcomes(passed=1)
+    assert lock.read_text() == content
+    main = lock.rename(pytester.path / "main.lock")
+    lock.write_text(content)
+    test.write_text(second)
+
+    assert failure in pytester.runpytest_subprocess().stdout.str()
+    pytester.runpytest_subprocess("--egress-lock=update").assert_outcomes(passed=1)
+    assert cli.main(["diff", str(main), str(lock)]) == 1
+    assert capsys.readouterr().out.endswith(difference)
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
 @pytest.mark.usefixtures("curl_image")

@@ -46,6 +46,7 @@ class Room:
 ROOMS = {
     "agent": Room(),
     "base": Room(),
+    "shelf": Room(),
     "errors": Room(uses=("base",)),
     "traffic": Room(
         uses=("errors", "base", "agent.netlink"),
@@ -74,7 +75,7 @@ ROOMS = {
         doors=("archive", "copier", "endpoint", "engine", "failures", "leftovers"),
     ),
     "ledger": Room(uses=("errors", "base", "traffic", "routes")),
-    "evidence": Room(uses=("traffic",)),
+    "evidence": Room(uses=("errors", "traffic", "ledger")),
     "gateway": Room(
         uses=("errors", "base", "traffic", "routes", "ledger", "link", "agent.netlink"),
         foreign=("cryptography", "h11", "h2", "trustme"),
@@ -101,12 +102,12 @@ ROOMS = {
     "egress": Room(
         uses=("errors", "base", "traffic", "routes", "ledger", "targets", "session", "inner_egress")
     ),
-    "cli": Room(uses=("errors", "base", "engine", "targets", "session", "link.attach")),
+    "cli": Room(uses=("errors", "base", "engine", "evidence", "targets", "session", "link.attach")),
     "": Room(uses=("errors", "base", "traffic", "routes", "gateway", "targets", "egress")),
     "plugin": Room(
         uses=(
-            "errors", "base", "traffic", "routes", "engine", "ledger", "gateway", "targets", "session",
-            "inner_egress", "egress",
+            "errors", "base", "shelf", "traffic", "routes", "engine", "ledger", "evidence", "gateway", "targets",
+            "session", "inner_egress", "egress",
         ),
         foreign=("docker", "pytest", "trustme"),
     ),

@@ -1,4 +1,4 @@
-"""The command `pytest-egress`: what a user sees of `doctor` and `clean`."""
+"""The command `pytest-egress`: what a user sees of `doctor`, `clean`, `lock` and `diff`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
 from pytest_egress import cli
 from pytest_egress.errors import LinkError
+from pytest_egress.evidence.policies import FORMATS
 from pytest_egress.link.descriptor import DescriptorLink
 
 
@@ -76,3 +78,64 @@ def test_the_command_is_installed_and_its_help_needs_no_engine() -> None:
     )
     assert "doctor" in done.stdout
     assert "docker" not in done.stderr
+
+
+# lock and diff
+
+LOCK = """
+["acme/shop"]
+https = ["api.stripe.com:443"]
+[worker]
+tcp = ["db.internal:*"]
+"""
+
+
+def test_a_lock_is_exported_as_rules(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("egress.lock").write_text(LOCK)
+    assert cli.main(["lock", "export", "--format=cilium"]) == 0
+    assert capsys.readouterr().out.count("kind: ") == 2
+    assert cli.main(["lock", "export", "--format=harden-runner", "--image=acme/shop"]) == 0
+    assert "      api.stripe.com:443\n" in capsys.readouterr().out
+
+
+def test_what_no_rule_can_say_is_told_on_standard_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file, no_lock = tmp_path / "egress.lock", tmp_path / "no.lock"
+    file.write_text(LOCK)
+    no_lock.write_text("<<<<<<< HEAD\n")
+    for arguments, said in (
+        (["--format=networkpolicy", str(file)], "tcp db.internal:* of worker: to a NetworkPolicy"),
+        (
+            ["--format=squid", "--image=x", str(file)],
+            f"{file} has no image 'x'; it has acme/shop, ",
+        ),
+        (["--format=squid", str(no_lock)], f"{no_lock}: line 1 has a merge conflict"),
+        (["--format=squid", "/no/such"], "/no/such: [Errno 2] No such file or directory"),
+    ):
+        assert cli.main(["lock", "export", *arguments]) == 2
+        written = capsys.readouterr()
+        assert written.out == ""
+        assert written.err.startswith(said)
+
+
+def test_two_locks_are_compared_as_files_are(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old.lock", tmp_path / "new.lock"
+    old.write_text(LOCK)
+    new.write_text(LOCK.replace("api.stripe.com", "api.adyen.com"))
+    assert cli.main(["diff", str(old), str(old)]) == 0
+    assert capsys.readouterr().out == ""
+    assert cli.main(["diff", str(old), str(new)]) == 1
+    assert capsys.readouterr().out == (
+        "acme/shop\n+ https api.adyen.com:443\n- https api.stripe.com:443\n"
+    )
+    assert cli.main(["diff", str(old), "/no/such"]) == 2
+
+
+def test_the_formats_are_those_that_exports_have() -> None:
+    assert {*cli.FORMATS} == {*FORMATS}
