@@ -25,7 +25,7 @@ function details(e) {
       reasons(e),
       e.error &&
         block(
-          `The handler raised ${e.error.type}`,
+          "Traceback of the handler",
           copier(e.error.traceback),
           el("pre", { class: "body", tabindex: "0" }, e.error.traceback),
         ),

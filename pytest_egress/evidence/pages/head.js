@@ -40,7 +40,7 @@ function cards() {
     made.push(
       card(`${plural(run.failing, "attempt")} ${run.failing === 1 ? "fails" : "fail"} it`, null, failures(), folded),
     );
-  else if (said) made.push(card(verdict.error, null, said));
+  else if (said) made.push(card(span("type", verdict.error), null, said));
   if (paste)
     made.push(
       card(
@@ -59,7 +59,7 @@ function headline() {
   return isFailed() ? `The test failed; ${answered}` : answered[0].toUpperCase() + answered.slice(1);
 }
 // Names of files beside this one: no other link is made.
-const link = (href, text) => (/^[\w.\/-]+$/.test(href) ? el("a", { href }, text) : null);
+const link = (href, text) => (/^(?!\/)[\w.\/-]+$/.test(href) ? el("a", { href }, text) : null);
 function head() {
   const it = $("head");
   const [file, ...rest] = run.test.id.split("::");

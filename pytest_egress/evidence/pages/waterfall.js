@@ -112,10 +112,10 @@ function parts(e) {
   }
   if (e.kind === "dns") add("k-dns", "answered", begin(e), end(e));
   else if (e.request) partsOfExchange(e, over, add);
-  else if (isNothing(over)) add("k-open", "open", e.at, e.kind === "tcp" ? bounds[1] : e.at);
+  else if (e.kind === "tcp" && isNothing(over)) add("k-open", "open", e.at, bounds[1]);
   else if (e.kind === "tcp")
     add(isBad(e) ? "k-bad" : isOut(e) ? "k-out" : "k-open", e.fault ? "fault" : "open", e.at, over);
-  else add(isBad(e) ? "k-bad" : "k-conn", "seen", e.at, over);
+  else add(isBad(e) ? "k-bad" : "k-conn", "seen", e.at, over ?? e.at);
   return made;
 }
 function partsOfExchange(e, over, add) {
@@ -147,6 +147,7 @@ function partsOfExchange(e, over, add) {
 }
 function shadeOf(e, cls) {
   if (isBad(e) && ["k-call", "k-res"].includes(cls)) return "k-bad";
+  if (e.outcome === "blocked" && ["k-call", "k-res"].includes(cls)) return "k-conn";
   return e.fault && !e.response && ["k-res", "k-open"].includes(cls) ? "k-fault" : cls;
 }
 function fall(e) {
