@@ -7,7 +7,7 @@ all of its methods on one object, and each names all of its parameters, for edit
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, overload
 
@@ -18,6 +18,12 @@ from pytest_egress.base.renamed import renamed
 from pytest_egress.base.unset import UNSET
 from pytest_egress.errors import CallError
 from pytest_egress.inner_egress import InnerEgress
+from pytest_egress.ledger.encryption import (
+    checked_addresses,
+    checked_minimum,
+    weak,
+    weak_error,
+)
 from pytest_egress.ledger.order import check_before, check_order
 from pytest_egress.ledger.report import (
     no_container_text,
@@ -642,6 +648,25 @@ class Egress:
             raise CallError(NOT_ALL_KEPT)
         if not self._inner.may_have_sent():
             raise CallError(no_container_text("that this is not sent"))
+
+    def assert_encrypted(self, minimum: TlsVersion = "TLSv1.2", allow: Iterable[str] = ()) -> None:
+        """Assert that everything that was attempted until now, but for names, was in TLS of a version or newer.
+
+        Of TLS that passes through, the newest version that its client offers counts. QUIC is TLS 1.3.
+
+        Args:
+            minimum: The oldest version that is enough: "TLSv1", "TLSv1.1", "TLSv1.2" or "TLSv1.3".
+            allow: Addresses to which anything goes, `host[:port]`, such as that of a database.
+
+        Raises:
+            CallError: Something was sent in the clear, or by an older version; the text lists it. Or no container ran.
+            AddressError, TypeError, ValueError: An argument is refused.
+        """
+        least, allowed = checked_minimum(minimum), checked_addresses(allow)
+        if found := weak(self.ledger, least, allowed):
+            raise weak_error(found, minimum)
+        if not self._inner.may_have_sent():
+            raise CallError(no_container_text("that all is encrypted"))
 
     def wait_until_quiet(self, seconds: float, timeout: float = 10) -> None:
         """Wait until no container of any scope has attempted anything for `seconds`, and nothing is under way.

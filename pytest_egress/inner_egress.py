@@ -100,6 +100,7 @@ class InnerEgress:
     def new(self, kind: type[AnyContainer], checked: Plan) -> AnyContainer:
         self.session.engine.check_owner()
         self.session.hide(checked.env)
+        self.session.secrets.check_policy()
         self._has_started = True
         with self.session.ledger.changed:  # so that no other thread gets the same name
             name = self.session.name(checked.image)

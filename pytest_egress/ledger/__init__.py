@@ -4,6 +4,7 @@ The rule: an attempt is recorded before anything acts on it. Every module is a d
 
 * `declaring`: the block of code that declares all attempts of a test.
 * `details`: what an entry was made of, for a failure at `-v`.
+* `encryption`: what was sent in the clear, or by an old version of TLS, for `assert_encrypted`.
 * `ledger`: the windows of a run with their entries, and the lock that guards them.
 * `order`: the order in which routes were called, for `assert_order` and `assert_before`.
 * `nearest`: the request that came nearest to a route that was not called.

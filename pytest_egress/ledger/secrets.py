@@ -52,6 +52,16 @@ class DeclaredSecrets:
             if new:
                 self._watch(of_test)
 
+    def check_policy(self) -> None:
+        """Raise ValueError where a secret is declared, and what no route claims passes through: TLS hides it there."""
+        window = self._ledger.window if MADE else None
+        if window is not None and window.policy == "passthrough" and (self.wider or window.secrets):
+            raise ValueError(
+                'secret() beside unrouted="passthrough": a secret that passes through in TLS is not seen. Declare the '
+                'hosts that it is for, as by intercept_https("api.test", forward()), and refuse others: '
+                'unrouted="block" or "fail"'
+            )
+
     def _name(self, of_test: list[Secret], variables: Mapping[str, str]) -> None:
         for each in (*self.wider, *of_test):
             if each.name == UNNAMED:

@@ -363,6 +363,18 @@ class Transcript:
         self.pieces[-1][1].extend(data)
 
 
+class Offers(NamedTuple):
+    """What a client offers that nobody has answered here.
+
+    Attributes:
+        version: The newest version of TLS, such as "TLSv1.3".
+        library: Its TLS library, as its ClientHello shows it; None where that does not tell.
+    """
+
+    version: str
+    library: str | None
+
+
 @dataclass(kw_only=True, eq=False)
 class TcpConnection(Entry):
     """A TCP connection that was not read as HTTP: it was refused, given to a raw handler, or passed through.
@@ -374,6 +386,7 @@ class TcpConnection(Entry):
         unread: Why `content` lacks bytes that the client has sent, as the end of a sentence; "" where it lacks none.
         sni: The server name of its TLS, or None.
         tls: What its TLS agreed on, where that was terminated here: by `intercept_tls`, or a handler's `starttls`.
+        offers: What the ClientHello of its TLS offers, where that was not terminated here; None for none.
         sent: How many bytes were passed on to an upstream.
         received: How many bytes came back from the upstream.
         error: The exception that the handler raised, or None.
@@ -393,6 +406,8 @@ class TcpConnection(Entry):
     duration: float | None = None
     fault: object | None = None
     _transcript: Transcript = field(init=False, repr=False, default_factory=Transcript)
+    # Of the class, but where TLS was not terminated here.
+    offers: Offers | None = field(default=None, init=False, repr=False)
     # Of the class, where no secret is declared: what was searched as it passed, each outside of TLS or within.
     _passing: tuple[tuple[bool, Any], ...] = field(default=(), init=False, repr=False)
 

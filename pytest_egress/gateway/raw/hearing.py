@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from pytest_egress.base.account import MAX_HELD_BYTES, Account
-from pytest_egress.traffic.entries import TcpConnection, note_message, transcript_of
+from pytest_egress.errors import ClientHelloError
+from pytest_egress.traffic.entries import Offers, TcpConnection, note_message, transcript_of
+from pytest_egress.traffic.tls.clients import library_of
+from pytest_egress.traffic.tls.hello import (
+    MAX_HELLO_BYTES,
+    bytes_needed,
+    newest_version,
+    parse_client_hello,
+)
 
 MAX_KEPT_BYTES: Final = 1 << 20  # of a connection: a handler may read without end
 RAW: Final = "raw connections"
@@ -88,6 +96,48 @@ def searching(entry: TcpConnection, account: Account) -> Heard | None:
     outside, within = Passing(account.secrets), Passing(account.secrets)
     entry._passing = ((True, outside), (False, within))
     return lambda data: (outside if entry.tls is None else within).feed(data)
+
+
+def passing(entry: TcpConnection, account: Account) -> Heard | None:
+    """What looks at the bytes of a client that are passed on: for secrets, and for what its ClientHello offers."""
+    search = searching(entry, account)
+    if entry.tls is not None:  # terminated here
+        return search
+    offered = Offered(entry)
+
+    def heard(data: bytes | memoryview) -> None:
+        if search is not None:
+            search(data)
+        offered.heard(data)
+
+    return heard
+
+
+class Offered:
+    """Reads the ClientHello of a connection that is passed on, if it begins with one; TLS is not terminated here."""
+
+    def __init__(self, entry: TcpConnection) -> None:
+        self._entry = entry
+        self._begun = b""
+        self._reads = HELLO_READS
+
+    def heard(self, data: bytes | memoryview) -> None:
+        if not self._reads:
+            return
+        self._reads -= 1
+        self._begun += bytes(data[:MAX_HELLO_BYTES])
+        try:
+            if bytes_needed(self._begun):
+                return
+            hello = parse_client_hello(self._begun)
+        except ClientHelloError:
+            hello = None
+        self._reads, self._begun = 0, b""
+        if hello is not None:
+            self._entry.offers = Offers(newest_version(hello), library_of(hello))
+
+
+HELLO_READS: Final = 64  # for one that comes in pieces: each looks at all that has come
 
 
 def keep_within(entry: TcpConnection, account: Account, data: bytes | memoryview) -> None:

@@ -42,7 +42,7 @@ from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.handlers import call
 from pytest_egress.gateway.raw.ends import Ends
 from pytest_egress.gateway.raw.faults import RETURNABLE, Shaped, returned_plan
-from pytest_egress.gateway.raw.hearing import RAW, Heard, Hearing, keep_within, searching
+from pytest_egress.gateway.raw.hearing import RAW, Heard, Hearing, keep_within, passing
 from pytest_egress.gateway.raw.sockets import (
     ClientEndedError,
     RawSocket,
@@ -608,7 +608,7 @@ class RawServer:
 
         is_cut = False
         try:
-            heard = searching(entry, self.context.window.account)
+            heard = passing(entry, self.context.window.account)
             is_cut = relay(
                 connection.sock, server, watch, shape=shape, clock=self.ledger.clock, heard=heard
             )

@@ -74,6 +74,16 @@ class ClientHello:
     key_shares: tuple[int, ...] = ()
 
 
+def newest_version(hello: ClientHello) -> str:
+    """The newest version that a client offers, by OpenSSL's name."""
+    return VERSION_NAMES.get(
+        max(filter(VERSION_NAMES.__contains__, hello.versions), default=0), "SSLv3"
+    )
+
+
+VERSION_NAMES = {0x0301: "TLSv1", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
+
+
 def bytes_needed(data: bytes) -> int:
     """How many bytes, from the start of the connection, to wait for before asking again.
 

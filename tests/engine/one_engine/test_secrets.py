@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_egress import (
+    CallError,
     Egress,
     LeakError,
     Request,
@@ -174,3 +175,27 @@ def test_a_secret_is_found_in_whatever_carries_it(
         "GET http://chat.test/: message 0, in hex",
         "TCP db.test:5432 (fd00:198:18::2): bytes",
     ]
+
+
+WEAK = """
+curl -sS http://clear.test/
+curl -sS https://own.test/
+curl -sS --tls-max 1.2 https://real.test/
+true
+"""
+
+
+def test_what_is_not_encrypted_well_is_listed(egress: Egress, clients_image: str) -> None:
+    egress.intercept_http("clear.test")
+    egress.intercept_https("own.test")
+    with tcp_server(lambda sock: sock.sendall(sock.recv(1))) as port:
+        egress.intercept_tcp("real.test", forward(f"tcp://127.0.0.1:{port}"))
+        egress.run(clients_image, ["sh", "-c", WEAK])
+    with pytest.raises(CallError) as caught:
+        egress.assert_encrypted("TLSv1.3")
+    lines = str(caught.value).splitlines()
+    assert lines[1] == "  GET http://clear.test/  in the clear"
+    assert lines[2].startswith("  TCP real.test:443")
+    assert lines[2].endswith("TLSv1.2 at most is offered by OpenSSL")
+    assert len(lines) == 4
+    egress.assert_encrypted(allow=["clear.test:80"])

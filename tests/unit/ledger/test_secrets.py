@@ -58,3 +58,15 @@ def test_without_a_secret_nothing_is_searched_as_it_passes() -> None:
     session.hide({"API_KEY": "a-key-of-env-1"})
     assert window.account.secrets is None
     session.close_window(window)
+
+
+def test_nothing_may_pass_through_unread_beside_a_secret() -> None:
+    session = Session()
+    window = session.open_window(policy="passthrough")
+    session.secrets.check_policy()
+    secret("made-in-a-test-1")
+    session.hide({})
+    session.secrets.learn()
+    with pytest.raises(ValueError, match=r"secret\(\) beside unrouted=\"passthrough\""):
+        session.secrets.check_policy()
+    session.close_window(window)

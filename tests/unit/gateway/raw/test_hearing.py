@@ -12,11 +12,13 @@ import pytest
 import trustme
 
 from pytest_egress import forward, smtp
-from pytest_egress.gateway.raw.hearing import MAX_KEPT_BYTES, PAST
+from pytest_egress.base.account import Account
+from pytest_egress.gateway.raw.hearing import MAX_KEPT_BYTES, PAST, passing
 from pytest_egress.ledger.details import detail_lines
-from pytest_egress.traffic.entries import TcpConnection
+from pytest_egress.traffic.entries import Offers, TcpConnection
 from tests.support.echo import Echo
-from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually
+from tests.support.entries import tcp
+from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually, hello_bytes
 
 SENT = b"hello ann, and more of it"
 
@@ -239,3 +241,25 @@ def test_an_unanswered_connection_says_that_its_beginning_alone_was_read(stage: 
         end_of(client)
         assert eventually(lambda: [*stage.entries(TcpConnection)])
         assert [*stage.entries(TcpConnection)][-1].unread == unread
+
+
+@pytest.mark.parametrize("size", [1 << 16, 40])
+def test_the_hello_of_a_client_that_is_passed_on_says_what_it_offers(
+    size: int, ca: trustme.CA
+) -> None:
+    entry, hello = tcp(), hello_bytes(ca)
+    heard = passing(entry, Account())
+    assert heard is not None
+    for at in range(0, len(hello), size):
+        heard(hello[at : at + size])
+    assert entry.offers == Offers("TLSv1.3", "OpenSSL")
+
+
+@pytest.mark.parametrize("data", [b"SELECT 1", b"\x16\x03\x01", b"\x16\x03\x01\x00\x05ab"])
+def test_what_begins_with_no_hello_offers_nothing(data: bytes) -> None:
+    entry = tcp()
+    heard = passing(entry, Account())
+    assert heard is not None
+    for _ in range(100):
+        heard(data)
+    assert entry.offers is None
