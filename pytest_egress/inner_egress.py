@@ -181,6 +181,11 @@ class InnerEgress:
             entries = {id(entry): entry for window in self._seen() for entry in window.entries}
             return sorted(entries.values(), key=lambda entry: entry.started)
 
+    def windows(self) -> list[Window]:
+        """The windows that `ledger` is of."""
+        with self.session.ledger.changed:
+            return [*self._seen()]
+
     def _seen(self) -> Iterator[Window]:
         own = (self.scope == "test" and self.window) or self.session.ledger.window
         return filter(None, [*self._starts, self.between, own])

@@ -1,6 +1,6 @@
 """`Session`: the engine, the CA, the ledger and the windows that all egresses of a run share.
 
-This module knows nothing of pytest.
+This module knows nothing of pytest. It is long, since what ends a window, and in which order, stands here in one piece.
 
 Threads: tests run on one thread. Every thread of a gateway calls `attempt_context`, and any thread that changes a route
 calls `revise`. `scopes`, `containers` and `InnerEgress.containers` are changed, and copied before iteration, under
@@ -86,6 +86,8 @@ class Scoped(Owner, Protocol):
 
     @property
     def ledger(self) -> list[Entry]: ...
+
+    def windows(self) -> list[Window]: ...
 
     def close(self, keep: bool = False) -> None: ...
 

@@ -7,4 +7,11 @@ written unless it is asked for.
 * `lock`: the reviewed destinations, as the file `egress.lock` lists them.
 * `pages`: the HTML pages of a test and of a run.
 * `policies`: a lock as the rules of those who enforce them: Kubernetes, Cilium, harden-runner, squid, CycloneDX.
+* `bodies`: bodies without their secrets, within limits.
+* `encoder`: an entry of the ledger as a line.
+* `folder`: the folder of a report, and what is removed from it again.
+* `har`: the HTTP of a test as HAR 1.2.
+* `lines`: a value as one line of JSON.
+* `summary`: why tests failed, as Markdown for a job's page.
+* `writing`: the files of one test, one entry after the other.
 """

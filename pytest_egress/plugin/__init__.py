@@ -18,6 +18,7 @@ what of this room only a test that uses egress needs, is imported where such a t
 * `painting`: the colours and indents of a failure on a terminal.
 * `screen`: shows on the terminal what takes long.
 * `watching`: the lines of --egress-watch.
+* `evidence`: the report of a run: the folder of each test, its index and its summary.
 * `prompts`: debugger prompts, and the deadlines that wait for them.
 
 pytest takes hooks and fixtures from this module, which is the package's entry point.

@@ -12,6 +12,8 @@ import pytest
 from pytest_egress.plugin.reports import land_at_user
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_egress.errors import EgressError
     from pytest_egress.inner_egress import InnerEgress
     from pytest_egress.ledger.verdict import Offence
@@ -42,6 +44,7 @@ class Case:
         cause: The exception of a handler, where it is the cause of the test's own failure.
         passed: Whether its call phase has passed.
         frame: With --pdb, the frame in which the test's function ran.
+        folder: That of its report, once it is written.
     """
 
     session: Session
@@ -52,6 +55,7 @@ class Case:
     cause: BaseException | None = None
     passed: bool = False
     frame: FrameType | None = None
+    folder: Path | None = None
 
     def close(self, own: BaseException | None = None) -> None:
         """Close the window after its handlers have ended; do not wait for them where the user ends the run."""
@@ -175,6 +179,13 @@ class Case:
             yield "egress", "\n".join(lines)
         for title, log in self.session.log_sections(self.window):
             yield title, without_advice(log, entries.values())
+
+    def windows(self, when: str) -> list[Window]:
+        """The windows whose attempts a report of this phase shows, that of the test first."""
+        scopes = self.session.open_scopes() if when == "setup" else []
+        scopes += [self.egress] if self.egress is not None and when == "teardown" else []
+        others = [window for scope in scopes for window in scope.windows()]
+        return [self.window, *(each for each in others if each is not self.window)]
 
     def let_go(self) -> None:
         """Release the bodies and other values that the test received, after its reports have been made."""

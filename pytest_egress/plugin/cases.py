@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_egress.errors import EgressError
     from pytest_egress.inner_egress import InnerEgress
     from pytest_egress.plugin.case import Case, Late
+    from pytest_egress.plugin.evidence import Evidence
     from pytest_egress.session import Session
 
 
@@ -43,6 +44,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Header(run), "egress-header")
         if run.locking is not None:
             config.pluginmanager.register(run.locking, "egress-lock")
+        if run.report is not None:
+            from pathlib import Path
+
+            from pytest_egress.plugin.evidence import Evidence
+
+            path, of_all = run.report
+            cases.evidence = Evidence(config, Path(path), of_all=of_all, hidden=run.hidden)
+            config.pluginmanager.register(cases.evidence, "egress-evidence")
 
 
 class Cases:
@@ -52,6 +61,7 @@ class Cases:
         self._run, self._plugins = run, plugins
         run.watch = self._watch
         self.hidden = run.hidden
+        self.evidence: Evidence | None = None
         self._has_cases = False  # of this run so far, or of one that has been closed
         self._item: pytest.Item | None = None  # the test that runs, if not known to use egress
         self._egress_users: dict[str, set[object]] = {}  # wider fixtures that use egress, by name
@@ -160,6 +170,8 @@ class Cases:
         unlisted = self._run.unlisted(node.nodeid or "the end of the run")()
         if late is None and unlisted is not None and has_passed(node):
             late = egress.late_error(unlisted)
+        if self.evidence is not None and egress.scope != "test":
+            self.evidence.outside(egress, late)
         egress.close(keep=self._run.keep and (late is not None or has_failed(node)))
         if late is not None:
             kept = kept_section(containers) if self._run.keep else ()
@@ -304,13 +316,23 @@ class Cases:
                 node.stash.setdefault(FAILED, set()).add(item.nodeid)
             found = case.sections(report.when, in_full=is_verbose(item.config))
             sections = [*found, *(case.kept() if self._run.keep else ())]
+            sections = with_link(sections, self._written(case, report, call))
             show_sections(report, item.config, without_told(sections, call.excinfo), self.hidden)
             if call.excinfo:
                 window = None if is_verdict else case.window
                 show_headline(report, call.excinfo.value, window, self.hidden)
+        elif self.evidence is not None and self.evidence.of_all and report.when == "call":
+            self._written(case, report, call)
         if brief and call.excinfo and item.config.getoption("usepdb", False):
             case.land_at_user(call.excinfo, is_verdict=is_verdict)
         return report
+
+    def _written(self, case: Case, report: pytest.TestReport, call: pytest.CallInfo[None]) -> str:
+        """Write the test's part of the run's report, if there is one; return the line that leads to it."""
+        if self.evidence is None:
+            return ""
+        error = call.excinfo.value if call.excinfo and report.failed else None
+        return self.evidence.write(case, report, error, case.windows(report.when))
 
     def _report_teardown(
         self, item: pytest.Item, call: pytest.CallInfo[None], brief: bool
@@ -331,6 +353,8 @@ class Cases:
             if brief and call.excinfo and late:
                 show_text_only(report, item, call.excinfo, self.hidden)
             sections = [section for each in found for section in each.sections]
+            if case is not None:
+                sections = with_link(sections, self._written(case, report, call))
             show_sections(report, item.config, without_told(sections, call.excinfo), self.hidden)
             if call.excinfo:
                 show_headline(report, call.excinfo.value, None, self.hidden)
@@ -342,6 +366,16 @@ class Cases:
             del item.stash[CASE]
             case.let_go()
         return report
+
+
+def with_link(sections: list[tuple[str, str]], link: str) -> list[tuple[str, str]]:
+    """The sections of a failing test, of which that on its attempts ends with the line that leads to its page."""
+    if not link:
+        return sections
+    title, text = next((each for each in sections if each[0] == "egress"), ("egress", ""))
+    linked = (title, f"{text}\n\n{link}" if text else link)
+    others = [each for each in sections if each[0] != "egress"]
+    return [linked, *others]
 
 
 def is_verbose(config: pytest.Config) -> bool:

@@ -123,6 +123,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini(
         "egress_lock", "The file with the destinations of images, such as egress.lock.", default=""
     )
+    group.addoption(
+        "--egress-report",
+        metavar="DIR",
+        help="Write a page, a HAR, the attempts as JSON and the logs of each failed test that uses egress to a folder "
+        "in DIR, and an index and a summary of them.",
+    )
+    group.addoption(
+        "--egress-report-all",
+        action="store_true",
+        default=None,
+        help="With --egress-report: also of the tests that have passed.",
+    )
+    parser.addini("egress_report", "Default of --egress-report.", default="")
     parser.addini("egress_unrouted", "Default of --egress-unrouted.", default="fail")
     parser.addini("egress_dns", "Default of --egress-dns.", default="synthetic")
     parser.addini("egress_link", "Default of --egress-link.", default="auto")
@@ -251,6 +264,31 @@ def watch_option(config: pytest.Config) -> bool:
             "--egress-watch prints what one process sees: it takes no workers of pytest-xdist. Run with -n 0"
         )
     return True
+
+
+class ReportOption(NamedTuple):
+    """Where a report is written, and whether of all tests, or of those that failed."""
+
+    folder: str
+    of_all: bool
+
+
+def report_option(config: pytest.Config) -> ReportOption | None:
+    """None for no report. --egress-report-all without a folder raises `pytest.UsageError`."""
+    of_all = bool(config.getoption("egress_report_all"))
+    if (sent := getattr(config, "workerinput", {}).get("egress report")) is not None:
+        return ReportOption(sent, of_all)
+    given = config.getoption("egress_report") or os.environ.get("PYTEST_EGRESS_REPORT")
+    base = config.invocation_params.dir
+    if not given and (given := config.getini("egress_report")):
+        base = config.rootpath
+    if given:
+        return ReportOption(str(base / os.path.expanduser(given)), of_all)
+    if of_all:
+        raise pytest.UsageError(
+            "--egress-report-all: it needs a folder to write to; add --egress-report=DIR"
+        )
+    return None
 
 
 def sidecar_image_option(config: pytest.Config) -> str | None:

@@ -21,6 +21,7 @@ from pytest_egress.plugin.options import (
     engine_addresses,
     keep_option,
     lock_option,
+    report_option,
     sidecar_image_option,
     trust_option,
     watch_option,
@@ -62,6 +63,7 @@ class Run:
         self.engines: Final = engine_addresses(config)
         self.trust: Final = trust_option(config)
         self.watches: Final = watch_option(config)
+        self.report: Final = report_option(config)
         self.engine: Final = (
             self.engines[worker_number(config) % len(self.engines)] if self.engines else None
         )
@@ -105,6 +107,8 @@ class Run:
             self._accounts = self.current.ledger.accounts
             if self.locking is not None:
                 self.locking.watch(self.current)
+            if self.report is not None:
+                self.current.take_notes()
             self.watch(self.current)
             self.current.engine.progress.screen = self._screen
             self.current.sidecars.expects_more = self._expects_more

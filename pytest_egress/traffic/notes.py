@@ -77,11 +77,12 @@ class ConnectionNote:
         tls: What TLS agreed on, or None.
         library: The client's TLS library, as its ClientHello shows it, or None.
         presented: The certificate that its client should have rejected, in words; "" for a good one.
+        first: The opening of the window that it was last reported in, and the number of its first entry there.
     """
 
     __slots__ = (
-        *("address", "hello", "library", "number", "opened", "port", "presented", "secured"),
-        *("sni", "tls"),
+        *("address", "first", "hello", "library", "number", "opened", "port", "presented"),
+        *("secured", "sni", "tls"),
     )
 
     def __init__(self, number: int, opened: float) -> None:
@@ -93,6 +94,7 @@ class ConnectionNote:
         self.tls: TlsInfo | None = None
         self.library: str | None = None
         self.presented = ""
+        self.first = (0.0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)

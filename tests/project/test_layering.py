@@ -75,7 +75,7 @@ ROOMS = {
         doors=("archive", "copier", "endpoint", "engine", "failures", "leftovers"),
     ),
     "ledger": Room(uses=("errors", "base", "traffic", "routes")),
-    "evidence": Room(uses=("errors", "traffic", "ledger")),
+    "evidence": Room(uses=("errors", "base", "traffic", "routes", "ledger"), foreign=("google",)),
     "gateway": Room(
         uses=("errors", "base", "traffic", "routes", "ledger", "link", "agent.netlink"),
         foreign=("cryptography", "h11", "h2", "trustme"),

@@ -177,7 +177,15 @@ class Forwarding:
             )
 
     def connect(self, request: Request, to: Forward, by: str = "") -> Any:
-        """TLS is used where the scheme is https; `by` is "request.forward" where a handler asks, "" for a route."""
+        """TLS is used where the scheme is https; `by` is "request.forward" where a handler asks, "" for a route.
+
+        From then on the request counts as one that got out.
+        """
+        sock = self._connect(request, to, by)
+        object.__setattr__(self.asked, "_got_out", True)
+        return sock
+
+    def _connect(self, request: Request, to: Forward, by: str) -> Any:
         owner, upstreams = self._carrier, self._upstreams
         if to.container is not None:
             return upstreams.connect(owner, to, request.port)

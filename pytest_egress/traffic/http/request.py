@@ -215,6 +215,8 @@ class Request:
     _body: Any = field(default=None, repr=False)  # an `Incomplete`
     _account: Account | None = field(default=None, repr=False)  # of what came from a target
     _has_empty_query: bool = field(default=False, repr=False)
+    # Whether it was sent to a real server; of the class for those that were not.
+    _got_out: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         given = self.__dict__

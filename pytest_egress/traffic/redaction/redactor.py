@@ -309,6 +309,19 @@ class Redactor:
             return f"{self._named(self.known(text[:READ], is_cut=True))}..."
         return self._named(self.known(text, is_cut=is_cut))
 
+    def whole_text(self, text: str, *, is_cut: bool = False) -> str:
+        """As `text`, and all of it: for a file."""
+        return self._named(self.known(text, is_cut=is_cut))
+
+    def whole_content(self, data: bytes, *, is_asked: bool = False, is_cut: bool = False) -> bytes:
+        """Bytes of a client without known values, and without its logins: all of them, for a file.
+
+        Args:
+            is_asked: Whether its server has just asked for a part of a login.
+        """
+        text = self.known(data.decode("latin-1"), is_cut=is_cut)
+        return encoded(without_logins(text, self.mask, is_asked=is_asked))
+
     def content(self, data: bytes, *, is_cut: bool = False) -> bytes:
         """As `text`, of bytes."""
         return encoded(self.text(data[: READ + 1].decode("latin-1"), is_cut=is_cut))

@@ -1,0 +1,482 @@
+"""`LineEncoder`: an entry of the ledger as a line of `ledger.jsonl`: values of JSON, without secrets and within limits.
+
+Times are milliseconds from the opening of the window. The keys of a kind are all there, whatever is known: `FORMAT`
+counts their changes. The routes and connections that entries share are in tables, to which they refer by number.
+"""
+
+from __future__ import annotations
+
+import base64
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from pytest_egress.base.frames import from_user
+from pytest_egress.base.raising import said_of
+from pytest_egress.evidence.bodies import Bodies, known_in, message_text
+from pytest_egress.evidence.lines import line_of
+from pytest_egress.ledger.declaring import declarations, with_imports
+from pytest_egress.ledger.remedies import has_remedy, remedy, typed
+from pytest_egress.ledger.report import problem, proxy_lines, route_line
+from pytest_egress.ledger.verdict import failing, unrouted_entries
+from pytest_egress.ledger.windows import Window
+from pytest_egress.routes.answers import Forward, place_of
+from pytest_egress.routes.faults import layers
+from pytest_egress.traffic.entries import (
+    DnsQuery,
+    Entry,
+    Exchange,
+    KafkaRecord,
+    Mail,
+    PacketAttempt,
+    ProxyCall,
+    TcpConnection,
+    TlsFailure,
+    needs_server,
+)
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import TlsInfo
+from pytest_egress.traffic.notes import KEPT_AT_AN_END, KEPT_CONTENT, ConnectionNote, NotedMessage
+from pytest_egress.traffic.redaction.redactor import Redactor
+from pytest_egress.traffic.shown import counted, host_port
+
+FORMAT: Final = 1
+SHOWN_FIRST: Final = 64  # bytes of a connection, in its row
+SHOWN_PARTS: Final = 50  # of a mail
+SHOWN_CONNECTIONS: Final = 5000  # of a test: their facts stand in the page alone
+MARKS: Final = ("begun", "whole", "called", "answered", "sent")
+
+
+class LineEncoder:
+    """Makes the lines of one test.
+
+    Args:
+        windows: The windows whose entries are encoded, closed. Times are from the opening of the first, the test's.
+
+    Attributes:
+        routes: The routes that entries refer to, in the order of their numbers.
+        connections: The first connections, by their numbers.
+        latest: The connection of the entry that was encoded last, if it has one.
+    """
+
+    def __init__(self, windows: Sequence[Window], redactor: Redactor) -> None:
+        self._windows, self._opened, self._redactor = windows, windows[0].opened, redactor
+        self._failing = {id(entry) for window in windows for entry in failing(window)}
+        self._bodies = Bodies(redactor)
+        self._numbers: dict[int, int] = {}
+        self._handlers: list[str] = []
+        self.routes: list[dict[str, Any]] = []
+        self.connections: dict[int, dict[str, Any]] = {}
+        self.latest: dict[str, Any] = {}
+
+    def fails(self, entry: Entry) -> bool:
+        return id(entry) in self._failing
+
+    def encoded(self, number: int, entry: Entry) -> dict[str, Any]:
+        """An entry as a dict, for the line of this number, from 1 on."""
+        redactor, fails = self._redactor, self.fails(entry)
+        hidden, route = redactor.hidden, self._route(entry.route)
+        fault, duration = getattr(entry, "fault", None), getattr(entry, "duration", None)
+        made: dict[str, Any] = {
+            "n": number,
+            "kind": entry.kind,
+            "container": entry.container,
+            "at": self.time(entry.started),
+            "host": redactor.host(entry.host),
+            "port": entry.port,
+            "outcome": entry.outcome,
+            "text": hidden(str(entry)),
+            "fails": fails,
+            "problem": problem(entry) if fails else "",
+            "reached": got_out(entry),
+            "note": hidden(entry.note),
+            "route": route,
+            "route_text": "" if route is None else self.routes[route]["text"],
+            "near": [*self._near(entry)],
+            "remedy": [[verb, hidden(line)] for verb, line in remedies(entry, fails=fails)],
+            "fault": None if fault is None else hidden(str(fault)),
+            "duration": None if duration is None else milliseconds(duration),
+            "through": hidden(entry.through),
+            "accepted": self._accepted(entry),
+            "error": self._error(getattr(entry, "error", None)),
+            "connection": self._connection(number, entry),
+            "marks": self._marks(entry),
+        }
+        return made | self._of_its_kind(entry, route)
+
+    def time(self, moment: float | None) -> float | None:
+        """Milliseconds from the opening of the window."""
+        return None if moment is None else milliseconds(moment - self._opened)
+
+    def paste(self) -> list[str]:
+        """The lines that declare all that is unrouted."""
+        entries = [entry for window in self._windows for entry in window.entries]
+        entries.sort(key=lambda entry: entry.started)
+        lines = declarations(unrouted_entries(entries))
+        return [self._redactor.hidden(line) for line in with_imports(lines)] if lines else []
+
+    # What all kinds have.
+
+    def _route(self, route: Any) -> int | None:
+        if route is None:
+            return None
+        if id(route) not in self._numbers:
+            self._numbers[id(route)] = len(self.routes)
+            self._handlers.append(self._redactor.hidden(handler_of(route)))
+            self.routes.append(
+                {
+                    "text": self._redactor.hidden(str(route)),
+                    "declared_at": str(route.declared_at or ""),
+                    "scope": route.scope,
+                    "times": route.times,
+                }
+            )
+        return self._numbers[id(route)]
+
+    def _near(self, entry: Entry) -> Iterator[dict[str, Any]]:
+        hidden = self._redactor.hidden
+        for miss in entry.near:
+            yield {
+                "text": hidden(str(miss.route)),
+                "declared_at": str(miss.route.declared_at or ""),
+                "differences": [hidden(each) for each in miss.differences],
+            }
+
+    def _accepted(self, entry: Entry) -> dict[str, Any] | None:
+        if entry.accepted is None:
+            return None
+        route, library = entry.accepted
+        return {
+            "presented": self._redactor.hidden(route.presented.to(entry.host)),
+            "library": library,
+            "route": self._redactor.hidden(route_line(route)),
+        }
+
+    def _error(self, error: BaseException | None) -> dict[str, Any] | None:
+        if error is None:
+            return None
+        lines = traceback.format_exception(type(error), error, from_user(error.__traceback__))
+        return {
+            "type": type(error).__name__,
+            "text": self._redactor.hidden(said_of(error)),
+            "traceback": self._redactor.hidden("".join(lines)).strip(),
+        }
+
+    def _connection(self, number: int, entry: Entry) -> int | None:
+        self.latest = {}
+        if (note := entry.connection) is None:
+            return None
+        if note.first[0] != self._opened:
+            note.first = self._opened, number
+        known = self.connections.get(note.number)
+        if known is None:
+            known = self._facts(note)
+            if len(self.connections) < SHOWN_CONNECTIONS:
+                self.connections[note.number] = known
+        self.latest = known
+        known["requests"] += isinstance(entry, Exchange)
+        return note.number
+
+    def _facts(self, note: ConnectionNote) -> dict[str, Any]:
+        return {
+            "id": note.number,
+            "first": note.first[1],
+            "opened": self.time(note.opened),
+            "hello": self.time(note.hello),
+            "secured": self.time(note.secured),
+            "requests": 0,
+            "address": note.address,
+            "port": note.port,
+            "sni": None if note.sni is None else self._redactor.host(note.sni),
+            "library": note.library,
+            "presented": self._redactor.hidden(note.presented) or None,
+            "tls": tls_facts(note.tls),
+        }
+
+    def _marks(self, entry: Entry) -> dict[str, float | None]:
+        marks = entry.marks
+        if marks is None:
+            return {}
+        return {name: self.time(getattr(marks, name)) for name in MARKS}
+
+    # What a kind has.
+
+    def _of_its_kind(self, entry: Entry, route: int | None) -> dict[str, Any]:
+        handler = "" if route is None else self._handlers[route]
+        if isinstance(entry, Exchange):
+            return self._of_exchange(entry) | {"handler": handler}
+        if isinstance(entry, TcpConnection):
+            return self._of_connection(entry) | {"handler": handler}
+        if isinstance(entry, Mail):
+            return self._of_mail(entry)
+        if isinstance(entry, KafkaRecord):
+            return self._of_record(entry)
+        if isinstance(entry, ProxyCall):
+            return entry._of_its_kind() | {"headers": self._fields(entry.headers)}
+        if isinstance(entry, PacketAttempt):
+            body = self._bodies.of(entry.first_bytes, is_raw=True) if entry.first_bytes else None
+            return entry._of_its_kind() | {"body": body}
+        assert isinstance(entry, (DnsQuery, TlsFailure))
+        return entry._of_its_kind()
+
+    def _fields(self, fields: Headers | Iterable[tuple[str, Any]]) -> list[list[str]]:
+        pairs = fields.raw if isinstance(fields, Headers) else fields
+        redactor = self._redactor
+        return [
+            [
+                redactor.known(name),
+                redactor.field(name, value if isinstance(value, str) else repr(value)),
+            ]
+            for name, value in pairs
+        ]
+
+    def _of_exchange(self, entry: Exchange) -> dict[str, Any]:
+        request, response, redactor = entry.request, entry.response, self._redactor
+        has_bodies = entry.kind == "http"
+        made: dict[str, Any] = {
+            "scheme": request.scheme,
+            "request": {
+                "method": redactor.known(request.method),
+                "url": redactor.url(request.url),
+                "path": redactor.path(request.path),
+                "query": redactor.query(request.query_string),
+                "http_version": request.http_version,
+                "headers": self._fields(request.headers),
+                "trailers": self._fields(request.trailers) if request.is_whole else [],
+                "type": redactor.hidden(request.headers.get("content-type", "")),
+                "body": self._request_body(entry) if has_bodies else None,
+            },
+            "response": None,
+            "messages": [*self._messages(entry)],
+            "unkept": unkept_of(entry),
+            "grpc": self._grpc(entry),
+            "websocket": self._websocket(entry),
+        }
+        if response is not None:
+            made["response"] = {
+                "status": response.status_code,
+                "reason": redactor.hidden(response.reason),
+                "headers": self._fields(response.headers),
+                "trailers": self._fields(response.trailers),
+                "type": redactor.hidden(response.headers.get("content-type", "")),
+                "body": self._response_body(entry) if has_bodies else None,
+            }
+        return made
+
+    def _request_body(self, entry: Exchange) -> dict[str, Any] | None:
+        request = entry.request
+        if (streamed := getattr(request._body, "streamed", None)) is not None:
+            return {"size": streamed}
+        if not request.is_whole:
+            return None
+        headers = request.headers
+        return self._bodies.whole(
+            lambda: bytes(request.raw_content),
+            coding=headers.get("content-encoding", ""),
+            type=headers.get("content-type", ""),
+        )
+
+    def _response_body(self, entry: Exchange) -> dict[str, Any] | None:
+        response = entry.response
+        if response.stream is not None:
+            return None
+        # What `compress=` does happens when it is sent.
+        coding = "" if response.compress else response.headers.get("content-encoding", "")
+        type = response.headers.get("content-type", "")
+        return self._bodies.whole(lambda: bytes(response.content), coding=coding, type=type)
+
+    def _messages(self, entry: Entry) -> Iterator[dict[str, Any]]:
+        if isinstance(entry, Exchange) and entry.websocket is not None:
+            for said in both_ends(entry.messages):
+                content = said.content.encode() if isinstance(said.content, str) else said.content
+                is_cut = len(content) > KEPT_CONTENT
+                text = message_text(content[:KEPT_CONTENT], self._redactor, is_cut=is_cut)
+                made = self._message(said.at, said.from_client, len(content), text)
+                if isinstance(said.content, bytes):
+                    shown = known_in(content[:KEPT_CONTENT], self._redactor, is_cut=is_cut)
+                    made["base64"] = base64.b64encode(shown).decode()
+                yield made
+            return
+        is_asked = False
+        for each in entry.noted or ():
+            text = self._noted_text(each, is_asked=is_asked and each.from_client)
+            yield self._message(each.at, each.from_client, each.size, text)
+            if not each.from_client:
+                is_asked = self._redactor.asks_for_login(each.content)
+
+    def _noted_text(self, each: NotedMessage, *, is_asked: bool) -> str:
+        if each.decoded is not None:
+            return decoded_text(each.decoded, self._redactor)
+        is_cut = each.size > len(each.content)
+        return message_text(each.content, self._redactor, is_asked=is_asked, is_cut=is_cut)
+
+    def _message(self, at: float, from_client: bool, size: int, text: str) -> dict[str, Any]:
+        return {"at": self.time(at), "from_client": from_client, "size": size, "text": text}
+
+    def _grpc(self, entry: Exchange) -> dict[str, Any] | None:
+        if (call := entry.grpc) is None:
+            return None
+        hidden = self._redactor.hidden
+        return {
+            "service": hidden(call.service),
+            "method": hidden(call.method),
+            "path": hidden(call.path),
+            "status": call.status,
+            "details": self._redactor.text(call.details),
+            "timeout": hidden(entry.request.headers.get("grpc-timeout", "")),
+            "metadata": self._fields(call.metadata),
+            "trailing_metadata": self._fields(call.trailing_metadata),
+        }
+
+    def _websocket(self, entry: Exchange) -> dict[str, Any] | None:
+        if (ws := entry.websocket) is None:
+            return None
+        return {
+            "subprotocol": ws.subprotocol and self._redactor.hidden(ws.subprotocol),
+            "close_code": ws.close_code,
+            "close_reason": self._redactor.hidden(ws.close_reason),
+        }
+
+    def _of_connection(self, entry: TcpConnection) -> dict[str, Any]:
+        noted = [*(entry.noted or ())]
+        up = sum(each.size for each in noted if each.from_client)
+        down = sum(each.size for each in noted if not each.from_client)
+        content = entry.content or entry.first_bytes
+        asks = any(self._redactor.asks_for_login(m.content) for m in noted if not m.from_client)
+        # Which of its lines are a login is seen beside the questions alone: in the messages.
+        body = {"size": len(content)} if asks else self._bodies.of(content, is_raw=True)
+        begins = next((each.content for each in noted if each.from_client), content)
+        first = self._redactor.first_bytes(begins[:SHOWN_FIRST])
+        return entry._of_its_kind() | {
+            "sent": entry.sent or up,
+            "received": entry.received or down,
+            "first": message_text(first, self._redactor, is_cut=True).strip(),
+            "body": body if content else None,
+            "messages": [*self._messages(entry)],
+            "unkept": unkept_of(entry),
+        }
+
+    def _of_mail(self, entry: Mail) -> dict[str, Any]:
+        hidden = self._redactor.hidden
+        body = self._bodies.of(entry.content) if entry.content else None
+        parts = [hidden(each) for each in parts_of(entry)]
+        return entry._of_its_kind() | {"parts": parts, "type": "message/rfc822", "body": body}
+
+    def _of_record(self, entry: KafkaRecord) -> dict[str, Any]:
+        redactor, key = self._redactor, entry.key
+        return entry._of_its_kind() | {
+            "key": None if key is None else message_text(key, redactor),
+            "headers": [
+                [
+                    redactor.known(name),
+                    "" if value is None else redactor.field(name, message_text(value, redactor)),
+                ]
+                for name, value in entry.headers
+            ],
+            "client_id": redactor.hidden(entry.client_id),
+            "user": entry.user and redactor.hidden(entry.user),
+            "body": None if entry.value is None else self._bodies.of(entry.value),
+        }
+
+
+def milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def tls_facts(tls: TlsInfo | None) -> dict[str, Any] | None:
+    if tls is None:
+        return None
+    certificate = tls.client_certificate
+    return {
+        "version": tls.version,
+        "cipher": tls.cipher,
+        "alpn": tls.alpn,
+        "client_certificate": certificate and f"{counted(len(certificate), 'byte')} of DER",
+    }
+
+
+def both_ends(messages: Sequence[Any]) -> Sequence[Any]:
+    ends = KEPT_AT_AN_END
+    return messages if len(messages) <= 2 * ends else [*messages[:ends], *messages[-ends:]]
+
+
+def unkept_of(entry: Entry) -> int:
+    """How many of its messages are in no line."""
+    if isinstance(entry, Exchange) and entry.websocket is not None:
+        return int(entry.websocket.unkept) + max(len(entry.messages) - 2 * KEPT_AT_AN_END, 0)
+    return 0 if entry.noted is None else len(entry.noted) - len([*entry.noted])
+
+
+def got_out(entry: Entry) -> bool:
+    """Whether a real server was reached: by passthrough, or by `forward()`."""
+    if entry.outcome == "passthrough":
+        return True
+    if isinstance(entry, Exchange):
+        return entry.request._got_out
+    if isinstance(entry, TcpConnection) and entry.outcome == "routed":
+        return bool(entry.sent or entry.received) or isinstance(answer_of(entry.route), Forward)
+    return False
+
+
+def answer_of(route: Any) -> Any:
+    """What a route answers with, without the faults around it; None where it has a sequence of answers."""
+    if route is None or not hasattr(route, "turns") or route.turns.sequence is not None:
+        return None
+    return layers(route.turns.answer()[0])[1]
+
+
+def handler_of(route: Any) -> str:
+    """The name of the function that answers for a route, and its line; "" where there is none of the test's."""
+    answer = answer_of(route)
+    if not callable(answer):
+        return ""
+    return place_of(answer).rstrip(",").replace(", at ", " at ")
+
+
+def remedies(entry: Entry, *, fails: bool) -> Iterator[tuple[str, str]]:
+    """What to type, with what it is for."""
+    if isinstance(entry, Exchange) and entry._asked_proxy is not None:
+        for line in proxy_lines(entry._asked_proxy):
+            verb, _, code = line.partition(": ")
+            yield verb, code
+        return
+    if entry.outcome == "unrouted" and has_remedy(entry):
+        line = remedy(entry)
+        answers = line.startswith(("egress.intercept", "egress.dns"))
+        yield ("to answer it" if answers else "to expect it"), line
+        if isinstance(entry, DnsQuery):
+            yield "to expect that it does not exist", f'egress.dns("{typed(entry)}", "NXDOMAIN")'
+    elif not fails or not isinstance(entry, TlsFailure):
+        return
+    elif needs_server(entry):
+        yield "to answer it", remedy(entry)
+    where = host_port(typed(entry), entry.port)
+    if needs_server(entry):
+        yield "to let the real server answer it", f'egress.passthrough("{where}")'
+    if fails and isinstance(entry, TlsFailure) and entry.outcome != "unrouted":
+        yield "to expect it, and answer nobody there", f'egress.block("{where}")'
+
+
+def decoded_text(message: Any, redactor: Redactor) -> str:
+    """A message of protobuf as JSON, with its secrets masked by the names of its fields."""
+    if isinstance(message, bytes):
+        return message_text(message, redactor)
+    try:
+        from google.protobuf.json_format import MessageToDict
+
+        value: Mapping[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+    except Exception:  # of another library, or a type that is not known
+        return redactor.text(" ".join(said_of(message).split()))
+    return line_of(redactor.json(value))
+
+
+def parts_of(mail: Mail) -> list[str]:
+    """The types and names of the parts of a mail."""
+    found: list[str] = []
+    try:
+        for part in mail.message.walk():
+            if not part.is_multipart() and len(found) < SHOWN_PARTS:
+                found.append(f"{part.get_content_type()} {part.get_filename() or ''}".strip())
+    except Exception:  # the standard library's parser raises what it likes for malformed mails
+        pass
+    return found

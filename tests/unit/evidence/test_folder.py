@@ -1,0 +1,79 @@
+"""The names in a report's folder, and what a later report removes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_egress.evidence.folder import MARKER, ReportFolder, folder_name, log_name
+
+NAMES = [
+    ("test_shop.py::test_charge", "test_shop.py-test_charge"),
+    ("tests/unit/test_shop.py::TestIt::test_charge", "tests-unit-test_shop.py-TestIt-test_charge"),
+    ("test_a.py::test_b[one]", "test_a.py-test_b-one-"),
+    ("::", "test"),
+    ("../../etc/passwd", "etc-passwd"),
+]
+
+
+@pytest.mark.parametrize(("test", "name"), NAMES)
+def test_a_test_has_a_folder_of_its_name(test: str, name: str) -> None:
+    assert folder_name(test).startswith(name)
+    assert not folder_name(test).startswith(".")
+
+
+def test_odd_names_and_long_ones_are_told_apart_by_a_digest() -> None:
+    tests = ["t.py::a[x y]", "t.py::a[x-y]", "t.py::a[x?y]", "ü" * 500, f"{'ü' * 500}x", "a" * 999]
+    names = {folder_name(test) for test in tests}
+    assert len(names) == len(tests)
+    assert all(len(name.encode()) <= 130 for name in names)
+    assert all(not {*name} & {*'<>:"/\\|?*[] '} for name in names)
+
+
+def test_a_log_has_the_name_of_its_container() -> None:
+    assert log_name("shop:latest") == "shop-latest.log"
+    assert log_name("../x") == "x.log"
+    assert log_name("::") == "container.log"
+
+
+def test_a_rerun_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    folder = ReportFolder(tmp_path / "out")
+    assert [folder.make("a").name for _ in range(3)] == ["a", "a-2", "a-3"]
+    assert [row["folder"] for row in folder.rows()] == ["a", "a-2", "a-3"]
+
+
+def test_what_a_worker_has_noted_is_read_by_another_process(tmp_path: Path) -> None:
+    worker, controller = ReportFolder(tmp_path), ReportFolder(tmp_path)
+    worker.make("a")
+    worker.note({"folder": "a", "id": "test_a"})
+    assert controller.rows() == [{"folder": "a", "id": "test_a"}]
+
+
+def test_a_report_removes_only_what_an_earlier_one_has_written(tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    folder = ReportFolder(out)
+    written = folder.make("test_a")
+    for name in ("timeline.html", "ledger.jsonl", "shop.log", "traffic.har.part"):
+        (written / name).write_text("x")
+    mixed = folder.make("test_b")
+    (mixed / "mine.txt").write_text("x")
+    other.mkdir()
+    (other / "timeline.html").write_text("x")
+    hostile = ["..", "../other", "/", str(other), "link", "", None, ".", "a\0b"]
+    (out / "link").symlink_to(other)
+    for each in hostile:
+        folder.note({"folder": each})
+    with (out / MARKER).open("a") as marker:
+        marker.write("no JSON\n[]\n1\n")
+    (out / "index.html").write_text("x")
+    folder.begin()
+    assert {each.name for each in out.iterdir()} == {"test_b", "link"}
+    assert (other / "timeline.html").exists()
+    assert (mixed / "mine.txt").exists()
+
+
+def test_a_folder_that_is_no_report_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("x")
+    ReportFolder(tmp_path).begin()
+    assert (tmp_path / "index.html").exists()
