@@ -31,6 +31,10 @@ PROBE_ADDRESS: Final = ("203.0.113.9", 443)  # a documentation address (RFC 5737
 PROBE_SECONDS: Final = 5
 FORMATS: Final = ("networkpolicy", "cilium", "harden-runner", "squid", "cyclonedx")
 TROUBLE: Final = 2  # the exit code where a command could not be run
+IMAGE_COMMANDS: Final = {
+    "watch": "run an image with nothing let out, print its attempts, and a test about them",
+}
+INTERRUPTED: Final = 130  # by Ctrl-C, as a shell has it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     clean.add_argument(
         "--kept", action="store_true", help="also the containers that --egress-keep has left"
     )
+    add_images(commands)
     add_lock(commands)
     chosen = parser.parse_args(arguments)
     result: int = {
@@ -53,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "clean": lambda: remove_leftovers(kept=chosen.kept),
         "lock": lambda: export(chosen.file, chosen.format, chosen.image),
         "diff": lambda: compare(chosen.old, chosen.new),
+        **dict.fromkeys(IMAGE_COMMANDS, lambda: run_image(chosen)),
     }[chosen.command]()
     return result
 
@@ -68,6 +74,50 @@ def add_lock(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     diff.add_argument("old")
     diff.add_argument("new")
+
+
+# What runs an image.
+
+
+def add_images(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    for name, about in IMAGE_COMMANDS.items():
+        add_order(commands.add_parser(name, help=about))
+
+
+def add_order(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-e",
+        dest="env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="a variable; without a value, that of this environment",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, metavar="SECONDS", help="for one run, 60 by default"
+    )
+    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument(
+        "argv", metavar="COMMAND", nargs=argparse.REMAINDER, help="in place of the image's"
+    )
+
+
+def run_image(chosen: argparse.Namespace) -> int:
+    """Run the command that was chosen; TROUBLE where it could not be run, which is told without secrets."""
+    from pytest_egress.commands.order import order_of, without_secrets
+    from pytest_egress.commands.watch import watch
+    from pytest_egress.errors import ContainerError, EgressError, EngineError
+
+    try:
+        order = order_of(chosen.image, chosen.argv, chosen.env, chosen.timeout)
+    except (TypeError, ValueError) as error:
+        return trouble(str(error))
+    try:
+        return {"watch": watch}[chosen.command](order)
+    except (ContainerError, EgressError, EngineError, OSError, TypeError, ValueError) as error:
+        return trouble(without_secrets(order, f"{type(error).__name__}: {error}"))
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 # doctor

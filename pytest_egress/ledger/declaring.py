@@ -40,8 +40,13 @@ def declarations(entries: Iterable[Entry]) -> list[str]:
 
 def with_imports(lines: list[str]) -> list[str]:
     """These lines, below the line that imports what they name."""
+    return [*filter(None, [imported(lines)]), *lines]
+
+
+def imported(lines: Iterable[str]) -> str:
+    """The line that imports what these name; "" where they name nothing."""
     names = sorted({name for line in lines for name in ANSWERS.findall(line)})
-    return [f"from pytest_egress import {', '.join(names)}", *lines] if names else lines
+    return f"from pytest_egress import {', '.join(names)}" if names else ""
 
 
 def is_declarable(entry: Entry) -> bool:

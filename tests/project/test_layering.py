@@ -102,7 +102,13 @@ ROOMS = {
     "egress": Room(
         uses=("errors", "base", "traffic", "routes", "ledger", "targets", "session", "inner_egress")
     ),
-    "cli": Room(uses=("errors", "base", "engine", "evidence", "targets", "session", "link.attach")),
+    "commands": Room(
+        uses=("errors", "base", "traffic", "ledger", "session", "egress"),
+        doors=("order", "watch"),
+    ),
+    "cli": Room(
+        uses=("errors", "base", "engine", "evidence", "targets", "session", "commands", "link.attach")
+    ),
     "": Room(uses=("errors", "base", "traffic", "routes", "gateway", "targets", "egress")),
     "plugin": Room(
         uses=(

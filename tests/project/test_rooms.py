@@ -34,6 +34,7 @@ WITHOUT_FILE: Final = {
     "base/forks": "each test of a forked child, of whatever room, holds it",
     "base/once": IN_PARTS,
     "base/unset": ONLY_DATA,
+    "commands/trial": BY_ENGINE,
     "engine/failures": BY_ENGINE,
     "errors": ONLY_DATA,
     "gateway/attempt": ONLY_DATA,

@@ -1,0 +1,90 @@
+"""`Trial`: one run of an image outside of pytest, and all that it attempted.
+
+The session is that of tests, so that its containers are removed at the end, and by its watchdog where this process is
+killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pytest_egress.base.choices import Policy
+from pytest_egress.commands.order import Order
+from pytest_egress.egress import Egress, inner_of
+from pytest_egress.errors import ContainerTimeoutError
+from pytest_egress.session import Session
+from pytest_egress.traffic.entries import Entry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One run.
+
+    Attributes:
+        entries: What it attempted, in order.
+        exit_code: None where it did not end by itself.
+        stopped: Whether the user has stopped it.
+    """
+
+    entries: tuple[Entry, ...]
+    exit_code: int | None = None
+    stopped: bool = False
+
+
+@contextlib.contextmanager
+def opened(order: Order, policy: Policy = "block") -> Iterator[Session]:
+    """A session whose redactor knows the secrets of the order; everything that it has started is removed at the end."""
+    session = Session(
+        defaults={"policy": policy},
+        link=os.environ.get("PYTEST_EGRESS_LINK") or None,
+        sidecar_image=os.environ.get("PYTEST_EGRESS_SIDECAR_IMAGE") or None,
+    )
+    session.take_notes()
+    session.hide(order.env)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def declare_nothing(egress: Egress) -> None:
+    """An image is to be run as it is."""
+
+
+def run_once(
+    session: Session, order: Order, declare: Callable[[Egress], None] = declare_nothing
+) -> Trial:
+    """Run the image once, to its end or that of its time; Ctrl-C ends it too.
+
+    Args:
+        declare: Declares routes, before the image is started.
+
+    Raises:
+        EgressError, TypeError, ValueError: It cannot be run; the text may quote secrets.
+    """
+    egress = Egress(session=session)
+    inner = inner_of(egress)
+    inner.open_window()
+    code, stopped = None, False
+    try:
+        declare(egress)
+        try:
+            code = egress.run(
+                order.image,
+                [*order.command] or None,
+                env=order.env,
+                timeout=order.timeout,
+                check=False,
+            ).exit_code
+        except ContainerTimeoutError:
+            code = None
+        except KeyboardInterrupt:
+            stopped = True
+        if inner.window is not None:
+            session.close_window(inner.window)
+        return Trial(entries=tuple(inner.ledger), exit_code=code, stopped=stopped)
+    finally:
+        egress.close()

@@ -1,0 +1,88 @@
+"""The commands that run an image, on a real engine: what they print, what they write, and that nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import docker
+import pytest
+
+from pytest_egress import cli
+from pytest_egress.engine.leftovers import SESSION_LABEL
+from tests.support.inner_runs import Inside
+from tests.support.stage import eventually
+
+KEY = "Zx81-ab-cdef-0123"
+ASKS = """
+curl -sS -H "Authorization: Bearer $API_KEY" -d '{}' https://api.test/v1/charges
+curl -sS https://api.test/v1/$API_KEY
+curl -sS http://metrics.test/
+python3 -c '
+import socket
+socket.create_connection(("queue.test", 5672)).sendall(b"AMQP\\x00\\x00\\x09\\x01")
+'
+exit 3
+"""
+
+
+def test_watch_prints_each_attempt_and_a_test_that_passes(
+    clients_image: str,
+    capsys: pytest.CaptureFixture[str],
+    inside: Inside,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("API_KEY", KEY)
+    assert cli.main(["watch", "-e", "API_KEY", clients_image, "sh", "-c", ASKS]) == 0
+    lines, _, text = capsys.readouterr().out.partition("A test about it:\n\n")
+    for attempt in (
+        "POST https://api.test/v1/charges  no route",
+        "GET https://api.test/v1/<API_KEY>  no route",
+        "GET http://metrics.test/  no route",
+        "TCP queue.test:5672",
+        "It exited with code 3; nothing got out.",
+    ):
+        assert attempt in lines
+    assert KEY not in lines + text
+    inside(text).result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no-such-image.test/it"], "no-such-image.test/it"),
+        (["IMAGE", "/no/such/program", KEY], "/no/such/program"),
+    ],
+)
+def test_what_cannot_be_run_is_told_without_secrets(
+    arguments: list[str], said: str, clients_image: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = [each.replace("IMAGE", clients_image) for each in arguments]
+    assert cli.main(["watch", "-e", f"API_KEY={KEY}", *run]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert KEY not in told
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_however_it_ends_no_container_is_left(
+    how: signal.Signals, clients_image: str, engine_client: docker.DockerClient
+) -> None:
+    name = f"sleeper-{os.getpid()}-{how.name}"
+    program = "import sys; from pytest_egress.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "watch", clients_image]
+    with subprocess.Popen(
+        [*command, "sh", "-c", f"sleep 600; echo {name}"], stdout=subprocess.PIPE
+    ) as watching:
+
+        def running() -> list[object]:
+            listed = engine_client.api.containers(all=True, filters={"label": SESSION_LABEL})
+            return [each for each in listed if name in each["Command"]]
+
+        assert eventually(running)
+        watching.send_signal(how)
+        said = watching.communicate(timeout=60)[0].decode()
+    assert ("It was stopped; nothing got out." in said) is (how is signal.SIGINT)
+    assert eventually(lambda: not running())
