@@ -50,7 +50,9 @@ def pytest_configure(config: pytest.Config) -> None:
             from pytest_egress.plugin.evidence import Evidence
 
             path, of_all = run.report
-            cases.evidence = Evidence(config, Path(path), of_all=of_all, hidden=run.hidden)
+            cases.evidence = Evidence(
+                config, Path(path), of_all=of_all, hidden=run.hidden, locking=run.locking
+            )
             config.pluginmanager.register(cases.evidence, "egress-evidence")
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_egress.inner_egress import InnerEgress
     from pytest_egress.ledger.windows import Window
     from pytest_egress.plugin.case import Case
+    from pytest_egress.plugin.locking import Locking
     from pytest_egress.session import Session
     from pytest_egress.targets.container import Container
 
@@ -52,10 +53,16 @@ class Evidence:
     """
 
     def __init__(
-        self, config: pytest.Config, path: Path, *, of_all: bool, hidden: Callable[[str], str]
+        self,
+        config: pytest.Config,
+        path: Path,
+        *,
+        of_all: bool,
+        hidden: Callable[[str], str],
+        locking: Locking | None = None,
     ) -> None:
         self.folder, self.of_all = ReportFolder(path), of_all
-        self._config, self._hidden = config, hidden
+        self._config, self._hidden, self._locking = config, hidden, locking
         self._is_worker = hasattr(config, "workerinput")
         self._worker: str = getattr(config, "workerinput", {}).get("workerid", "")
         self.rows: dict[str, dict[str, Any]] = {}
@@ -119,8 +126,12 @@ class Evidence:
             return
         self.rows = {row["folder"] or row["id"]: row for row in rows}
         self.folder.path.mkdir(parents=True, exist_ok=True)
-        write_index(self.folder.path / "index.html", rows)
-        text = summary(rows)
+        locking = self._locking
+        new = set() if locking is None else locking.new()
+        name = "" if locking is None else locking.name
+        write_index(self.folder.path / "index.html", rows, new=new, lock=name)
+        accepts = locking is not None and not locking.updates
+        text = summary(rows, new, accepting="pytest --egress-lock=update" if accepts else "")
         if not text:
             return
         (self.folder.path / "summary.md").write_text(text, encoding="utf-8")

@@ -89,6 +89,10 @@ class Locking:
             elif len(self.withheld) < SHOWN_LINES and not self.lock.covers(line):
                 self.withheld.add(f"{line.image}  {each.shown}")
 
+    def new(self) -> set[str]:
+        """What was reached and is not in the file, as a report names it: `https api.stripe.com:443`."""
+        return {f"{line.kind} {line.where}" for line in self.seen if not self.lock.covers(line)}
+
     # Whether the run is whole.
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

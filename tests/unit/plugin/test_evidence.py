@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pytest_egress.plugin.evidence import Evidence
 from tests.support.stand_in import RunPytest, lines_of
 
 FAILS = """
@@ -159,3 +163,107 @@ def test_each_rerun_has_a_folder(run: RunPytest, out: Path) -> None:
     pytest.importorskip("pytest_rerunfailures")
     run(FAILS, "--egress-report=out", "--reruns=1")
     assert {"test_x.py-test_unrouted", "test_x.py-test_unrouted-2"} <= names_in(out)
+
+
+WORKERS = """
+    import os
+    @pytest.mark.parametrize("number", range(4))
+    def test_it(egress, number):
+        traffic(egress, f"https://api{number}.test/")
+    def test_crashes(egress):
+        traffic(egress, "https://late.test/")
+        os._exit(1)
+"""
+
+
+@pytest.mark.plugins("xdist")
+def test_of_several_workers_and_one_that_crashes_no_test_goes_missing(
+    run: RunPytest, out: Path
+) -> None:
+    result = run(WORKERS, "--egress-report=out", "-n2", "-p", "xdist", subprocess=True)
+    result.assert_outcomes(failed=5)
+    rows = rows_of(out)
+    assert sorted(row["id"] for row in rows) == [
+        "test_x.py::test_crashes",
+        *(f"test_x.py::test_it[{number}]" for number in range(4)),
+    ]
+    (crashed,) = (row for row in rows if not row["folder"])
+    assert "crashed" in crashed["headline"]
+    for row in rows:
+        assert row is crashed or (out / row["folder"] / "timeline.html").exists()
+    assert "test_crashes" in (out / "summary.md").read_text()
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """The rows in the index."""
+    page = (out / "index.html").read_text()
+    found = re.search(r'<script type="application/json" id="run">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    rows: list[dict[str, Any]] = json.loads(found[1])["rows"]
+    return rows
+
+
+def test_what_the_lock_file_does_not_have_is_new_in_the_index_and_the_summary(
+    pytestconfig: pytest.Config, out: Path
+) -> None:
+    new = "https api.test:443"
+    locking: Any = SimpleNamespace(new=lambda: {new}, name="egress.lock", updates=False)
+    evidence = Evidence(pytestconfig, out, of_all=True, hidden=str, locking=locking)
+    cell = {"count": 1, "worst": "fails", "entry": 1, "reached": False}
+    evidence.rows["a"] = {
+        "id": "test_a",
+        "folder": "a",
+        "outcome": "failed",
+        "duration": 1.0,
+        "attempts": 1,
+        "headline": "",
+        "error": "",
+        "images": [],
+        "paste": [],
+        "unrouted": [],
+        "failing": 0,
+        "hosts": {new: cell},
+    }
+    evidence._finish()
+    assert '"new":1' in (out / "index.html").read_text()
+    assert "**1 new destination**" in (out / "summary.md").read_text()
+    assert "pytest --egress-lock=update" in (out / "summary.md").read_text()
+
+
+def test_what_comes_outside_of_any_test_has_a_page_of_its_own(run: RunPytest, out: Path) -> None:
+    source = """
+    @pytest.fixture(scope="module")
+    def shop(module_egress):
+        yield module_egress
+        traffic(module_egress, "https://between.test/")
+    def test_it(shop): pass
+    """
+    run(source, "--egress-report=out", "--egress-report-all")
+    (line,) = lines_in(out / "outside")
+    assert line["host"] == "between.test"
+
+
+def test_a_page_is_named_in_the_report_of_pytest_html_and_attached_to_allures(
+    run: RunPytest, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stand-ins with the functions that these plugins have: neither is a dependency."""
+    conftest = """
+    import sys, types, pytest
+    sys.modules["pytest_html"] = html = types.ModuleType("pytest_html")
+    html.extras = types.SimpleNamespace(url=lambda content, name: {"content": content, "name": name})
+    sys.modules["allure"] = allure = types.ModuleType("allure")
+    allure.attachment_type = types.SimpleNamespace(HTML="html")
+    files = []
+    allure.attach = types.SimpleNamespace(file=lambda *a: files.append(a))
+    class Listener: pass
+    def pytest_addoption(parser): parser.addoption("--html", dest="htmlpath")
+    def pytest_configure(config): config.pluginmanager.register(Listener(), "allure_listener")
+    def pytest_runtest_logreport(report):
+        for each in getattr(report, "extras", ()): print("EXTRA", each)
+    def pytest_sessionfinish(): print("FILES", files)
+    """
+    (out.parent / "conftest.py").write_text(textwrap.dedent(conftest))
+    result = run(FAILS, "--egress-report=out", "--html=reports/it.html", "-s")
+    page = "out/test_x.py-test_unrouted/timeline.html"
+    assert f"'content': '../{page}#entry-1', 'name': 'egress'" in result.stdout.str()
+    assert f"{page}', 'egress', 'html')" in result.stdout.str()
