@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+IMAGE = "pytest-egress-test/clients:latest"
 FOLDER = Path(__file__).resolve().parent
 EXPECTED = (
     "2 unrouted attempts",
@@ -15,35 +16,61 @@ EXPECTED = (
     "1 failed",
 )
 ACCEPTED = ("accepted an expired certificate of api.stripe.com", "1 failed")
+AUDITED = (
+    "rejected        ACCEPTED",
+    "it accepted of telemetry.vendor.test",
+    "1 finding, of 11 runs",
+)
+CALLS = """
+curl -s -H "Authorization: Bearer $STRIPE_KEY" https://api.stripe.com/v1/charges
+curl -s --insecure https://telemetry.vendor.test/v1/events
+"""
 
 
 def main() -> int:
-    """Run the three parts, and check that they did what is said here."""
-    title("1. A real container calls https://api.stripe.com with curl, Python and Node.js.")
+    """Run the parts, and check that they did what is said here."""
+    title(
+        "1. An image is audited: once as it is, and once for each certificate that it has to reject."
+    )
+    say("It calls two hosts with curl, and verifies the certificate of one. Nothing gets out.")
+    audited = audit("-e", "STRIPE_KEY=sk_test_demo4242", IMAGE, "sh", "-c", CALLS)
+    title("2. A real container calls https://api.stripe.com with curl, Python and Node.js.")
     say(
         "It is unchanged: no proxy, no edited URL, no added certificate. A function in the test answers."
     )
     say(f"The test: {relative('test_three_clients.py')}")
     answered = pytest("test_three_clients.py", "-v")
-    title("2. The same container calls what no test declared.")
+    title("3. The same container calls what no test declared.")
     say("This test is meant to fail. Nothing got out, and the failure says what to type.")
     say(f"The test: {relative('undeclared_host.py')}")
     refused = pytest("undeclared_host.py")
-    title("3. A client that verifies no certificate is shown one that has expired.")
+    title("4. A client that verifies no certificate is shown one that has expired.")
     say("This test is meant to fail as well: curl --insecure sends its request all the same.")
     say(f"The test: {relative('expired_certificate.py')}")
     accepted = pytest("expired_certificate.py")
     missing = [text for text in EXPECTED if text not in refused.stdout]
     missing += [text for text in ACCEPTED if text not in accepted.stdout]
-    codes = (answered.returncode, refused.returncode, accepted.returncode)
-    if codes != (0, 1, 1) or missing:
+    missing += [text for text in AUDITED if text not in audited.stdout]
+    runs = (audited, answered, refused, accepted)
+    codes = tuple(run.returncode for run in runs)
+    if codes != (1, 0, 1, 1) or missing:
         title(f"The demo did not go as it should: {missing or codes}")
         return 1
     title(
-        "As it should be: three clients were answered, two calls were caught, and a client that verifies nothing. "
+        "As it should be: an audit found one thing, three clients were answered, two calls were caught, and a client "
+        "that verifies nothing. "
         "No container is left."
     )
     return 0
+
+
+def audit(*args: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest-egress audit, show and return what it says."""
+    program = "import sys; from pytest_egress.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "audit", *args]
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
+    print(done.stdout + done.stderr, flush=True)
+    return done
 
 
 def pytest(*args: str) -> subprocess.CompletedProcess[str]:

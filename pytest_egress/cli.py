@@ -32,6 +32,7 @@ PROBE_SECONDS: Final = 5
 FORMATS: Final = ("networkpolicy", "cilium", "harden-runner", "squid", "cyclonedx")
 TROUBLE: Final = 2  # the exit code where a command could not be run
 IMAGE_COMMANDS: Final = {
+    "audit": "try what an image asks, sends and accepts; exit code 1 with a finding",
     "watch": "run an image with nothing let out, print its attempts, and a test about them",
 }
 INTERRUPTED: Final = 130  # by Ctrl-C, as a shell has it
@@ -104,6 +105,7 @@ def add_order(parser: argparse.ArgumentParser) -> None:
 
 def run_image(chosen: argparse.Namespace) -> int:
     """Run the command that was chosen; TROUBLE where it could not be run, which is told without secrets."""
+    from pytest_egress.commands.audit import audit
     from pytest_egress.commands.order import order_of, without_secrets
     from pytest_egress.commands.watch import watch
     from pytest_egress.errors import ContainerError, EgressError, EngineError
@@ -113,7 +115,7 @@ def run_image(chosen: argparse.Namespace) -> int:
     except (TypeError, ValueError) as error:
         return trouble(str(error))
     try:
-        return {"watch": watch}[chosen.command](order)
+        return {"audit": audit, "watch": watch}[chosen.command](order)
     except (ContainerError, EgressError, EngineError, OSError, TypeError, ValueError) as error:
         return trouble(without_secrets(order, f"{type(error).__name__}: {error}"))
     except KeyboardInterrupt:

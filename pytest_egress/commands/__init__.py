@@ -5,7 +5,9 @@ The rule: nothing gets out but by `record`, nothing is left behind, and no secre
 * `order`: what a user has asked to be run.
 * `trial`: one run of an image, with what it attempted.
 * `written`: the test about an image as text.
+* `audit`: the runs of an audit, and what it prints.
+* `findings`: whom it asks, where its secrets go, what it accepts, and what is wrong.
 * `watch`: a line for each attempt, and the test at the end.
 
-Doors: order, watch.
+Doors: audit, order, watch.
 """

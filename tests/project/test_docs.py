@@ -468,7 +468,7 @@ def test_the_demo_shows_what_it_says(shop_image: str, clients_image: str) -> Non
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

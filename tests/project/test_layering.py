@@ -103,8 +103,8 @@ ROOMS = {
         uses=("errors", "base", "traffic", "routes", "ledger", "targets", "session", "inner_egress")
     ),
     "commands": Room(
-        uses=("errors", "base", "traffic", "ledger", "session", "egress"),
-        doors=("order", "watch"),
+        uses=("errors", "base", "traffic", "routes", "ledger", "session", "egress"),
+        doors=("audit", "order", "watch"),
     ),
     "cli": Room(
         uses=("errors", "base", "engine", "evidence", "targets", "session", "commands", "link.attach")

@@ -11,6 +11,7 @@ import docker
 import pytest
 
 from pytest_egress import cli
+from pytest_egress.commands.audit import SHOWN_TO_CLIENTS
 from pytest_egress.engine.leftovers import SESSION_LABEL
 from tests.support.inner_runs import Inside
 from tests.support.stage import eventually
@@ -86,3 +87,54 @@ def test_however_it_ends_no_container_is_left(
         said = watching.communicate(timeout=60)[0].decode()
     assert ("It was stopped; nothing got out." in said) is (how is signal.SIGINT)
     assert eventually(lambda: not running())
+
+
+AUDITED = """
+curl -sS -m 9 -H "Authorization: Bearer $API_KEY" https://careful.test/
+curl -sS -m 9 -k "https://careless.test/?k=$API_KEY"
+curl -sS -m 9 https://falls-back.test/ || curl -sS -m 9 http://falls-back.test/
+python3 -c '
+import socket, ssl
+for host, context in (
+    ("mqtt.test", ssl._create_unverified_context()), ("ldap.test", ssl.create_default_context())
+):
+    try:
+        with socket.create_connection((host, 8883), 9) as plain:
+            with context.wrap_socket(plain, server_hostname=host) as sock:
+                sock.sendall(bytes.fromhex("100c00044d5154540402003c0000"))
+                sock.recv(1)
+    except OSError as error:
+        print(error)
+'
+"""
+
+
+def test_an_audit_finds_who_verifies_and_who_does_not(
+    clients_image: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = {each: SHOWN_TO_CLIENTS[each] for each in ("expired", "TLSv1.1")}
+    monkeypatch.setattr("pytest_egress.commands.audit.SHOWN_TO_CLIENTS", shown)
+    arguments = ["-e", f"API_KEY={KEY}", clients_image, "sh", "-c", AUDITED]
+    assert cli.main(["audit", *arguments]) == 1
+    text = capsys.readouterr().out
+    cells = [line.split() for line in text.splitlines()]
+    for row in (
+        ["careful.test", "careless.test", "falls-back.test", "mqtt.test"],
+        ["expired", "rejected", "ACCEPTED", "in", "the", "clear", "ACCEPTED"],
+        ["TLSv1.1", "rejected", "rejected", "in", "the", "clear", "rejected"],
+        ["ldap.test"],
+        ["expired", "rejected"],
+        ["API_KEY", "careful.test:443", "in", "header", "authorization"],
+        ["https", "careful.test:443", "TLSv1.3,", "OpenSSL", "1", "attempt"],
+        ["tls", "mqtt.test:8883", "TLSv1.3,", "OpenSSL", "1", "attempt"],
+        ["4", "findings,", "of", "3", "runs."],
+    ):
+        assert row in cells, text
+    assert KEY not in text
+
+
+def test_an_audit_of_an_image_that_asks_nobody_finds_nothing(
+    bare_image: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["audit", bare_image, "true"]) == 0
+    assert "0 findings, of 1 run." in capsys.readouterr().out

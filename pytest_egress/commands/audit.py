@@ -1,0 +1,113 @@
+"""`pytest-egress audit IMAGE [COMMAND]`: one run as it is, one for each bad certificate and old version of TLS.
+
+Nothing gets out of any of them. What was not intercepted cannot be audited, and is said to be so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from pytest_egress.commands.findings import (
+    INDENT,
+    Audit,
+    asked_lines,
+    findings,
+    hosts_of,
+    secret_lines,
+    table_lines,
+)
+from pytest_egress.commands.order import Order
+from pytest_egress.commands.trial import opened, run_once
+from pytest_egress.egress import Egress
+from pytest_egress.routes.certificates import BAD_CERTIFICATES, OLD_TLS_VERSIONS
+from pytest_egress.session import Session
+from pytest_egress.traffic.entries import Entry, TcpConnection
+from pytest_egress.traffic.shown import counted, host_port
+
+FOUND: Final = 1  # the exit code where something is wrong
+
+SHOWN_TO_CLIENTS: Final[dict[str, dict[str, Any]]] = {
+    **{each: {"certificate": each} for each in BAD_CERTIFICATES},
+    **{each: {"tls_version": each} for each in OLD_TLS_VERSIONS},
+}
+"""What a client has to reject, by its name, with the options of a route that shows it."""
+
+
+def audit(order: Order) -> int:
+    """Run the image, print what was found, and return the exit code of the command."""
+    with opened(order) as session:
+        tell(f"{order.image}: as it is")
+        usual = run_and_heed(session, order, declare_nothing)
+        presented: dict[str, Sequence[Entry]] = {}
+        skipped: dict[str, str] = {}
+        if hosts_of(Audit(usual=usual)):
+            raw = raw_addresses(usual)
+            for name, options in SHOWN_TO_CLIENTS.items():
+                tell(f"{order.image}: {name}")
+                try:
+                    presented[name] = run_and_heed(session, order, shows(options, raw))
+                except ValueError as error:  # an OpenSSL that is built without an old version
+                    skipped[name] = str(error)
+        secrets = session.ledger.redactor.secrets
+        found = Audit(usual=usual, presented=presented, skipped=skipped, secrets=secrets)
+        hidden = session.ledger.redactor.hidden
+        print(hidden("\n".join(text_lines(order, found))))
+    return FOUND if findings(found) else 0
+
+
+def run_and_heed(
+    session: Session, order: Order, declare: Callable[[Egress], None]
+) -> tuple[Entry, ...]:
+    """What one run attempted; Ctrl-C in it ends the audit."""
+    trial = run_once(session, order, declare)
+    if trial.stopped:
+        raise KeyboardInterrupt
+    return trial.entries
+
+
+def declare_nothing(egress: Egress) -> None:
+    """The first run is that of the image as it is."""
+
+
+def shows(options: dict[str, Any], raw: Sequence[str]) -> Callable[[Egress], None]:
+    """A function that declares routes which show clients something that they have to reject."""
+
+    def declare(egress: Egress) -> None:
+        for address in raw:
+            egress.intercept_tls(address, optional=True, **options)
+        egress.intercept_https("*:*", optional=True, **options)
+
+    return declare
+
+
+def raw_addresses(usual: Sequence[Entry]) -> list[str]:
+    """The addresses with TLS that carries no HTTP, such as MQTT and LDAPS: a route for requests would not answer it."""
+    found = (
+        host_port(entry.host, entry.port)
+        for entry in usual
+        if isinstance(entry, TcpConnection) and entry.tls is not None
+    )
+    return [*dict.fromkeys(found)]
+
+
+def text_lines(order: Order, found: Audit) -> Iterator[str]:
+    wrong = findings(found)
+    parts = {
+        "Whom it asks": asked_lines(found.usual),
+        "Where its secrets go": secret_lines(found),
+        "What it accepts": table_lines(found),
+        "Findings": wrong or ["none"],
+    }
+    yield f"The audit of {order.image}; nothing got out."
+    for title, lines in parts.items():
+        yield from ("", title, *(f"{INDENT}{line}".rstrip() for line in lines))
+    yield ""
+    yield f"{counted(len(wrong), 'finding')}, of {counted(1 + len(found.presented), 'run')}."
+
+
+def tell(text: str) -> None:
+    """Say on a terminal what is being done, which takes seconds."""
+    if sys.stderr.isatty():
+        print(f"pytest-egress: {text}", file=sys.stderr, flush=True)

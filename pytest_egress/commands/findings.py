@@ -1,0 +1,248 @@
+"""What an audit says of the runs of an image: whom it asks, where its secrets go, what it accepts, and what is wrong.
+
+Pure functions of what was attempted. Each part is lines of text; a finding is a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from pytest_egress.base.escaping import escaped
+from pytest_egress.ledger.timeline import is_plain
+from pytest_egress.traffic.entries import (
+    DnsQuery,
+    Entry,
+    Exchange,
+    KafkaRecord,
+    Mail,
+    PacketAttempt,
+    ProxyCall,
+    TcpConnection,
+    TlsFailure,
+)
+from pytest_egress.traffic.redaction.redactor import redactor_of
+from pytest_egress.traffic.redaction.values import KnownValues
+from pytest_egress.traffic.search.leaks import IN_NAME, IN_URL, NAMES, LeakSearch
+from pytest_egress.traffic.shown import counted, host_port
+
+CLEAR: Final = "in the clear"
+REJECTED, ACCEPTED, NOT_ASKED = "rejected", "ACCEPTED", "not asked"
+BROKE_OFF: Final = "broke off"
+HOSTS_OF_A_TABLE: Final = 4  # columns that a terminal has room for; of more there is another table
+SHOWN: Final = 100  # lines of a part: an image that floods is told of by a number
+INDENT: Final = "  "
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """The runs of one audit.
+
+    Attributes:
+        usual: What the image attempted as it is.
+        presented: What it attempted where it was shown a bad certificate, or an old version of TLS, by its name.
+        skipped: Why something could not be shown, by its name.
+        secrets: The names and values of the secrets that it was given.
+    """
+
+    usual: Sequence[Entry]
+    presented: Mapping[str, Sequence[Entry]] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    secrets: Sequence[tuple[str, str]] = ()
+
+
+# Whom it asks.
+
+
+def asked_lines(usual: Sequence[Entry]) -> list[str]:
+    """A line for each destination: the protocol, the address, how it is protected, and how often it was tried."""
+    rows: dict[tuple[str, str, str], int] = {}
+    dialled = {entry.host for entry in usual if not isinstance(entry, DnsQuery)}
+    for entry in usual:
+        if isinstance(entry, (Mail, KafkaRecord, ProxyCall)):
+            continue  # its connection has a line
+        if isinstance(entry, DnsQuery):
+            if is_plain(entry) and entry.host in dialled:
+                continue
+            key = ("dns", shown_host(entry), "looked up, never dialled")
+        else:
+            key = (protocol(entry), address_of(entry), protection(entry))
+        rows[key] = rows.get(key, 0) + 1
+    lines = aligned(
+        [*key, "" if key[0] == "dns" else counted(n, "attempt")] for key, n in rows.items()
+    )
+    return bounded([*lines] or ["nobody"])
+
+
+def protocol(entry: Entry) -> str:
+    if isinstance(entry, Exchange):
+        return {"http": entry.request.scheme}.get(entry.kind, entry.kind)
+    if isinstance(entry, TcpConnection) and entry.tls is not None:
+        return "tls"
+    return entry.kind
+
+
+def protection(entry: Entry) -> str:
+    """How an attempt is protected: its version of TLS and the library of its client, or not at all."""
+    library = entry.connection.library if entry.connection is not None else None
+    if isinstance(entry, TlsFailure):
+        return "TLS, its requests unseen: it does not trust the CA, or broke off"
+    if is_clear(entry):
+        return CLEAR
+    if isinstance(entry, PacketAttempt):
+        return "not intercepted"
+    tls = entry.request.tls if isinstance(entry, Exchange) else getattr(entry, "tls", None)
+    version = tls.version if tls is not None else "TLS"
+    return f"{version}, {library}" if library else version
+
+
+def is_clear(entry: Entry) -> bool:
+    """Whether what it carries can be read on its way."""
+    if isinstance(entry, Exchange):
+        return entry.request.scheme == "http"
+    return isinstance(entry, TcpConnection) and entry.tls is None
+
+
+def is_tls(entry: Entry) -> bool:
+    return not is_clear(entry) and isinstance(entry, (Exchange, TcpConnection, TlsFailure))
+
+
+# Where its secrets go.
+
+
+def secret_lines(audit: Audit) -> list[str]:
+    if not audit.secrets:
+        return ["no variable that it was given is a secret: give it those that it has, by -e NAME"]
+    found = whereabouts(audit)
+    told = {name for name, *_ in found}
+    rows = [[name, to, f"in {place}"] for name, to, place, _ in found]
+    rows += [[name, "not sent", ""] for name, _ in audit.secrets if name not in told]
+    return bounded([*aligned(rows)])
+
+
+def whereabouts(audit: Audit) -> list[tuple[str, str, str, str]]:
+    """For each place of each secret its name, the destination, the place, and what is wrong with it, or ""."""
+    names = {value: name for name, value in audit.secrets}
+    if not names:
+        return []
+    search = LeakSearch(KnownValues((value, value) for value in names))
+    found: dict[tuple[str, str, str, str], None] = {}
+    entries = [entry for entries in (audit.usual, *audit.presented.values()) for entry in entries]
+    for entry in entries:
+        for value, place in search.places(entry):
+            if value not in names:
+                continue
+            how = f", {place.how}" if place.how else ""
+            wrong = wrong_with(entry, place.name, is_clear=place.is_clear)
+            where = redactor_of(entry).known(place.name)
+            found[names[value], address_of(entry), f"{where}{how}", wrong] = None
+    return [*found]
+
+
+def wrong_with(entry: Entry, place: str, *, is_clear: bool) -> str:
+    if isinstance(entry, DnsQuery) or place in NAMES:
+        return IN_NAME
+    if place.startswith("url"):
+        return IN_URL
+    return "it went outside of TLS" if is_clear else ""
+
+
+# What it accepts.
+
+
+def table_lines(audit: Audit) -> list[str]:
+    hosts = hosts_of(audit)
+    if not hosts:
+        return ["it asked nobody by TLS"]
+    lines: list[str] = []
+    for start in range(0, len(hosts), HOSTS_OF_A_TABLE):
+        some = hosts[start : start + HOSTS_OF_A_TABLE]
+        rows = [["", *(shown(host) for host in some)]]
+        for name, entries in audit.presented.items():
+            rows.append([name, *(cell(audit, entries, host) for host in some)])
+        lines += [*([""] if lines else []), *aligned(rows)]
+    lines += [f"{name}: not tried, {why}" for name, why in audit.skipped.items()]
+    return bounded(lines)
+
+
+def hosts_of(audit: Audit) -> list[str]:
+    """The hosts that were asked by TLS in any run, in order."""
+    runs = (audit.usual, *audit.presented.values())
+    return [*dict.fromkeys(entry.host for run in runs for entry in run if is_tls(entry))]
+
+
+def cell(audit: Audit, entries: Sequence[Entry], host: str) -> str:
+    """What the image did with what it was shown by a host."""
+    of_host = [entry for entry in entries if entry.host == host]
+    if any(entry.accepted is not None for entry in of_host):
+        return ACCEPTED
+    if any(map(is_clear, of_host)) and not any(is_clear(e) for e in audit.usual if e.host == host):
+        return CLEAR
+    reasons = {entry.reason for entry in of_host if isinstance(entry, TlsFailure)}
+    if "rejected" in reasons:
+        return REJECTED
+    return BROKE_OFF if reasons else NOT_ASKED
+
+
+# What is wrong.
+
+
+def findings(audit: Audit) -> list[str]:
+    """A sentence for each thing that is wrong."""
+    return [*accepted_findings(audit), *secret_findings(audit), *clear_findings(audit)]
+
+
+def accepted_findings(audit: Audit) -> Iterator[str]:
+    for host in hosts_of(audit):
+        cells = {name: cell(audit, entries, host) for name, entries in audit.presented.items()}
+        if accepted := [name for name, did in cells.items() if did == ACCEPTED]:
+            yield (
+                f"it accepted of {shown(host)}: {', '.join(accepted)}. Whoever is between them can read and change "
+                "what they send"
+            )
+        if clear := [name for name, did in cells.items() if did == CLEAR]:
+            yield f"after the handshake with {shown(host)} failed it went on in the clear: {', '.join(clear)}"
+
+
+def secret_findings(audit: Audit) -> Iterator[str]:
+    for name, to, place, wrong in whereabouts(audit):
+        if wrong:
+            yield f"{name} went to {to} in {place}: {wrong}"
+
+
+def clear_findings(audit: Audit) -> Iterator[str]:
+    clear = dict.fromkeys(
+        f"{protocol(entry)} {address_of(entry)}" for entry in audit.usual if is_clear(entry)
+    )
+    for each in clear:
+        yield f"it asks {each} in the clear"
+
+
+# Text.
+
+
+def address_of(entry: Entry) -> str:
+    return shown(host_port(shown_host(entry), entry.port))
+
+
+def shown_host(entry: Entry) -> str:
+    return shown(redactor_of(entry).host(entry.host))
+
+
+def shown(text: str) -> str:
+    return escaped(text).replace("\n", "\\n")
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Rows of cells as lines, the cells of a column below each other."""
+    listed = [[*row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
+    for row in listed:
+        yield "  ".join(each.ljust(width) for each, width in zip(row, widths, strict=True)).rstrip()
+
+
+def bounded(lines: list[str]) -> list[str]:
+    if len(lines) <= SHOWN:
+        return lines
+    return [*lines[:SHOWN], f"... {len(lines) - SHOWN} more"]

@@ -1,0 +1,52 @@
+"""`pytest-egress audit`: what it shows to clients, and its text. Its runs are in `tests/engine`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_egress import BAD_CERTIFICATES
+from pytest_egress.commands.audit import SHOWN_TO_CLIENTS, raw_addresses, shows, text_lines
+from pytest_egress.commands.findings import Audit
+from pytest_egress.commands.order import Order
+from pytest_egress.traffic.http.request import TlsInfo
+from tests.support.entries import http_exchange, tcp
+
+MQTTS = tcp(port=8883, tls=TlsInfo(version="TLSv1.3", cipher=""))
+
+
+class Declared:
+    """Takes what an audit declares."""
+
+    def __init__(self) -> None:
+        self.routes: list[tuple[str, str, dict[str, Any]]] = []
+
+    def intercept_tls(self, address: str, **options: Any) -> None:
+        self.routes.append(("tls", address, options))
+
+    def intercept_https(self, address: str, **options: Any) -> None:
+        self.routes.append(("https", address, options))
+
+
+def test_everything_that_a_client_has_to_reject_is_shown() -> None:
+    assert [*SHOWN_TO_CLIENTS] == [*BAD_CERTIFICATES, "TLSv1", "TLSv1.1"]
+
+
+def test_it_is_shown_at_all_hosts_and_where_tls_carries_no_http() -> None:
+    declared: Any = Declared()
+    raw = raw_addresses([http_exchange(), MQTTS, MQTTS, tcp()])
+    shows({"certificate": "expired"}, raw)(declared)
+    options = {"certificate": "expired", "optional": True}
+    assert declared.routes == [("tls", "api.test:8883", options), ("https", "*:*", options)]
+
+
+def test_four_parts_and_a_count() -> None:
+    found = Audit(usual=[http_exchange(secure=False)])
+    lines = [*text_lines(Order(image="shop"), found)]
+    assert [line for line in lines if line and line[0] != " "] == [
+        "The audit of shop; nothing got out.",
+        "Whom it asks",
+        "Where its secrets go",
+        "What it accepts",
+        "Findings",
+        "1 finding, of 1 run.",
+    ]

@@ -1,0 +1,143 @@
+"""What an audit says of the runs of an image."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pytest_egress.commands.findings import (
+    SHOWN,
+    Audit,
+    asked_lines,
+    findings,
+    secret_lines,
+    table_lines,
+)
+from pytest_egress.traffic.entries import Accepted, Entry
+from pytest_egress.traffic.http.request import TlsInfo
+from pytest_egress.traffic.notes import ConnectionNote
+from tests.support.entries import dns_query, http_exchange, packet, tcp, tls
+
+TLS_1_3 = TlsInfo(version="TLSv1.3", cipher="")
+KEY = "Zx81-ab-cdef-0123"
+
+
+def over_tls(**fields: Any) -> Entry:
+    entry = tcp(tls=TLS_1_3, port=8883, **fields)
+    entry.connection = ConnectionNote(1, 0)
+    entry.connection.library = "OpenSSL"
+    return entry
+
+
+def accepted(entry: Entry) -> Entry:
+    entry.accepted = Accepted(SimpleNamespace(), None)
+    return entry
+
+
+def test_whom_it_asks_and_how_that_is_protected() -> None:
+    usual = [
+        dns_query(),
+        dns_query(host="metrics.test"),
+        http_exchange(),
+        http_exchange(secure=False),
+        http_exchange(secure=False),
+        over_tls(),
+        tls(),
+        tcp(),
+        packet(),
+    ]
+    assert [re.split("  +", line) for line in asked_lines(usual)] == [
+        ["dns", "metrics.test", "looked up, never dialled"],
+        ["https", "api.test:443", "TLS", "1 attempt"],
+        ["http", "api.test:80", "in the clear", "2 attempts"],
+        ["tls", "api.test:8883", "TLSv1.3, OpenSSL", "1 attempt"],
+        [
+            "tls",
+            "api.test:443",
+            "TLS, its requests unseen: it does not trust the CA, or broke off",
+            "1 attempt",
+        ],
+        ["tcp", "api.test:5432", "in the clear", "1 attempt"],
+        ["udp", "api.test:123", "not intercepted", "1 attempt"],
+    ]
+
+
+def test_an_image_that_asks_nobody_has_nothing_wrong() -> None:
+    nothing = Audit(usual=[])
+    assert asked_lines([]) == ["nobody"]
+    assert table_lines(nothing) == ["it asked nobody by TLS"]
+    assert findings(nothing) == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "did"),
+    [
+        ([tls(reason="rejected")], "rejected"),
+        ([tls(reason="rejected"), accepted(http_exchange())], "ACCEPTED"),
+        ([accepted(over_tls())], "ACCEPTED"),
+        ([tls(reason="rejected"), http_exchange(secure=False)], "in the clear"),
+        ([tls(reason="unused")], "broke off"),
+        ([], "not asked"),
+    ],
+)
+def test_what_it_did_with_a_bad_certificate(entries: list[Entry], did: str) -> None:
+    audit = Audit(usual=[http_exchange()], presented={"expired": entries})
+    assert table_lines(audit)[1] == f"expired  {did}"
+    assert bool(findings(audit)) is (did in ("ACCEPTED", "in the clear"))
+
+
+def test_one_that_asks_in_the_clear_anyway_has_not_fallen_back_to_it() -> None:
+    clear = http_exchange(secure=False)
+    shown = [tls(reason="rejected"), clear]
+    audit = Audit(usual=[http_exchange(), clear], presented={"expired": shown})
+    assert table_lines(audit)[1] == "expired  rejected"
+    assert findings(audit) == ["it asks http api.test:80 in the clear"]
+
+
+def test_many_hosts_have_several_tables() -> None:
+    usual = [http_exchange(host=f"{n}.test") for n in range(5)]
+    lines = table_lines(Audit(usual=usual, presented={"expired": []}, skipped={"TLSv1": "no"}))
+    assert lines[0].split() == ["0.test", "1.test", "2.test", "3.test"]
+    assert lines[3].split() == ["4.test"]
+    assert lines[-1] == "TLSv1: not tried, no"
+
+
+def test_a_secret_is_told_of_by_its_name_where_it_went() -> None:
+    secrets = [("API_KEY", KEY), ("OTHER_KEY", "Qq99-ab-cdef-0123")]
+    usual = [
+        http_exchange(headers={"authorization": f"Bearer {KEY}"}),
+        http_exchange(path=f"/{KEY}"),
+        http_exchange(secure=False, headers={"x-key": KEY}),
+    ]
+    audit = Audit(usual=usual, secrets=secrets)
+    assert secret_lines(audit) == [
+        "API_KEY    api.test:443  in header authorization",
+        "API_KEY    api.test:443  in url path",
+        "API_KEY    api.test:80   in header x-key",
+        "OTHER_KEY  not sent",
+    ]
+    wrong = findings(audit)
+    assert [each.partition(": ")[0] for each in wrong] == [
+        "API_KEY went to api.test:443 in url path",
+        "API_KEY went to api.test:80 in header x-key",
+        "it asks http api.test:80 in the clear",
+    ]
+    assert KEY not in " ".join([*secret_lines(audit), *wrong])
+
+
+def test_without_a_secret_it_says_how_to_give_one() -> None:
+    assert secret_lines(Audit(usual=[])) == [
+        "no variable that it was given is a secret: give it those that it has, by -e NAME"
+    ]
+
+
+def test_an_image_that_floods_is_told_of_by_a_number() -> None:
+    many = [http_exchange(host=f"{n}.test") for n in range(SHOWN + 3)]
+    assert asked_lines(many)[-1] == "... 3 more"
+
+
+def test_a_name_cannot_move_the_cursor() -> None:
+    assert "\x1b" not in "\n".join(asked_lines([tcp(host="a\x1b[2J")]))
