@@ -12,7 +12,7 @@ from benchmarks.all_parts import PARTS
 USAGE: Final = """what can be named:
   (nothing)              the whole table
   PART...                parts of it alone: start, first, scaling, throughput, http2, grpc, relay, links, memory,
-                         plugin, routes; and trust and reuse, which are not in it
+                         plugin, routes; and trust, reuse and evidence, which are not in it
   calls                  the calls to the engine of one run, and how long each takes
   growth                 how costs grow with the number of routes, calls, names, containers
   page                   the whole table, calls and growth, written into benchmarks/RESULTS.md, and

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks import (
+    evidence,
     first,
     grpc_calls,
     http2,
@@ -34,5 +35,6 @@ MODULES: Final = (
     routes,
     trust,
     reuse,
+    evidence,
 )
 PARTS: Final = {module.PART.name: module.PART for module in MODULES}

@@ -114,7 +114,7 @@ def masked(text: str, type: str, redactor: Redactor, *, is_cut: bool = False) ->
     """A text without what its names say is a secret."""
     if text[:1] in ("{", "[") and not is_cut:
         try:
-            value = json.loads(text, object_pairs_hook=each_once)
+            value = DECODER.decode(text)
             hidden = redactor.json(value)
         except (ValueError, RecursionError):
             pass
@@ -131,6 +131,9 @@ def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("two members of an object have one name")
     return found
+
+
+DECODER: Final = json.JSONDecoder(object_pairs_hook=each_once)
 
 
 def message_text(
