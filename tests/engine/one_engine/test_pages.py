@@ -14,7 +14,9 @@ import pytest
 from pytest_egress.evidence.pages.destinations import Destinations
 from pytest_egress.evidence.pages.index import write_index
 from tests.support.browsers import Chromium, chromium, firefox
+from tests.support.inner_runs import Inside
 from tests.support.ledger_lines import http_line, line_of, row_of, story, write_page_of
+from tests.support.upstreams import Upstream
 
 SPLITS = "\u2028\u2029\x85"
 TURNS = "\u202e\u2066\u200f"
@@ -437,6 +439,62 @@ def test_the_index_leads_to_the_entries(browser: Chromium) -> None:
     assert text_of(browser, "#matrix .new") == "new"
     browser.press("/", *"redis")
     assert browser.evaluate("document.querySelectorAll('#tests tr').length") == 1
+
+
+RUN = """
+    from pytest_egress import forward
+
+    def test_refund(egress, sh):
+        @egress.intercept_https("api.shop.test", path="/v1/charges")
+        def charges(request):
+            return {"id": 1, "of": request.json()}
+
+        sh("curl -sS --json '[1]' https://api.shop.test/v1/charges")
+        sh("curl -sS -H 'Authorization: Bearer live_0123456789' https://api.shop.test/v1/refunds")
+
+    def test_forwarded(egress, sh):
+        egress.intercept_https("index.test", forward("http://127.0.0.1:PORT"))
+        sh("curl -sS https://index.test/simple")
+"""
+
+
+def test_the_report_of_a_real_run_leads_from_its_index_to_the_attempt_that_failed(
+    inside: Inside, browser: Chromium, pytester: pytest.Pytester
+) -> None:
+    with Upstream() as server:
+        run = inside(
+            RUN.replace("PORT", str(server.port)), "--egress-report=report", "--egress-report-all"
+        )
+    run.result.assert_outcomes(passed=1, failed=1)
+    browser.put(pytester.path / "report", "real")
+    browser.open("real/index.html")
+    assert text_of(browser, "h1") == "1 of 2 tests failed"
+    assert text_of(browser, ".facts").split("\n")[0] == "reached the real upstream: index.test"
+    links = browser.evaluate(
+        "[...document.querySelectorAll('#tests a')].map((it) => it.getAttribute('href'))"
+    )
+    browser.open(f"real/{links[0]}")
+    assert text_of(browser, ".facts").split("\n")[0] == "nothing got out"
+    assert picked(browser) == "GET https://api.shop.test/v1/refunds"
+    side = text_of(browser, "#side")
+    for part in (
+        "path\t'/v1/refunds'\t'/v1/charges'",
+        "to answer it:",
+        "TLS handshake",
+        "OpenSSL",
+        "curl/",
+    ):
+        assert part in side
+    assert "live_0123456789" not in browser.evaluate("document.documentElement.textContent")
+    browser.press("p")
+    assert (
+        browser.evaluate(
+            "rows.some((row) => row.e && row.e.response && row.e.response.status === 200)"
+        )
+        is True
+    )
+    browser.open(f"real/{links[1]}")
+    assert text_of(browser, ".facts").split("\n")[0] == "reached the real upstream: index.test"
 
 
 def test_firefox_opens_both_pages(
