@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pytest_egress.errors import (
         AddressError as AddressError,
         CallError as CallError,
+        CassetteError as CassetteError,
         CertificateAcceptedError as CertificateAcceptedError,
         CommandError as CommandError,
         ContainerError as ContainerError,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from pytest_egress.routes.answers import forward as forward, sequence as sequence
     from pytest_egress.routes.applications.asgi import asgi as asgi
     from pytest_egress.routes.applications.wsgi import wsgi as wsgi
+    from pytest_egress.routes.cassette import cassette as cassette
     from pytest_egress.routes.certificates import (
         BAD_CERTIFICATES as BAD_CERTIFICATES,
         BadCertificate as BadCertificate,
@@ -128,7 +130,7 @@ _NAMES = {
     "base.unset": "UNSET",
     "egress": "Egress",
     "errors": (
-        "AddressError CallError CertificateAcceptedError CommandError ContainerError "
+        "AddressError CallError CassetteError CertificateAcceptedError CommandError ContainerError "
         "ContainerTimeoutError ContentError EgressError EngineError HandlerError "
         "HandshakeError ImageError LeakError LinkError LockError NeverCalledError "
         "TamperingError UnroutedError UpstreamError WebSocketClosedError"
@@ -137,6 +139,7 @@ _NAMES = {
     "routes.answers": "forward sequence",
     "routes.applications.asgi": "asgi",
     "routes.applications.wsgi": "wsgi",
+    "routes.cassette": "cassette",
     "routes.certificates": "BAD_CERTIFICATES BadCertificate",
     "routes.faults": "blackhole delayed disconnect raw refuse reset reset_stream "
     "silence throttled truncated",

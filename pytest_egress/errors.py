@@ -17,6 +17,7 @@
     * `CommandError`: it exited with another code than 0 (unless `check=False`), or before it was ready
     * `ContainerTimeoutError`: it did not end, or was not ready, in time
 * `UpstreamError`: a real server, or the server that `forward` names, did not answer
+* `CassetteError`: a cassette is not there, cannot be read, or cannot be recorded
 * `WebSocketClosedError`: a WebSocket is over, so that nothing can be sent on it or received
 * `AddressError`, `ClientHelloError`, `ContentError`, `LockFileError`: `ValueError`s of the parsers
 * `AbsentError`, caught as the `KeyError` that it is: a message has no field, parameter or file of that name
@@ -126,6 +127,10 @@ class ContainerTimeoutError(ContainerError, TimeoutError):
 
 class UpstreamError(escaping.Escaped, Exception):
     """A real server, or the server that a `forward` names, cannot be reached, fails verification, or broke off."""
+
+
+class CassetteError(escaping.Escaped, Exception):
+    """A cassette is not there, cannot be read, or cannot be recorded; the text says what to type."""
 
 
 class WebSocketClosedError(escaping.Escaped, Exception):

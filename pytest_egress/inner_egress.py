@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Final, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pytest_egress.base.callers import caller
 from pytest_egress.errors import CallError, ContainerError, EgressError
@@ -22,14 +24,20 @@ from pytest_egress.ledger.verdict import (
     unrouted_entries,
 )
 from pytest_egress.ledger.windows import Window
-from pytest_egress.routes.declarations import Declaration
+from pytest_egress.routes.cassette import Cassette
+from pytest_egress.routes.declarations import Declaration, declare
+from pytest_egress.routes.faults import layers
 from pytest_egress.routes.inner_route import InnerRoute
+from pytest_egress.routes.kinds import INTERCEPT_HTTP, INTERCEPT_HTTPS
 from pytest_egress.routes.route import LET_GO, Scope
 from pytest_egress.routes.table import RouteTable
 from pytest_egress.session import AFTER_END, Session
 from pytest_egress.targets.container import Container
 from pytest_egress.targets.plan import Plan
 from pytest_egress.traffic.entries import Entry, Exchange, TcpConnection
+
+if TYPE_CHECKING:
+    from pytest_egress.cassettes import Home, Stack
 
 AnyContainer = TypeVar("AnyContainer", bound=Container)
 Result = TypeVar("Result")
@@ -59,7 +67,7 @@ class InnerEgress:
         self.scope: Final[Scope] = scope
         self.table: Final = RouteTable()
         wider = () if parent is None else parent.tables()
-        self._tables: Final = (self.table, *wider)  # each attempt asks for them
+        self._tables = (self.table, *wider)  # each attempt asks for them
         self.routes: list[InnerRoute] = []
         self.containers: list[Container] = []
         self.between: Final = (
@@ -69,6 +77,8 @@ class InnerEgress:
         self._to_judge: list[Window] = [self.between] if scope == "test" else []
         self._has_started, self._has_let_go = False, False
         self.window: Window | None = self.session.ledger.window
+        self.place: Home | None = None
+        self._stack: Stack | None = None  # the cassettes of its routes
         with self.session.ledger.changed:
             self.session.scopes.append(self)
 
@@ -82,18 +92,66 @@ class InnerEgress:
         if self.parent is not None:
             yield from self.parent.scopes()
 
-    def add(self, declaration: Declaration) -> InnerRoute:
-        """The route takes effect at once, for containers that run too."""
+    def add_below(self, cassette: Cassette, *, optional: bool) -> None:
+        """Have a cassette answer every request that no route claims, of this scope or a wider one."""
+        below = RouteTable()
+        for kind in (INTERCEPT_HTTPS, INTERCEPT_HTTP):
+            declaration = declare(kind, "*:*", cassette, optional=True)
+            self.add(declaration, table=below, is_required=not optional)
+        with self.session.ledger.changed:
+            self._tables = (*self._tables, below)
+        self.session.act_on_routes()
+
+    def add(
+        self,
+        declaration: Declaration,
+        *,
+        table: RouteTable | None = None,
+        is_required: bool | None = None,
+    ) -> InnerRoute:
+        """The route takes effect at once, for containers that run too.
+
+        Args:
+            table: Where it is looked up; the scope's own by default.
+            is_required: Whether its recordings have to be played; by default, where it is not optional.
+        """
         if declaration.tls_version is not None:
             self.session.check_tls_version(declaration.tls_version)
         route: InnerRoute = InnerRoute(
-            declaration, scope=self.scope, declared_at=caller(), log=self.session.ledger
+            declaration,
+            scope=self.scope,
+            declared_at=caller(),
+            log=self.session.ledger,
+            bind=partial(
+                self._bind,
+                optional=declaration.optional if is_required is None else not is_required,
+            ),
         )
         with self.session.ledger.changed:
             self.routes.append(route)
-            self.table.add(route)
+            (table or self.table).add(route)
         self.session.act_on_routes()
         return route
+
+    def _bind(self, answer: object, *, optional: bool) -> object:
+        """An answer with the recordings that its cassette names."""
+        if not isinstance(layers(answer)[1], Cassette):
+            return answer
+        from pytest_egress.cassettes import Home
+        from pytest_egress.routes.recordings.deck import bound
+
+        if self._stack is None:
+            self._stack = self.session.stack(self.place or Home(folder=Path.cwd()))
+        return bound(answer, partial(self._stack.deck, optional=optional))
+
+    def write_cassettes(self) -> None:
+        """Write what was recorded; call it when the tests of the scope have passed.
+
+        Raises:
+            CassetteError: A file cannot be written.
+        """
+        if self._stack is not None:
+            self._stack.write()
 
     # Containers.
 
@@ -281,6 +339,8 @@ class InnerEgress:
             self.session.close()
         if has_passed and (verdict := verdict or self.late_verdict()) is not None:
             raise verdict
+        if has_passed:
+            self.write_cassettes()
 
 
 LATE_IN_TEST: Final = "This came after the test had ended, and before its containers were removed."

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     import docker
     import trustme
 
+    from pytest_egress.cassettes import Cassettes, Home, Stack
     from pytest_egress.targets.trust.packages import Packaged
     from pytest_egress.targets.trust.roots import Roots
     from pytest_egress.traffic.redaction.declared import Redaction
@@ -104,6 +105,7 @@ class Session:
         sidecar_reuse: Whether a sidecar may serve several targets, one after the other; None for the environment's
             setting.
         rules: Returns what the suite declares to be secret; called when the first container starts.
+        cassettes: The cassettes of the run.
 
     Raises:
         EngineError: `PYTEST_EGRESS_SIDECAR_REUSE` is neither "on" nor "off".
@@ -122,6 +124,7 @@ class Session:
         trust: Sequence[str] = (),
         sidecar_reuse: bool | None = None,
         rules: Callable[[], Redaction] | None = None,
+        cassettes: Cassettes | None = None,
     ) -> None:
         self.keep, self.trust = keep, trust
         self._make_ca, self._defaults, self._rules = ca, defaults, rules
@@ -130,6 +133,7 @@ class Session:
         reuse = reuse_of_environment() if sidecar_reuse is None else sidecar_reuse
         self.sidecars = ReadySidecars(self.engine, self.provisioner, reuse=reuse)
         self.ledger = Ledger()
+        self._cassettes = cassettes
         self.ledger.routes_changed, self.ledger.running = self.act_on_routes, self.running
         self.ledger.turns_changed = self.act_on_turns
         self.secrets = DeclaredSecrets(self.ledger)
@@ -163,6 +167,19 @@ class Session:
     def check_tls_version(self, word: str) -> None:
         """Refuse a value of `tls_version=` that this Python's OpenSSL is built without: ValueError."""
         check_tls_version(word)
+
+    def stack(self, place: Home) -> Stack:
+        """The cassettes of a scope."""
+        from pytest_egress.cassettes import Cassettes, Stack
+
+        self._cassettes = self._cassettes or Cassettes()
+        return Stack(self._cassettes, place, self._variables_of, lambda: self.ledger.redactor)
+
+    def _variables_of(self, container: str) -> Mapping[str, str]:
+        """The environment that a container was given, by its name."""
+        with self.ledger.changed:
+            named = [each for each in self.containers if each.name == container]
+        return named[-1].variables if named else {}
 
     def hide(self, variables: Mapping[str, str]) -> None:
         """Hide the secrets among the variables of a container from now on, in whatever is shown of the run."""

@@ -1,4 +1,4 @@
-"""The words that `unrouted=`, `dns=` and `link=` take, as types and as values.
+"""The words that options take which have a few values, as types and as values.
 
 This module imports nothing that pytest has not imported: the plugin reads it in runs without containers too.
 """
@@ -20,6 +20,10 @@ LinkKind = Literal["descriptor", "stream"]
 LinkChoice = Literal["auto", LinkKind]
 LINKS: Final[tuple[LinkChoice, ...]] = get_args(LinkChoice)
 """The values of `--egress-link`: how a sidecar is reached. "auto" tries the others in order."""
+
+RecordMode = Literal["none", "once", "new_episodes", "rewrite"]
+RECORD_MODES: Final[tuple[RecordMode, ...]] = get_args(RecordMode)
+"""The values of `--egress-record-mode`: when a cassette is recorded."""
 
 SWITCH: Final = ("on", "off")
 """The values of `--egress-sidecar-reuse`: whether a sidecar serves several targets, one after the other."""

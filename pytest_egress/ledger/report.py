@@ -244,6 +244,26 @@ def never_called_text(
     return "\n".join([*lines, "", *advice(routes, entries, any_container, running)])
 
 
+MOST_UNPLAYED: Final = 20
+
+
+def unplayed_text(lines: Sequence[str]) -> str:
+    """The verdict on recordings that nothing has asked for."""
+    number = "a recording was" if len(lines) == 1 else f"{len(lines)} recordings were"
+    more = len(lines) - MOST_UNPLAYED
+    shown = [f"  {line}" for line in lines[:MOST_UNPLAYED]]
+    shown += [f"  and {more} more"] if more > 0 else []
+    advice = (
+        "If it is no longer sent, record the test anew with --egress-record-mode=rewrite, or take it out of the file; "
+        "with optional=True it may be left."
+    )
+    return "\n".join([f"{number} never asked for:", "", *shown, "", advice])
+
+
+def unplayed_headline(lines: Sequence[str]) -> str:
+    return f"{lines[0]}: recorded, and never asked for{more_text(len(lines) - 1)}"
+
+
 def called_text(route: InnerRoute) -> str:
     """How often a route was called, in the terms of its declaration."""
     called, times, sequence = route.times_called, route.times or 1, route.turns.sequence

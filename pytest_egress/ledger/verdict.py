@@ -28,6 +28,8 @@ from pytest_egress.ledger.report import (
     never_called_text,
     shared_text,
     stuck_headline,
+    unplayed_headline,
+    unplayed_text,
     unrouted_headline,
     unrouted_text,
 )
@@ -158,6 +160,8 @@ def first_offence(
             declared=routes,
         )
         return Offence(NeverCalledError, text, never_called_headline(idle, window.entries))
+    if unplayed := unplayed_recordings(routes):
+        return Offence(NeverCalledError, unplayed_text(unplayed), unplayed_headline(unplayed))
     if failures := [entry for entry in found if is_broken(entry, window)]:
         text, headline = handshakes_text(failures), handshakes_headline(failures)
         return Offence(HandshakeError, text, headline, failures)
@@ -200,6 +204,13 @@ def find_leaks(window: Window) -> None:
     window.leaks = leaks(window.entries, secrets)
     for leak in reversed(window.leaks):  # the first of an entry is told
         leak.entry.leak = f"sent {leak.told}"
+
+
+def unplayed_recordings(routes: Sequence[InnerRoute]) -> list[str]:
+    """Those of cassettes that belong to the test alone, each with its line in the file."""
+    decks = (route.turns.deck for route in routes if not route.removed and route.scope == "test")
+    reels = {id(deck.reel): deck.reel for deck in decks if deck is not None and deck.is_required}
+    return [line for reel in reels.values() for line in reel.unplayed()]
 
 
 def suspicion(window: Window) -> str:

@@ -184,6 +184,13 @@ class Cases:
             egress.let_go()
         return late
 
+    def write_cassettes(self, egress: InnerEgress, node: Any) -> None:
+        """Write what a scope has recorded, where all of its tests have passed; a failed one leaves the old file."""
+        from pytest_egress.plugin.case import has_failed, has_passed
+
+        if has_passed(node) and not has_failed(node) and not egress.session.engine.inherited:
+            egress.write_cassettes()
+
     # In pytest_runtest_setup, not in pytest_runtest_protocol, which encloses all reruns of a test.
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:

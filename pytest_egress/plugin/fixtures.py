@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import docker
     import trustme
 
+    from pytest_egress.cassettes import Home
     from pytest_egress.egress import Egress
     from pytest_egress.routes.route import Scope
     from pytest_egress.targets import handle as container_handle
@@ -131,6 +132,7 @@ def open_egress(
     run, cases = request.config.stash[RUN], request.config.stash[CASES]
     case = cases.case(request.node) if scope == "test" else None
     egress = Egress(session=run.session(), parent=parent, scope=scope)
+    inner_of(egress).place = place_of(request, scope)
     if case is not None:
         case.egress = inner_of(egress)
     try:
@@ -140,3 +142,18 @@ def open_egress(
         late = cases.end(inner_of(egress), request.node)
     if late is not None:
         raise late
+    cases.write_cassettes(inner_of(egress), request.node)
+
+
+def place_of(request: pytest.FixtureRequest, scope: Scope) -> Home:
+    """Where the cassettes of a scope are: a test's below `cassettes/{module}`, and a class's."""
+    from pytest_egress.cassettes import Home
+
+    node = request.node
+    if scope == "session":
+        return Home(folder=request.config.rootpath)
+    module = node.path.stem
+    names = [each.name for each in node.listchain() if isinstance(each, pytest.Class)]
+    names += [node.name] if scope == "test" else []
+    own = (module, ".".join(names)) if names else (module,)
+    return Home(folder=node.path.parent, names=own, node=node.nodeid, is_test=scope == "test")

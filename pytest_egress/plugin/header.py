@@ -24,6 +24,7 @@ class Header:
             if getattr(self._run.options, name) != getattr(default, name)
         ]
         said += [f"engines={', '.join(self._run.engines)}"] if self._run.engines else []
+        said += [*([f"records ({mode})"] if (mode := self._run.record_mode) != "none" else [])]
         said += [*(["keeps containers of failed tests"] if self._run.keep else [])]
         return f"egress: {', '.join(said)}" if said else None
 

@@ -17,6 +17,7 @@ from pytest_egress.routes.kinds import KINDS
 
 if TYPE_CHECKING:
     from pytest_egress.egress import Egress
+    from pytest_egress.routes.cassette import Cassette
 
 
 ROUTE_MARKERS: Final = {kind.marker: kind for kind in KINDS}
@@ -26,6 +27,8 @@ MARKERS: Final[Mapping[str, str]] = {
     **{kind.marker: kind.usage for kind in KINDS},
     "egress_container": "(image, command=None, **options): start a container with the options of "
     "`egress.start`; the fixture egress_container is it",
+    "egress_cassette": "(path=None, *, ignore=(), repeat=False, optional=False): answer every request that no route "
+    "claims by what was recorded, as `cassette()` does",
     "egress": f"(*, unrouted={union(POLICIES)}, dns={union(NAME_POLICIES)}, "
     "assert_all_called=True, timeout=5): what an attempt means that no route claims, what DNS says "
     "of a name that no route names, whether the test's own routes must be called, and how many "
@@ -96,6 +99,9 @@ def check_marker(marker: pytest.Mark) -> None:
 
         declaring(kind)(*marker.args, **marker.kwargs)
         return
+    if marker.name == "egress_cassette":
+        cassette_of(marker)
+        return
     from pytest_egress.base.clock import check_seconds
     from pytest_egress.targets.options import START_OPTIONS, container
     from pytest_egress.targets.readiness import strategies
@@ -147,6 +153,22 @@ def declare(egress: Egress, markers: Iterable[pytest.Mark]) -> None:
     for marker in markers:
         if kind := ROUTE_MARKERS.get(marker.name):
             getattr(egress, kind.method)(*marker.args, **marker.kwargs)
+        elif marker.name == "egress_cassette":
+            from pytest_egress.egress import inner_of
+
+            cassette, optional = cassette_of(marker)
+            inner_of(egress).add_below(cassette, optional=optional)
+
+
+def cassette_of(marker: pytest.Mark) -> tuple[Cassette, bool]:
+    """The cassette of a marker, and whether all of it may be left unplayed. Raises TypeError or ValueError."""
+    from pytest_egress.routes.cassette import cassette
+
+    options = dict(marker.kwargs)
+    optional = options.pop("optional", False)
+    if not isinstance(optional, bool):
+        raise TypeError(f"optional={optional!r}: it takes True or False")
+    return cassette(*marker.args, **options), optional
 
 
 def markers_named(item: pytest.Item, name: str) -> list[pytest.Mark]:

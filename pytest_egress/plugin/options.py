@@ -17,6 +17,7 @@ from pytest_egress.base.choices import (
     LOCK_MODES,
     NAME_POLICIES,
     POLICIES,
+    RECORD_MODES,
     SWITCH,
     NamePolicy,
     Policy,
@@ -75,6 +76,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="|".join(NAME_POLICIES),
         help="What DNS says of a name that no route names: an address of its own (default), "
         "or NXDOMAIN, which is an attempt that no route claims.",
+    )
+    group.addoption(
+        "--egress-record-mode",
+        metavar="|".join(RECORD_MODES),
+        help="When a cassette() is recorded: never (default); once, where its file is not there; new_episodes, "
+        "what it has not; or rewrite, all of it anew.",
     )
     group.addoption(
         "--egress-keep",
@@ -137,6 +144,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addini("egress_report", "Default of --egress-report.", default="")
     parser.addini("egress_unrouted", "Default of --egress-unrouted.", default="fail")
+    parser.addini("egress_record_mode", "Default of --egress-record-mode.", default="none")
     parser.addini("egress_dns", "Default of --egress-dns.", default="synthetic")
     parser.addini("egress_link", "Default of --egress-link.", default="auto")
     parser.addini("egress_sidecar_image", "Default of --egress-sidecar-image.", default="")
@@ -163,8 +171,15 @@ def choice_option(config: pytest.Config, name: str, accepted: tuple[str, ...]) -
         value = config.getini(name)
         source = f"{name} = {value} in {config.inipath or '-o'}"
     if value not in accepted:
-        raise pytest.UsageError(f"{source}: it takes {alternatives(accepted)}")
+        why = REFUSED.get((name, value), "")
+        raise pytest.UsageError(f"{source}: {why}it takes {alternatives(accepted)}")
     return value
+
+
+REFUSED: Final = {
+    ("egress_record_mode", "all"): "it would keep what is no longer sent, where rewrite does not; "
+}
+"""Why words are refused that other tools take."""
 
 
 ENGINE_SCHEMES: Final = ("unix", "tcp", "ssh", "http", "https")

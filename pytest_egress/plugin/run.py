@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_egress.base.choices import LINKS, NAME_POLICIES, POLICIES, SWITCH
+from pytest_egress.base.choices import LINKS, NAME_POLICIES, POLICIES, RECORD_MODES, SWITCH
 from pytest_egress.plugin.options import (
     Options,
     choice_option,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import docker
 
     from pytest_egress.base.account import Accounts
+    from pytest_egress.cassettes import Cassettes
     from pytest_egress.ledger.verdict import Offence
     from pytest_egress.ledger.windows import Window
     from pytest_egress.plugin.locking import Locking
@@ -58,6 +59,8 @@ class Run:
     def __init__(self, config: pytest.Config) -> None:
         self.keep: Final = keep_option(config)
         self.link: Final = choice_option(config, "egress_link", LINKS)
+        self.record_mode: Final = choice_option(config, "egress_record_mode", RECORD_MODES)
+        self.is_worker: Final = hasattr(config, "workerinput")
         self.sidecar_image: Final = sidecar_image_option(config)
         self.sidecar_reuse: Final = choice_option(config, "egress_sidecar_reuse", SWITCH) == "on"
         self.engines: Final = engine_addresses(config)
@@ -103,6 +106,7 @@ class Run:
                 trust=self.trust,
                 sidecar_reuse=self.sidecar_reuse,
                 rules=self._redaction,
+                cassettes=self._cassettes(),
             )
             self._accounts = self.current.ledger.accounts
             if self.locking is not None:
@@ -115,6 +119,11 @@ class Run:
             if self._watching is not None:
                 self._watching.start(self.current.ledger)
         return self.current
+
+    def _cassettes(self) -> Cassettes:
+        from pytest_egress.cassettes import Cassettes
+
+        return Cassettes(self.record_mode, is_worker=self.is_worker)
 
     def _docker_client(self) -> docker.DockerClient:
         """Before fixtures can be requested, the client is made in the same way as the fixture makes it."""

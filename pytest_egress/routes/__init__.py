@@ -3,15 +3,18 @@
 The rule: no input or output. A malformed declaration is refused where it is made, and the error quotes the value and
 lists what is accepted.
 
-Doors: `answers`, `applications.asgi`, `applications.asgi_websocket`, `applications.wsgi`, `certificates`,
-`declarations`, `duplex`, `faults`, `grpc.server`, `inner_route`, `kinds`, `partials`, `patterns`, `raw.kafka`,
-`raw.libraries`, `raw.smtp`, `route`, `table`, `turns`, `websocket.answer`, `websocket.asynchronous`, `websocket.open`.
+Doors: `answers`, `applications.asgi`, `applications.asgi_websocket`, `applications.wsgi`, `cassette`,
+`certificates`, `declarations`, `duplex`, `faults`, `grpc.server`, `inner_route`, `kinds`, `partials`, `patterns`,
+`raw.kafka`, `raw.libraries`, `raw.smtp`, `recordings.deck`, `recordings.reel`, `route`, `table`, `turns`,
+`websocket.answer`, `websocket.asynchronous`, `websocket.open`.
 
 * `applications`: those of WSGI and ASGI as answers.
 * `grpc`: a server of a test's servicers as an answer.
 * `websocket`: a handler as an answer, and the open WebSocket that it gets.
 * `raw`: servers of libraries that raw routes take, and SMTP.
+* `recordings`: what plays a cassette, and takes new recordings.
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
+* `cassette`: `cassette`, an answer by what was recorded in a file.
 * `certificates`: the words of `certificate=` and `tls_version=`, and what a route presents by them.
 * `declarations`: a route's arguments, and what checks them.
 * `duplex`: the interface of answers that read and send by themselves.

@@ -28,6 +28,7 @@ from typing import (
 from urllib.parse import urlsplit
 
 from pytest_egress.base.unset import UNSET
+from pytest_egress.routes.cassette import NO_REQUESTS, NOT_IN_SEQUENCE, Cassette, cassette
 from pytest_egress.routes.faults import ConnectFault, Fault, check_fault, is_maker, layers
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.address import MAX_PORT
@@ -255,7 +256,14 @@ def forward_to_url(url: str) -> Forward:
 
 
 StaticAnswer = (
-    Response | StaticBody | int | tuple[int, StaticBody | str] | Forward | AnswerSequence | Fault
+    Response
+    | StaticBody
+    | int
+    | tuple[int, StaticBody | str]
+    | Forward
+    | Cassette
+    | AnswerSequence
+    | Fault
 )
 HttpAnswer = HttpHandler | StaticAnswer
 LibraryServer = StreamsFunction | BaseServer | ProtocolFactory
@@ -309,10 +317,16 @@ def check_answer(answer: object, *, raw: bool) -> object:
     """
     check = partial(check_answer, raw=raw)
     if isinstance(answer, AnswerSequence):
+        if any(isinstance(layers(each)[1], Cassette) for each in answer.answers):
+            raise TypeError(NOT_IN_SEQUENCE)
         return answer.checked(check)
     if isinstance(answer, Fault):
         return check_fault(answer, check=check)
-    if is_maker(answer):
+    if isinstance(answer, Cassette):
+        if raw:
+            raise TypeError(NO_REQUESTS.format(answer))
+        return answer
+    if is_maker(answer) or answer is cassette:
         raise TypeError(not_made(answer))
     if isinstance(answer, Forward):
         return check_forward(answer, raw=raw)

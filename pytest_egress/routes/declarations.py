@@ -15,9 +15,10 @@ from typing import Any, Final, Literal
 import pytest_egress.routes.answers as answers
 import pytest_egress.routes.raw.libraries as raw
 from pytest_egress.base.renamed import refuse_renamed
+from pytest_egress.routes.cassette import Cassette
 from pytest_egress.routes.certificates import BadCertificate, Presented, TlsVersion, check_presented
 from pytest_egress.routes.duplex import DuplexAnswer
-from pytest_egress.routes.faults import check_connect_faults
+from pytest_egress.routes.faults import check_connect_faults, layers
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.matching import ANY_REQUEST, MATCHERS, Match
 from pytest_egress.routes.names import check_cname, check_declared, check_names, name_address
@@ -124,6 +125,10 @@ class Declaration:
             raise TypeError(f"stream= takes True or False, not {self.stream!r}")
         if self.stream:
             check_head_decides(self.match, "stream=True")
+            if isinstance(layers(self.answer)[1], Cassette):
+                raise ValueError(
+                    "stream=True with a cassette(): it compares whole bodies; leave stream= out"
+                )
         if self.client_certificate not in (None, *CLIENT_CERTIFICATES):
             raise ValueError(
                 f"client_certificate={self.client_certificate!r}: it takes 'request' or 'require'"

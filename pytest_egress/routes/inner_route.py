@@ -5,6 +5,7 @@ Routes are looked up for every connection and every request, so a change takes e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from pytest_egress.routes.declarations import Declaration
@@ -21,7 +22,13 @@ class InnerRoute(Route[Any]):
     ended = False
 
     def __init__(
-        self, declaration: Declaration, *, scope: Scope, declared_at: str, log: CallLog
+        self,
+        declaration: Declaration,
+        *,
+        scope: Scope,
+        declared_at: str,
+        log: CallLog,
+        bind: Callable[[object], object] = lambda answer: answer,
     ) -> None:
         self.kind: Final = declaration.kind
         self.parsed_address: Final = declaration.address
@@ -36,7 +43,7 @@ class InnerRoute(Route[Any]):
         self.scope: Final = scope
         self.declared_at: Final = declared_at
         self._declared, self._log = declaration, log
-        self._turns = self.turns = Turns(declaration.answer, declaration.times, log.changed)
+        self._turns = self.turns = Turns(declaration.answer, declaration.times, log.changed, bind)
         self._calls, self._calls_of, self._tls_failures = [], {}, []
         self._expecting = set()
 

@@ -19,6 +19,7 @@ from pytest_egress.routes.declarations import CLIENT_CERTIFICATES
 from pytest_egress.routes.duplex import ClientLeftError, ClientStoppedError
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.matching import pass_by
+from pytest_egress.routes.recordings.reel import never_recorded
 from pytest_egress.traffic.address import is_ip_address
 from pytest_egress.traffic.http.request import Request, TlsInfo
 from pytest_egress.traffic.redaction.redactor import redactor_of
@@ -248,6 +249,8 @@ def decide(
     near: list[NearMiss] = []
     for route in offered(tables, request):
         differences, error = asked(route, request, asking)
+        if route.turns.deck is not None and not differences:
+            differences = route.turns.deck.misses(request)
         proved = not lacks_certificate(route, request.tls) or route.turns.is_exhausted
         if not differences and not proved:
             return Decision(route=None, unproved=route)
@@ -302,6 +305,8 @@ def forecast(
     for route in offered(tables, request):
         told = partial(asking, route)
         differences = route.matcher.forecast(request, told, is_whole=is_whole)
+        if route.turns.deck is not None and is_whole and not differences:
+            differences = route.turns.deck.misses(request)
         if not differences and not route.was_exhausted(since):
             unproved = route if lacks_certificate(route, request.tls) else None
             return Decision(route=None if unproved else route, unproved=unproved)
@@ -326,6 +331,8 @@ def begins_at_head(
         return False  # as a rule, and without a look at the routes
     for route in offered(tables, request):
         if not route.turns.is_exhausted and not route.matcher.head_differences(request):
+            if route.turns.deck is not None and never_recorded(request):
+                continue
             if route.kind.refuses:
                 return unclaimed
             return route.stream or route.turns.begins_at_head(request)

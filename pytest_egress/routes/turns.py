@@ -20,6 +20,7 @@ import pytest_egress.routes.answers as answers
 from pytest_egress.base.unset import UNSET
 from pytest_egress.routes.duplex import DuplexAnswer
 from pytest_egress.routes.faults import ConnectFault, layers
+from pytest_egress.routes.recordings.deck import Deck
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.grpc import is_grpc
 from pytest_egress.traffic.http.request import Request
@@ -62,17 +63,24 @@ class Turns:
     Attributes:
         times: None for any number of turns.
         refuses: Whether a fault of connecting is among the answers.
+        deck: The recordings that answer; None where none do.
         on_answer: Called under the ledger's lock where the answer has been replaced.
     """
 
     # Of the class until they change: they take no memory of most routes.
     refuses = False
+    deck: Deck | None = None
     _reserved, _vacant = 0, 0
 
     def __init__(
-        self, answer: object, times: int | None, lock: AbstractContextManager[Any]
+        self,
+        answer: object,
+        times: int | None,
+        lock: AbstractContextManager[Any],
+        bind: Callable[[object], object] = lambda answer: answer,
     ) -> None:
         self._declared_times: Final = times
+        self._bind: Final = bind
         self._lock = lock
         self._given_back: list[int] = []
         self._holders: list[Holder] = []
@@ -84,6 +92,8 @@ class Turns:
 
     def replace(self, answer: object) -> None:
         """The new answer is for turns that are reserved from now on; it has been checked."""
+        answer = self._bind(answer)
+        deck = layers(answer)[1]
         for part in parts_of(answer):
             if isinstance(part, answers.Application):
                 part.acquire()
@@ -92,6 +102,8 @@ class Turns:
         with self._lock:
             first = self._reserved
             self._given = Given(answer=answer, context=context, first_turn=first)
+            if isinstance(deck, Deck) or self.deck is not None:
+                self.deck = deck if isinstance(deck, Deck) else None
             self.times = self._declared_times
             if isinstance(answer, AnswerSequence):
                 self._vacant += len(self._given_back)

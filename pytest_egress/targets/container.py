@@ -159,6 +159,7 @@ class Container(Interface):
         self.hints: list[str] = []
         self.search = local_domains(plan.env)
         self.proxies = proxies_in(plan.env)
+        self.variables = dict(plan.env)  # those that a test has given, the latest value of each
         self.loss, self.killed = "", ""
         self._use_name(plan.options.get("hostname") or made_up_hostname())
         self._docker: DockerContainer
@@ -424,7 +425,9 @@ class Container(Interface):
             "environment": dict(env),
             "privileged": privileged,
         }
-        self._services.hide({name: str(value) for name, value in env.items()})
+        texts = {name: str(value) for name, value in env.items()}
+        self._services.hide(texts)
+        self.variables.update(texts)
         said = self._services.ledger.redactor.shown(command)
         what, output, ending = f"{said} in {self.name}", Output(), self._ending
         try:

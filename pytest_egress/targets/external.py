@@ -103,6 +103,7 @@ class ExternalContainer(Container):
         of_image = image.attrs["Config"].get("Env") or []
         given = {*(container.attrs["Config"].get("Env") or [])} - {*of_image}
         self._services.hide(variables([*given]))
+        self.variables.update(variables([*given]))
         contents = self._contents(image)
         contents.fill(container)
         self.hints = contents.hints

@@ -3,6 +3,7 @@
 The rule: no socket, no clock, no thread. A parser returns a value, or None where it needs more bytes, or raises one
 error of ours where they are malformed. Every module is a door.
 
+* `cassettes`: recorded exchanges as values, and as the text of a file.
 * `http`: requests and responses as values, their heads, and the bytes of both versions.
 * `dns`: queries, and the answers to them.
 * `search`: where something is in all that a target has sent.

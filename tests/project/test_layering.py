@@ -52,7 +52,7 @@ ROOMS = {
         uses=("errors", "base", "agent.netlink"),
         foreign=(
             "backports", "brotli", "brotlicffi", "compression", "cramjam", "dns", "h11", "h2", "idna", "kafka",
-            "python_multipart", "wsproto",
+            "python_multipart", "wsproto", "yaml",
         ),
     ),
     "link": Room(
@@ -63,10 +63,10 @@ ROOMS = {
         uses=("errors", "base", "traffic"),
         foreign=("grpc", "typing_extensions"),  # the latter for type checkers alone, which bring it
         doors=(
-            "answers", "applications.asgi", "applications.asgi_websocket", "applications.wsgi", "certificates",
-            "declarations", "duplex", "faults", "grpc.server", "inner_route", "kinds", "partials", "patterns",
-            "raw.kafka", "raw.libraries", "raw.smtp", "route", "table", "turns", "websocket.answer",
-            "websocket.asynchronous", "websocket.open",
+            "answers", "applications.asgi", "applications.asgi_websocket", "applications.wsgi", "cassette",
+            "certificates", "declarations", "duplex", "faults", "grpc.server", "inner_route", "kinds", "partials",
+            "patterns", "raw.kafka", "raw.libraries", "raw.smtp", "recordings.deck", "recordings.reel", "route",
+            "table", "turns", "websocket.answer", "websocket.asynchronous", "websocket.open",
         ),
     ),
     "engine": Room(
@@ -92,12 +92,17 @@ ROOMS = {
             "sidecars.ready", "sidecars.sidecar", "trust.packages", "trust.roots",
         ),
     ),
+    "cassettes": Room(uses=("errors", "base", "traffic", "routes", "shelf")),
     "session": Room(
-        uses=("errors", "base", "traffic", "engine", "ledger", "gateway", "targets"),
+        uses=(
+            "errors", "base", "traffic", "engine", "ledger", "gateway", "targets", "cassettes",
+        ),
         foreign=("docker", "trustme"),
     ),
     "inner_egress": Room(
-        uses=("errors", "base", "traffic", "routes", "ledger", "targets", "session")
+        uses=(
+            "errors", "base", "traffic", "routes", "ledger", "targets", "cassettes", "session",
+        )
     ),
     "egress": Room(
         uses=("errors", "base", "traffic", "routes", "ledger", "targets", "session", "inner_egress")
@@ -113,6 +118,7 @@ ROOMS = {
     "plugin": Room(
         uses=(
             "errors", "base", "shelf", "traffic", "routes", "engine", "ledger", "evidence", "gateway", "targets",
+            "cassettes",
             "session", "inner_egress", "egress",
         ),
         foreign=("docker", "pytest", "trustme"),
@@ -127,13 +133,13 @@ FLOORS: dict[str, list[set[str]]] = {
         {"http"},
         {"grpc", "notes", "websocket"},
         {"entries"},
-        {"dns", "search"},
+        {"cassettes", "dns", "search"},
     ],
     "routes": [
-        {"certificates", "kinds", "partials", "patterns", "sequences"},
+        {"cassette", "certificates", "kinds", "partials", "patterns", "sequences"},
         {"faults", "literals"},
         {"answers", "json_bodies", "names"},
-        {"duplex", "raw"},
+        {"duplex", "raw", "recordings"},
         {"grpc", "matching", "turns", "websocket"},
         {"applications", "declarations"},
         {"route"},

@@ -72,6 +72,8 @@ class Calling:
             response = answer_request(answer, entry.request, self.context, begin)
             if isinstance(response, Fault):
                 return self._fail(response, entry)
+            if response._note:
+                entry.note = entry.note or response._note
             return response
         except AnsweredError as answered:
             entry.error = answered.error

@@ -80,6 +80,7 @@ class Response:
     _length_of_none: int | None = 0
     _record: Response | None = None
     _made: MadeBody | None = None
+    _note = ""  # a sentence for the entry of its exchange
 
     def __init__(
         self,

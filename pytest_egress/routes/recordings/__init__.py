@@ -1,0 +1,6 @@
+"""What plays the recordings of a cassette, and takes new ones.
+
+* `comparing`: how a request differs from a recorded one.
+* `reel`: the recordings of one file, and which have been played.
+* `deck`: a reel as the answer of a route.
+"""

@@ -1,0 +1,222 @@
+"""How a request differs from a recorded one: a line for each difference, which begins with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from pytest_egress.errors import ContentError
+from pytest_egress.routes.json_bodies import json_request_differences
+from pytest_egress.routes.literals import NOTHING
+from pytest_egress.routes.patterns import contrast
+from pytest_egress.traffic.cassettes.bodies import content_of, pairs_of
+from pytest_egress.traffic.cassettes.placeholders import Stands
+from pytest_egress.traffic.cassettes.tape import RecordedRequest
+from pytest_egress.traffic.http.forms import (
+    Form,
+    FormFile,
+    is_multipart,
+    parse_form,
+    parse_query,
+)
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.redaction.redactor import redactor_of
+from pytest_egress.traffic.shown import SCHEME_PORTS, shown
+
+ANY_METHOD: Final = "ANY"  # of a mapping of WireMock
+
+
+class Wanted:
+    """A recorded request, taken apart once.
+
+    Attributes:
+        has_placeholders: Whether a secret was replaced anywhere in it.
+    """
+
+    def __init__(self, request: RecordedRequest) -> None:
+        parts = urlsplit(request.url)
+        self.request, self.method = request, request.method.upper()
+        self.scheme, self.host = parts.scheme.lower(), (parts.hostname or "").lower()
+        try:
+            port = parts.port
+        except ValueError:
+            port = None
+        self.port = port or SCHEME_PORTS.get(self.scheme)
+        self.path, self.query = parts.path or "/", parse_query(parts.query).raw
+
+    @cached_property
+    def form(self) -> Form:
+        """Of a body in parts; it has none where that is malformed."""
+        content_type = dict(self.request.headers).get("content-type", "")
+        try:
+            return parse_form(content_of(self.request.body), content_type)
+        except ContentError:
+            return parse_form(b"", "application/x-www-form-urlencoded")
+
+    @cached_property
+    def is_multipart(self) -> bool:
+        headers = dict(self.request.headers)
+        is_bytes = self.request.body.key in ("text", "base64")
+        return is_bytes and is_multipart(headers.get("content-type", ""))
+
+
+def is_near(wanted: Wanted, request: Request, stands: Stands) -> bool:
+    """Whether only the query and the body may differ, at little cost."""
+    return not next(head_differences(wanted, request, stands), "")
+
+
+def differences(
+    wanted: Wanted, request: Request, stands: Stands, ignored: Collection[str]
+) -> Iterator[str]:
+    found = (
+        *head_differences(wanted, request, stands),
+        *query_differences(wanted, request, stands),
+        *body_differences(wanted, request, stands),
+    )
+    return (line for line in found if not is_ignored(line, ignored))
+
+
+def is_ignored(line: str, ignored: Collection[str]) -> bool:
+    """Whether a difference is at one of these places, or within it."""
+    return any(
+        line.startswith(place) and line[len(place) : len(place) + 1] in (":", ".", "[")
+        for place in ignored
+    )
+
+
+def head_differences(wanted: Wanted, request: Request, stands: Stands) -> Iterator[str]:
+    if wanted.method not in (request.method.upper(), ANY_METHOD):
+        yield f"method: {request.method} is not {wanted.method}"
+    if wanted.host:
+        if wanted.scheme != request.scheme:
+            yield f"scheme: {request.scheme} is not {wanted.scheme}"
+        if not stands.fits(wanted.host, request.host.lower()):
+            redactor = redactor_of(request)
+            yield f"host: {redactor.host(request.host)!r} is not {redactor.host(wanted.host)!r}"
+        if wanted.port != request.port:
+            yield f"port: {request.port} is not {wanted.port}"
+    path = request.path or "/"
+    if path != wanted.path and not stands.fits(unquote(wanted.path), unquote(path)):
+        path_of = redactor_of(request).path
+        yield f"path: {contrast(path, wanted.path, (path_of(path), wanted.path), wanted.path)}"
+
+
+def query_differences(wanted: Wanted, request: Request, stands: Stands) -> Iterator[str]:
+    if request.query_string or wanted.query:
+        yield from pair_differences("query", wanted.query, request.query.raw, request, stands)
+
+
+NamedValues = Iterable[tuple[str, str]]
+
+
+def pair_differences(
+    what: str, wanted: NamedValues, found: NamedValues, request: Request, stands: Stands
+) -> Iterator[str]:
+    """Each name has the same values, in whatever order."""
+    mine, theirs = grouped(wanted), grouped(found)
+    redactor = redactor_of(request)
+    for name in [*mine, *(name for name in theirs if name not in mine)]:
+        one, other = theirs.get(name, []), mine.get(name, [])
+        if all_fit(other, one, stands):
+            continue
+        sent = [redactor.value(name, each) for each in one]
+        place = f"{what}[{redactor.key(name)!r}]"
+        if not one:
+            yield f"{place}: absent, expected {shown_values(other)}"
+        elif not other:
+            yield f"{place}: {shown_values(sent)} was not expected"
+        else:
+            masks = shown_values(sent), shown_values(other)
+            same = ": they differ within what is hidden" if masks[0] == masks[1] else ""
+            yield f"{place}: {masks[0]} is not {masks[1]}{same}"
+
+
+def shown_values(values: list[str]) -> str:
+    return shown(values[0] if len(values) == 1 else values)
+
+
+def grouped(pairs: NamedValues) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in pairs:
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def all_fit(wanted: list[str], found: list[str], stands: Stands) -> bool:
+    if len(wanted) != len(found):
+        return False
+    if sorted(wanted) == sorted(found):
+        return True
+    left = [*found]
+    for each in wanted:
+        match = next((other for other in left if stands.fits(each, other)), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return True
+
+
+def body_differences(wanted: Wanted, request: Request, stands: Stands) -> Iterator[str]:
+    body = wanted.request.body
+    try:
+        content = request.content
+    except ContentError as error:
+        yield f"content: {error}"
+        return
+    if not body.key or not content:
+        yield from without_body(body.key, content, request)
+    elif body.key == "json":
+        yield from json_request_differences(stands.expecting(body.value), request, NOTHING)
+    elif body.key == "form":
+        yield from form_differences(pairs_of(body.value), request, stands)
+    elif wanted.is_multipart:
+        yield from multipart_differences(wanted.form, request, stands)
+    else:
+        yield from content_differences(content_of(body), content, request, stands)
+
+
+def without_body(kind: str, content: bytes, request: Request) -> Iterator[str]:
+    if content:
+        sent = redactor_of(request).content(content)
+        yield f"content: {shown(sent)} was not expected: the recorded request has no body"
+    elif kind:
+        yield f"{kind}: the request has no body, and the recorded one has"
+
+
+def form_differences(pairs: NamedValues, request: Request, stands: Stands) -> Iterator[str]:
+    try:
+        found = request.form.raw
+    except ValueError as error:
+        yield f"form: {error}"
+        return
+    yield from pair_differences("form", pairs, found, request, stands)
+
+
+def multipart_differences(wanted: Form, request: Request, stands: Stands) -> Iterator[str]:
+    """The parts, whatever is between them."""
+    yield from form_differences(wanted.fields.raw, request, stands)
+    try:
+        found = request.files.raw
+    except ValueError:  # which `form_differences` has said
+        return
+    mine = [(name, told(file)) for name, file in wanted.files.raw]
+    theirs = [(name, told(file)) for name, file in found]
+    yield from pair_differences("files", mine, theirs, request, stands)
+
+
+def told(file: FormFile) -> str:
+    return f"{file.filename} {file.content_type} {file.content.decode('latin-1')}"
+
+
+def content_differences(
+    wanted: bytes, content: bytes, request: Request, stands: Stands
+) -> Iterator[str]:
+    if wanted == content:
+        return
+    mine, theirs = wanted.decode("latin-1"), content.decode("latin-1")
+    if not stands.fits(mine, theirs):
+        redactor = redactor_of(request)
+        masks: tuple[Any, Any] = redactor.content(content), wanted
+        yield f"content: {contrast(content, wanted, masks, wanted)}"

@@ -1,0 +1,86 @@
+"""`Deck`: a reel as the answer of a route: it plays a recording, or asks the real upstream and takes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from pytest_egress.errors import CassetteError
+from pytest_egress.routes.answers import Application, Begin
+from pytest_egress.routes.cassette import Cassette
+from pytest_egress.routes.faults import Fault, layers, with_answer
+from pytest_egress.routes.recordings.reel import Played, Reel
+from pytest_egress.traffic.cassettes.bodies import content_of, sent_events
+from pytest_egress.traffic.cassettes.making import recording_of
+from pytest_egress.traffic.cassettes.placeholders import Stands
+from pytest_egress.traffic.http.headers import checked_fields
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response, reason_phrase
+
+PLAYED: Final = "recording {} of {}"
+RECORDED: Final = "recorded into {}"
+
+
+class Deck(Application):
+    """The answer of one route.
+
+    Args:
+        is_required: Whether each recording has to be played, or the test fails.
+    """
+
+    def __init__(self, reel: Reel, declared: Cassette, *, is_required: bool) -> None:
+        self.reel, self.is_required = reel, is_required
+        self._declared = declared
+
+    def __repr__(self) -> str:
+        return repr(self._declared)
+
+    def misses(self, request: Request) -> list[str]:
+        """Why it does not answer a request, a line each; empty where it does."""
+        declared = self._declared
+        return self.reel.misses(request, declared.ignore, repeat=declared.repeat)
+
+    def answer(self, request: Request, begin: Begin) -> Response:
+        """Raises CassetteError where another request has taken the last recording meanwhile."""
+        declared, reel = self._declared, self.reel
+        if reel.records != "all":
+            found = reel.take(request, declared.ignore, repeat=declared.repeat)
+            if found is not None:
+                return played(found, request, reel)
+        if reel.records == "nothing":
+            raise CassetteError(f"{reel.name}: another request has taken the last recording")
+        response = request.forward()
+        reel.add(recording_of(request, response))
+        response._note = RECORDED.format(reel.name)
+        return response
+
+
+def played(found: Played, request: Request, reel: Reel) -> Response:
+    """The recorded response, with what placeholders stand for in the container."""
+    answered, stands = found.recording.response, reel.stands(request)
+    headers = checked_fields([(name, stands.filled(value)) for name, value in answered.headers])
+    body = answered.body
+    given: dict[str, Any] = {}
+    if body.key == "events":
+        events = stands.filling(body.value)
+        given["stream"] = [bytes(event) for event in sent_events(events)]
+    else:
+        given["content"] = content_of(filled(body, stands))
+    response = Response.received(
+        answered.status, headers, reason=reason_phrase(answered.status), **given
+    )
+    response._note = PLAYED.format(found.number, reel.name)
+    return response
+
+
+def filled(body: Any, stands: Stands) -> Any:
+    return body if body.key == "base64" else body._replace(value=stands.filling(body.value))
+
+
+def bound(answer: Any, open_deck: Callable[[Cassette], Deck]) -> Any:
+    """An answer with a deck in the place of its cassette."""
+    if isinstance(answer, Fault):
+        inner = layers(answer)[1]
+        made = bound(inner, open_deck)
+        return answer if made is inner else with_answer(answer, made)
+    return open_deck(answer) if isinstance(answer, Cassette) else answer

@@ -1,0 +1,110 @@
+"""A recording of what was asked and answered, before its secrets are replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from pytest_egress.errors import ContentError
+from pytest_egress.traffic.cassettes.bodies import SIGNS_BYTES, RecordedBody, body_of
+from pytest_egress.traffic.cassettes.tape import (
+    RecordedFields,
+    RecordedRequest,
+    RecordedResponse,
+    Recording,
+)
+from pytest_egress.traffic.http.content_coding import MAX_DECODED_BYTES, decode
+from pytest_egress.traffic.http.forms import is_multipart, parse_multipart
+from pytest_egress.traffic.http.headers import OF_A_CONNECTION, Headers
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
+
+NOT_KEPT: Final = OF_A_CONNECTION | {
+    *("age", "content-length", "date", "expect", "host", "sec-websocket-accept"),
+    *("sec-websocket-key", "traceparent", "tracestate", "user-agent"),
+}
+"""RecordedFields of one connection, of one message, and of the client's own version: they change without meaning."""
+
+BOUNDARY: Final = "egress-boundary"
+"""In place of the boundary that a client has drawn for a form."""
+
+
+def recording_of(request: Request, response: Response) -> Recording:
+    """The recording of an exchange whose bodies are whole."""
+    return Recording(
+        request=recorded_request(request), response=recorded_response(request, response)
+    )
+
+
+def recorded_request(request: Request) -> RecordedRequest:
+    headers = kept(request.headers, "accept-encoding")
+    try:
+        content = request.content
+        headers = tuple(pair for pair in headers if pair[0] != "content-encoding")
+    except ContentError:  # it is kept as it was sent
+        content = request.raw_content
+    content_type = request.headers.get("content-type", "")
+    if is_multipart(content_type):
+        content, headers = with_steady_boundary(content, content_type, headers)
+    is_signed = is_signed_by(request.headers)
+    body = body_of(content, content_type, of="request", is_signed=is_signed)
+    return RecordedRequest(method=request.method, url=request.url, headers=headers, body=body)
+
+
+def recorded_response(request: Request, response: Response) -> RecordedResponse:
+    """The body is kept without its coding, and the response to a HEAD with its length."""
+    headers, content = kept(response.headers), response.content
+    coding = response.headers.get("content-encoding", "")
+    try:
+        content = decode(content, coding, MAX_DECODED_BYTES)
+        headers = tuple(pair for pair in headers if pair[0] != "content-encoding")
+    except ContentError:
+        pass
+    if request.method == "HEAD" and (length := response.headers.get("content-length")):
+        headers = (*headers, ("content-length", length))
+    is_signed = is_signed_by(response.headers)
+    content_type = response.headers.get("content-type", "")
+    body: RecordedBody = body_of(content, content_type, of="response", is_signed=is_signed)
+    return RecordedResponse(status=response.status_code, headers=headers, body=body)
+
+
+def kept(headers: Headers, *others: str) -> RecordedFields:
+    """The fields that a recording has, by their names in lower case."""
+    listed = {name.strip().lower() for name in headers.get("connection", "").split(",")}
+    dropped = NOT_KEPT | listed | {*others}
+    return tuple(
+        (name.lower(), value) for name, value in headers.raw if name.lower() not in dropped
+    )
+
+
+def is_signed_by(headers: Headers) -> bool:
+    return any(name.lower() in SIGNS_BYTES for name, _ in headers.raw)
+
+
+def with_steady_boundary(
+    content: bytes, content_type: str, headers: RecordedFields
+) -> tuple[bytes, RecordedFields]:
+    """A form in parts with a boundary that is the same each time, where that changes nothing else."""
+    from python_multipart.multipart import parse_options_header
+
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    steady = content.replace(b"--" + boundary, b"--" + BOUNDARY.encode())
+    new_type = f"multipart/form-data; boundary={BOUNDARY}"
+    try:
+        same = bool(boundary) and same_parts(content, content_type, steady, new_type)
+    except ContentError:
+        same = False
+    if not same:
+        return content, headers
+    return steady, with_type(headers, new_type)
+
+
+def same_parts(content: bytes, content_type: str, other: bytes, other_type: str) -> bool:
+    one, two = parse_multipart(content, content_type), parse_multipart(other, other_type)
+    return one.fields.raw == two.fields.raw and one.files.raw == two.files.raw
+
+
+def with_type(headers: Iterable[tuple[str, str]], content_type: str) -> RecordedFields:
+    return tuple(
+        (name, content_type if name == "content-type" else value) for name, value in headers
+    )

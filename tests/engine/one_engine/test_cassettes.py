@@ -1,0 +1,136 @@
+"""Cassettes with real containers: what is recorded of a real upstream, and is replayed without it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+import yaml  # noqa: F401  # before pytester takes its snapshot of sys.modules
+
+from tests.support.inner_runs import CONFTEST, InnerRun
+from tests.support.upstreams import Server
+
+EVENTS = 'event: start\ndata: {"id": "m_1"}\n\ndata: {"delta": "Hel"}\n\ndata: {"delta": "lo"}\n\ndata: [DONE]\n\n'
+
+
+class Api:
+    """A real server at api.test, whose answers count up.
+
+    Attributes:
+        asked: Methods and paths, in order.
+        is_up: Whether it answers at all.
+    """
+
+    def __init__(self) -> None:
+        asked: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self.answer(b"")
+
+            def do_POST(self) -> None:
+                self.answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+            def answer(self, sent: bytes) -> None:
+                asked.append(f"{self.command} {self.path}")
+                kind, status, body = "application/json", 200, b""
+                if self.path == "/chat":
+                    kind, body = "text/event-stream", EVENTS.encode()
+                elif self.path == "/moved":
+                    status = 302
+                else:
+                    body = json.dumps({"n": len(asked), "got": sent.decode()}).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                if status == 302:
+                    self.send_header("Location", "/done?token=tok_9f8e7d6c5b4a&page=2")
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.asked = asked
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.port = int(self._server.socket.getsockname()[1])
+        threading.Thread(target=self._server.serve_forever, args=[0.02], daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    """The server, which this machine finds by the name api.test."""
+    resolve = socket.getaddrinfo
+
+    def found(host: Any, *args: Any, **options: Any) -> Any:
+        return resolve("127.0.0.1" if host == "api.test" else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    api = Api()
+    yield api
+    api.close()
+
+
+Records = Callable[..., InnerRun]
+
+
+@pytest.fixture
+def inside(pytester: pytest.Pytester, clients_image: str, api: Api) -> Records:
+    """Run a module inside, with the image and the port of the real server."""
+    pytester.makeconftest(CONFTEST.format(image=clients_image))
+
+    def run(source: str, *args: str) -> InnerRun:
+        if source:
+            head = (
+                f"import pytest\nfrom pytest_egress import *\nURL = 'http://api.test:{api.port}'\n"
+            )
+            pytester.makepyfile(test_shop=head + source)
+        return InnerRun(pytester, *args)
+
+    return run
+
+
+CHARGE = """
+KEY = "sk_test_0123456789abcdef"
+
+def test_charge(egress, image):
+    egress.intercept_http(URL.removeprefix("http://"), cassette())
+    script = f'''
+        curl -sS -H "Authorization: Bearer $STRIPE_KEY" -H "Content-Type: application/json" \\
+            -d '{{"amount": 4200}}' {URL}/v1/charges?k=$STRIPE_KEY
+        curl -sS {URL}/v1/balance
+        curl -sS {URL}/v1/balance
+    '''
+    print(egress.run(image, ["sh", "-c", script], env={"STRIPE_KEY": KEY}).stdout)
+"""
+
+
+def written(pytester: pytest.Pytester, name: str = "cassettes/test_shop/test_charge.yaml") -> str:
+    return pytester.path.joinpath(name).read_text()
+
+
+def test_what_a_container_asked_is_recorded_without_its_secrets_and_replayed_without_the_server(
+    inside: Records, pytester: pytest.Pytester, api: Api
+) -> None:
+    first = inside(CHARGE, "-s", "--egress-record-mode=once")
+    first.result.assert_outcomes(passed=1)
+    asked, text = [*api.asked], written(pytester)
+    print(text)
+    assert "0123456789abcdef" not in text
+    assert len(asked) == 3
+    again = inside("", "-s")
+    again.result.assert_outcomes(passed=1)
+    assert api.asked == asked
+    for answer in ('"n":1', '"n":2', '"n":3'):
+        assert answer in again.output.replace(" ", "")
