@@ -325,6 +325,23 @@ def test_the_text_about_a_proxy_on_its_page_is_what_a_test_says(pytester: pytest
     assert text in result.stdout.str()
 
 
+def test_the_examples_of_cassettes_run_as_printed(
+    pytester: pytest.Pytester, shop_image: str
+) -> None:
+    page = text_of("docs/cassettes.md")
+    files = re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", page, FENCED)
+    for name, content in files:
+        pytester.path.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
+        pytester.path.joinpath(name).write_text(content)
+    source = as_module("docs/cassettes.md", shop_image)
+    pytester.makepyfile(test_shop=source)
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
+
+    assert len(files) == 3
+    result.assert_outcomes(passed=source.count("def test_"))
+
+
 def test_the_examples_of_grpc_run_as_printed(pytester: pytest.Pytester, grpc_image: str) -> None:
     folder = ROOT / "tests/images/grpc"
     (service,) = re.findall(r"^```protobuf\n(.*?)^```", text_of("docs/grpc.md"), FENCED)
