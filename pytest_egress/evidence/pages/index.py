@@ -29,7 +29,7 @@ def write_index(
         path: The file to write.
         rows: What is known of each test: `id`, `folder` ("" without a page), `outcome`, `duration`, `attempts`,
             `headline`, `error`, `images`, `unrouted`, and `hosts` as `Destinations.cells` makes them.
-        new: The destinations that the lock file does not have.
+        new: The destinations that the lock file does not have, as `https api.stripe.com:443` or `blocked ads.test:443`.
         lock: The name of the lock file; "" where there is none.
     """
     failed = sum(row["outcome"] == "failed" for row in rows)
@@ -52,23 +52,29 @@ def table_of(rows: Sequence[Mapping[str, Any]], new: Collection[str]) -> dict[st
     for number, row in enumerate(rows):
         for host, cell in row["hosts"].items():
             hosts.setdefault(host, {})[number] = cell
+    fresh = {host for host in hosts if is_new(host, new)}
     columns = [number for number, row in enumerate(rows) if row["hosts"]]
     if len(columns) > SHOWN_TESTS:
-        columns = [number for number in columns if is_told(rows[number], new)][:SHOWN_TESTS]
-    listed = sorted(hosts, key=lambda host: (host not in new, host.partition(" ")[2], host))
+        columns = [number for number in columns if is_told(rows[number], fresh)][:SHOWN_TESTS]
+    listed = sorted(hosts, key=lambda host: (host not in fresh, host.partition(" ")[2], host))
     shown = sorted(listed[:SHOWN_DESTINATIONS], key=lambda host: (host.partition(" ")[2], host))
     return {
         "columns": columns,
         "destinations": len(hosts),
-        "new": sum(host in new for host in hosts),
+        "new": len(new),
         "reached": [host for host, cells in hosts.items() if any(map(is_reached, cells.values()))],
-        "hosts": [{"host": host, "new": host in new, "tests": hosts[host]} for host in shown],
+        "hosts": [{"host": host, "new": host in fresh, "tests": hosts[host]} for host in shown],
     }
 
 
-def is_told(row: Mapping[str, Any], new: Collection[str]) -> bool:
+def is_new(host: str, new: Collection[str]) -> bool:
+    """Whether the lock file does not have a destination, which it lists by its scheme, or as blocked."""
+    return host in new or f"blocked {host.partition(' ')[2]}" in new
+
+
+def is_told(row: Mapping[str, Any], fresh: Collection[str]) -> bool:
     """Whether a test failed, or asked for what is new."""
-    return row["outcome"] == "failed" or any(host in new for host in row["hosts"])
+    return row["outcome"] == "failed" or any(host in fresh for host in row["hosts"])
 
 
 def is_reached(cell: Mapping[str, Any]) -> bool:

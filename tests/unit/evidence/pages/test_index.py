@@ -72,6 +72,15 @@ def test_of_many_destinations_what_is_new_is_shown(
     assert run["destinations"] == 4
 
 
+def test_what_was_blocked_and_a_name_alone_are_new_too(tmp_path: Path) -> None:
+    new = {"blocked ads.test:443", "names gone.test"}
+    _, run = index_of(
+        tmp_path, [row_of("test_a", "https ads.test:443", "https b.test:443")], new=new
+    )
+    assert [it["host"] for it in run["hosts"] if it["new"]] == ["https ads.test:443"]
+    assert run["new"] == 2
+
+
 def test_a_run_without_tests_has_a_page(tmp_path: Path) -> None:
     title, run = index_of(tmp_path, [])
     assert (title, run["hosts"]) == ("egress", [])
