@@ -9,6 +9,7 @@ from pathlib import Path
 
 IMAGE = "pytest-egress-test/clients:latest"
 FOLDER = Path(__file__).resolve().parent
+REPORT = FOLDER.parent / "build" / "demo"
 EXPECTED = (
     "2 unrouted attempts",
     "POST https://api.stripe.com/v1/refunds",
@@ -43,7 +44,7 @@ def main() -> int:
     title("3. The same container calls what no test declared.")
     say("This test is meant to fail. Nothing got out, and the failure says what to type.")
     say(f"The test: {relative('undeclared_host.py')}")
-    refused = pytest("undeclared_host.py")
+    refused = pytest("undeclared_host.py", f"--egress-report={REPORT}")
     title("4. A client that verifies no certificate is shown one that has expired.")
     say("This test is meant to fail as well: curl --insecure sends its request all the same.")
     say(f"The test: {relative('expired_certificate.py')}")
@@ -56,11 +57,15 @@ def main() -> int:
     if codes != (1, 0, 1, 1) or missing:
         title(f"The demo did not go as it should: {missing or codes}")
         return 1
+    page = REPORT / "index.html"
+    if not page.exists():
+        title(f"The demo did not go as it should: there is no {page}")
+        return 1
     title(
         "As it should be: an audit found one thing, three clients were answered, two calls were caught, and a client "
-        "that verifies nothing. "
-        "No container is left."
+        "that verifies nothing. No container is left."
     )
+    say(f"What the third part did, as a page: {os.path.relpath(page)}")
     return 0
 
 
