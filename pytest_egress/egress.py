@@ -457,6 +457,7 @@ class Egress:
             CommandError, ContainerTimeoutError: It ended, or was not ready in time; its logs are in the text.
             UnroutedError: It is of a wider scope than a test, and attempted something that no route claims.
         """
+        self._inner.hide(env)
         conditions = strategies(wait)
         check_seconds(timeout)
         own = {"user": user, "working_dir": workdir, "entrypoint": entrypoint}
@@ -496,6 +497,7 @@ class Egress:
             ContainerTimeoutError: It did not end in time; its logs are in the text.
             CommandError: It exited with another code than 0, and `check` is not False; its logs are in the text.
         """
+        self._inner.hide(env)
         check_seconds(timeout)
         own = {"user": user, "working_dir": workdir, "entrypoint": entrypoint}
         checked = plan(
@@ -538,6 +540,7 @@ class Egress:
         Raises:
             ImageError, EngineError, LinkError: The engine cannot start the sidecar; the text says what to do.
         """
+        self._inner.hide(env)
         options: dict[str, Any] = {
             "hostname": hostname,
             "domainname": domainname,

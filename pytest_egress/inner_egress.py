@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -154,6 +154,12 @@ class InnerEgress:
             self._stack.write()
 
     # Containers.
+
+    def hide(self, env: object) -> None:
+        """Hide the secrets among the variables of a container, before an error quotes one."""
+        if isinstance(env, Mapping):
+            texts = {n: v for n, v in env.items() if isinstance(n, str) and isinstance(v, str)}
+            self.session.hide(texts)
 
     def new(self, kind: type[AnyContainer], checked: Plan) -> AnyContainer:
         self.session.engine.check_owner()

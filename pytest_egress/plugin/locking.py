@@ -139,7 +139,7 @@ class Locking:
             session.config.workeroutput[OUTPUT] = {  # type: ignore[attr-defined]
                 "seen": [tuple(line) for line in self.seen],
                 "withheld": [*self.withheld],
-                "gap": self.gap,
+                "gap": self._hidden(self.gap),
             }
             return
         gap = self.gap or ("" if exitstatus == pytest.ExitCode.OK else "it was not green")
@@ -178,8 +178,12 @@ class Locking:
             self.notes.append(f"  and {len(lines) - SHOWN_LINES} more")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        for note in self.notes:
+        for note in map(self._hidden, self.notes):
             terminalreporter.write_line(escaped(f"egress: {note}" if note[0] != " " else note))
+
+    def _hidden(self, text: str) -> str:
+        """Names of parametrized tests may have a secret in them."""
+        return text if self._session is None else self._session.ledger.redactor.hidden(text)
 
 
 def read(path: Path, name: str) -> Lock:

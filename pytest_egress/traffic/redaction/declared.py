@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_egress.traffic.redaction.values import SHORT
+from pytest_egress.traffic.redaction.variables import SHORT
 from pytest_egress.traffic.shown import shown
 
 NAMES: Final = ("headers", "query", "json", "keep")

@@ -39,6 +39,28 @@ NO_SECRETS: Final = frozenset(
 )
 """Names with a secret's word that are none, without their marks. A test of retries looks at an Idempotency-Key."""
 
+COUNTS: Final = frozenset(
+    {
+        *(
+            "cache",
+            "cached",
+            "completion",
+            "input",
+            "max",
+            "maximum",
+            "min",
+            "new",
+            "num",
+            "number",
+        ),
+        *("output", "prompt", "read", "reasoning", "total", "used", "usage"),
+    }
+)
+"""Words that make `tokens` a number of a language model's: `max_tokens`, `prompt_tokens`."""
+
+OF_S3: Final = "Key"
+"""The name of an object, spelled so in the JSON and XML of S3; `key` of a query is a secret, as Google has it."""
+
 WORDS: Final = re.compile(r"[A-Z]*[a-z]+|[A-Z]+")
 
 PLACES: Final = frozenset(
@@ -57,6 +79,8 @@ PLACES: Final = frozenset(
 @lru_cache(maxsize=1024)
 def is_secret(name: str) -> bool:
     words = words_of(name)
+    if name == OF_S3 or (words[-1:] == ["tokens"] and COUNTS & {*words}):
+        return False
     if "".join(words).removeprefix("x").removesuffix("s") in NO_SECRETS:
         return False
     lower = name.lower()

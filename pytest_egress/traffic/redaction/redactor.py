@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, Final
 from urllib.parse import unquote_plus
@@ -23,7 +23,8 @@ from pytest_egress.traffic.redaction.declared import NOTHING_MORE, Redaction, fo
 from pytest_egress.traffic.redaction.logins import asks_for_login, without_logins
 from pytest_egress.traffic.redaction.names import is_secret
 from pytest_egress.traffic.redaction.shapes import Mask, without_shapes
-from pytest_egress.traffic.redaction.values import KnownValues, is_worth_hiding, secrets_of
+from pytest_egress.traffic.redaction.values import KnownValues
+from pytest_egress.traffic.redaction.variables import is_worth_hiding, secrets_of
 from pytest_egress.traffic.shown import SHOWN_TARGET, SHOWN_VALUE, cut, shown
 
 SHOWN: Final = 4  # characters of a secret: of most keys their kind ("sk_l", "ghp_", "AKIA"); of a short one a quarter
@@ -82,10 +83,12 @@ class Redactor:
     Args:
         rules: What the suite declares.
         secrets: Pairs of a name and a value that is a secret, each name once.
+        _before: The values of the redactor that it was made of, which have been indexed.
     """
 
     rules: Redaction = NOTHING_MORE
     secrets: tuple[tuple[str, str], ...] = ()
+    _before: KnownValues | None = field(default=None, repr=False)
 
     # What is known.
 
@@ -116,11 +119,13 @@ class Redactor:
                 numbers[name] += 1
                 names[value] = name if numbers[name] == 1 else f"{name}#{numbers[name]}"
         secrets = tuple((name, value) for value, name in names.items())
-        return self if secrets == self.secrets else Redactor(self.rules, secrets)
+        if secrets == self.secrets:
+            return self
+        return Redactor(self.rules, secrets, self.__dict__.get("_values", self._before))
 
     @cached_property
     def _values(self) -> KnownValues:
-        return KnownValues(self.secrets)
+        return KnownValues(self.secrets, self._before)
 
     @cached_property
     def _placeholders(self) -> frozenset[str]:

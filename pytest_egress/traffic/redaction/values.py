@@ -9,27 +9,16 @@ import base64
 import html
 import json
 import re
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import Final, NamedTuple
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from typing import Final
+from urllib.parse import quote, quote_plus
 
-from pytest_egress.traffic.redaction.names import is_of_a_place
+from pytest_egress.traffic.redaction.index import Index, Indexes, Span
+from pytest_egress.traffic.redaction.variables import LONG
 
-SHORT: Final = (
-    8  # characters of a value that is hidden where it has two kinds of them; no form is shorter
-)
-PIECE: Final = 5  # characters that are looked up at once
-STRIDE: Final = SHORT - PIECE + 1  # from one piece to the next
-LONG: Final = 16  # of a value that is hidden whatever its characters
-KINDS: Final = tuple(map(re.compile, ("[a-z]", "[A-Z]", "[0-9]", "[^a-zA-Z0-9]")))
-BROKEN: Final = (
-    6  # characters at the end of a text that was cut which may be the beginning of a form
-)
-LONGEST_BROKEN: Final = 4096  # and so many of them are looked at
 IN_HOSTS: Final = re.compile(r"[A-Za-z0-9_.-]+")
-URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 ESCAPES: Final = re.compile(
     r"(?:%|\\x)([2-9A-Fa-f][0-9A-Fa-f])|\\u(?!00[01])([0-9A-Fa-f]{4})|\\([^\w\s])"
 )
@@ -39,54 +28,13 @@ MOST_UNESCAPED: Final = 1 << 20  # characters of a text that are searched withou
 ESCAPED: Final = 4  # times over: the repr of JSON in JSON
 
 HEX_OF_PERCENT: Final = re.compile("%[0-9A-F]{2}")
-FILE: Final = re.compile(r"/(?:run/secrets/\S+|(?:[\w@-][\w.@-]*/)+[\w@-][\w.@-]*\.\w{1,5})")
-"""A file with a secret, such as that of GOOGLE_APPLICATION_CREDENTIALS; no base64 has a dot."""
+OF_BASE64: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_")
+"""The characters of both alphabets, and the last of a line that quoted-printable has broken."""
 
-ARMOUR: Final = re.compile(r"[A-Za-z0-9+/=]{32,}")  # a whole line of base64
-KEY_LINE: Final = re.compile(r"[A-Za-z0-9+/=]{8,}")  # of a key in PEM (RFC 7468), the last one too
-CODE: Final = re.compile(r"[A-Za-z_]{1,40}(?:\.[A-Za-z_]{1,40})+")
-"""The name of a class or module, such as a setting has: "django.contrib.sessions.backends.db"."""
+
+FEW_SECRETS: Final = 32  # that are indexed beside the others, until there are more
 
 PLAIN_WORDS: Final = re.compile(r"[a-z]+(?:[_.:-][a-z]+)*")
-
-
-def is_worth_hiding(value: str) -> bool:
-    """Whether a value is no common word: `POSTGRES_PASSWORD=postgres` hides no host of that name."""
-    kinds = sum(kind.search(value) is not None for kind in KINDS)
-    return len(value) >= LONG or (len(value) >= SHORT and kinds > 1)
-
-
-def secrets_of(variable: str, value: str, *, is_named: bool) -> Iterator[str]:
-    """The parts of a variable's value that are secrets.
-
-    The password in a URL is one whatever the variable is called. The rest of the URL before its path is none, so that
-    a report still says which host was asked.
-
-    Args:
-        is_named: Whether the name says that the value is a secret.
-    """
-    if URL.match(value):
-        yield from password_in(value)
-        if not is_named or is_of_a_place(variable):
-            return
-        value = value.partition("://")[2].partition("/")[2]
-    elif not is_named or is_of_a_place(variable):
-        return
-    if FILE.fullmatch(value) or CODE.fullmatch(value):
-        return
-    value = value.strip()
-    yield value
-    if "\n" in value:  # programs print a key in PEM line by line
-        yield from (line.strip() for line in value.splitlines() if KEY_LINE.fullmatch(line.strip()))
-
-
-def password_in(url: str) -> Iterator[str]:
-    try:
-        password = urlsplit(url).password
-    except ValueError:
-        return
-    if password:
-        yield from {password: None, unquote(password): None}
 
 
 def forms(value: str) -> Iterator[tuple[str, str]]:
@@ -157,107 +105,33 @@ def as_latin_1(form: str) -> str:
     return form.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
-class Span(NamedTuple):
-    start: int
-    end: int
-    name: str
+class KnownValues:
+    """Secrets by the names that are shown in their place. No form is made before the first search.
 
-
-class Index:
-    """Texts that are searched for at once, each with the name of its secret. None is shorter than `SHORT`.
-
-    One piece of every few of the searched text is looked up, so that the number of texts costs nothing: each of them
-    has such a piece near its beginning.
+    Args:
+        secrets: Pairs of a name and a value.
+        before: Those of a moment ago. Where these begin with them, their index is searched further on: each container
+            of a run with a password of its own would have all of them indexed anew.
     """
 
-    def __init__(self, names: Mapping[str, str]) -> None:
-        self._names = names
-        lengths: dict[str, set[int]] = {}
-        offsets: dict[str, set[int]] = {}
-        for text in names:
-            lengths.setdefault(text[:SHORT], set()).add(len(text))
-            for offset in range(STRIDE):
-                offsets.setdefault(text[offset : offset + PIECE], set()).add(offset)
-        self._lengths = {head: sorted(each, reverse=True) for head, each in lengths.items()}
-        self._offsets = offsets
-
-    def spans(self, text: str) -> list[Span]:
-        """Where the texts are, in order; those that overlap are one span."""
-        found: list[Span] = []
-        begun, until = 0, -1  # the span that may still be made longer
-        for start in sorted(self._starts(text)):
-            if start < 0 or (end := self._end(text, start)) <= until:
-                continue
-            if start >= until >= 0:
-                found.append(self._span(text, begun, until))
-            begun, until = (begun if start < until else start), end
-        return found if until < 0 else [*found, self._span(text, begun, until)]
-
-    def _starts(self, text: str) -> list[int]:
-        """Where one of the texts may begin; what is below 0 is none."""
-        offsets = self._offsets
-        return [
-            at - offset
-            for at in range(0, len(text) - PIECE + 1, STRIDE)
-            if (piece := text[at : at + PIECE]) in offsets
-            for offset in offsets[piece]
-        ]
-
-    def all_in(self, text: str) -> set[str]:
-        """All of the texts that are in it, those within a longer one too."""
-        names, lengths = self._names, self._lengths
-        return {
-            each
-            for start in self._starts(text)
-            if start >= 0
-            for length in lengths.get(text[start : start + SHORT], ())
-            if (each := text[start : start + length]) in names
-        }
-
-    def _end(self, text: str, start: int) -> int:
-        """The end of the longest of the texts that begins there; -1 for none."""
-        for length in self._lengths.get(text[start : start + SHORT], ()):
-            if text[start : start + length] in self._names:
-                return start + length
-        return -1
-
-    def _span(self, text: str, start: int, end: int) -> Span:
-        return Span(start, end, self._names[text[start : self._end(text, start)]])
-
-    @cached_property
-    def _sorted(self) -> list[str]:
-        return sorted(self._names)
-
-    def broken(self, text: str) -> Span | None:
-        """Where a text that was cut ends in the beginning of one that is searched for."""
-        for length in range(min(len(text), LONGEST_BROKEN), BROKEN - 1, -1):
-            end = text[-length:]
-            at = bisect_left(self._sorted, end)
-            if at < len(self._sorted) and self._sorted[at].startswith(end):
-                return Span(len(text) - length, len(text), self._names[self._sorted[at]])
-        return None
-
-
-class KnownValues:
-    """Secrets by the names that are shown in their place. No form is made before the first search."""
-
-    def __init__(self, secrets: Iterable[tuple[str, str]]) -> None:
-        self.secrets = tuple(secrets)  # pairs of a name and a value
+    def __init__(
+        self, secrets: Iterable[tuple[str, str]], before: KnownValues | None = None
+    ) -> None:
+        self.secrets = tuple(secrets)
+        self._many: KnownValues | None = None if before is None else (before._many or before)
+        many = () if self._many is None else self._many.secrets
+        if len(self.secrets) - len(many) > FEW_SECRETS or self.secrets[: len(many)] != many:
+            self._many, many = None, ()
+        self._few = self.secrets[len(many) :]
 
     @cached_property
     def _forms(self) -> dict[str, str]:
-        return {form: next(iter(ways)) for form, ways in self._ways.items()}
+        """The forms of those that no other index has."""
+        return {form: next(iter(ways)) for form, ways in ways_of(self._few).items()}
 
     @cached_property
     def _ways(self) -> dict[str, dict[str, str]]:
-        """For each form the names of the secrets that it is one of, each with how it is written."""
-        found: dict[str, dict[str, str]] = {}
-        for name, value in self.secrets:
-            for form, how in forms(value):
-                found.setdefault(form, {}).setdefault(name, how)
-                if not form.isascii():
-                    found.setdefault(as_latin_1(form), {}).setdefault(name, how)
-        return found
+        return ways_of(self.secrets)
 
     @cached_property
     def _ways_in_hosts(self) -> dict[str, dict[str, str]]:
@@ -268,17 +142,22 @@ class KnownValues:
         return found
 
     @cached_property
-    def _index(self) -> Index:
-        return Index(self._forms)
+    def _index(self) -> Index | Indexes:
+        index = Index(self._forms)
+        many = None if self._many is None else self._many._index
+        return index if many is None else Indexes(many, index)
 
     @cached_property
-    def _of_hosts(self) -> Index:
-        return Index({form.lower(): name for form, name in self._forms.items()})
+    def _of_hosts(self) -> Index | Indexes:
+        index = Index({form.lower(): name for form, name in self._forms.items()})
+        many = None if self._many is None else self._many._of_hosts
+        return index if many is None else Indexes(many, index)
 
     @cached_property
     def longest(self) -> int:
         """Characters of the longest form."""
-        return max(map(len, self._forms), default=0)
+        many = 0 if self._many is None else self._many.longest
+        return max(many, max(map(len, self._forms), default=0))
 
     def found(self, text: str, *, is_host: bool = False) -> set[tuple[str, str]]:
         """The names of the secrets in a text, each with how it is written; those within a longer one too.
@@ -326,6 +205,8 @@ class KnownValues:
         if not is_host:
             text = self._without_wrapped(text, instead)
             text = self._without_escaped(text, instead)
+        if not is_host and ("..." in text or "\u2026" in text):
+            text = put(text, self._index.at_marks(text), instead)
         end = self._index.broken(text) if is_cut else None
         return put(text, [end], instead) if end is not None else text
 
@@ -360,39 +241,72 @@ class KnownValues:
         return put(text, spans, instead)
 
     def _without_escaped(self, text: str, instead: Callable[[str], str]) -> str:
-        """A line is shown unescaped, where a secret in it has more characters escaped than have to be."""
+        """A secret may have more characters escaped than have to be. The rest of its line stays escaped."""
         if "%" not in text and "\\" not in text:  # as a rule
             return text
         if not any(self._index.spans(plain) for plain in unescaped(text)):
             return text
         lines = []
         for line in text.splitlines(keepends=True):
-            found = ((plain, self._index.spans(plain)) for plain in unescaped(line))
-            plain, spans = next((each for each in found if each[1]), (line, []))
-            lines.append(put(plain, spans, instead))
+            if not any(self._index.spans(plain) for plain in unescaped(line)):
+                lines.append(line)
+                continue
+            found = ((self._index.spans(plain), at) for plain, at in unescaped_at(line))
+            spans, at = next((each for each in found if each[0]), ([], []))
+            origins = [Span(at[start], at[end], name) for start, end, name in spans]
+            lines.append(put(line, origins, instead))
         return "".join(lines)
+
+
+def ways_of(secrets: Iterable[tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """For each form the names of the secrets that it is one of, each with how it is written."""
+    found: dict[str, dict[str, str]] = {}
+    for name, value in secrets:
+        for form, how in forms(value):
+            found.setdefault(form, {}).setdefault(name, how)
+            if not form.isascii():
+                found.setdefault(as_latin_1(form), {}).setdefault(name, how)
+    return found
 
 
 def unwrapped(text: str) -> tuple[str, list[int], list[int]]:
     """Without the breaks of lines that base64 (RFC 2045 section 6.8) and quoted-printable (section 6.7) make.
+
+    A line that ends as base64 does goes on in the next one, after its indent, or after what both begin with, as lines
+    of a log do. Lines that are none of an encoding are joined too, which is no harm: a secret is found across a break
+    only where all of it is there.
 
     Returns:
         The text, and where its lines begin in it, and where they began.
     """
     lines, starts, origins = [], [], []
     begins = began = 0
+    before = ""  # the line that goes on
     for line in text.splitlines(keepends=True):
-        starts.append(begins)
-        origins.append(began)
-        began += len(line)
         said = line.rstrip("\r\n")
-        if said.endswith("="):
-            line = said[:-1]
-        elif ARMOUR.fullmatch(said):
-            line = said
+        skipped = indent_of(said, before) if before else 0
+        starts.append(begins)
+        origins.append(began + skipped)
+        began += len(line)
+        goes_on = len(said) > skipped and said[-1] in OF_BASE64
+        before = said if goes_on else ""
+        line = said[skipped:].removesuffix("=") if goes_on else line[skipped:]
         begins += len(line)
         lines.append(line)
     return "".join(lines), starts, origins
+
+
+def indent_of(line: str, before: str) -> int:
+    """How many characters a line of an encoding begins with that are none of it, such as those of a log's line."""
+    if line[:1].isspace():
+        return len(line) - len(line.lstrip())
+    differs = (
+        at for at, (one, other) in enumerate(zip(line, before, strict=False)) if one != other
+    )
+    common = next(differs, min(len(line), len(before)))
+    while common and line[common - 1] in OF_BASE64:
+        common -= 1
+    return common
 
 
 def unescaped(text: str) -> Iterator[str]:
@@ -403,6 +317,23 @@ def unescaped(text: str) -> Iterator[str]:
             return
         yield plain
         text = plain
+
+
+def unescaped_at(text: str) -> Iterator[tuple[str, list[int]]]:
+    """As `unescaped`, with where each character begins in the text, and where that ends."""
+    at = [*range(len(text) + 1)]
+    for _ in range(ESCAPED):
+        plain, begins, position = [], [], 0
+        for found in ESCAPES.finditer(text):
+            start, end = found.span()
+            plain += [text[position:start], found[3] or chr(int(found[1] or found[2], 16))]
+            begins += [*at[position:start], at[start]]
+            position = end
+        if not position:
+            return
+        plain.append(text[position:])
+        text, at = "".join(plain), [*begins, *at[position:]]
+        yield text, at
 
 
 def put(text: str, spans: Iterable[Span], instead: Callable[[str], str]) -> str:

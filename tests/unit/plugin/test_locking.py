@@ -269,6 +269,17 @@ def test_a(egress):
     assert "4ec39hqlyjwd" not in str(result.stdout)
 
 
+def test_a_secret_in_the_name_of_a_test_is_not_told(run: RunPytest, lock: Path) -> None:
+    source = """
+@pytest.mark.parametrize("key", ["live-4eC39HqLyjWD"])
+def test_a(egress, key):
+    egress._inner.session.hide({"API_KEY": key})
+    pytest.skip("later")
+"""
+    result = run(source, "--egress-lock=update")
+    lines_of(result, "egress: *not the whole suite: test_x.py::test_a[[]<API_KEY>] was skipped")
+
+
 @pytest.mark.parametrize(
     ("text", "args", "said"),
     [

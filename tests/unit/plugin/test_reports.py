@@ -529,3 +529,26 @@ def test_a(egress):
     section, _, summary = str(result.stdout).partition("short test summary")
     assert section.count("ValueError: no such charge: 42") == 1
     assert summary.count("ValueError: no such charge: 42") == 1
+
+
+def test_what_pytest_has_cut_from_a_secret_before_we_see_it_is_hidden(
+    run: RunPytest, pytester: pytest.Pytester
+) -> None:
+    result = run(
+        """
+KEY = "live-" + "4eC39HqLyjWDarjtT1zdp7dc" * 2
+SENT = "Bearer " + KEY + "." * 2 + KEY
+def test_a(egress):
+    egress._inner.session.hide({"API_KEY": KEY})
+    sent = SENT * 4
+    assert SENT == "other"
+def test_b(egress): egress.run("img", env={"B_TOKEN": "tok_9zYxW21uTsRqP"}, timeout="soon")
+""",
+        "-l",
+        "--junit-xml=report.xml",
+    )
+    result.assert_outcomes(failed=2)
+    for shown in (result.stdout.str(), (pytester.path / "report.xml").read_text()):
+        assert "<API_KEY>..." in shown or "&lt;API_KEY&gt;..." in shown
+        assert "zdp7dc" not in shown.replace('"4eC39HqLyjWDarjtT1zdp7dc" * 2', "")
+        assert "tok_9" not in shown

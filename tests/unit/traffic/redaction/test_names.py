@@ -41,6 +41,11 @@ def test_a_name_that_only_sounds_like_it_says_nothing(name: str) -> None:
     "name",
     [
         "Idempotency-Key",
+        "Key",  # the name of an object in S3
+        "max_tokens",
+        "maxTokens",
+        "completion_tokens",
+        "X-Ratelimit-Used-Tokens",
         "idempotencyKey",
         "X-Idempotency-Key",
         "Sec-WebSocket-Key",
@@ -56,3 +61,8 @@ def test_a_name_that_only_sounds_like_it_says_nothing(name: str) -> None:
 )
 def test_a_name_with_the_word_of_a_secret_may_be_none(name: str) -> None:
     assert not is_secret(name)
+
+
+@pytest.mark.parametrize("name", ["key", "access_tokens", "tokens", "max_token_secret"])
+def test_a_name_that_is_almost_one_of_these_is_a_secrets(name: str) -> None:
+    assert is_secret(name)

@@ -591,3 +591,10 @@ def test_keys_that_look_alike_without_their_secrets_are_all_shown() -> None:
     redactor = Redactor.declared(Redaction(match=re.compile("cus_[a-z0-9]+").findall))
     sent = {"cus_a1": 1, "cus_b2": 2, "cus_c3": 3}
     assert redactor.json(sent) == {"<SECRET>": 1, "<SECRET>#2": 2, "<SECRET>#3": 3}
+
+
+def test_a_line_to_type_has_its_path_as_it_was_sent_around_a_secret_that_is_escaped_anyhow() -> (
+    None
+):
+    redactor = Redactor().knowing({"STRIPE_KEY": "live-4eC39HqLyjWD"})
+    assert redactor.glob("/a%2Fb/%6Cive-4eC39HqLyjWD/c%20d") == "/a%2Fb/*/c%20d"
