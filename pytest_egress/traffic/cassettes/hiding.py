@@ -30,7 +30,7 @@ from pytest_egress.traffic.redaction.redactor import (
     end_of_value,
 )
 from pytest_egress.traffic.redaction.shapes import without_shapes
-from pytest_egress.traffic.redaction.values import LONG, is_worth_hiding
+from pytest_egress.traffic.redaction.variables import LONG, is_worth_hiding
 
 UNSHOWN: Final = re.compile(r"[^\w.-]", re.ASCII)
 NAME_CHARACTERS: Final = 64

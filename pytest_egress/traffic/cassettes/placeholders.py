@@ -11,7 +11,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
-from pytest_egress.traffic.redaction.values import forms, is_worth_hiding
+from pytest_egress.traffic.redaction.values import forms
+from pytest_egress.traffic.redaction.variables import is_worth_hiding
 
 PLACEHOLDER: Final = re.compile(r"<([\w.#-]{1,80})>")
 
