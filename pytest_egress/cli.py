@@ -33,6 +33,7 @@ FORMATS: Final = ("networkpolicy", "cilium", "harden-runner", "squid", "cycloned
 TROUBLE: Final = 2  # the exit code where a command could not be run
 IMAGE_COMMANDS: Final = {
     "audit": "try what an image asks, sends and accepts; exit code 1 with a finding",
+    "record": "write a test and its cassette, of one run that reaches the real upstreams",
     "watch": "run an image with nothing let out, print its attempts, and a test about them",
 }
 INTERRUPTED: Final = 130  # by Ctrl-C, as a shell has it
@@ -107,16 +108,25 @@ def run_image(chosen: argparse.Namespace) -> int:
     """Run the command that was chosen; TROUBLE where it could not be run, which is told without secrets."""
     from pytest_egress.commands.audit import audit
     from pytest_egress.commands.order import order_of, without_secrets
+    from pytest_egress.commands.record import record
     from pytest_egress.commands.watch import watch
-    from pytest_egress.errors import ContainerError, EgressError, EngineError
+    from pytest_egress.errors import CassetteError, ContainerError, EgressError, EngineError
 
     try:
         order = order_of(chosen.image, chosen.argv, chosen.env, chosen.timeout)
     except (TypeError, ValueError) as error:
         return trouble(str(error))
     try:
-        return {"audit": audit, "watch": watch}[chosen.command](order)
-    except (ContainerError, EgressError, EngineError, OSError, TypeError, ValueError) as error:
+        return {"audit": audit, "record": record, "watch": watch}[chosen.command](order)
+    except (
+        CassetteError,
+        ContainerError,
+        EgressError,
+        EngineError,
+        OSError,
+        TypeError,
+        ValueError,
+    ) as error:
         return trouble(without_secrets(order, f"{type(error).__name__}: {error}"))
     except KeyboardInterrupt:
         return INTERRUPTED

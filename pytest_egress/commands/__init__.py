@@ -7,7 +7,8 @@ The rule: nothing gets out but by `record`, nothing is left behind, and no secre
 * `written`: the test about an image as text.
 * `audit`: the runs of an audit, and what it prints.
 * `findings`: whom it asks, where its secrets go, what it accepts, and what is wrong.
+* `record`: a test and its cassette.
 * `watch`: a line for each attempt, and the test at the end.
 
-Doors: audit, order, watch.
+Doors: audit, order, record, watch.
 """

@@ -11,12 +11,12 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pytest_egress.base.choices import Policy
+from pytest_egress.cassettes import Cassettes, Home
 from pytest_egress.commands.order import Order
 from pytest_egress.egress import Egress, inner_of
 from pytest_egress.errors import ContainerTimeoutError
 from pytest_egress.session import Session
-from pytest_egress.traffic.entries import Entry
+from pytest_egress.traffic.entries import Entry, Exchange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,11 @@ class Trial:
 
 
 @contextlib.contextmanager
-def opened(order: Order, policy: Policy = "block") -> Iterator[Session]:
+def opened(order: Order, cassettes: Cassettes | None = None) -> Iterator[Session]:
     """A session whose redactor knows the secrets of the order; everything that it has started is removed at the end."""
     session = Session(
-        defaults={"policy": policy},
+        defaults={"policy": "block"},
+        cassettes=cassettes,
         link=os.environ.get("PYTEST_EGRESS_LINK") or None,
         sidecar_image=os.environ.get("PYTEST_EGRESS_SIDECAR_IMAGE") or None,
     )
@@ -50,23 +51,43 @@ def opened(order: Order, policy: Policy = "block") -> Iterator[Session]:
         session.close()
 
 
+def is_whole(trial: Trial) -> bool:
+    """Whether a run ended by itself, and each request was answered."""
+    return trial.exit_code is not None and not broken(trial)
+
+
+def broken(trial: Trial) -> list[Entry]:
+    """The attempts whose answer failed, as where a real upstream is not reached."""
+    return [entry for entry in trial.entries if getattr(entry, "error", None) is not None]
+
+
+def is_recorded(entry: Entry) -> bool:
+    """Whether an entry is a request that a cassette has taken."""
+    return isinstance(entry, Exchange) and entry.outcome == "routed"
+
+
 def declare_nothing(egress: Egress) -> None:
     """An image is to be run as it is."""
 
 
 def run_once(
-    session: Session, order: Order, declare: Callable[[Egress], None] = declare_nothing
+    session: Session,
+    order: Order,
+    declare: Callable[[Egress], None] = declare_nothing,
+    place: Home | None = None,
 ) -> Trial:
     """Run the image once, to its end or that of its time; Ctrl-C ends it too.
 
     Args:
         declare: Declares routes, before the image is started.
+        place: Where its cassette is written, where it ends by itself and has one; None for nowhere.
 
     Raises:
-        EgressError, TypeError, ValueError: It cannot be run; the text may quote secrets.
+        CassetteError, EgressError, TypeError, ValueError: It cannot be run; the text may quote secrets.
     """
     egress = Egress(session=session)
     inner = inner_of(egress)
+    inner.place = place
     inner.open_window()
     code, stopped = None, False
     try:
@@ -85,6 +106,9 @@ def run_once(
             stopped = True
         if inner.window is not None:
             session.close_window(inner.window)
-        return Trial(entries=tuple(inner.ledger), exit_code=code, stopped=stopped)
+        trial = Trial(entries=tuple(inner.ledger), exit_code=code, stopped=stopped)
+        if place is not None and is_whole(trial) and any(map(is_recorded, trial.entries)):
+            inner.write_cassettes()
+        return trial
     finally:
         egress.close()

@@ -20,7 +20,7 @@ BLOCK: Final = "to declare all of it:"
 INDENT: Final = "    "  # of a test's body
 SHOWN_LINES: Final = 50  # of a block: a test that declares more is to use globs
 
-ANSWERS: Final = re.compile(r", (smtp|forward)\((?:\)|\"tcp:)")
+ANSWERS: Final = re.compile(r", (cassette|forward|smtp)\((?:\)|\"tcp:)")
 """The answers in a line that a test has to import."""
 
 

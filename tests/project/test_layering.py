@@ -108,8 +108,10 @@ ROOMS = {
         uses=("errors", "base", "traffic", "routes", "ledger", "targets", "session", "inner_egress")
     ),
     "commands": Room(
-        uses=("errors", "base", "traffic", "routes", "ledger", "session", "egress"),
-        doors=("audit", "order", "watch"),
+        uses=(
+            "errors", "base", "traffic", "routes", "ledger", "cassettes", "session", "egress",
+        ),
+        doors=("audit", "order", "record", "watch"),
     ),
     "cli": Room(
         uses=("errors", "base", "engine", "evidence", "targets", "session", "commands", "link.attach")

@@ -1,0 +1,107 @@
+"""`pytest-egress record`, with a real upstream: the test that it writes passes without it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+import yaml  # noqa: F401  # before pytester takes its snapshot of sys.modules
+
+from pytest_egress import cli
+from tests.support.upstreams import Server
+
+KEY = "Zx81-ab-cdef-0123"
+ASKS = """
+curl -sSf -H "Authorization: Bearer $API_KEY" -d '{"amount": 1}' URL/v1/charges?k=$API_KEY || exit 1
+curl -sSf URL/v1/balance || exit 1
+python3 -c '
+import socket
+with socket.create_connection(("db.test", 5432)) as sock:
+    sock.sendall(b"hello")
+'
+exit 3
+"""
+
+
+@pytest.fixture
+def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a real server, which this machine finds by the name api.test."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'{"from": "upstream"}')
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    resolve = socket.getaddrinfo
+
+    def found(host: Any, *args: Any, **options: Any) -> Any:
+        return resolve("127.0.0.1" if host == "api.test" else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    # The command reaches no loopback address, and a test no other.
+    monkeypatch.setattr("pytest_egress.gateway.upstream.exchange.reserved", lambda address: "")
+    server = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
+    yield f"http://api.test:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def record(image: str, url: str, pytester: pytest.Pytester, asks: str = ASKS) -> int:
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    return cli.main(["record", "-e", "API_KEY", image, "sh", "-c", asks.replace("URL", url)])
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", KEY)
+
+
+def test_what_it_writes_is_a_test_that_passes_without_the_upstream_and_is_never_overwritten(
+    clients_image: str, url: str, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert record(clients_image, url, pytester) == 0
+    said = capsys.readouterr().out
+    tape = pytester.path / "cassettes/test_clients/test_clients.yaml"
+    test = pytester.path / "test_clients.py"
+    written = test.read_text() + tape.read_text()
+    assert KEY not in said + written
+    assert "from: upstream" in tape.read_text()
+    assert "wrote test_clients.py" in said
+    assert "wrote cassettes/test_clients/test_clients.yaml: 2 requests" in said
+    assert "  without the secret API_KEY, 2 times" in said
+    assert "1 attempt not recorded, and refused" in said
+    for line in ("assert result.exit_code == 3", 'egress.block("db.test:5432")', "assert_only("):
+        assert line in written
+    assert record(clients_image, "http://down.test", pytester) == 2
+    assert "test_clients.py is there already" in capsys.readouterr().err
+    assert test.read_text() + tape.read_text() == written
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_an_upstream_that_is_not_reached_leaves_no_file(
+    clients_image: str, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["record", clients_image, "curl", "-sS", "http://127.0.0.1.test:9/"]) == 2
+    assert "so nothing is written" in capsys.readouterr().err
+    assert not [*pytester.path.rglob("*.yaml"), *pytester.path.rglob("test_*.py")]
+
+
+def test_one_that_does_not_end_leaves_no_file(
+    clients_image: str, url: str, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asks = f"curl -sS {url}/v1/balance; sleep 600"
+    assert cli.main(["record", "--timeout", "3", clients_image, "sh", "-c", asks]) == 2
+    assert "still ran after 3 s, so nothing is written" in capsys.readouterr().err
+    assert not [*pytester.path.rglob("*.yaml"), *pytester.path.rglob("test_*.py")]
