@@ -139,7 +139,7 @@ DECODER: Final = json.JSONDecoder(object_pairs_hook=each_once)
 def message_text(
     content: bytes, redactor: Redactor, *, is_asked: bool = False, is_cut: bool = False
 ) -> str:
-    """A message in a line: as text, or as the literal of its bytes.
+    """A message: its text, or the literal of its bytes. It may be long.
 
     Args:
         is_asked: Whether its server has just asked for a part of a login.
@@ -147,5 +147,5 @@ def message_text(
     shown = redactor.whole_content(content, is_asked=is_asked, is_cut=is_cut)
     text = text_in(shown, is_cut=is_cut)
     if text is None:
-        return repr(shown[:SHOWN_MESSAGE])[2:-1]
-    return masked(text, "", redactor, is_cut=is_cut)[:SHOWN_MESSAGE]
+        return repr(shown)[2:-1]
+    return masked(text, "", redactor, is_cut=is_cut)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pytest_egress.base.frames import from_user
 from pytest_egress.base.raising import said_of
-from pytest_egress.evidence.bodies import Bodies, known_in, message_text
+from pytest_egress.evidence.bodies import SHOWN_MESSAGE, Bodies, known_in, message_text
 from pytest_egress.evidence.lines import line_of
 from pytest_egress.ledger.declaring import declarations, with_imports
 from pytest_egress.ledger.remedies import has_remedy, remedy, typed
@@ -80,7 +80,7 @@ class LineEncoder:
         made: dict[str, Any] = {
             "n": number,
             "kind": entry.kind,
-            "container": entry.container,
+            "container": hidden(entry.container),
             "at": self.time(entry.started),
             "host": redactor.host(entry.host),
             "port": entry.port,
@@ -298,20 +298,34 @@ class LineEncoder:
                 yield made
             return
         is_asked = False
-        for each in entry.noted or ():
-            text = self._noted_text(each, is_asked=is_asked and each.from_client)
-            yield self._message(each.at, each.from_client, each.size, text)
-            if not each.from_client:
-                is_asked = self._redactor.asks_for_login(each.content)
+        for run in runs_of(entry.noted or ()):
+            yield from self._run(run, is_asked=is_asked and run[0].from_client)
+            if not run[0].from_client:
+                is_asked = self._redactor.asks_for_login(run[-1].content)
 
-    def _noted_text(self, each: NotedMessage, *, is_asked: bool) -> str:
-        if each.decoded is not None:
-            return decoded_text(each.decoded, self._redactor)
-        is_cut = each.size > len(each.content)
-        return message_text(each.content, self._redactor, is_asked=is_asked, is_cut=is_cut)
+    def _run(self, run: list[NotedMessage], *, is_asked: bool) -> Iterator[dict[str, Any]]:
+        """Messages of one side in a row: as one where a secret goes over from one to the next."""
+        texts = [self._noted_text([each], is_asked=is_asked) for each in run]
+        joined = texts[0] if len(run) == 1 else self._noted_text(run, is_asked=is_asked)
+        if joined == "".join(texts) or run[0].decoded is not None:
+            for each, text in zip(run, texts, strict=True):
+                yield self._message(each.at, each.from_client, each.size, text)
+        else:
+            size = sum(each.size for each in run)
+            yield self._message(run[0].at, run[0].from_client, size, joined)
+
+    def _noted_text(self, run: list[NotedMessage], *, is_asked: bool) -> str:
+        if run[0].decoded is not None:
+            return decoded_text(run[0].decoded, self._redactor)
+        content, is_cut = (
+            b"".join(each.content for each in run),
+            run[-1].size > len(run[-1].content),
+        )
+        return message_text(content, self._redactor, is_asked=is_asked, is_cut=is_cut)
 
     def _message(self, at: float, from_client: bool, size: int, text: str) -> dict[str, Any]:
-        return {"at": self.time(at), "from_client": from_client, "size": size, "text": text}
+        shown = text[:SHOWN_MESSAGE]
+        return {"at": self.time(at), "from_client": from_client, "size": size, "text": shown}
 
     def _grpc(self, entry: Exchange) -> dict[str, Any] | None:
         if (call := entry.grpc) is None:
@@ -345,8 +359,9 @@ class LineEncoder:
         asks = any(self._redactor.asks_for_login(m.content) for m in noted if not m.from_client)
         # Which of its lines are a login is seen beside the questions alone: in the messages.
         body = {"size": len(content)} if asks else self._bodies.of(content, is_raw=True)
-        begins = next((each.content for each in noted if each.from_client), content)
-        first = self._redactor.first_bytes(begins[:SHOWN_FIRST])
+        ups = [run for run in runs_of(noted) if run[0].from_client]
+        begins = b"".join(each.content for each in ups[0]) if ups else content
+        first = self._redactor.first_bytes(begins)[:SHOWN_FIRST]
         return entry._of_its_kind() | {
             "sent": entry.sent or up,
             "received": entry.received or down,
@@ -365,7 +380,7 @@ class LineEncoder:
     def _of_record(self, entry: KafkaRecord) -> dict[str, Any]:
         redactor, key = self._redactor, entry.key
         return entry._of_its_kind() | {
-            "key": None if key is None else message_text(key, redactor),
+            "key": None if key is None else message_text(key, redactor)[:SHOWN_MESSAGE],
             "headers": [
                 [
                     redactor.known(name),
@@ -398,6 +413,20 @@ def tls_facts(tls: TlsInfo | None) -> dict[str, Any] | None:
 def both_ends(messages: Sequence[Any]) -> Sequence[Any]:
     ends = KEPT_AT_AN_END
     return messages if len(messages) <= 2 * ends else [*messages[:ends], *messages[-ends:]]
+
+
+def runs_of(messages: Iterable[NotedMessage]) -> Iterator[list[NotedMessage]]:
+    """The messages that one side has sent in a row, as far as all of them, and of each, is kept."""
+    run: list[NotedMessage] = []
+    for each in messages:
+        follows = run and run[-1].from_client == each.from_client
+        if not follows or run[-1].number + 1 != each.number or run[-1].size > len(run[-1].content):
+            if run:
+                yield run
+            run = []
+        run.append(each)
+    if run:
+        yield run
 
 
 def unkept_of(entry: Entry) -> int:

@@ -197,7 +197,7 @@ def write_logs(folder: Path, containers: Sequence[ContainerFacts], redactor: Red
     for each in containers:
         if not each.lines:
             continue
-        name = log_name(each.name)
+        name = log_name(redactor.hidden(each.name))
         while name in names:
             name = f"{name.removesuffix('.log')}-2.log"
         names[name] = None
@@ -213,7 +213,7 @@ def container_dict(
     each: ContainerFacts, encoder: LineEncoder, redactor: Redactor
 ) -> dict[str, Any]:
     return {
-        "name": each.name,
+        "name": redactor.hidden(each.name),
         "image": redactor.hidden(each.image),
         "command": [redactor.hidden(word)[:SHOWN_LINE] for word in each.command],
         "started": encoder.time(each.started),
@@ -237,7 +237,7 @@ def log_dicts(
                 continue
             text = shown[number] if whole else redactor.hidden(line.text)
             yield {
-                "container": container.name,
+                "container": redactor.hidden(container.name),
                 "at": max(at, 0),
                 "stream": line.stream,
                 "text": text[:SHOWN_LINE],

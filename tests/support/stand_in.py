@@ -83,7 +83,8 @@ filterwarnings = error
 UNROUTED_X: Final = "GET https://x.test/: no route claims it"
 ENVIRONMENT: Final = (
     *("CI", "BUILD_NUMBER", "PYTEST_XDIST_WORKER", "PYTEST_THEME"),
-    *("PYTEST_EGRESS_UNROUTED", "PYTEST_EGRESS_KEEP"),
+    *("PYTEST_EGRESS_UNROUTED", "PYTEST_EGRESS_KEEP", "PYTEST_EGRESS_REPORT"),
+    "GITHUB_STEP_SUMMARY",
 )
 
 

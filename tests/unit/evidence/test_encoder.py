@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 
 from pytest_egress import forward
 from pytest_egress.base.account import Accounts
@@ -249,6 +250,49 @@ def test_the_answer_to_a_question_for_a_password_is_masked_in_messages_and_is_in
     assert [each["from_client"] for each in line["messages"]] == [True, False, True]
     assert (line["sent"], line["received"]) == (26, 18)
     assert line["body"] == {"size": 26}
+
+
+def conversation(*said: tuple[bytes, bool]) -> Entry:
+    entry = tcp(outcome="routed")
+    entry.noted = NotedMessages(Accounts().open())
+    for at, (content, from_client) in enumerate(said):
+        entry.noted.add(101.0 + at, content, from_client=from_client)
+    return entry
+
+
+def test_a_secret_that_comes_byte_by_byte_is_hidden_all_the_same() -> None:
+    pieces = [(bytes([byte]), True) for byte in f"k={KEY}!".encode()]
+    (line,) = encoded(conversation(*pieces, (b"ok", False), (b"no", False)), secrets=[KEY])
+    assert [(each["text"], each["size"]) for each in line["messages"]] == [
+        ("k=<API_KEY_0>!", len(KEY) + 3),
+        ("ok", 2),
+        ("no", 2),
+    ]
+    assert line["first"] == "k=<API_KEY_0>!"
+
+
+def test_a_secret_far_behind_is_hidden_too_and_a_message_is_shown_in_part() -> None:
+    pieces = [(b"x" * 1500, True), (b"y" * 1500 + KEY[:9].encode(), True), (KEY[9:].encode(), True)]
+    (line,) = encoded(conversation(*pieces), secrets=[KEY])
+    (message,) = line["messages"]
+    assert (len(message["text"]), message["size"]) == (2000, 3000 + len(KEY))
+    assert KEY[9:] not in json.dumps(line)
+
+
+def test_pieces_without_a_secret_stay_apart() -> None:
+    (line,) = encoded(conversation((b"a", True), (b"b", True), (b"c", False)))
+    assert [each["text"] for each in line["messages"]] == ["a", "b", "c"]
+
+
+def test_a_message_of_grpc_is_what_it_means() -> None:
+    entry = http_exchange("POST", "/shop.Orders/Get", headers={"Content-Type": "application/grpc"})
+    entry.noted = NotedMessages(Accounts().open())
+    entry.noted.add(101.0, b"\n\x01a", from_client=True, decoded=b"a plain one")
+    entry.noted.add(102.0, b"", from_client=False, decoded=StringValue(value=f"x {KEY}"))
+    (line,) = encoded(entry, secrets=[KEY])
+    assert [each["text"] for each in line["messages"]] == ["a plain one", '"x <API_KEY_0>"']
+    assert line["grpc"]["path"] == "/shop.Orders/Get"
+    assert line["request"]["body"] is None
 
 
 def test_a_binary_message_of_a_websocket_has_its_bytes() -> None:
