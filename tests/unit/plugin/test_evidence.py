@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_egress.plugin.evidence import Evidence
+from tests.support.project import ROOT
 from tests.support.stand_in import RunPytest, lines_of
 
 FAILS = """
@@ -267,3 +268,28 @@ def test_a_page_is_named_in_the_report_of_pytest_html_and_attached_to_allures(
     page = "out/test_x.py-test_unrouted/timeline.html"
     assert f"'content': '../{page}#entry-1', 'name': 'egress'" in result.stdout.str()
     assert f"{page}', 'egress', 'html')" in result.stdout.str()
+
+
+def test_the_program_of_the_page_prints_what_fails_a_test_and_why(
+    run: RunPytest, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(FAILS, "--egress-report=report")
+    (program,) = re.findall(r"^```python\n(.*?)^```", text_of_page(), re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(out.parent)
+    capsys.readouterr()
+    exec(program, {})
+    assert capsys.readouterr().out.splitlines() == [
+        "test_x.py-test_unrouted  GET https://api.test/v1  no route claims it",
+        "test_x.py-test_unrouted  GET https://api.test/v2  no route claims it",
+    ]
+
+
+def test_the_page_names_each_key_of_a_line(run: RunPytest, out: Path) -> None:
+    run(FAILS, "--egress-report=out")
+    (line, _) = lines_in(out / "test_x.py-test_unrouted")
+    told = {*re.findall(r"`(\w+)`", text_of_page())}
+    assert {*line} - told == {"route", "connection", "scheme", "unkept", "handler"}
+
+
+def text_of_page() -> str:
+    return (ROOT / "docs" / "evidence.md").read_text()
