@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         LinkError as LinkError,
         LockError as LockError,
         NeverCalledError as NeverCalledError,
+        OpenApiError as OpenApiError,
         TamperingError as TamperingError,
         UnroutedError as UnroutedError,
         UpstreamError as UpstreamError,
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
         truncated as truncated,
     )
     from pytest_egress.routes.grpc.server import grpc_server as grpc_server
+    from pytest_egress.routes.openapi.answer import openapi as openapi
     from pytest_egress.routes.partials import partial as partial
     from pytest_egress.routes.raw.kafka import kafka as kafka
     from pytest_egress.routes.raw.smtp import smtp as smtp
@@ -132,7 +134,7 @@ _NAMES = {
     "errors": (
         "AddressError CallError CassetteError CertificateAcceptedError CommandError ContainerError "
         "ContainerTimeoutError ContentError EgressError EngineError HandlerError "
-        "HandshakeError ImageError LeakError LinkError LockError NeverCalledError "
+        "HandshakeError ImageError LeakError LinkError LockError NeverCalledError OpenApiError "
         "TamperingError UnroutedError UpstreamError WebSocketClosedError"
     ),
     "gateway.raw.sockets": "RawSocket RawTlsSocket",
@@ -144,6 +146,7 @@ _NAMES = {
     "routes.faults": "blackhole delayed disconnect raw refuse reset reset_stream "
     "silence throttled truncated",
     "routes.grpc.server": "grpc_server",
+    "routes.openapi.answer": "openapi",
     "routes.partials": "partial",
     "routes.raw.kafka": "kafka",
     "routes.raw.smtp": "smtp",

@@ -10,6 +10,7 @@
     * `HandshakeError`: a client's TLS handshakes with a host that a route claims failed, and none succeeded later
     * `TamperingError`: a container changed the capture rules, or attempted more than can be recorded
     * `CallError`: an `assert_*` method failed, or a wait timed out
+    * `OpenApiError`: a request, or its answer, does not fit the OpenAPI document of its route
 * `EngineError`: the container engine did not do what it was asked
     * `ImageError`: the image is missing and cannot be pulled
     * `LinkError`: the sidecar cannot hand over its sockets, or died
@@ -78,6 +79,10 @@ class TamperingError(EgressError):
 
 class CallError(EgressError):
     """An assertion about calls or attempts failed, or a wait for them timed out."""
+
+
+class OpenApiError(EgressError):
+    """A request, or its answer, does not fit the document of `openapi(...)`. It is the cause of a `HandlerError`."""
 
 
 class EngineError(escaping.Escaped, Exception):

@@ -4,12 +4,13 @@ The rule: no input or output. A malformed declaration is refused where it is mad
 lists what is accepted.
 
 Doors: `answers`, `applications.asgi`, `applications.asgi_websocket`, `applications.wsgi`, `cassette`,
-`certificates`, `declarations`, `duplex`, `faults`, `grpc.server`, `inner_route`, `kinds`, `partials`, `patterns`,
-`raw.kafka`, `raw.libraries`, `raw.smtp`, `recordings.deck`, `recordings.reel`, `route`, `table`, `turns`,
+`certificates`, `declarations`, `duplex`, `faults`, `grpc.server`, `inner_route`, `kinds`, `openapi.answer`, `partials`,
+`patterns`, `raw.kafka`, `raw.libraries`, `raw.smtp`, `recordings.deck`, `recordings.reel`, `route`, `table`, `turns`,
 `websocket.answer`, `websocket.asynchronous`, `websocket.open`.
 
 * `applications`: those of WSGI and ASGI as answers.
 * `grpc`: a server of a test's servicers as an answer.
+* `openapi`: a document that requests are checked against, and whose examples answer.
 * `websocket`: a handler as an answer, and the open WebSocket that it gets.
 * `raw`: servers of libraries that raw routes take, and SMTP.
 * `recordings`: what plays a cassette, and takes new recordings.

@@ -356,6 +356,18 @@ def test_the_examples_of_grpc_run_as_printed(pytester: pytest.Pytester, grpc_ima
     result.assert_outcomes(passed=source.count("def test_"))
 
 
+@pytest.mark.usefixtures("engine_client", "curl_image")
+def test_the_examples_of_openapi_run_as_printed(pytester: pytest.Pytester) -> None:
+    (document,) = re.findall(r"^```yaml\n(.*?)^```", text_of("docs/openapi.md"), FENCED)
+    pytester.path.joinpath("charges.yaml").write_text(document)
+    source = as_module("docs/openapi.md", "")
+    pytester.makepyfile(test_page=source)
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
+
+    result.assert_outcomes(passed=3)
+
+
 def test_the_examples_of_websockets_run_as_printed(
     pytester: pytest.Pytester, websocket_image: str
 ) -> None:

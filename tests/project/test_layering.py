@@ -61,12 +61,15 @@ ROOMS = {
     ),
     "routes": Room(
         uses=("errors", "base", "traffic"),
-        foreign=("grpc", "typing_extensions"),  # the latter for type checkers alone, which bring it
+        foreign=(
+            "grpc", "jsonschema", "openapi_schema_validator", "openapi_spec_validator", "referencing",
+            "typing_extensions", "yaml",  # the extensions for type checkers alone, which bring them
+        ),
         doors=(
             "answers", "applications.asgi", "applications.asgi_websocket", "applications.wsgi", "cassette",
-            "certificates", "declarations", "duplex", "faults", "grpc.server", "inner_route", "kinds", "partials",
-            "patterns", "raw.kafka", "raw.libraries", "raw.smtp", "recordings.deck", "recordings.reel", "route",
-            "table", "turns", "websocket.answer", "websocket.asynchronous", "websocket.open",
+            "certificates", "declarations", "duplex", "faults", "grpc.server", "inner_route", "kinds", "openapi.answer",
+            "partials", "patterns", "raw.kafka", "raw.libraries", "raw.smtp", "recordings.deck", "recordings.reel",
+            "route", "table", "turns", "websocket.answer", "websocket.asynchronous", "websocket.open",
         ),
     ),
     "engine": Room(
@@ -143,7 +146,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"answers", "json_bodies", "names"},
         {"duplex", "raw", "recordings"},
         {"grpc", "matching", "turns", "websocket"},
-        {"applications", "declarations"},
+        {"applications", "declarations", "openapi"},
         {"route"},
         {"inner_route"},
         {"table"},

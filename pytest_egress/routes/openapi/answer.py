@@ -1,0 +1,151 @@
+"""`openapi(spec, answer)`: checks each request against its document, and has another answer, or an example, answer it.
+
+The client gets the answer whatever the check says. A request that does not fit fails the test, as a handler's error.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, Final
+
+from pytest_egress.base.unset import UNSET, Unset
+from pytest_egress.errors import OpenApiError
+from pytest_egress.routes.answers import (
+    AnsweredError,
+    Application,
+    Begin,
+    HttpAnswer,
+    answered_by,
+    check_static,
+)
+from pytest_egress.routes.faults import Fault
+from pytest_egress.routes.openapi.checking import Checks, described_by, is_json
+from pytest_egress.routes.openapi.documents import Document, read_document
+from pytest_egress.routes.openapi.operations import Operation, operations_of
+from pytest_egress.routes.sequences import AnswerSequence
+from pytest_egress.traffic.http.forms import media_type
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.redaction.redactor import redactor_of
+from pytest_egress.traffic.shown import SHOWN_TARGET, cut, shown
+
+NO_STATUS: Final = 200
+
+
+class OpenApi(Application):
+    """An answer that checks what it answers; `openapi` makes it."""
+
+    def __init__(self, document: Document, answer: Any) -> None:
+        self._document, self._answer = document, answer
+        self._operations = operations_of(document)
+        self._checks = Checks(document)
+
+    def __repr__(self) -> str:
+        return f"openapi({shown(self._document.name)})"
+
+    def answer(self, request: Request, begin: Begin) -> Response:
+        operation, in_path = self._operation_of(request)
+        problems = [self._no_operation(request)]
+        if operation is not None:
+            problems = self._checks.request_problems(operation, request, in_path)
+        response = self._response(request, operation)
+        about = f"{request.method} {request.shown_url} does not fit {self._about(operation)}"
+        if not problems and operation is not None and self._answer is not UNSET:
+            problems = self._checks.response_problems(operation, response)
+            about = f"the answer to {request.method} {request.shown_url} does not fit {self._about(operation)}"
+        if problems:
+            raise AnsweredError(response, OpenApiError("\n  ".join([f"{about}:", *problems])))
+        return response
+
+    def _about(self, operation: Operation | None) -> str:
+        return self._document.name if operation is None else f"{operation} of {self._document.name}"
+
+    def _operation_of(self, request: Request) -> tuple[Operation | None, dict[str, str]]:
+        for operation in self._operations:
+            if operation.method == request.method.upper():
+                values = operation.values(request.path)
+                if values is not None:
+                    return operation, values
+        return None, {}
+
+    def _no_operation(self, request: Request) -> str:
+        there = [each for each in self._operations if each.values(request.path) is not None]
+        if there:
+            return f"method: {shown(request.method)} is none of {', '.join(e.method for e in there)} of {there[0].path}"
+        path = cut(redactor_of(request).path(request.path), SHOWN_TARGET)
+        paths = [*dict.fromkeys(f"{each.bases[0]}{each.path}" for each in self._operations)]
+        more = f", and {len(paths) - 5} more" if len(paths) > 5 else ""
+        return f"path: {shown(path)} is none of {', '.join(paths[:5])}{more}"
+
+    def _response(self, request: Request, operation: Operation | None) -> Response:
+        answer = self._answer
+        if answer is UNSET:
+            return example_of(self._document, operation)
+        if isinstance(answer, Response):
+            return answer
+        response = answered_by(answer, answer(request))
+        if isinstance(response, Fault):
+            raise TypeError(f"{response}: a fault goes around openapi(...), not into it")
+        return response
+
+
+def openapi(
+    spec: str | PathLike[str] | Mapping[str, Any], answer: HttpAnswer | Unset = UNSET
+) -> OpenApi:
+    """Check the requests of a route against an OpenAPI document (3.0 or 3.1), and answer them.
+
+    Checked are method and path, parameters, credentials, Content-Type and body; and the status and the JSON of what
+    `answer` answers. What does not fit fails the test, and the client gets the answer all the same. It needs
+    `pip install 'pytest-egress[openapi]'`.
+
+    Args:
+        spec: A file of JSON or YAML, or a dict. `$ref` leads within it.
+        answer: A function of the `Request`, or a static answer. Without one the example of the operation's first
+            response of success answers, or an empty body with its status where it has none.
+
+    Raises:
+        TypeError, ValueError: The document cannot be read, or is not valid; the text names the file and the place.
+        ImportError: The extra is not installed.
+    """
+    if isinstance(answer, (AnswerSequence, Fault)):
+        raise TypeError(
+            f"openapi(spec, {shown(answer)}): put openapi(...) into it, and not it into openapi(...)"
+        )
+    checked: Any = answer
+    if answer is not UNSET and not callable(answer):
+        checked = check_static(answer)
+    elif inspect.iscoroutinefunction(answer):
+        raise TypeError(f"openapi(spec, {shown(answer)}): it takes a function that is not async")
+    return OpenApi(read_document(spec), checked)
+
+
+def example_of(document: Document, operation: Operation | None) -> Response:
+    """The example of an operation's first response of success."""
+    responses = (operation.definition.get("responses") or {}) if operation is not None else {}
+    status = min(
+        (int(key) for key in responses if key.isdecimal() and key[0] == "2"), default=NO_STATUS
+    )
+    if operation is None:
+        return Response(status)
+    described, _ = described_by(document, operation, status)
+    for media, given in ((described or {}).get("content") or {}).items():
+        content = document.at(given)[0]
+        if is_json(media_type(media)) and (example := example_in(document, content)) is not UNSET:
+            return Response(status, json=example, headers={"Content-Type": media})
+    return Response(status)
+
+
+def example_in(document: Document, content: Mapping[str, Any]) -> Any:
+    if "example" in content:
+        return content["example"]
+    for given in (content.get("examples") or {}).values():
+        found = document.at(given)[0]
+        if "value" in found:
+            return found["value"]
+    schema = document.at(content.get("schema") or {})[0]
+    if not isinstance(schema, Mapping):
+        return UNSET
+    several = schema.get("examples")
+    return several[0] if isinstance(several, list) and several else schema.get("example", UNSET)

@@ -1,0 +1,147 @@
+"""`Document`: an OpenAPI document of version 3.0 or 3.1, from a file of JSON or YAML, or from a dict.
+
+It is checked when it is declared, by openapi-spec-validator. References lead within the document: one to another file
+is refused. A file is read once for as long as it does not change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote
+
+from pytest_egress.traffic.shown import cut, shown
+
+INSTALL: Final = "pip install 'pytest-egress[openapi]'"
+MAX_REFERENCES: Final = 32  # that lead to each other
+URI: Final = "urn:openapi-document"
+TAKES: Final = "a file of JSON or YAML, or a dict"
+
+
+@dataclass(frozen=True, eq=False)
+class Document:
+    """Its `name` is how it is called in errors: the file's."""
+
+    name: str
+    contents: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def is_3_0(self) -> bool:
+        return str(self.contents.get("openapi", "")).startswith("3.0")
+
+    def at(self, value: Any, pointer: str = "") -> tuple[Any, str]:
+        """A value, and its pointer, without the references (`$ref`) that it begins with."""
+        for _ in range(MAX_REFERENCES):
+            if not isinstance(value, Mapping) or not isinstance(value.get("$ref"), str):
+                break
+            pointer = value["$ref"].removeprefix("#")
+            value = self.look_up(pointer)
+        return value, pointer
+
+    def look_up(self, pointer: str) -> Any:
+        """The value that a pointer leads to (RFC 6901), which the check of the document has followed."""
+        value: Any = self.contents
+        for part in pointer.split("/")[1:]:
+            key = unquote(part).replace("~1", "/").replace("~0", "~")
+            value = value[int(key)] if isinstance(value, list) else value[key]
+        return value
+
+
+def read_document(spec: object) -> Document:
+    """Read a document, and check it.
+
+    Raises:
+        TypeError: It is neither a path nor a dict.
+        ValueError: It cannot be read, or is no document of OpenAPI 3.0 or 3.1; the text names the file.
+        ImportError: What checks it is not installed.
+    """
+    if isinstance(spec, Mapping):
+        return checked("the document", spec)
+    if not isinstance(spec, (str, PathLike)):
+        raise TypeError(f"openapi({shown(spec)}): it takes {TAKES}")
+    path = Path(spec)
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"openapi({shown(str(spec))}): the file cannot be read: {error}") from None
+    return of_file(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8)
+def of_file(path: Path, modified: int, size: int) -> Document:
+    try:
+        text = path.read_bytes()
+        contents = json.loads(text) if path.suffix == ".json" else from_yaml(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: it cannot be read: {error}") from None
+    if not isinstance(contents, Mapping):
+        raise ValueError(f"{path}: it is no document of OpenAPI, but a {type(contents).__name__}")
+    return checked(str(path), contents)
+
+
+def from_yaml(text: bytes) -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise ImportError(f"a document of YAML needs PyYAML: {INSTALL}") from None
+
+    class JsonLoader(yaml.SafeLoader):
+        """A date is a text, as in JSON."""
+
+    JsonLoader.yaml_implicit_resolvers = {
+        first: [each for each in rules if each[0] != "tag:yaml.org,2002:timestamp"]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    try:
+        return with_text_keys(yaml.load(text, JsonLoader))
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def with_text_keys(value: Any) -> Any:
+    """Statuses are numbers in YAML."""
+    if isinstance(value, dict):
+        return {str(key): with_text_keys(each) for key, each in value.items()}
+    return [*map(with_text_keys, value)] if isinstance(value, list) else value
+
+
+def checked(name: str, contents: Mapping[str, Any]) -> Document:
+    version = contents.get("openapi")
+    if not isinstance(version, str) or not version.startswith(("3.0", "3.1")):
+        raise ValueError(
+            f"{name}: it is no document of OpenAPI 3.0 or 3.1: openapi is {shown(version)}"
+        )
+    check_references(name, contents)
+    try:
+        from openapi_spec_validator import validate
+    except ImportError:
+        raise ImportError(f"openapi() needs openapi-spec-validator: {INSTALL}") from None
+    try:
+        validate(contents)
+    except Exception as error:  # of several packages
+        said = cut(" ".join(str(getattr(error, "message", error)).split()), 200)
+        at = "/".join(map(str, getattr(error, "absolute_path", ())))
+        raise ValueError(
+            f"{name}: it is no valid OpenAPI: {f'{at}: ' if at else ''}{said}"
+        ) from None
+    return Document(name, contents)
+
+
+def check_references(name: str, contents: Mapping[str, Any]) -> None:
+    stack: list[Any] = [contents]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Mapping):
+            reference = value.get("$ref")
+            if isinstance(reference, str) and not reference.startswith("#/"):
+                raise ValueError(
+                    f"{name}: $ref {shown(reference)} leads out of the document: bundle it into one file first"
+                )
+            stack += value.values()
+        elif isinstance(value, list):
+            stack += value

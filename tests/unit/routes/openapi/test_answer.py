@@ -1,0 +1,253 @@
+"""A request is checked against its document, an example answers it, and the text says what does not fit, and where."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_egress import openapi, reset, sequence
+from pytest_egress.errors import OpenApiError
+from pytest_egress.routes.answers import AnsweredError, held
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
+
+REF = {"$ref": "#/components/schemas/Charge"}
+CHARGE: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "amount"],
+    "properties": {
+        "id": {"type": "string", "readOnly": True},
+        "amount": {"type": "integer", "minimum": 1},
+        "currency": {"enum": ["eur", "usd"]},
+        "password": {"type": "string", "maxLength": 3, "writeOnly": True},
+        "parent": REF,
+    },
+    "additionalProperties": False,
+}
+OK = {"200": {"description": "ok"}}
+CREATE = {
+    "operationId": "createCharge",
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": REF},
+            "application/x-www-form-urlencoded": {"schema": REF},
+        },
+    },
+    "responses": {
+        "201": {
+            "description": "made",
+            "content": {"application/json": {"schema": REF, "example": {"id": "ch_1", "amount": 4200}}},
+        }
+    },
+}  # fmt: skip
+LIST = {
+    "parameters": [
+        {"name": "limit", "in": "query", "schema": {"type": "integer"}},
+        {"name": "ids", "in": "query", "schema": {"type": "array", "items": {"type": "integer"}}},
+        {"name": "X-Tenant", "in": "header", "required": True, "schema": {"type": "string", "minLength": 2}},
+    ],
+    "responses": OK,
+}  # fmt: skip
+ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^ch_"}}
+SPEC: dict[str, Any] = {
+    "openapi": "3.0.3",
+    "info": {"title": "charges", "version": "1"},
+    "servers": [{"url": "https://api.test/{version}", "variables": {"version": {"default": "v1"}}}],
+    "components": {
+        "schemas": {"Charge": CHARGE},
+        "securitySchemes": {
+            "key": {"type": "apiKey", "in": "header", "name": "X-Key"},
+            "token": {"type": "http", "scheme": "bearer"},
+        },
+    },
+    "security": [{"key": []}, {"token": []}],
+    "paths": {
+        "/charges": {"post": CREATE, "get": LIST},
+        "/charges/{id}": {"parameters": [ID], "get": {"security": [], "responses": OK}},
+        "/charges/latest": {
+            "get": {"operationId": "latest", "security": [], "responses": {"204": {"description": "none"}}}
+        },
+    },
+}  # fmt: skip
+SPEC_3_1 = {**SPEC, "openapi": "3.1.0"}
+KEY = {"X-Key": "k"}
+JSON = {**KEY, "Content-Type": "application/json"}
+VERSIONS = pytest.mark.parametrize("spec", [SPEC, SPEC_3_1], ids=["3.0", "3.1"])
+
+
+def asked(
+    method: str = "POST",
+    path: str = "/v1/charges",
+    body: Any = b"",
+    headers: dict[str, str] | None = None,
+    query: str = "",
+) -> Request:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Request(
+        method=method,
+        scheme="https",
+        host="api.test",
+        port=443,
+        path=path,
+        query_string=query,
+        headers=Headers(JSON if headers is None else headers),
+        raw_content=content,
+    )
+
+
+def problems(request: Request, spec: Any = SPEC, answer: Any = None) -> list[str]:
+    """The lines about what does not fit; none where all does."""
+    given = openapi(spec) if answer is None else openapi(spec, answer)
+    try:
+        given.answer(request, held)
+    except AnsweredError as answered:
+        return [line.strip() for line in str(answered.error).splitlines()[1:]]
+    return []
+
+
+@VERSIONS
+def test_a_request_that_fits_is_answered_by_the_example(spec: Any) -> None:
+    response = openapi(spec).answer(asked(body={"amount": 4200}), held)
+    assert response.status_code == 201
+    assert json.loads(response.content) == {"id": "ch_1", "amount": 4200}
+    assert openapi(spec).answer(asked("GET", "/v1/charges/latest"), held).status_code == 204
+
+
+@VERSIONS
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ({}, "body: 'amount' is a required property"),
+        ({"amount": "4200"}, "body.amount: '4200' is no integer"),
+        ({"amount": 0}, "body.amount: 0 does not fit minimum: 1"),
+        ({"amount": 1, "currency": "chf"}, "body.currency: 'chf' is none of 'eur', 'usd'"),
+        ({"amount": 1, "id": "ch_1"}, "body.id: it is readOnly"),
+        ({"amount": 1, "parent": {"amount": None}}, "body.parent.amount: None is no integer"),
+        ({"amount": 1, "password": "hunter2!"}, "body.password: 'hu... (8 characters)' does not fit maxLength: 3"),
+        (b'{"amount": NaN}', "body: NaN is not JSON"),
+        (b"[" * 100_000, "body: it is nested too deeply"),
+        (b"", "body: it is required, and missing"),
+    ],
+)  # fmt: skip
+def test_a_body_that_does_not_fit_is_told_by_its_field(spec: Any, body: Any, problem: str) -> None:
+    assert problems(asked(body=body), spec) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fits"),
+    [
+        ("application/json; charset=utf-8", True),
+        ('application/json; profile="a=b"', True),
+        ("Application/JSON", True),
+        ("text/plain", False),
+        ("", False),
+    ],
+)
+def test_a_media_type_has_parameters(kind: str, fits: bool) -> None:
+    found = problems(asked(body={"amount": 1}, headers={**KEY, "Content-Type": kind}))
+    expected = f"header 'Content-Type': {kind!r} is none of application/json, application/x-www-form-urlencoded"
+    assert found == ([] if fits else [expected])
+
+
+def test_a_form_has_numbers_and_one_value_of_a_field() -> None:
+    form = {**KEY, "Content-Type": "application/x-www-form-urlencoded"}
+    assert problems(asked(body=b"amount=42&currency=eur", headers=form)) == []
+    assert problems(asked(body=b"amount=x", headers=form)) == ["body.amount: 'x' is no integer"]
+    [found] = problems(asked(body=b"amount=1&amount=2", headers=form))
+    assert found == "body: 'amount' came several times, and takes one value"
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "expected"),
+    [
+        ("limit=5&ids=1&ids=2", {"X-Tenant": "ab"}, []),
+        ("limit=x", {"X-Tenant": "ab"}, ["query 'limit': 'x' is no integer"]),
+        ("limit=1&limit=2", {"X-Tenant": "ab"}, ["query 'limit': it came 2 times, and takes one value"]),
+        ("ids=1&ids=b", {"X-Tenant": "ab"}, ["query 'ids'[1]: 'b' is no integer"]),
+        ("", {}, ["header 'X-Tenant': it is required, and missing"]),
+        ("", {"X-Tenant": "a"}, ["header 'X-Tenant': 'a' does not fit minLength: 2"]),
+    ],
+)  # fmt: skip
+def test_parameters_are_read_by_their_schema(
+    query: str, headers: dict[str, str], expected: list[str]
+) -> None:
+    assert problems(asked("GET", query=query, headers={**KEY, **headers})) == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "fits"),
+    [
+        ({"X-Key": "k"}, True),
+        ({"Authorization": "bearer t"}, True),
+        ({"X-Key": ""}, False),
+        ({"Authorization": "Bearer "}, False),
+        ({"Authorization": "Basic dDp0"}, False),
+        ({}, False),
+    ],
+)
+def test_empty_credentials_are_none(headers: dict[str, str], fits: bool) -> None:
+    found = problems(asked("GET", headers={**headers, "X-Tenant": "ab"}))
+    assert found == ([] if fits else ["security: it has no credentials of key or token"])
+
+
+def test_a_path_is_decoded_and_a_literal_one_comes_first() -> None:
+    assert problems(asked("GET", "/v1/charges/ch%5F1")) == []
+    assert problems(asked("GET", "/v1/charges/latest")) == []
+    assert problems(asked("GET", "/v1/charges/x%2Fy")) == [
+        "path 'id': 'x/y' does not fit pattern: '^ch_'"
+    ]
+    assert problems(asked("GET", "/charges/latest")) == [
+        "path: '/charges/latest' is none of /v1/charges, /v1/charges/latest, /v1/charges/{id}"
+    ]
+    assert problems(asked("PUT")) == ["method: 'PUT' is none of GET, POST of /charges"]
+
+
+def test_the_text_names_the_operation_and_the_document(tmp_path: Path) -> None:
+    path = tmp_path / "charges.json"
+    path.write_text(json.dumps(SPEC))
+    with pytest.raises(OpenApiError) as caught:
+        openapi(path)(asked(body={"amount": "x" * 500}))
+    first, second = str(caught.value).splitlines()
+    assert first == (
+        f"POST https://api.test/v1/charges does not fit createCharge (POST /charges) of {path}:"
+    )
+    assert len(second) < 120
+
+
+@VERSIONS
+def test_an_answer_of_the_test_is_checked_too(spec: Any) -> None:
+    fits = {"id": "ch_1", "amount": 1}
+    request = asked(body={"amount": 1})
+    assert problems(request, spec, (201, fits)) == []
+    assert problems(request, spec, lambda _: (201, fits)) == []
+    assert problems(request, spec, (201, {"id": 4, "amount": 1})) == ["body.id: 4 is no string"]
+    secretive = (201, {**fits, "password": "x"})
+    assert problems(request, spec, secretive) == ["body.password: it is writeOnly"]
+    assert problems(request, spec, 404) == ["status: 404 is none of its responses"]
+
+
+def test_the_client_is_answered_whatever_the_check_says() -> None:
+    with pytest.raises(AnsweredError) as caught:
+        openapi(SPEC).answer(asked(body={}), held)
+    assert caught.value.response.status_code == 201
+
+
+def test_what_cannot_answer_is_refused_where_it_is_declared() -> None:
+    async def handler(_: Request) -> int:
+        return 200
+
+    answers: list[Any] = [reset(), sequence(200, 200), handler, "text"]
+    for answer in answers:
+        with pytest.raises(TypeError):
+            openapi(SPEC, answer)
+
+
+def test_a_document_is_not_changed() -> None:
+    spec = copy.deepcopy(SPEC)
+    problems(asked(body={"amount": 1}), spec)
+    assert spec == SPEC
