@@ -15,6 +15,7 @@ from pytest_egress.traffic.entries import (
     Exchange,
     KafkaRecord,
     Mail,
+    PacketAttempt,
     TcpConnection,
 )
 from pytest_egress.traffic.http.request import Request
@@ -226,8 +227,13 @@ def leaks_headline(found: Sequence[Leak]) -> str:
 
 
 def sentence(leak: Leak) -> str:
-    entry = leak.entry
-    attempt = f"{entry}"
-    if isinstance(entry, (DnsQuery, TcpConnection)):
-        attempt = f"DNS {entry}" if isinstance(entry, DnsQuery) else f"TCP {entry.where}"
-    return f"{attempt} carries {leak.told}"
+    return f"{attempt(leak.entry)} carries {leak.told}"
+
+
+def attempt(entry: Entry) -> str:
+    """A line about an entry without what it carried, nor how much that was."""
+    if isinstance(entry, DnsQuery):
+        return f"DNS {entry}"
+    if isinstance(entry, PacketAttempt):
+        return f"{entry.protocol} {entry.where}"
+    return f"TCP {entry.where}" if isinstance(entry, TcpConnection) else f"{entry}"

@@ -185,6 +185,13 @@ def test_the_text_has_the_place_and_the_form_and_neither_the_value_nor_its_lengt
     assert str(len(KEY)) not in text.replace(own.place, "")
 
 
+def test_what_was_sent_is_told_without_its_size() -> None:
+    entries = [packet(first_bytes=KEY.encode(), size=25), tcp(first_bytes=KEY.encode())]
+    first, second = leaks(entries, [watched()])
+    assert leaks_headline([first]) == "UDP api.test:123 (198.18.0.1) carries API_KEY in its bytes"
+    assert leaks_headline([second]) == "TCP api.test:5432 (198.18.0.1) carries API_KEY in its bytes"
+
+
 def test_a_bomb_is_decoded_as_far_as_there_is_room() -> None:
     bomb = gzip.compress(bytes(1 << 25))
     entries = [sent(bomb, {"Content-Encoding": "gzip"}) for _ in range(3)]
