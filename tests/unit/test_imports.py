@@ -43,7 +43,7 @@ TABLES = {
 OF_EVERY_RUN = {
     *("pytest_egress.plugin", "pytest_egress.plugin.fixtures", "pytest_egress.plugin.markers"),
     *("pytest_egress.plugin.options", "pytest_egress.plugin.run", "pytest_egress.plugin.usage"),
-    *("pytest_egress.plugin.header", "pytest_egress.plugin.cases"),
+    *("pytest_egress.plugin.header", "pytest_egress.plugin.cases", "pytest_egress.plugin.secrets"),
 }  # of the plugin
 
 
