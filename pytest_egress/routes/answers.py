@@ -27,6 +27,7 @@ from typing import (
 )
 from urllib.parse import urlsplit
 
+from pytest_egress.base.callers import ROOT
 from pytest_egress.base.unset import UNSET
 from pytest_egress.routes.cassette import NO_REQUESTS, NOT_IN_SEQUENCE, Cassette, cassette
 from pytest_egress.routes.faults import ConnectFault, Fault, check_fault, is_maker, layers
@@ -419,7 +420,7 @@ LIBRARY: Final = os.path.dirname(os.__file__)
 def place_of(handler: object) -> str:
     """A text such as `charges, at test_shop.py:12,`."""
     name, code = name_of(handler), getattr(unwrapped(handler), "__code__", None)
-    if code is None or code.co_filename.startswith(LIBRARY):  # such as a Mock's
+    if code is None or code.co_filename.startswith((LIBRARY, ROOT)):  # a Mock's, a WebSocket's
         return name
     return f"{name}, at {line_of(code, code.co_firstlineno)},"
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.routes.answers import response_from, sequence
+from pytest_egress.routes.answers import place_of, response_from, sequence
+from pytest_egress.routes.websocket.answer import websocket
 from pytest_egress.traffic.http.response import Response
 
 # What handlers return.
@@ -100,3 +101,12 @@ def test_a_list_of_answers_is_no_sequence_of_them() -> None:
         sequence([503, {"id": 1}])
     assert len(sequence([1], [2])) == 2
     assert repr(sequence(503, {"id": 1})) == "sequence(503, {'id': 1})"
+
+
+def test_the_place_of_a_handler_is_a_line_of_the_test() -> None:
+    def ticks(ws: Any) -> None:
+        del ws
+
+    line = ticks.__code__.co_firstlineno
+    assert place_of(ticks) == f"{ticks.__name__}, at test_answers.py:{line},"
+    assert place_of(websocket(ticks)) == "websocket(ticks)"
