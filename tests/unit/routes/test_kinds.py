@@ -14,7 +14,10 @@ from pytest_egress.routes.kinds import KINDS, Kind
 from tests.support.project import ROOT
 
 PACKAGE = ROOT / "pytest_egress"
-SOURCES = sorted({*PACKAGE.rglob("*.py")} - {PACKAGE / "routes" / "kinds.py"})
+OTHER_KINDS = {*(PACKAGE / "evidence").rglob("*.py")}
+"""They have the kinds of entries and of lines of a lock, which are words."""
+
+SOURCES = sorted({*PACKAGE.rglob("*.py")} - {PACKAGE / "routes" / "kinds.py"} - OTHER_KINDS)
 WORDS = {name for kind in KINDS for name in (kind.method, kind.marker)}
 NAMES = {kind.method for kind in KINDS if "_" in kind.method}
 """Those that mean nothing else: "block" is a policy too, and "dns" an option."""
