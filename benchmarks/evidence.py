@@ -1,5 +1,7 @@
 """What a report costs (`--egress-report`): 10,000 exchanges that are recorded with it and without, and its memory.
 
+And what a cassette of 1,000 interactions costs: to write it without its secrets, to read it, and to find each.
+
 The exchanges are recorded by a ledger without a gateway, so that its own time is not in the figures.
 """
 
@@ -16,12 +18,14 @@ from benchmarks.servers import HERE
 
 WITH, WITHOUT = "with a report", "without"
 RECORDED, WRITTEN = "10,000 exchanges, recorded", "the report of 10,000 exchanges"
+CASSETTE: Final = "a cassette of 1,000 interactions"
 CPU, PEAK = "ms of CPU", "MB at the peak, beyond what the ledger holds"
 
 ROWS: Final = (
     Row(subject=RECORDED, unit=CPU, ours=WITH, against=WITHOUT),
     Row(subject=WRITTEN, unit=CPU),
     Row(subject=WRITTEN, unit=PEAK),
+    *(Row(subject=f"{CASSETTE}, {done}", unit=CPU) for done in ("written", "read", "played")),
 )
 
 PROGRAM: Final = """
@@ -70,10 +74,49 @@ with tempfile.TemporaryDirectory() as folder:
 print(recorded, used() - began, peak() - held)
 """
 
+CASSETTE_PROGRAM: Final = """
+import sys, threading, time
+from pytest_egress.routes.recordings.reel import Reel
+from pytest_egress.traffic.cassettes.hiding import hidden
+from pytest_egress.traffic.cassettes.making import recording_of
+from pytest_egress.traffic.cassettes.tape import tape_of, text_of
+from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.redaction.redactor import Redactor
+
+KEY = "sk_test_0123456789abcdef"
+fields = Headers([("content-type", "application/json"), ("authorization", f"Bearer {KEY}")])
+requests = [
+    Request(method="POST", scheme="https", host="api.test", port=443, path=f"/v1/charges/{number}",
+            headers=fields, content=b'{"amount": 4200, "currency": "eur", "country": "no"}')
+    for number in range(1000)
+]
+response = Response(json={"id": "ch_1", "amount": 4200, "lines": [{"id": n, "text": "a line"} for n in range(5)]})
+recordings = [recording_of(request, response) for request in requests]
+spent = [time.process_time()]
+text = text_of(hidden(recordings, Redactor().knowing({"STRIPE_KEY": KEY})))
+spent.append(time.process_time())
+tape_of("egress_cassette: 1\\ninteractions: []\\n", "x")  # imports what reads
+spent.append(time.process_time())
+tape = tape_of(text, "x")
+spent.append(time.process_time())
+reel = Reel(tape, name="x", records="nothing", variables=lambda name: {"STRIPE_KEY": KEY}, command="",
+            lock=threading.Lock())
+assert all(reel.take(request, (), repeat=False) for request in requests)
+spent.append(time.process_time())
+written, _, read, played = (1e3 * (after - before) for before, after in zip(spent, spent[1:]))
+print(written, read, played)
+"""
+
 
 @contextmanager
 def prepare(of: Collection[str]) -> Iterator[Measure]:
     def measure(subject: str, of: str) -> Mapping[str, float]:
+        if subject.startswith(CASSETTE):
+            taken = map(float, run_python(HERE.parent, ["-c", CASSETTE_PROGRAM]).split())
+            done = subject.rpartition(" ")[2]
+            return {CPU: dict(zip(("written", "read", "played"), taken, strict=True))[done]}
         word = "without" if of == WITHOUT else "with"
         recorded, written, peak = map(float, run_python(HERE.parent, ["-c", PROGRAM, word]).split())
         return {CPU: recorded} if subject == RECORDED else {CPU: written, PEAK: peak}

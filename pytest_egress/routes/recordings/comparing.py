@@ -12,7 +12,7 @@ from pytest_egress.routes.json_bodies import json_request_differences
 from pytest_egress.routes.literals import NOTHING
 from pytest_egress.routes.patterns import contrast
 from pytest_egress.traffic.cassettes.bodies import content_of, pairs_of
-from pytest_egress.traffic.cassettes.placeholders import Stands
+from pytest_egress.traffic.cassettes.placeholders import PLACEHOLDER, Stands
 from pytest_egress.traffic.cassettes.tape import RecordedRequest
 from pytest_egress.traffic.http.forms import (
     Form,
@@ -22,7 +22,7 @@ from pytest_egress.traffic.http.forms import (
     parse_query,
 )
 from pytest_egress.traffic.http.request import Request
-from pytest_egress.traffic.redaction.redactor import redactor_of
+from pytest_egress.traffic.redaction.redactor import Redactor, redactor_of
 from pytest_egress.traffic.shown import SCHEME_PORTS, shown
 
 ANY_METHOD: Final = "ANY"  # of a mapping of WireMock
@@ -32,7 +32,7 @@ class Wanted:
     """A recorded request, taken apart once.
 
     Attributes:
-        has_placeholders: Whether a secret was replaced anywhere in it.
+        is_open: Whether a placeholder may be in its path, which then is that of several requests.
     """
 
     def __init__(self, request: RecordedRequest) -> None:
@@ -44,6 +44,7 @@ class Wanted:
         except ValueError:
             port = None
         self.port = port or SCHEME_PORTS.get(self.scheme)
+        self.is_open = "<" in parts.path
         self.path, self.query = parts.path or "/", parse_query(parts.query).raw
 
     @cached_property
@@ -98,9 +99,10 @@ def head_differences(wanted: Wanted, request: Request, stands: Stands) -> Iterat
         if wanted.port != request.port:
             yield f"port: {request.port} is not {wanted.port}"
     path = request.path or "/"
-    if path != wanted.path and not stands.fits(unquote(wanted.path), unquote(path)):
+    is_filled = wanted.is_open and stands.fits(unquote(wanted.path), unquote(path))
+    if path != wanted.path and not is_filled:
         path_of = redactor_of(request).path
-        yield f"path: {contrast(path, wanted.path, (path_of(path), wanted.path), wanted.path)}"
+        yield f"path: {contrast(path, wanted.path, (path_of(path), path_of(wanted.path)), path_of(wanted.path))}"
 
 
 def query_differences(wanted: Wanted, request: Request, stands: Stands) -> Iterator[str]:
@@ -122,6 +124,7 @@ def pair_differences(
         if all_fit(other, one, stands):
             continue
         sent = [redactor.value(name, each) for each in one]
+        other = [hidden_value(name, each, redactor) for each in other]
         place = f"{what}[{redactor.key(name)!r}]"
         if not one:
             yield f"{place}: absent, expected {shown_values(other)}"
@@ -131,6 +134,11 @@ def pair_differences(
             masks = shown_values(sent), shown_values(other)
             same = ": they differ within what is hidden" if masks[0] == masks[1] else ""
             yield f"{place}: {masks[0]} is not {masks[1]}{same}"
+
+
+def hidden_value(name: str, value: str, redactor: Redactor) -> str:
+    """A recorded value; that of another tool's file may be a secret. A placeholder stays."""
+    return value if PLACEHOLDER.fullmatch(value) else str(redactor.value(name, value))
 
 
 def shown_values(values: list[str]) -> str:
@@ -218,5 +226,5 @@ def content_differences(
     mine, theirs = wanted.decode("latin-1"), content.decode("latin-1")
     if not stands.fits(mine, theirs):
         redactor = redactor_of(request)
-        masks: tuple[Any, Any] = redactor.content(content), wanted
-        yield f"content: {contrast(content, wanted, masks, wanted)}"
+        masks: tuple[Any, Any] = redactor.content(content), redactor.content(wanted)
+        yield f"content: {contrast(content, wanted, masks, masks[1])}"

@@ -65,6 +65,9 @@ class Reel:
         self.tape, self.name, self.records = tape, name, records
         self._variables, self._command, self._lock = variables, command, lock
         self._wanted = [Wanted(each.request) for each in tape.recordings]
+        self._by_path: dict[str, list[int]] = {}
+        for place, wanted in enumerate(self._wanted):
+            self._by_path.setdefault("" if wanted.is_open else wanted.path, []).append(place)
         self._played: set[int] = set()
         self._size = 0
         self.taken: list[Recording] = []
@@ -75,12 +78,12 @@ class Reel:
 
     def fitting(self, request: Request, ignored: Collection[str]) -> list[int]:
         """The recordings of a request, by their places in the tape."""
-        stands = self.stands(request)
+        stands, of_path = self.stands(request), self._by_path.get
         return [
             place
-            for place, wanted in enumerate(self._wanted)
-            if is_near(wanted, request, stands)
-            and not next(differences(wanted, request, stands, ignored), "")
+            for place in sorted([*of_path(request.path or "/", ()), *of_path("", ())])
+            if is_near(self._wanted[place], request, stands)
+            and not next(differences(self._wanted[place], request, stands, ignored), "")
         ]
 
     def take(self, request: Request, ignored: Collection[str], *, repeat: bool) -> Played | None:

@@ -167,6 +167,16 @@ def test_placeholders_stand_for_what_the_container_has() -> None:
     ]
 
 
+def test_a_difference_quotes_no_secret_of_a_file_of_others() -> None:
+    """A HAR of a browser has its secrets in it."""
+    wanted = recorded(
+        "https://api.test/a?token=abcdefgh12345", RecordedBody("text", "password=hunter2222")
+    )
+    text = "\n".join(lines(wanted, asked(query="token=x", content=b"a=1")))
+    assert "hunter2222" not in text
+    assert "abcdefgh12345" not in text
+
+
 def test_a_difference_quotes_no_secret() -> None:
     wanted = recorded(
         "https://api.test/a?token=<token>", RecordedBody("json", {"password": "<password>", "a": 1})
