@@ -74,15 +74,26 @@ class Index:
         ]
 
     def all_in(self, text: str) -> set[str]:
-        """All of the texts that are in it, those within a longer one too."""
-        names, lengths = self._names, self._lengths
-        return {
-            each
-            for start in self._starts(text)
-            if start >= 0
-            for length in lengths.get(text[start : start + SHORT], ())
-            if (each := text[start : start + length]) in names
-        }
+        """All of the texts that are in it, those within a longer one too.
+
+        One that was found is not compared again, and a comparison copies nothing: a text that repeats the beginning of
+        a long one, or all of it, is searched as fast as any.
+        """
+        found: set[str] = set()
+        by_head = self._by_head
+        for start in self._starts(text):
+            if start >= 0:
+                for each in by_head.get(text[start : start + SHORT], ()):
+                    if each not in found and text.startswith(each, start):
+                        found.add(each)
+        return found
+
+    @cached_property
+    def _by_head(self) -> dict[str, list[str]]:
+        heads: dict[str, list[str]] = {}
+        for text in self._names:
+            heads.setdefault(text[:SHORT], []).append(text)
+        return heads
 
     def _end(self, text: str, start: int) -> int:
         """The end of the longest of the texts that begins there; -1 for none."""

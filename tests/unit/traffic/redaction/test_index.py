@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pytest_egress.traffic.redaction.index import Index, Indexes, Span
 
 PLAIN = "whsec_4f9aB7c2D8e1"
@@ -28,3 +30,16 @@ def test_two_indexes_are_searched_as_one() -> None:
     assert both.at_marks(f"{PLAIN[:6]}...other-one") == [Span(0, 6, "A"), Span(9, 18, "C")]
     assert both.broken(f"x{PLAIN[:9]}") == Span(1, 10, "A")
     assert both.broken("nothing") is None
+
+
+def test_a_text_that_repeats_a_long_value_is_compared_with_it_once() -> None:
+    value = "aB3+dE5/" * 2000
+    compared: list[str] = []
+
+    class Repeating(str):
+        def startswith(self, *given: Any) -> bool:
+            compared.append(given[0])
+            return super().startswith(*given)
+
+    assert Index({value: "KEY"}).all_in(Repeating(value * 20)) == {value}
+    assert compared == [value]
