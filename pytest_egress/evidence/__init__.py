@@ -9,6 +9,7 @@ written unless it is asked for.
 * `policies`: a lock as the rules of those who enforce them: Kubernetes, Cilium, harden-runner, squid, CycloneDX.
 * `bodies`: bodies without their secrets, within limits.
 * `encoder`: an entry of the ledger as a line.
+* `facts`: what a line says beside the fields of its entry.
 * `folder`: the folder of a report, and what is removed from it again.
 * `har`: the HTTP of a test as HAR 1.2.
 * `lines`: a value as one line of JSON.

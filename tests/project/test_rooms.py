@@ -37,6 +37,7 @@ WITHOUT_FILE: Final = {
     "commands/trial": BY_ENGINE,
     "engine/failures": BY_ENGINE,
     "errors": ONLY_DATA,
+    "evidence/facts": "test_encoder reads what it tells of each entry",
     "gateway/attempt": ONLY_DATA,
     "gateway/tls/authority": "test_handshake asks it for each certificate",
     "gateway/http/calling": "test_answering and its files call whatever answers",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from pytest_egress import websocket
 from pytest_egress.ledger.windows import Window
+from pytest_egress.routes.answers import forward
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection, TlsFailure
 from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.notes import Notes
@@ -133,3 +135,24 @@ def test_nothing_is_noted_unless_it_is_asked_for(stage: Stage) -> None:
     for entry in (*stage.entries(Exchange), *stage.entries(DnsQuery)):
         assert (entry.marks, entry.connection, entry.noted) == (None, None, None)
         assert not {"marks", "connection", "noted"} & entry.__dict__.keys()
+
+
+def test_a_request_that_a_real_server_got_has_got_out(
+    stage: Stage, answering: Callable[..., str]
+) -> None:
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    stage.https("by-route.test", forward(answering(whole)))
+    server = answering(whole)
+    stage.https("by-handler.test", lambda request: request.forward(server))
+    stage.https("nobody.test", forward(nobody))
+    stage.https("here.test", lambda request: b"ok")
+    for host in ("by-route.test", "by-handler.test", "nobody.test", "here.test"):
+        ask(stage.tls(host), f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    assert {entry.host: entry.request._got_out for entry in stage.entries(Exchange)} == {
+        "by-route.test": True,
+        "by-handler.test": True,
+        "nobody.test": False,
+        "here.test": False,
+    }
