@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_egress import Egress
+from pytest_egress.evidence.lock import Lock
+from pytest_egress.evidence.policies import squid
+
 SUITE = """
 import socket
 
@@ -77,3 +81,30 @@ def test_what_a_shared_container_reaches_while_it_starts_fails_the_test_that_com
 
     result.assert_outcomes(passed=1, failed=1)
     assert "  https early.test:443   1 request, by test_shared.py::test_a" in result.outlines
+
+
+SQUID_READS = """
+import subprocess, sys
+done = subprocess.run(["squid", "-k", "parse", "-f", "/rules.conf"], capture_output=True, text=True)
+sys.stdout.write(done.stderr)
+sys.exit(done.returncode)
+"""
+
+
+def test_squid_takes_the_rules_of_a_lock(egress: Egress, services_image: str) -> None:
+    lock = Lock.read("""
+[shop]
+https = ["api.test:443", "*.s3.test:443", "*:8443"]
+http = ["mirror.test:80"]
+tcp = ["203.0.113.0/24:25", "[2001:db8::7]:9"]
+""")
+
+    read = egress.run(
+        services_image,
+        ["python3", "-c", SQUID_READS],
+        files={"/rules.conf": f"http_port 3128\n{squid(lock)}"},
+    )
+
+    assert read.stdout.count("Processing: http_access allow ") == 6
+    assert "Processing: http_access deny all" in read.stdout
+    assert not [line for line in read.stdout.splitlines() if "FATAL" in line or "WARNING" in line]

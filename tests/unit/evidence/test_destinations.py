@@ -66,6 +66,7 @@ def test_quic_beside_https_is_udp() -> None:
         ("localhost/acme/shop", "acme/shop"),
         ("docker.io/library/postgres:16", "postgres"),
         ("library/postgres", "postgres"),
+        ("sha256:0f1e2d", "sha256"),
     ],
 )
 def test_an_image_is_named_without_registry_tag_and_digest(image: str, name: str) -> None:

@@ -598,3 +598,13 @@ def test_a_line_to_type_has_its_path_as_it_was_sent_around_a_secret_that_is_esca
 ):
     redactor = Redactor().knowing({"STRIPE_KEY": "live-4eC39HqLyjWD"})
     assert redactor.glob("/a%2Fb/%6Cive-4eC39HqLyjWD/c%20d") == "/a%2Fb/*/c%20d"
+
+
+def test_of_what_a_message_has_cut_before_it_was_redacted_no_piece_of_a_secret_is_shown() -> None:
+    """Notes of gRPC, replies of SMTP and messages of WebSockets quote values that are cut in the middle."""
+    key = "live-4eC39HqLyjWDarjtT1zdp7dc"
+    redactor = Redactor().knowing({"API_KEY": key})
+    pieces = {key[at : at + 5] for at in range(len(key) - 4)}
+    for before in range(100):
+        said = redactor.hidden(shown("a" * before + key + "b" * (120 - before)))
+        assert not [piece for piece in pieces if piece in said], said
