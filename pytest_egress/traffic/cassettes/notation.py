@@ -244,6 +244,8 @@ def put_value(lines: list[str], prefix: str, value: Any, column: int) -> None:
     space = " " if prefix.strip() else ""
     if isinstance(value, str) and is_block(value):
         put_block(lines, f"{prefix}{space}", value, column)
+    elif isinstance(value, dict) and len(value) == 1 and prefix.endswith("-"):
+        put_mapping(lines, prefix, value, column)
     elif (text := on_one_line(value, WIDTH - len(prefix) - 1)) is not None:
         lines.append(f"{prefix}{space}{text}")
     elif not isinstance(value, (dict, list)):

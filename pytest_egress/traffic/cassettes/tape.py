@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pytest_egress.errors import CassetteError
 from pytest_egress.traffic.cassettes.bodies import KINDS, NO_BODY, RecordedBody, check_body
-from pytest_egress.traffic.cassettes.notation import Table, dump, load, put_value, quoted
+from pytest_egress.traffic.cassettes.notation import Table, dump, load, put_list, put_value, quoted
 from pytest_egress.traffic.shown import shown
 
 VERSION: Final = 1
@@ -88,14 +88,17 @@ def text_of(tape: Tape) -> str:
 
 
 def text_of_one(recording: Recording) -> str:
-    """The lines of a recording; each part of its request and its response begins one."""
+    """The lines of a recording; each part of its request and its response begins one, and each event."""
     lines: list[str] = []
     lead = "-"
     for part, table in table_of(recording).items():
         lines.append(f"{lead} {part}:")
         lead = " "
         for key, value in table.items():
-            put_value(lines, f"    {key}:", value, 4)
+            if key == "events":
+                put_list(lines, "    events:", value, 4)
+            else:
+                put_value(lines, f"    {key}:", value, 4)
     return "".join(f"{line}\n" for line in lines)
 
 
