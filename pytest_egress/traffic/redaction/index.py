@@ -16,15 +16,13 @@ BROKEN: Final = (
     6  # characters at the end of a text that was cut which may be the beginning of a form
 )
 LONGEST_BROKEN: Final = 4096  # and so many of them are looked at
-MARK: Final = re.compile(r"\.{3}|\u2026")
+MARK: Final = re.compile(r"\.{3,}|\u2026")
 """Where a text was cut in its middle: by pytest, or by us."""
 
 LEFT: Final = (
     5  # characters beside a mark that may be of a form; by its name four of a secret are shown
 )
 LOOKED_AT: Final = 256  # characters on each side of a mark: pytest shows 240 of a value
-MOST_MARKS: Final = 2000  # and of a text with more of them fewer characters are looked at
-FEW: Final = 32
 
 
 class Span(NamedTuple):
@@ -127,21 +125,25 @@ class Index:
         return frozenset(text[-LEFT:] for text in self._names)
 
     def at_marks(self, text: str) -> list[Span]:
-        """The pieces of texts that are left beside the marks of where something was cut."""
-        marks = [*MARK.finditer(text)]
-        look = LOOKED_AT if len(marks) <= MOST_MARKS else FEW
+        """The pieces of texts that are left beside the marks of where something was cut.
+
+        Between two marks each character is looked at twice, so that it takes no longer where there are many.
+        """
+        marks = [mark.span() for mark in MARK.finditer(text)]
+        ends = [0, *(end for _, end in marks)]
+        starts = [*(start for start, _ in marks[1:]), len(text)]
         found: list[Span] = []
-        for mark in marks:
+        for (start, end), before, after in zip(marks, ends, starts, strict=False):
             for span in (
-                self._head_before(text, mark.start(), look),
-                self._tail_after(text, mark.end(), look),
+                self._head_before(text, max(start - LOOKED_AT, before), start),
+                self._tail_after(text, end, min(end + LOOKED_AT, after)),
             ):
                 if span is not None and (not found or span.start >= found[-1].end):
                     found.append(span)
         return found
 
-    def _head_before(self, text: str, end: int, look: int) -> Span | None:
-        for start in range(max(end - look, 0), end - LEFT + 1):
+    def _head_before(self, text: str, begin: int, end: int) -> Span | None:
+        for start in range(begin, end - LEFT + 1):
             if text[start : start + LEFT] in self._heads:
                 piece = text[start:end]
                 at = bisect_left(self._sorted, piece)
@@ -149,8 +151,8 @@ class Index:
                     return Span(start, end, self._names[self._sorted[at]])
         return None
 
-    def _tail_after(self, text: str, start: int, look: int) -> Span | None:
-        for end in range(min(start + look, len(text)), start + LEFT - 1, -1):
+    def _tail_after(self, text: str, start: int, until: int) -> Span | None:
+        for end in range(until, start + LEFT - 1, -1):
             if text[end - LEFT : end] in self._tails:
                 piece = text[start:end][::-1]
                 at = bisect_left(self._sorted_ends, piece)

@@ -9,18 +9,24 @@ from pytest_egress.traffic.redaction.index import Index, Indexes, Span
 PLAIN = "whsec_4f9aB7c2D8e1"
 
 
-def test_many_marks_of_cuts_are_searched_in_no_time_that_grows_faster_than_the_text() -> None:
+def test_between_two_marks_of_cuts_each_character_is_looked_at_twice() -> None:
     looked: list[int] = []
 
     class Counted(Index):
-        def _head_before(self, text: str, end: int, look: int) -> Span | None:
-            looked.append(look)
-            return super()._head_before(text, end, look)
+        def _head_before(self, text: str, begin: int, end: int) -> Span | None:
+            looked.append(end - begin)
+            return super()._head_before(text, begin, end)
+
+        def _tail_after(self, text: str, start: int, until: int) -> Span | None:
+            looked.append(until - start)
+            return super()._tail_after(text, start, until)
 
     index = Counted({PLAIN: "K"})
-    index.at_marks("a..." * 10)
-    index.at_marks("a..." * 3000)
-    assert sum(looked) == 10 * 256 + 3000 * 32
+    for text in ("a..." * 3000, "." * 3000, f"{'b' * 3000}...{'b' * 3000}"):
+        looked.clear()
+        assert index.at_marks(text) == []
+        assert sum(looked) <= min(2 * len(text.replace(".", "")), 2 * 3000)
+    assert index.at_marks(f"{PLAIN[:9]}...{PLAIN[5:]}...") == [Span(0, 9, "K"), Span(12, 25, "K")]
 
 
 def test_two_indexes_are_searched_as_one() -> None:
