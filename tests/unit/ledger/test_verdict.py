@@ -21,6 +21,7 @@ from pytest_egress.errors import (
     UnroutedError,
 )
 from pytest_egress.ledger.ledger import Ledger
+from pytest_egress.ledger.report import problem
 from pytest_egress.ledger.verdict import failing, judge
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.declarations import declare
@@ -271,3 +272,14 @@ def test_the_entries_that_fail_a_test_are_listed_in_their_order() -> None:
     assert failing(window)[0] is fine
     window.entries = [fine]
     assert isinstance(judge(window, []), CertificateAcceptedError)
+
+
+def test_an_entry_with_a_secret_fails_its_test_and_says_how() -> None:
+    sent, other = tls(sni="key-4242.test", reason="rejected"), tls(reason="rejected")
+    window = Window(entries=[sent, other], secrets=[Secret("key-4242")])
+    sent.outcome = other.outcome = "recorded"
+    assert failing(window) == [sent]
+    assert problem(sent) == "sent the secret of a marker in the server name of its TLS"
+    assert problem(other) != problem(sent)
+    window.secrets.clear()
+    assert failing(window) == [sent]  # it was searched, and is not searched again
