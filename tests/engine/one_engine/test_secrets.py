@@ -27,6 +27,8 @@ from tests.support.inner_runs import Inside
 from tests.support.secrets import forgotten  # noqa: F401
 from tests.support.upstreams import tcp_server
 
+pytestmark = pytest.mark.usefixtures("forgotten")  # what runs inside makes some, too
+
 KEY = "Kx7/hQ2v+R9xLm4Zp8Wd3&Ns6"
 INNER = f"""
 import os

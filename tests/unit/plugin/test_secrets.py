@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.secrets import forgotten  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("forgotten")  # what runs inside makes some, too
+
 SOURCE = """
 import pytest
 from pytest_egress import secret
