@@ -83,7 +83,10 @@ def add_lock(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def add_images(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     for name, about in IMAGE_COMMANDS.items():
-        add_order(commands.add_parser(name, help=about))
+        parser = commands.add_parser(name, help=about)
+        if name == "audit":
+            parser.add_argument("--report", metavar="DIR", help="write a page about each run")
+        add_order(parser)
 
 
 def add_order(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +116,9 @@ def run_image(chosen: argparse.Namespace) -> int:
     from pytest_egress.errors import CassetteError, ContainerError, EgressError, EngineError
 
     try:
-        order = order_of(chosen.image, chosen.argv, chosen.env, chosen.timeout)
+        order = order_of(
+            chosen.image, chosen.argv, chosen.env, chosen.timeout, getattr(chosen, "report", None)
+        )
     except (TypeError, ValueError) as error:
         return trouble(str(error))
     try:

@@ -7,6 +7,7 @@ The rule: nothing gets out but by `record`, nothing is left behind, and no secre
 * `written`: the test about an image as text.
 * `audit`: the runs of an audit, and what it prints.
 * `findings`: whom it asks, where its secrets go, what it accepts, and what is wrong.
+* `pages`: the report of an audit.
 * `record`: a test and its cassette.
 * `watch`: a line for each attempt, and the test at the end.
 

@@ -6,7 +6,7 @@ Nothing gets out of any of them. What was not intercepted cannot be audited, and
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pytest_egress.commands.findings import (
@@ -19,13 +19,16 @@ from pytest_egress.commands.findings import (
     table_lines,
 )
 from pytest_egress.commands.order import Order
-from pytest_egress.commands.trial import opened, run_once
+from pytest_egress.commands.pages import write_report
+from pytest_egress.commands.trial import Trial, opened, run_once
 from pytest_egress.egress import Egress
+from pytest_egress.ledger.remedies import is_host
 from pytest_egress.routes.certificates import BAD_CERTIFICATES, OLD_TLS_VERSIONS
 from pytest_egress.session import Session
 from pytest_egress.traffic.entries import Entry, TcpConnection
 from pytest_egress.traffic.shown import counted, host_port
 
+AS_IT_IS: Final = "as it is"
 FOUND: Final = 1  # the exit code where something is wrong
 
 SHOWN_TO_CLIENTS: Final[dict[str, dict[str, Any]]] = {
@@ -38,33 +41,44 @@ SHOWN_TO_CLIENTS: Final[dict[str, dict[str, Any]]] = {
 def audit(order: Order) -> int:
     """Run the image, print what was found, and return the exit code of the command."""
     with opened(order) as session:
-        tell(f"{order.image}: as it is")
-        usual = run_and_heed(session, order, declare_nothing)
-        presented: dict[str, Sequence[Entry]] = {}
+        runs = {AS_IT_IS: run_and_heed(session, order, AS_IT_IS, declare_nothing)}
+        usual = runs[AS_IT_IS].entries
         skipped: dict[str, str] = {}
         if hosts_of(Audit(usual=usual)):
             raw = raw_addresses(usual)
             for name, options in SHOWN_TO_CLIENTS.items():
-                tell(f"{order.image}: {name}")
-                try:
-                    presented[name] = run_and_heed(session, order, shows(options, raw))
-                except ValueError as error:  # an OpenSSL that is built without an old version
-                    skipped[name] = str(error)
-        secrets = session.ledger.redactor.secrets
-        found = Audit(usual=usual, presented=presented, skipped=skipped, secrets=secrets)
-        hidden = session.ledger.redactor.hidden
-        print(hidden("\n".join(text_lines(order, found))))
+                if why := refusal(session, options):
+                    skipped[name] = why
+                else:
+                    runs[name] = run_and_heed(session, order, name, shows(options, raw))
+        redactor = session.ledger.redactor
+        presented = {name: run.entries for name, run in runs.items() if name != AS_IT_IS}
+        found = Audit(usual=usual, presented=presented, skipped=skipped, secrets=redactor.secrets)
+        print(redactor.hidden("\n".join(text_lines(order, found))))
+        if order.report is not None:
+            print(f"The report is {write_report(order.report, order, runs, redactor)}")
     return FOUND if findings(found) else 0
 
 
+def refusal(session: Session, options: Mapping[str, Any]) -> str:
+    """Why something cannot be shown here, by an OpenSSL that is built without an old version; "" where it can."""
+    try:
+        if "tls_version" in options:
+            session.check_tls_version(options["tls_version"])
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def run_and_heed(
-    session: Session, order: Order, declare: Callable[[Egress], None]
-) -> tuple[Entry, ...]:
-    """What one run attempted; Ctrl-C in it ends the audit."""
+    session: Session, order: Order, name: str, declare: Callable[[Egress], None]
+) -> Trial:
+    """One run; Ctrl-C in it ends the audit."""
+    tell(f"{order.image}: {name}")
     trial = run_once(session, order, declare)
     if trial.stopped:
         raise KeyboardInterrupt
-    return trial.entries
+    return trial
 
 
 def declare_nothing(egress: Egress) -> None:
@@ -87,7 +101,7 @@ def raw_addresses(usual: Sequence[Entry]) -> list[str]:
     found = (
         host_port(entry.host, entry.port)
         for entry in usual
-        if isinstance(entry, TcpConnection) and entry.tls is not None
+        if isinstance(entry, TcpConnection) and entry.tls is not None and is_host(entry.host)
     )
     return [*dict.fromkeys(found)]
 

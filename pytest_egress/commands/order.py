@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from pytest_egress.base.clock import check_seconds
@@ -22,6 +23,7 @@ class Order:
         env: Its environment variables.
         named: The variables of `env` that were given by name, and have the value that they have here.
         timeout: Seconds for one run.
+        report: The folder of an audit's report, with a page for each run; None for none.
     """
 
     image: str
@@ -29,6 +31,7 @@ class Order:
     env: Mapping[str, str] = field(default_factory=dict)
     named: frozenset[str] = frozenset()
     timeout: float = SECONDS
+    report: Path | None = None
 
     @property
     def redactor(self) -> Redactor:
@@ -36,7 +39,13 @@ class Order:
         return BY_NAMES.knowing(self.env)
 
 
-def order_of(image: str, command: Sequence[str], variables: Sequence[str], timeout: float) -> Order:
+def order_of(
+    image: str,
+    command: Sequence[str],
+    variables: Sequence[str],
+    timeout: float,
+    report: str | None = None,
+) -> Order:
     """Raise ValueError where a variable is none, without its value, and TypeError where a time is none."""
     check_seconds(timeout)
     env, named = {}, set()
@@ -56,6 +65,7 @@ def order_of(image: str, command: Sequence[str], variables: Sequence[str], timeo
         env=env,
         named=frozenset(named),
         timeout=timeout,
+        report=None if report is None else Path(report),
     )
 
 

@@ -15,6 +15,7 @@ from pytest_egress.cassettes import Cassettes, Home
 from pytest_egress.commands.order import Order
 from pytest_egress.egress import Egress, inner_of
 from pytest_egress.errors import ContainerTimeoutError
+from pytest_egress.ledger.windows import Window
 from pytest_egress.session import Session
 from pytest_egress.traffic.entries import Entry, Exchange
 
@@ -27,11 +28,15 @@ class Trial:
         entries: What it attempted, in order.
         exit_code: None where it did not end by itself.
         stopped: Whether the user has stopped it.
+        window: That of its attempts, closed; None where none was opened.
+        duration: Seconds that it ran.
     """
 
     entries: tuple[Entry, ...]
     exit_code: int | None = None
     stopped: bool = False
+    window: Window | None = None
+    duration: float = 0.0
 
 
 @contextlib.contextmanager
@@ -89,24 +94,31 @@ def run_once(
     inner = inner_of(egress)
     inner.place = place
     inner.open_window()
-    code, stopped = None, False
+    code, stopped, duration = None, False, order.timeout
     try:
         declare(egress)
         try:
-            code = egress.run(
+            done = egress.run(
                 order.image,
                 [*order.command] or None,
                 env=order.env,
                 timeout=order.timeout,
                 check=False,
-            ).exit_code
+            )
+            code, duration = done.exit_code, done.duration
         except ContainerTimeoutError:
             code = None
         except KeyboardInterrupt:
             stopped = True
         if inner.window is not None:
             session.close_window(inner.window)
-        trial = Trial(entries=tuple(inner.ledger), exit_code=code, stopped=stopped)
+        trial = Trial(
+            entries=tuple(inner.ledger),
+            exit_code=code,
+            stopped=stopped,
+            window=inner.window,
+            duration=duration,
+        )
         if place is not None and is_whole(trial) and any(map(is_recorded, trial.entries)):
             inner.write_cassettes()
         return trial

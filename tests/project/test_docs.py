@@ -576,3 +576,16 @@ def test_every_option_is_in_the_table() -> None:
     missing += [name for name in parser._inidict if f"`{name}`" not in page]
     missing += [name for name in ACCEPTED_OPTIONS if f"@pytest.mark.egress({name}=" not in page]
     assert (len(names) > 5, missing) == (True, [])
+
+
+def test_every_command_that_a_page_names_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    named = {
+        command
+        for page in PROSE
+        for command in re.findall(r"(?:`|\$ (?:\w+=\S+ )?)pytest-egress ([a-z]+)", text_of(page))
+    }
+    assert {"audit", "clean", "diff", "doctor", "lock", "record", "watch"} <= named
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    (listed,) = re.findall(r"\{([a-z,]+)\}\s+\.\.\.", capsys.readouterr().out)
+    assert named <= {*listed.split(",")}

@@ -112,7 +112,7 @@ ROOMS = {
     ),
     "commands": Room(
         uses=(
-            "errors", "base", "traffic", "routes", "ledger", "cassettes", "session", "egress",
+            "errors", "base", "traffic", "routes", "ledger", "evidence", "cassettes", "session", "egress",
         ),
         doors=("audit", "order", "record", "watch"),
     ),

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import docker
 import pytest
@@ -110,12 +111,15 @@ for host, context in (
 
 
 def test_an_audit_finds_who_verifies_and_who_does_not(
-    clients_image: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    clients_image: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     shown = {each: SHOWN_TO_CLIENTS[each] for each in ("expired", "TLSv1.1")}
     monkeypatch.setattr("pytest_egress.commands.audit.SHOWN_TO_CLIENTS", shown)
     arguments = ["-e", f"API_KEY={KEY}", clients_image, "sh", "-c", AUDITED]
-    assert cli.main(["audit", *arguments]) == 1
+    assert cli.main(["audit", "--report", str(tmp_path), *arguments]) == 1
     text = capsys.readouterr().out
     cells = [line.split() for line in text.splitlines()]
     for row in (
@@ -131,6 +135,11 @@ def test_an_audit_finds_who_verifies_and_who_does_not(
     ):
         assert row in cells, text
     assert KEY not in text
+    assert f"The report is {tmp_path}/index.html" in text
+    assert len([*tmp_path.glob("*/timeline.html")]) == 3
+    assert not [
+        each for each in tmp_path.rglob("*.*") if each.is_file() and KEY in each.read_text()
+    ]
 
 
 def test_an_audit_of_an_image_that_asks_nobody_finds_nothing(

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from pytest_egress import BAD_CERTIFICATES
-from pytest_egress.commands.audit import SHOWN_TO_CLIENTS, raw_addresses, shows, text_lines
+from pytest_egress.commands.audit import (
+    SHOWN_TO_CLIENTS,
+    raw_addresses,
+    refusal,
+    shows,
+    text_lines,
+)
 from pytest_egress.commands.findings import Audit
 from pytest_egress.commands.order import Order
 from pytest_egress.traffic.http.request import TlsInfo
@@ -33,7 +40,8 @@ def test_everything_that_a_client_has_to_reject_is_shown() -> None:
 
 def test_it_is_shown_at_all_hosts_and_where_tls_carries_no_http() -> None:
     declared: Any = Declared()
-    raw = raw_addresses([http_exchange(), MQTTS, MQTTS, tcp()])
+    odd = tcp(host="0x7f000001", port=8883, tls=MQTTS.tls)  # no route takes it
+    raw = raw_addresses([http_exchange(), MQTTS, MQTTS, tcp(), odd])
     shows({"certificate": "expired"}, raw)(declared)
     options = {"certificate": "expired", "optional": True}
     assert declared.routes == [("tls", "api.test:8883", options), ("https", "*:*", options)]
@@ -50,3 +58,12 @@ def test_four_parts_and_a_count() -> None:
         "Findings",
         "1 finding, of 1 run.",
     ]
+
+
+def test_what_this_openssl_cannot_speak_is_not_tried() -> None:
+    def refuse(version: str) -> None:
+        raise ValueError(f"no {version} here")
+
+    session: Any = SimpleNamespace(check_tls_version=refuse)
+    assert refusal(session, {"tls_version": "TLSv1"}) == "no TLSv1 here"
+    assert refusal(session, {"certificate": "expired"}) == ""

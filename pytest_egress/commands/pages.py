@@ -1,0 +1,41 @@
+"""The report of an audit: a page for each run of the image, and the index of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pytest_egress.commands.order import Order
+from pytest_egress.commands.trial import Trial
+from pytest_egress.evidence.folder import ReportFolder, folder_name
+from pytest_egress.evidence.pages.index import write_index
+from pytest_egress.evidence.writing import ContainerFacts, TestFacts, write_test
+from pytest_egress.ledger.verdict import failing
+from pytest_egress.traffic.redaction.redactor import Redactor
+
+
+def write_report(path: Path, order: Order, runs: Mapping[str, Trial], redactor: Redactor) -> Path:
+    """Write the runs, by what each was shown, in place of an earlier report; return the path of the index.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    report = ReportFolder(path)
+    report.begin()
+    rows = []
+    for name, trial in runs.items():
+        if trial.window is None:
+            continue
+        facts = TestFacts(
+            id=f"{order.image}: {name}",
+            outcome="failed" if failing(trial.window) else "passed",
+            duration=trial.duration,
+        )
+        names = dict.fromkeys(entry.container for entry in trial.entries)
+        containers = [ContainerFacts(name=each, image=order.image) for each in names]
+        folder = report.make(folder_name(redactor.hidden(facts.id)))
+        row = write_test(folder, [trial.window], facts, containers, redactor)
+        report.note(row)
+        rows.append(row)
+    write_index(path / "index.html", rows)
+    return path / "index.html"
