@@ -108,7 +108,15 @@ def add_order(parser: argparse.ArgumentParser) -> None:
 
 
 def run_image(chosen: argparse.Namespace) -> int:
-    """Run the command that was chosen; TROUBLE where it could not be run, which is told without secrets."""
+    """Run the command that was chosen; Ctrl-C ends it, in the imports too."""
+    try:
+        return run_order(chosen)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def run_order(chosen: argparse.Namespace) -> int:
+    """TROUBLE is returned where the image could not be run, which is told without secrets."""
     from pytest_egress.commands.audit import audit
     from pytest_egress.commands.order import order_of, without_secrets
     from pytest_egress.commands.record import record
@@ -133,8 +141,6 @@ def run_image(chosen: argparse.Namespace) -> int:
         ValueError,
     ) as error:
         return trouble(without_secrets(order, f"{type(error).__name__}: {error}"))
-    except KeyboardInterrupt:
-        return INTERRUPTED
 
 
 # doctor

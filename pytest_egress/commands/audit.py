@@ -53,7 +53,13 @@ def audit(order: Order) -> int:
                     runs[name] = run_and_heed(session, order, name, shows(options, raw))
         redactor = session.ledger.redactor
         presented = {name: run.entries for name, run in runs.items() if name != AS_IT_IS}
-        found = Audit(usual=usual, presented=presented, skipped=skipped, secrets=redactor.secrets)
+        found = Audit(
+            usual=usual,
+            presented=presented,
+            skipped=skipped,
+            secrets=redactor.secrets,
+            ended=sum(run.exit_code is None for run in runs.values()),
+        )
         print(redactor.hidden("\n".join(text_lines(order, found))))
         if order.report is not None:
             print(f"The report is {write_report(order.report, order, runs, redactor)}")
@@ -119,6 +125,9 @@ def text_lines(order: Order, found: Audit) -> Iterator[str]:
         yield from ("", title, *(f"{INDENT}{line}".rstrip() for line in lines))
     yield ""
     yield f"{counted(len(wrong), 'finding')}, of {counted(1 + len(found.presented), 'run')}."
+    if found.ended:
+        ended = f"{counted(found.ended, 'run')} ended after {order.timeout:g} s by --timeout"
+        yield f"{ended}: the image may have more to ask."
 
 
 def tell(text: str) -> None:

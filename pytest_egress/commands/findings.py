@@ -44,12 +44,14 @@ class Audit:
         presented: What it attempted where it was shown a bad certificate, or an old version of TLS, by its name.
         skipped: Why something could not be shown, by its name.
         secrets: The names and values of the secrets that it was given.
+        ended: How many runs were ended after their time.
     """
 
     usual: Sequence[Entry]
     presented: Mapping[str, Sequence[Entry]] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     secrets: Sequence[tuple[str, str]] = ()
+    ended: int = 0
 
 
 # Whom it asks.

@@ -139,3 +139,11 @@ def test_two_locks_are_compared_as_files_are(
 
 def test_the_formats_are_those_that_exports_have() -> None:
     assert {*cli.FORMATS} == {*FORMATS}
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_order", interrupt)
+    assert cli.main(["audit", "shop"]) == 130

@@ -48,7 +48,7 @@ def test_it_is_shown_at_all_hosts_and_where_tls_carries_no_http() -> None:
 
 
 def test_four_parts_and_a_count() -> None:
-    found = Audit(usual=[http_exchange(secure=False)])
+    found = Audit(usual=[http_exchange(secure=False)], ended=1)
     lines = [*text_lines(Order(image="shop"), found)]
     assert [line for line in lines if line and line[0] != " "] == [
         "The audit of shop; nothing got out.",
@@ -57,6 +57,7 @@ def test_four_parts_and_a_count() -> None:
         "What it accepts",
         "Findings",
         "1 finding, of 1 run.",
+        "1 run ended after 60 s by --timeout: the image may have more to ask.",
     ]
 
 
