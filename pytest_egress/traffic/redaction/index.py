@@ -96,8 +96,9 @@ class Index:
     def _end(self, text: str, start: int) -> int:
         """The end of the longest of the texts that begins there; -1 for none."""
         for length in self._lengths.get(text[start : start + SHORT], ()):
-            if text[start : start + length] in self._names:
-                return start + length
+            end = start + length
+            if end <= len(text) and text[start:end] in self._names:
+                return end
         return -1
 
     def _span(self, text: str, start: int, end: int) -> Span:

@@ -49,3 +49,8 @@ def test_a_text_that_repeats_a_long_value_is_compared_with_it_once() -> None:
 
     assert Index({value: "KEY"}).all_in(Repeating(value * 20)) == {value}
     assert compared == [value]
+
+
+def test_a_span_ends_with_its_text_where_a_longer_one_begins_alike() -> None:
+    index = Index({"key-of-shop": "A", "key-of-shop-and-more": "B"})
+    assert index.spans("the key-of-shop") == [Span(4, 15, "A")]

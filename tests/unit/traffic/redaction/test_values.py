@@ -234,3 +234,9 @@ def test_a_secret_with_another_name_is_shown_by_that() -> None:
     before = KnownValues([("SECRET", PLAIN)])
     assert before.replaced(PLAIN, str) == "SECRET"
     assert KnownValues([("TOKEN", PLAIN), ("K", KEY)], before).replaced(PLAIN, str) == "TOKEN"
+
+
+def test_a_value_whose_other_form_is_longer_is_hidden_where_every_character_is_escaped() -> None:
+    value = "Kx7/hQ2v+R9xLm4Zp8Wd3&Ns6"
+    form = "".join(f"%{ord(each):02x}" for each in value)
+    assert hidden(f"all of it: {form}", value) == "all of it: <K0>"
