@@ -65,19 +65,20 @@ class DeclaredSecrets:
     def _name(self, of_test: list[Secret], variables: Mapping[str, str]) -> None:
         for each in (*self.wider, *of_test):
             if each.name == UNNAMED:
-                having = (name for name, value in variables.items() if each in value)
+                having = (name for name, value in variables.items() if each.strip() in value)
                 each.name = next(having, UNNAMED)
         self._hide([*self.wider, *of_test])
 
     def _hide(self, secrets: Iterable[Secret]) -> None:
         redactor = self._ledger.redactor  # the suite's rules may not have been asked for yet
-        found = redactor.hiding((each.name, str(each)) for each in secrets)
+        found = redactor.hiding((each.name, form) for each in secrets for form in each.written)
         if found is not redactor:
             self._ledger.accounts.redactor = found
 
     def _watch(self, of_test: list[Secret]) -> None:
         """Have the bytes that pass from now on searched. A value is found by itself."""
-        values = {str(each): None for each in (*self.wider, *of_test)}
-        known = KnownValues((value, value) for value in values) if values else None
+        values = {str(each): each.written for each in (*self.wider, *of_test)}
+        written = [(value, form) for value, forms in values.items() for form in forms]
+        known = KnownValues(written) if written else None
         self._ledger.accounts.secrets = known
         self._hide(self.wider)

@@ -88,7 +88,7 @@ def exchange_pieces(exchange: Exchange, room: Room) -> PieceStream:
         yield from grpc_pieces(exchange.grpc, request, room)
     else:
         yield from body_pieces(request, room)
-    if request.is_whole:
+    if request.is_whole or request.shown_stream:  # those of a stream are there once it has ended
         yield from trailer_pieces(request.trailers, room)
 
 

@@ -66,7 +66,7 @@ class Occurrence(NamedTuple):
 def leaks(entries: Iterable[Entry], secrets: Sequence[Secret]) -> list[Leak]:
     """What was sent where it must not be, in order; of secrets with one value the last that was made counts."""
     by_value = {str(each): each for each in secrets}
-    known = KnownValues((value, value) for value in by_value)
+    known = KnownValues((value, each) for value in by_value for each in by_value[value].written)
     search = LeakSearch(known)
     return [
         Leak(entry, by_value[value], place.name, place.how, why)

@@ -34,7 +34,7 @@ class Passing:
         self._waiting = bytearray()
         self._found: Written = frozenset()
         self._unpacking = Unpacking(coding) if coding else None
-        self._inner = None if self._unpacking is None else Passing(known)
+        self._inner = None if self._unpacking is None else Passing(known, self._unpacking.within)
 
     def feed(self, data: bytes | memoryview) -> None:
         view = memoryview(data)

@@ -39,6 +39,13 @@ class Secret(str):
         return "<secret>"
 
     @property
+    def written(self) -> tuple[str, ...]:
+        """What is looked for: without the blanks at its ends, as a shell reads a file, and with either end of lines."""
+        bare = self.strip()
+        lines = bare.replace("\r\n", "\n")
+        return tuple(dict.fromkeys((bare, lines, lines.replace("\n", "\r\n"))))
+
+    @property
     def shown(self) -> str:
         """How a report calls it."""
         return self.name if self.name != UNNAMED else f"the secret of {self.place or 'a marker'}"
@@ -67,9 +74,10 @@ def secret(value: str, only: str | Iterable[str] = (), *, cleartext: bool = Fals
     """
     if not isinstance(value, str):
         raise TypeError(f"secret() takes a text, not a {type(value).__name__}")
-    if not SHORTEST <= len(value) <= LONGEST:
+    if not SHORTEST <= len(value.strip()) <= LONGEST:
         raise ValueError(
-            f"secret() takes a text of {SHORTEST} to {LONGEST} characters: a shorter one is found where it is none"
+            f"secret() takes a text of {SHORTEST} to {LONGEST} characters, without the blanks at its ends: a shorter "
+            "one is found where it is none"
         )
     if not isinstance(cleartext, bool):
         raise TypeError(

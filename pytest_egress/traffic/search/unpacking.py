@@ -19,16 +19,21 @@ from pytest_egress.traffic.http.content_coding import (
 )
 
 MAX_UNPACKED: Final = 16 << 20  # bytes of a body: a bomb of some KB becomes as many
+MOST_CODINGS: Final = 3  # one within the other
 GZIP_OR_ZLIB: Final = 47  # of zlib: either format, told by its head
 BARE: Final = -15
 
 
 class Unpacking:
-    """Decodes by the only coding of a Content-Encoding field; nothing for an unknown one, or several."""
+    """Decodes by the last coding of a Content-Encoding field, which is around the others; nothing for an unknown one.
+
+    Attributes:
+        within: The codings of what it yields; "" for none.
+    """
 
     def __init__(self, content_encoding: str) -> None:
-        names = codings(content_encoding)
-        self._name = names[0] if len(names) == 1 else ""
+        *within, self._name = codings(content_encoding) or [""]
+        self.within = ", ".join(within) if len(within) < MOST_CODINGS else ""
         self._left = MAX_UNPACKED
         self._decoder: Any = None
 

@@ -28,10 +28,12 @@ class Unfinished:
         self.streamed = streamed
 
     @property
-    def content(self) -> bytes:
+    def content(self) -> Any:
         raise AssertionError("the search waits for a body")
 
-    trailers = content
+    @property
+    def trailers(self) -> Headers:
+        return Headers() if self.streamed is not None else self.content
 
 
 def exchange(headers: Headers, body: Any = None, content: bytes = b"") -> Exchange:
@@ -69,6 +71,13 @@ def unread(entry: Entry) -> list[str]:
 )
 def test_a_body_that_is_not_kept_is_not_waited_for(streamed: int | None, why: str) -> None:
     assert unread(exchange(Headers(), Unfinished(streamed))) == [why]
+
+
+def test_the_trailers_of_a_body_that_was_streamed_are_searched() -> None:
+    body = SimpleNamespace(
+        streamed=7, is_whole=False, is_cut=False, trailers=Headers({"X-Sum": "abc"})
+    )
+    assert ("trailer X-Sum", "abc") in values(exchange(Headers(), body))
 
 
 # gRPC.

@@ -219,3 +219,23 @@ def test_what_a_request_had_sent_when_it_broke_off_is_searched() -> None:
     entry = sent()
     entry.request = replace(entry.request, _body=Begun())
     assert found(entry) == [("body", "")]
+
+
+PEM = "-----BEGIN KEY-----\nabcdefghijk\nlmnopqrst\n-----END KEY-----\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "content"),
+    [
+        ("token-of-a-file\n", b"token-of-a-file"),
+        (" token-of-a-file", json.dumps("token-of-a-file").encode()),
+        (PEM, PEM.rstrip().replace("\n", "\r\n").encode()),
+        (PEM.replace("\n", "\r\n"), PEM.rstrip().encode()),
+        (PEM, base64_of(PEM.replace("\n", "\r\n")).encode()),
+        (PEM, json.dumps(PEM.replace("\n", "\r\n")).encode()),
+    ],
+)
+def test_blanks_at_the_ends_of_a_secret_and_ends_of_lines_hide_nothing(
+    value: str, content: bytes
+) -> None:
+    assert found(sent(content), watched(value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import zlib
 
 import pytest
 
@@ -40,6 +41,21 @@ def test_a_compressed_body_is_decoded_as_it_passes() -> None:
     for at in range(0, len(data), 100):
         search.feed(data[at : at + 100])
     assert search.found == {("KEY", "")}
+
+
+def test_several_codings_are_decoded_one_after_the_other() -> None:
+    data = gzip.compress(zlib.compress(gzip.compress(bytes(200_000) + KEY.encode())))
+    search = passing("gzip, deflate, x-gzip")
+    for at in range(0, len(data), 100):
+        search.feed(data[at : at + 100])
+    assert search.found == {("KEY", "")}
+
+
+def test_a_field_of_many_codings_is_decoded_once() -> None:
+    data = gzip.compress(gzip.compress(KEY.encode()))
+    search = passing(",".join(["gzip"] * 5000))
+    search.feed(data)
+    assert search.found == set()
 
 
 def test_what_has_passed_is_not_kept() -> None:
