@@ -31,6 +31,8 @@ MAX_LINES: Final = 20_000
 
 SHOWN_LINES: Final = 10  # of a note at the end of a run
 OUTPUT: Final = "egress lock"
+COLLECTING: Final = ("testpaths", "python_", "norecursedirs", "collect_")
+"""How options of the ini file begin that say what a test is."""
 
 
 class Locking:
@@ -54,6 +56,7 @@ class Locking:
         self.is_worker: Final = hasattr(config, "workerinput")
         self.gap = "" if self.is_worker else narrowed(config)
         self.notes: list[str] = []
+        self._has_run = False
         self._session: Session | None = None
 
     # What a test has reached.
@@ -106,6 +109,15 @@ class Locking:
             self.gap = self.gap or f"{counted(before - len(items), 'test')} of it did not run"
         return result
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        """Options such as --fixtures and --cache-show end a run green, without any test."""
+        self._has_run = True
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """`pytest.exit` may end a run green too: it has a `returncode`."""
+        self.gap = self.gap or "it was stopped"
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.skipped:
             self.gap = self.gap or f"{report.nodeid} was skipped"
@@ -143,6 +155,7 @@ class Locking:
             }
             return
         gap = self.gap or ("" if exitstatus == pytest.ExitCode.OK else "it was not green")
+        gap = gap or ("" if self._has_run else "no test ran")
         if self.updates:
             self._write(gap)
         elif not gap and (stale := self.lock.stale(self.seen)):
@@ -208,6 +221,9 @@ def narrowed(config: pytest.Config) -> str:
     for name in ("collectonly", "setuponly", "setupplan", "forked"):
         if config.getoption(name, False):
             return f"--{name}"
+    for each in config.getoption("override_ini", None) or ():
+        if each.startswith(COLLECTING):
+            return f"-o {each[:200]}"
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
         return ""
     asked = [Path(config.invocation_params.dir, each).resolve() for each in config.args]

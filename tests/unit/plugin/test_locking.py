@@ -139,6 +139,13 @@ def test_xfails(egress): assert False
 """
 HIDES = "def pytest_collection_modifyitems(items): items[:] = [i for i in items if i.name != 'test_a']\n"
 
+EXITS = """
+def test_exits():
+    import pytest
+    pytest.exit("enough", returncode=0)
+def test_never_run(egress): pass
+"""
+
 
 @pytest.mark.parametrize(
     ("more", "args", "why"),
@@ -151,8 +158,10 @@ HIDES = "def pytest_collection_modifyitems(items): items[:] = [i for i in items 
         (FAILS, ["-x"], "it was not green"),
         (SKIPS, [], "test_x.py::test_skips was skipped"),
         (XFAILS, [], "test_x.py::test_xfails failed as expected"),
+        ("", ["-o", "python_files=test_x.py"], "-o python_files=test_x.py"),
+        (EXITS, [], "it was stopped"),
     ],
-    ids=["k", "node", "folder", "ignore", "lf", "x", "skip", "xfail"],
+    ids=["k", "node", "folder", "ignore", "lf", "x", "skip", "xfail", "ini", "exit"],
 )
 def test_a_run_that_is_not_whole_or_not_green_adds_and_takes_nothing_out(
     run: RunPytest, lock: Path, pytester: pytest.Pytester, more: str, args: list[str], why: str
@@ -168,6 +177,13 @@ def test_a_run_that_is_not_whole_or_not_green_adds_and_takes_nothing_out(
     assert hosts_in(lock) == {"a.test:443", "old.test:443", "b.test:443"}
     stay = f"egress: egress.lock: lines that no test reached stay, since this was not the whole suite: {why}"
     assert stay in result.outlines
+
+
+def test_a_run_without_tests_takes_nothing_out(run: RunPytest, lock: Path) -> None:
+    """`--fixtures` and `--cache-show` end green."""
+    for option in ("--fixtures", "--cache-show"):
+        run(TWO, "--egress-lock=update", option)
+        assert hosts_in(lock) == {"a.test:443", "old.test:443"}
 
 
 def test_tests_that_another_plugin_takes_away_are_missed(
