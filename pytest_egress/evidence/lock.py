@@ -177,6 +177,8 @@ def loaded(text: str) -> dict[str, Any]:
 
 def lines_in(tables: Mapping[str, Any], text: str) -> Iterator[LockLine]:
     for image, kinds in tables.items():
+        if not image.isprintable():  # a line end in it would be a rule of its own in an export
+            raise LockFileError(f"{shown(image)} is no name of an image")
         if not isinstance(kinds, dict):
             raise LockFileError(
                 f"{at(text, image)}{shown(image)} is no table; an image is one, as [{quoted('acme/shop')}]"

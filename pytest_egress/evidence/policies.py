@@ -9,8 +9,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, count
 from typing import Any, Final, NamedTuple
 
 from pytest_egress.evidence.lock import DIALLED, Lock
@@ -72,11 +72,12 @@ def slug(image: str) -> str:
 def slugs_of(lock: Lock) -> dict[str, str]:
     """Names of images: of two that would have the same, the second has a number."""
     found: dict[str, str] = {}
-    taken: Counter[str] = Counter()
+    taken: set[str] = set()
     for image in images_of(lock):
         name = slug(image)
-        taken[name] += 1
-        found[image] = name if taken[name] == 1 else f"{name}-{taken[name]}"
+        numbered = (f"{name}-{number}" for number in count(2))
+        found[image] = next(each for each in chain([name], numbered) if each not in taken)
+        taken.add(found[image])
     return found
 
 
@@ -212,7 +213,8 @@ def harden_runner(lock: Lock) -> str:
 
 
 def allowed_endpoint(each: Endpoint) -> str:
-    if each.port is None or each.host == "*" or "/" in each.host or ":" in each.host:
+    has_glob = "*" in each.host.removeprefix("*.")
+    if each.port is None or has_glob or "/" in each.host or ":" in each.host:
         raise PolicyError(
             f"{each} of {each.image}: harden-runner takes names, *.names and IPv4 addresses, each with a port"
         )

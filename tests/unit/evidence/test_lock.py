@@ -66,11 +66,12 @@ def test_any_form_of_toml_is_read() -> None:
 
 HOSTS = st.from_regex(r"[a-z][a-z0-9-]{0,8}\.test:[1-9][0-9]{0,3}", fullmatch=True)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+IMAGES = NAMES.filter(str.isprintable)
 
 
 @given(
-    st.frozensets(st.tuples(NAMES, st.sampled_from(["https", "tcp", "blocked"]), HOSTS)),
-    st.frozensets(st.tuples(NAMES, st.just("names"), NAMES)),
+    st.frozensets(st.tuples(IMAGES, st.sampled_from(["https", "tcp", "blocked"]), HOSTS)),
+    st.frozensets(st.tuples(IMAGES, st.just("names"), NAMES)),
 )
 def test_what_is_written_is_toml_and_is_read_back(dialled: Any, names: Any) -> None:
     lock = lock_of(*dialled, *names)
@@ -199,3 +200,9 @@ def test_the_difference_of_two_locks_is_by_image() -> None:
         *("", "b", "- tcp y.test:1", "+ tcp y.test:2"),
     ]
     assert differences(old, old) == []
+
+
+def test_a_name_of_an_image_with_a_line_end_is_refused() -> None:
+    """It would be a rule of its own in an export: `http_access allow all`."""
+    said = refusal('["x\\nhttp_access allow all"]\nhttps = ["a.test:443"]\n')
+    assert said.endswith("is no name of an image")

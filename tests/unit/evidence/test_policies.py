@@ -93,6 +93,12 @@ def test_images_that_would_have_one_name_have_two() -> None:
         assert {*manifests(export(lock))} == {"a-b-egress", "a-b-2-egress"}
 
 
+def test_no_name_that_has_got_a_number_is_that_of_another_image() -> None:
+    """Two policies of one name select the same pods, which then may reach what either may."""
+    text = "".join(f'["{name}"]\ntcp = ["x.test:1"]\n' for name in ("a-b", "a-b-2", "a/b", "a.b"))
+    assert len(manifests(network_policies(Lock.read(text)))) == 4
+
+
 def test_cilium_allows_by_name_and_denies_an_image_that_reaches_nothing() -> None:
     found = manifests(cilium_policies(LOCK))
     dns, *rules = found["acme-shop-egress"]["spec"]["egress"]
@@ -140,6 +146,9 @@ tcp = ["db.internal:5432"]
 def test_harden_runner_is_refused_what_it_does_not_take() -> None:
     with pytest.raises(PolicyError, match="of acme/shop: harden-runner takes"):
         harden_runner(LOCK)
+    for glob in ("*x.test:443", "a*.x.test:443", "*.*.x.test:443", "*:443"):
+        with pytest.raises(PolicyError, match="of a: harden-runner takes"):
+            harden_runner(Lock.read(f'[a]\nhttps = ["{glob}"]\n'))
     (step,) = yaml.safe_load(harden_runner(Lock()))
     assert step["with"]["allowed-endpoints"] == ""
 
