@@ -24,7 +24,7 @@ FILE: Final = re.compile(r"[\w.-]{1,200}", re.ASCII)
 
 
 def tape_of_har(value: dict[str, Any], name: str, beside: Callable[[str], bytes]) -> Tape:
-    """Entries without a response are left out: they were cut, or blocked."""
+    """Entries without a response are left out: they were cut, or blocked. So are those whose body was not kept."""
     entries = value["log"].get("entries")
     if not isinstance(entries, list):
         raise CassetteError(f"{name}: the HAR has no entries")
@@ -43,7 +43,16 @@ def tape_of_har(value: dict[str, Any], name: str, beside: Callable[[str], bytes]
 def is_answered(entry: Any) -> bool:
     status = entry["response"].get("status")
     is_http = str(entry["request"]["url"]).partition(":")[0].lower() in ("http", "https")
-    return is_http and type(status) is int and 200 <= status <= 599
+    return is_http and type(status) is int and 200 <= status <= 599 and has_body(entry)
+
+
+def has_body(entry: Any) -> bool:
+    """False where the response had a body that the file has not, as browsers leave out what they no longer keep."""
+    content = entry["response"].get("content") or {}
+    size = content.get("size")
+    is_without = not any(key in content for key in ("text", "_file"))
+    is_head = str(entry["request"]["method"]).upper() == "HEAD"
+    return not (is_without and not is_head and isinstance(size, (int, float)) and size > 0)
 
 
 def recording_from(entry: Any, beside: Callable[[str], bytes]) -> Recording:

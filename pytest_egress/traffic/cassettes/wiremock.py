@@ -25,6 +25,9 @@ from pytest_egress.traffic.cassettes.tape import (
 from pytest_egress.traffic.shown import shown
 
 REQUEST: Final = ("method", "url", "urlPath", "headers", "bodyPatterns", "queryParameters")
+NOT_PLAYED: Final = ("fault", "proxyBaseUrl", "transformers", "browserProxyUrl")
+"""Keys of a response that is made when it is asked for: what a mapping says besides is not what a client got."""
+
 STARTED: Final = "Started"
 
 
@@ -38,6 +41,7 @@ def tape_of_wiremock(value: dict[str, Any], name: str, beside: Callable[[str], b
     given = value.get("mappings")
     mappings = given if isinstance(given, list) else [value]
     recordings = []
+    check_scenarios(mappings, name)
     for number, each in enumerate(in_scenarios(mappings), 1):
         try:
             recordings.append(recording_from(each, beside))
@@ -45,6 +49,25 @@ def tape_of_wiremock(value: dict[str, Any], name: str, beside: Callable[[str], b
             called = each.get("name") or number if isinstance(each, dict) else number
             raise CassetteError(f"{name}: mapping {called} cannot be replayed: {error}") from None
     return Tape(recordings=tuple(recordings), answers_again=True)
+
+
+def check_scenarios(mappings: Iterable[Any], name: str) -> None:
+    """Refuse a scenario in which one request changes the answers to another: its order would answer wrongly."""
+    first: dict[str, Any] = {}
+    states: set[tuple[str, Any]] = set()
+    for each in mappings:
+        if not isinstance(each, dict) or each.get("scenarioName") is None:
+            continue
+        scenario = str(each["scenarioName"])
+        state = (scenario, each.get("requiredScenarioState", STARTED))
+        if state in states or first.setdefault(scenario, each.get("request")) != each.get(
+            "request"
+        ):
+            raise CassetteError(
+                f"{name}: the scenario {shown(scenario)} has several requests; those that are played have the answers "
+                "to one, in the order of their states"
+            )
+        states.add(state)
 
 
 def in_scenarios(mappings: Iterable[Any]) -> list[Any]:
@@ -75,6 +98,11 @@ def recording_from(mapping: Any, beside: Callable[[str], bytes]) -> Recording:
         raise ValueError(
             f"its request has {unknown[0]}, which is no recorded value; known are {', '.join(REQUEST)}"
         )
+    if made := [key for key in NOT_PLAYED if answered.get(key)]:
+        raise ValueError(f"its response has {made[0]}, and only a recorded response is played")
+    status = answered.get("status", 200)
+    if type(status) is not int or not 200 <= status <= 599:
+        raise ValueError(f"its status, {shown(status)}, is no number from 200 to 599")
     url = asked.get("url") or asked.get("urlPath")
     if not isinstance(url, str):
         raise ValueError("its request has neither url nor urlPath")
@@ -88,7 +116,7 @@ def recording_from(mapping: Any, beside: Callable[[str], bytes]) -> Recording:
             body=body_asked(asked.get("bodyPatterns") or []),
         ),
         response=RecordedResponse(
-            status=answered.get("status", 200),
+            status=status,
             headers=tuple(pair for pair in headers if pair[0] != "content-encoding"),
             body=body_answered(answered, headers, beside),
         ),

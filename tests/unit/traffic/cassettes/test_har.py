@@ -50,6 +50,14 @@ def test_what_had_no_response_is_left_out() -> None:
     assert read(entry(status=0), entry(status=101), entry(url="ws://api.test/")).recordings == ()
 
 
+def test_what_has_lost_its_body_is_left_out() -> None:
+    """A browser's file has the size of a body that it no longer keeps: a client got an empty one."""
+    lost = {"size": 12, "mimeType": "application/json"}
+    assert read(entry(content=lost)).recordings == ()
+    kept = (entry(content={"size": 0}), entry(content=lost | {"text": "hi"}), entry(content={}))
+    assert len(read(*kept, entry(method="HEAD", content=lost)).recordings) == 4
+
+
 def test_bodies_in_base64_in_parameters_and_in_files_beside_it() -> None:
     tape = read(
         entry(content={"text": "aGk=", "encoding": "base64"}),

@@ -74,6 +74,9 @@ def test_a_scenario_is_played_in_the_order_of_its_states() -> None:
         (mapping({"bodyPatterns": [{}, {}]}), "several bodyPatterns"),
         (mapping({"url": None}), "neither url nor urlPath"),
         (mapping(response={"bodyFileName": "../../etc/passwd"}), "not below __files"),
+        (mapping(response={"fault": "EMPTY_RESPONSE"}), "its response has fault"),
+        (mapping(response={"proxyBaseUrl": "http://a.test"}), "its response has proxyBaseUrl"),
+        (mapping(response={"status": 700}), "its status, 700, is no number from 200 to 599"),
         (7, "mapping 1 cannot be replayed"),
     ],
 )
@@ -81,3 +84,14 @@ def test_what_is_a_rule_and_no_recording_is_an_error(broken: Any, said: str) -> 
     with pytest.raises(CassetteError) as caught:
         read(broken)
     assert said in str(caught.value)
+
+
+def test_a_scenario_in_which_one_request_changes_the_answer_to_another_is_refused() -> None:
+    """Without its first answer, a client got the second one before it had asked for the change."""
+    state: Any = {"scenarioName": "todo", "requiredScenarioState": "Started"}
+    todo = mapping(response={"body": "none"}, **state)
+    added = mapping({"method": "POST"}, newScenarioState="added", **state)
+    later = mapping(response={"body": "one"}, scenarioName="todo", requiredScenarioState="added")
+    for several in ((todo, added, later), (added, later), (todo, todo)):
+        with pytest.raises(CassetteError, match=r"the scenario 'todo' has several requests"):
+            read(*several)
