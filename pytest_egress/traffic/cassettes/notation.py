@@ -18,6 +18,7 @@ from pytest_egress.errors import CassetteError
 from pytest_egress.traffic.shown import shown
 
 WIDTH: Final = 90  # of a value on one line, with what is before it
+MAX_ALIASED: Final = 1_000_000  # values that the aliases of a file stand for
 MAX_DEPTH: Final = 64  # of a value: a body of JSON that is deeper is written as text
 LONGEST_KEY: Final = 100  # of a key without a mark of its own, of which YAML allows 1,024
 
@@ -116,6 +117,12 @@ class Builder:
         self._open: list[Any] = []
         self._keys: list[Any] = []
         self._anchors: dict[str, Any] = {}
+        self._sizes: dict[
+            str, int
+        ] = {}  # of what has an anchor and has ended, with what its own aliases stand for
+        self._begun: list[tuple[str | None, int]] = []
+        self._size = 0
+        self._aliased = 0
         self._root: list[Any] = []
 
     def build(self, events: Iterator[Any]) -> Any:
@@ -137,6 +144,12 @@ class Builder:
             raise self._fail(event, f"an alias, *{event.anchor}: a cassette has none; write it out")
         if event.anchor not in self._anchors:
             raise self._fail(event, f"*{event.anchor} is used before &{event.anchor}")
+        if event.anchor not in self._sizes:
+            raise self._fail(event, f"*{event.anchor} is used within &{event.anchor}")
+        self._size += self._sizes[event.anchor]
+        self._aliased += self._sizes[event.anchor]
+        if self._aliased > MAX_ALIASED:
+            raise self._fail(event, f"its aliases stand for more than {MAX_ALIASED:,} values")
         self._put(event, self._anchors[event.anchor])
 
     def _take_ScalarEvent(self, event: Any) -> None:
@@ -164,6 +177,10 @@ class Builder:
         if not self._of_others:
             raise self._fail(event, f"an anchor, &{event.anchor}: a cassette has none")
         self._anchors[event.anchor] = value
+        if isinstance(value, (dict, list)):
+            self._sizes.pop(event.anchor, None)  # until it has ended
+        else:
+            self._sizes[event.anchor] = 1
 
     def _take_MappingStartEvent(self, event: Any) -> None:
         self._begin(event, Table(event.start_mark.line + 1))
@@ -178,16 +195,21 @@ class Builder:
             raise self._fail(event, f"this is nested more than {MAX_DEPTH} deep")
         self._note_anchor(event, container)
         self._put(event, container)
+        self._begun.append((event.anchor, self._size))
         self._open.append(container)
         self._keys.append(NO_KEY)
 
     def _take_MappingEndEvent(self, event: Any) -> None:
+        anchor, before = self._begun.pop()
+        if anchor is not None:
+            self._sizes[anchor] = self._size - before + 1
         self._open.pop()
         self._keys.pop()
 
     _take_SequenceEndEvent = _take_MappingEndEvent
 
     def _put(self, event: Any, value: Any) -> None:
+        self._size += 1
         if not self._open:
             self._root.append(value)
         elif isinstance(self._open[-1], list):

@@ -168,6 +168,18 @@ def test_what_others_do_not_write_is_an_error(text: str) -> None:
         load(text, "x", of_others=True)
 
 
+def test_aliases_that_stand_for_very_much_are_an_error() -> None:
+    bomb = "a: &l0 [x, x]\n" + "".join(
+        f"b{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 9)
+    )
+    with pytest.raises(
+        CassetteError, match=r"^x: line 7: its aliases stand for more than 1,000,000"
+    ):
+        load(bomb, "x", of_others=True)
+    with pytest.raises(CassetteError, match=r"^x: line 1: \*a is used within &a"):
+        load("a: &a [*a]\n", "x", of_others=True)
+
+
 def test_a_library_that_is_not_installed_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "yaml", None)
     with pytest.raises(CassetteError, match=r"pip install 'pytest-egress\[cassettes\]'"):
