@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pytest_egress.errors import ContentError
 from pytest_egress.routes.json_bodies import json_request_differences
@@ -45,7 +45,8 @@ class Wanted:
             port = None
         self.port = port or SCHEME_PORTS.get(self.scheme)
         self.is_open = "<" in parts.path
-        self.path, self.query = parts.path or "/", parse_query(parts.query).raw
+        self.path, self.query_string = parts.path or "/", parts.query
+        self.query = parse_query(parts.query).raw
 
     @cached_property
     def form(self) -> Form:
@@ -107,7 +108,26 @@ def head_differences(wanted: Wanted, request: Request, stands: Stands) -> Iterat
 
 def query_differences(wanted: Wanted, request: Request, stands: Stands) -> Iterator[str]:
     if request.query_string or wanted.query:
-        yield from pair_differences("query", wanted.query, request.query.raw, request, stands)
+        found = request.query.raw
+        yield from pair_differences("query", wanted.query, found, request, stands)
+        if has_lost(wanted.query) and has_lost(found):
+            yield from byte_differences(wanted.query_string, request, stands)
+
+
+def has_lost(pairs: NamedValues) -> bool:
+    """Whether bytes that are no UTF-8 have become one character, in which all of them are equal."""
+    return any("\ufffd" in part for pair in pairs for part in pair)
+
+
+def byte_differences(wanted: str, request: Request, stands: Stands) -> Iterator[str]:
+    mine, theirs = (
+        grouped(parse_qsl(each, keep_blank_values=True, encoding="latin-1"))
+        for each in (wanted, request.query_string)
+    )
+    for name in dict.fromkeys((*mine, *theirs)):
+        if not all_fit(mine.get(name, []), theirs.get(name, []), stands):
+            key = redactor_of(request).key(name.encode("latin-1").decode("utf-8", "replace"))
+            yield f"query[{key!r}]: bytes that are no UTF-8 differ from the recorded ones"
 
 
 NamedValues = Iterable[tuple[str, str]]

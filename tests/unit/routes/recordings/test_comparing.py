@@ -185,3 +185,11 @@ def test_a_difference_quotes_no_secret() -> None:
     text = "\n".join(lines(wanted, request))
     assert "hunter2222" not in text
     assert "abcdefgh12345" not in text
+
+
+def test_queries_of_bytes_that_are_no_utf_8_differ_by_their_bytes() -> None:
+    wanted = recorded("https://api.test/a?hash=%ff%01&x=1&y=%fe")
+    assert lines(wanted, asked(query="y=%FE&hash=%FF%01&x=1")) == []
+    said = "query['hash']: bytes that are no UTF-8 differ from the recorded ones"
+    assert lines(wanted, asked(query="hash=%fe%01&x=1&y=%fe")) == [said]
+    assert lines(wanted, asked(query="hash=%fe%01&x=1&y=%fe"), "query['hash']") == []
