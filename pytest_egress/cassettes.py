@@ -88,7 +88,8 @@ class Cassettes:
         """
         name = os.path.relpath(path)
         records = self._records(path)
-        if records != "nothing" and self._is_worker and path != place.own:
+        is_own = place.is_test and path == place.own
+        if records != "nothing" and self._is_worker and not is_own:
             raise CassetteError(
                 f"{name}: several processes run tests (pytest -n), and each would write this file: record it with -n 0"
             )
@@ -142,8 +143,11 @@ class Cassettes:
             tape = replace(tape, secrets=tape.secrets | reel.tape.secrets)
         else:
             return
-        if reel.records == "all" or not path.exists():
-            self._made[path] = tape
+        if (
+            reel.records == "unknown" and path in self._made
+        ):  # another scope's, while this one was open
+            tape = together(self._made[path], tape)
+        self._made[path] = tape
         save(path, tape)
 
 

@@ -173,3 +173,19 @@ def test_what_is_there_of_another_tool_is_written_in_our_form_without_secrets(fo
     written = (folder / "a.yaml").read_text()
     assert written.startswith("egress_cassette: 1\nsecrets:\n- authorization\n")
     assert "Bearer <authorization>" in written
+
+
+def test_the_file_of_a_module_is_recorded_by_one_process_alone(folder: Path) -> None:
+    """Its tests may be those of several workers, each of which would write what its own have asked."""
+    at = Home(folder=folder, names=("test_shop",), node="test_shop.py")
+    with pytest.raises(CassetteError, match=r"test_shop\.yaml: several processes"):
+        run(Cassettes("once", is_worker=True), at, recording())
+
+
+def test_two_scopes_that_are_open_at_once_record_into_one_file(folder: Path) -> None:
+    cassettes = Cassettes("new_episodes")
+    wide = stack(cassettes, Home(folder=folder, names=("test_shop",)))
+    wide.deck(cassette("api.yaml"), optional=False).reel.add(recording("/b"))
+    run(cassettes, home(folder), recording("/a"), path="api.yaml")
+    wide.write()
+    assert statuses(folder / "api.yaml") == [("/a", 200), ("/b", 200)]
