@@ -52,15 +52,26 @@ class Bodies:
         return self.of(raw, coding=coding, type=type) if raw else None
 
     def of(
-        self, raw: bytes, *, coding: str = "", type: str = "", is_raw: bool = False
+        self,
+        raw: bytes,
+        *,
+        coding: str = "",
+        type: str = "",
+        is_raw: bool = False,
+        has_more: bool = False,
     ) -> dict[str, Any]:
-        """As `whole`, of a body that is there; `is_raw` is true of the bytes of a protocol that may have logins."""
+        """As `whole`, of a body that is there.
+
+        Args:
+            is_raw: Whether it is the bytes of a protocol that may have logins.
+            has_more: Whether more may have followed that is not kept: its end may be the beginning of a secret.
+        """
         made: dict[str, Any] = {"size": len(raw)}
         content = raw
         if codings(coding):
             made["coding"] = self._redactor.hidden(coding)
             content = beginning_of(raw, coding)
-        shown, is_cut = self._shown(content, is_raw=is_raw)
+        shown, is_cut = self._shown(content, is_raw=is_raw, has_more=has_more)
         if is_cut:
             made["cut"] = len(shown)
         text = text_in(shown, is_cut=is_cut)
@@ -68,13 +79,14 @@ class Bodies:
             return made | {"base64": base64.b64encode(shown).decode()}
         return made | {"text": masked(text, type, self._redactor, is_cut=is_cut)}
 
-    def _shown(self, content: bytes, *, is_raw: bool) -> tuple[bytes, bool]:
+    def _shown(self, content: bytes, *, is_raw: bool, has_more: bool) -> tuple[bytes, bool]:
         """The beginning of a body without known values, and whether more of it followed."""
         size = min(SHOWN_BODY, self._left)
         is_cut = len(content) > size
         self._left -= min(size, len(content))
         # A value that is cut by the limit is replaced as a whole, before.
-        beginning, has_more = content[: size + MARGIN], len(content) > size + MARGIN
+        beginning = content[: size + MARGIN]
+        has_more = has_more or len(content) > size + MARGIN
         if is_raw:
             shown = self._redactor.whole_content(beginning, is_cut=has_more)
         else:

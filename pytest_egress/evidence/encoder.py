@@ -217,7 +217,8 @@ class LineEncoder:
         if isinstance(entry, ProxyCall):
             return entry._of_its_kind() | {"headers": self._fields(entry.headers)}
         if isinstance(entry, PacketAttempt):
-            body = self._bodies.of(entry.first_bytes, is_raw=True) if entry.first_bytes else None
+            first = entry.first_bytes
+            body = self._bodies.of(first, is_raw=True, has_more=True) if first else None
             return entry._of_its_kind() | {"body": body}
         assert isinstance(entry, (DnsQuery, TlsFailure))
         return entry._of_its_kind()
@@ -361,7 +362,9 @@ class LineEncoder:
         content = entry.content or entry.first_bytes
         asks = any(self._redactor.asks_for_login(m.content) for m in noted if not m.from_client)
         # Which of its lines are a login is seen beside the questions alone: in the messages.
-        body = {"size": len(content)} if asks else self._bodies.of(content, is_raw=True)
+        body = {"size": len(content)}
+        if not asks:
+            body = self._bodies.of(content, is_raw=True, has_more=True)
         ups = [run for run in runs_of(noted) if run[0].from_client]
         begins = b"".join(each.content for each in ups[0]) if ups else content
         first = self._redactor.first_bytes(begins)[:SHOWN_FIRST]

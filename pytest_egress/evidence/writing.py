@@ -18,6 +18,7 @@ from pytest_egress.evidence.har import BETWEEN, HAR_END, har_entry, har_head
 from pytest_egress.evidence.lines import line_of
 from pytest_egress.evidence.pages.destinations import Destinations
 from pytest_egress.evidence.pages.timeline import write_timeline
+from pytest_egress.ledger.timeline import lookups
 from pytest_egress.ledger.windows import Window
 from pytest_egress.traffic.entries import Entry
 from pytest_egress.traffic.redaction.redactor import Redactor
@@ -83,15 +84,17 @@ class ContainerFacts:
 
 @dataclass(kw_only=True)
 class Tally:
-    """What the entries of a test have shown."""
+    """What the entries of a test have shown. A lookup that led to an attempt is none by itself."""
 
     attempts: int = 0
+    lookups: int = 0
     failing: list[list[Any]] = field(default_factory=list)
     number_failing: int = 0
     destinations: Destinations = field(default_factory=Destinations)
 
-    def add(self, line: Mapping[str, Any]) -> None:
-        self.attempts += 1
+    def add(self, line: Mapping[str, Any], *, is_attempt: bool = True) -> None:
+        self.attempts += is_attempt
+        self.lookups += not is_attempt
         self.destinations.add(line)
         if line["fails"]:
             self.number_failing += 1
@@ -141,6 +144,7 @@ def write_test(
         "routes": encoder.routes,
         "connections": [*encoder.connections.values()],
         "logs": [*log_dicts(containers, encoder, redactor)],
+        "lookups": found.lookups,
         "files": ["ledger.jsonl", "traffic.har", *logs],
         "index": "../index.html",
     }
@@ -170,12 +174,13 @@ def in_time(windows: Iterable[Window]) -> list[Entry]:
 
 def write_entries(
     folder: Path,
-    entries: Iterable[Entry],
+    entries: Sequence[Entry],
     encoder: LineEncoder,
     opened: float,
     found: Tally,
     test: str,
 ) -> None:
+    led = {id(query) for queries in lookups(entries).values() for query in queries}
     with contextlib.ExitStack() as files:
         ledger = files.enter_context((folder / "ledger.jsonl").open("w", encoding="utf-8"))
         har = files.enter_context((folder / "traffic.har").open("w", encoding="utf-8"))
@@ -187,7 +192,7 @@ def write_entries(
             if "request" in line:
                 har.write(comma + har_entry(line, encoder.latest, opened))
                 comma = BETWEEN
-            found.add(line)
+            found.add(line, is_attempt=id(entry) not in led)
         har.write(HAR_END)
 
 
@@ -231,11 +236,14 @@ def log_dicts(
     for container in containers:
         shown = redactor.hidden("\n".join(line.text for line in container.lines)).split("\n")
         whole = len(shown) == len(container.lines)  # else a secret had several lines
+        remaining = {*shown}
         for number, line in enumerate(container.lines):
             at = encoder.time(line.at)
             if at is None or at < -SHORTLY:
                 continue
             text = shown[number] if whole else redactor.hidden(line.text)
+            if text not in remaining:
+                text = OF_SEVERAL_LINES
             yield {
                 "container": redactor.hidden(container.name),
                 "at": max(at, 0),
@@ -244,6 +252,7 @@ def log_dicts(
             }
 
 
+OF_SEVERAL_LINES: Final = "<a secret of several lines>"
 SHORTLY: Final = 50.0  # milliseconds by which the engine's clock may be behind
 
 

@@ -7,7 +7,7 @@ function facts() {
     "div",
     { class: "facts" },
     reach(run.reached),
-    fact(run.attempts, "attempt"),
+    fact(run.attempts - (run.lookups || 0), "attempt"),
     run.left_out ? null : fact(hosts, "host"),
     fact((run.containers || []).length, "container"),
     isNothing(run.test.duration) ? null : el("span", {}, el("b", {}, took(run.test.duration)), " in all"),

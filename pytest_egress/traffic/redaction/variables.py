@@ -54,15 +54,19 @@ def secrets_of(variable: str, value: str, *, is_named: bool) -> Iterator[str]:
         return
     value = value.strip()
     yield value
-    lines = map(str.strip, value.splitlines()) if "\n" in value else ()
-    keys = [*filter(KEY_LINE.fullmatch, lines)]  # programs print a key in PEM line by line
+    keys = lines_of_key(value)
     yield from keys
     known = {value, *keys}
-    yield from (
-        part
-        for part in dict.fromkeys(parts_of(value))
-        if part not in known and is_worth_hiding(part)
-    )
+    for part in dict.fromkeys(parts_of(value)):
+        if part not in known and is_worth_hiding(part):
+            yield part
+            yield from lines_of_key(part.strip())
+
+
+def lines_of_key(value: str) -> list[str]:
+    """Those of a key in PEM: programs print it line by line, that within JSON too."""
+    lines = map(str.strip, value.splitlines()) if "\n" in value else ()
+    return [*filter(KEY_LINE.fullmatch, lines)]
 
 
 def parts_of(value: str) -> Iterator[str]:

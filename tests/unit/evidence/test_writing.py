@@ -22,7 +22,7 @@ from pytest_egress.ledger.windows import Window
 from pytest_egress.traffic.entries import Entry
 from pytest_egress.traffic.notes import Notes
 from pytest_egress.traffic.redaction.redactor import BY_NAMES
-from tests.support.entries import http_exchange, tcp
+from tests.support.entries import dns_query, http_exchange, packet, tcp
 
 KEY = "live_key_0123456789abcdef"
 FACTS = TestFacts(id="test_shop.py::test_charge", outcome="failed", duration=1.5)
@@ -48,6 +48,41 @@ def test_the_files_have_the_entries_of_all_windows_once_and_in_time(tmp_path: Pa
         'egress.intercept_tcp("api.test:5432")',
         'egress.intercept_https("api.test", method="GET", path="/")',
     ]
+
+
+def test_a_lookup_that_led_to_an_attempt_is_not_counted_beside_it(tmp_path: Path) -> None:
+    entries: list[Entry] = [
+        dns_query(started=100.0),
+        dns_query(started=100.1, type="AAAA"),
+        http_exchange(started=100.2),
+        dns_query(started=100.3, host="other.test"),
+    ]
+    row = write_test(tmp_path, [Window(entries=entries, opened=100.0)], FACTS, [], BY_NAMES)
+    assert row["attempts"] == 2
+    assert '"lookups":2' in (tmp_path / "timeline.html").read_text().replace(": ", ":")
+    assert len(lines_in(tmp_path)) == 4
+
+
+def test_a_secret_of_several_lines_in_a_log_hides_no_other_that_is_broken(tmp_path: Path) -> None:
+    wrapped = [KEY[:12], KEY[12:]]
+    several = "first line 4711\nsecond line 0815"
+    said = ["begin", *wrapped, "between", *several.split("\n"), "end"]
+    lines = [LoggedLine(at=101.0, stream="stdout", text=each) for each in said]
+    redactor = BY_NAMES.knowing({"API_KEY": KEY, "OTHER_KEY": several})
+    containers = [ContainerFacts(name="shop", image="shop", lines=lines)]
+    write_test(tmp_path, [Window(opened=100.0)], FACTS, containers, redactor)
+    page = (tmp_path / "timeline.html").read_text()
+    assert all(each in page for each in ("begin", "between", "end"))
+    assert not [each for each in (*wrapped, *several.split("\n")) if each in page]
+
+
+def test_the_first_bytes_of_a_connection_end_with_no_piece_of_a_secret(tmp_path: Path) -> None:
+    said = b"x" * 50 + KEY[:14].encode()
+    redactor = BY_NAMES.knowing({"API_KEY": KEY})
+    entries: list[Entry] = [tcp(first_bytes=said), packet(first_bytes=said)]
+    write_test(tmp_path, [Window(entries=entries, opened=100.0)], FACTS, [], redactor)
+    for line in lines_in(tmp_path):
+        assert line["body"]["text"] == "x" * 50 + "<API_KEY>"
 
 
 def test_a_test_without_attempts_has_its_files_too(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from pytest_egress.traffic.redaction.variables import is_worth_hiding, secrets_of
@@ -83,3 +85,10 @@ def test_each_part_of_a_value_that_is_worth_hiding_is_a_secret(
     value: str, parts: list[str]
 ) -> None:
     assert [*secrets_of("API_KEYS", value, is_named=True)] == [value, *parts]
+
+
+def test_the_lines_of_a_key_within_json_are_secrets_too() -> None:
+    line, last = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSj", "AgEAAoIBAQC7VJTU"
+    key = f"-----BEGIN PRIVATE KEY-----\n{line}\n{last}\n-----END PRIVATE KEY-----\n"
+    value = json.dumps({"type": "service_account", "private_key": key})
+    assert [*secrets_of("GOOGLE_CREDENTIALS", value, is_named=True)] == [value, key, line, last]
