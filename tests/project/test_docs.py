@@ -17,6 +17,7 @@ from grpc_tools import protoc
 from pytest_egress import BAD_CERTIFICATES, cli
 from pytest_egress.plugin.options import ACCEPTED_OPTIONS, pytest_addoption
 from pytest_egress.targets.trust.runtimes import DIRECTORY, VARIABLES
+from pytest_egress.traffic.cassettes.tape import tape_of
 from tests.support.project import ROOT
 from tests.support.runtimes import RUNTIMES
 
@@ -333,12 +334,13 @@ def test_the_examples_of_cassettes_run_as_printed(
     for name, content in files:
         pytester.path.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
         pytester.path.joinpath(name).write_text(content)
+        assert tape_of(content, name).recordings
     source = as_module("docs/cassettes.md", shop_image)
     pytester.makepyfile(test_shop=source)
 
     result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
 
-    assert len(files) == 3
+    assert len(files) == 4
     result.assert_outcomes(passed=source.count("def test_"))
 
 

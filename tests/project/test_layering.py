@@ -51,8 +51,8 @@ ROOMS = {
     "traffic": Room(
         uses=("errors", "base", "agent.netlink"),
         foreign=(
-            "backports", "brotli", "brotlicffi", "compression", "cramjam", "dns", "h11", "h2", "idna", "kafka",
-            "python_multipart", "wsproto", "yaml",
+            "backports", "brotli", "brotlicffi", "compression", "cramjam", "dns", "google", "h11", "h2", "idna",
+            "kafka", "python_multipart", "wsproto", "yaml",
         ),
     ),
     "link": Room(

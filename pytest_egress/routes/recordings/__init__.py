@@ -1,6 +1,7 @@
 """What plays the recordings of a cassette, and takes new ones.
 
 * `comparing`: how a request differs from a recorded one.
+* `calls`: the same of a call of gRPC, and the answer that was recorded.
 * `reel`: the recordings of one file, and which have been played.
 * `deck`: a reel as the answer of a route.
 """

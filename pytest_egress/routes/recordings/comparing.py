@@ -11,9 +11,11 @@ from pytest_egress.errors import ContentError
 from pytest_egress.routes.json_bodies import json_request_differences
 from pytest_egress.routes.literals import NOTHING
 from pytest_egress.routes.patterns import contrast
+from pytest_egress.routes.recordings.calls import call_differences
 from pytest_egress.traffic.cassettes.bodies import content_of, pairs_of
 from pytest_egress.traffic.cassettes.placeholders import PLACEHOLDER, Stands
 from pytest_egress.traffic.cassettes.tape import RecordedRequest
+from pytest_egress.traffic.grpc import is_grpc
 from pytest_egress.traffic.http.forms import (
     Form,
     FormFile,
@@ -89,6 +91,8 @@ def is_ignored(line: str, ignored: Collection[str]) -> bool:
 
 
 def head_differences(wanted: Wanted, request: Request, stands: Stands) -> Iterator[str]:
+    if wanted.request.is_call != is_grpc(request):
+        yield "content-type: one of them is a call of gRPC, and the other is none"
     if wanted.method not in (request.method.upper(), ANY_METHOD):
         yield f"method: {request.method} is not {wanted.method}"
     if wanted.host:
@@ -188,6 +192,9 @@ def all_fit(wanted: list[str], found: list[str], stands: Stands) -> bool:
 
 def body_differences(wanted: Wanted, request: Request, stands: Stands) -> Iterator[str]:
     body = wanted.request.body
+    if wanted.request.is_call:
+        yield from call_differences(body.value, request, stands)
+        return
     try:
         content = request.content
     except ContentError as error:

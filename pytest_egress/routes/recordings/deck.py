@@ -9,10 +9,12 @@ from pytest_egress.errors import CassetteError
 from pytest_egress.routes.answers import Application, Begin
 from pytest_egress.routes.cassette import Cassette
 from pytest_egress.routes.faults import Fault, layers, with_answer
+from pytest_egress.routes.recordings.calls import replayed_call
 from pytest_egress.routes.recordings.reel import Played, Reel
 from pytest_egress.traffic.cassettes.bodies import content_of, sent_events
 from pytest_egress.traffic.cassettes.making import recording_of
 from pytest_egress.traffic.cassettes.placeholders import Stands
+from pytest_egress.traffic.grpc import StatusError
 from pytest_egress.traffic.http.headers import checked_fields
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response, reason_phrase
@@ -50,7 +52,11 @@ class Deck(Application):
         if reel.records == "nothing":
             raise CassetteError(f"{reel.name}: another request has taken the last recording")
         response = request.forward()
-        reel.add(recording_of(request, response))
+        try:
+            reel.add(recording_of(request, response))
+        except StatusError as error:
+            what = f"{request.method} {request.shown_url}"
+            raise CassetteError(f"{reel.name}: {what} is not recorded: {error.details}") from None
         response._note = RECORDED.format(reel.name)
         return response
 
@@ -58,6 +64,11 @@ class Deck(Application):
 def played(found: Played, request: Request, reel: Reel) -> Response:
     """The recorded response, with what placeholders stand for in the container."""
     answered, stands = found.recording.response, reel.stands(request)
+    note = PLAYED.format(found.number, reel.name)
+    if found.recording.request.is_call:
+        response = replayed_call(answered, request, stands, reel.place_of(found.number - 1))
+        response._note = note
+        return response
     headers = checked_fields([(name, stands.filled(value)) for name, value in answered.headers])
     body = answered.body
     given: dict[str, Any] = {}
@@ -69,7 +80,7 @@ def played(found: Played, request: Request, reel: Reel) -> Response:
     response = Response.received(
         answered.status, headers, reason=reason_phrase(answered.status), **given
     )
-    response._note = PLAYED.format(found.number, reel.name)
+    response._note = note
     return response
 
 

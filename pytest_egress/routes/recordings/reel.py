@@ -15,7 +15,6 @@ from pytest_egress.routes.recordings.comparing import Wanted, differences, is_ne
 from pytest_egress.traffic.cassettes.bodies import RecordedBody
 from pytest_egress.traffic.cassettes.placeholders import Stands
 from pytest_egress.traffic.cassettes.tape import Recording, Tape
-from pytest_egress.traffic.grpc import is_grpc
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.shown import counted
 from pytest_egress.traffic.websocket import asks_for_websocket
@@ -28,7 +27,6 @@ SHOWN_LINES: Final = 8  # differences of the nearest
 MAX_RECORDED_BYTES: Final = 64 << 20  # of bodies that wait for the end of their test
 
 NO_WEBSOCKET: Final = "a WebSocket is not recorded; answer it by websocket(...)"
-NO_GRPC: Final = "a call of gRPC is not recorded; answer it by grpc_server(...)"
 
 
 class Played(NamedTuple):
@@ -156,15 +154,14 @@ class Reel:
         with self._lock:
             left = [n for n in range(len(self._wanted)) if n not in self._played]
         return [
-            f"{self.place_of(n)}: {self._wanted[n].method} {self._wanted[n].request.url}"
+            f"{self.place_of(n)}: {'gRPC' if wanted.request.is_call else wanted.method} {wanted.request.url}"
             for n in left
+            for wanted in [self._wanted[n]]
         ]
 
 
 def never_recorded(request: Request) -> str:
-    if asks_for_websocket(request):
-        return f"recordings: {NO_WEBSOCKET}"
-    return f"recordings: {NO_GRPC}" if is_grpc(request) else ""
+    return f"recordings: {NO_WEBSOCKET}" if asks_for_websocket(request) else ""
 
 
 def used_up(count: int, name: str) -> str:

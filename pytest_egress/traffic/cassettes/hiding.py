@@ -87,8 +87,13 @@ class Eraser:
         )
 
     def _response(self, response: RecordedResponse) -> RecordedResponse:
-        headers = self._headers(response.headers)
-        return replace(response, headers=headers, body=self.body(response.body))
+        return replace(
+            response,
+            headers=self._headers(response.headers),
+            body=self.body(response.body),
+            details=self.named(response.details),
+            trailers=self._headers(response.trailers),
+        )
 
     # Placeholders.
 
@@ -170,6 +175,8 @@ class Eraser:
             return RecordedBody(body.key, self.json(body.value))
         if body.key == "events":
             return RecordedBody("events", [self._event(each) for each in body.value])
+        if body.key == "messages":
+            return RecordedBody("messages", [self._message(each) for each in body.value])
         if body.key == "text":
             return RecordedBody("text", self.named(body.value))
         if body.key == "base64":
@@ -183,6 +190,11 @@ class Eraser:
         return (
             body if shown == text else RecordedBody("base64", base64_lines(shown.encode("latin-1")))
         )
+
+    def _message(self, message: Any) -> Any:
+        if not isinstance(message, str):
+            return self.json(message)
+        return self._bytes(RecordedBody("base64", message)).value
 
     def _event(self, event: Any) -> Any:
         if not isinstance(event, dict):

@@ -7,12 +7,14 @@ from typing import Final
 
 from pytest_egress.errors import ContentError
 from pytest_egress.traffic.cassettes.bodies import SIGNS_BYTES, RecordedBody, body_of
+from pytest_egress.traffic.cassettes.messages import messages_in, shown_messages
 from pytest_egress.traffic.cassettes.tape import (
     RecordedFields,
     RecordedRequest,
     RecordedResponse,
     Recording,
 )
+from pytest_egress.traffic.grpc import OF_THE_PROTOCOL, Code, StatusError, is_grpc, status_in
 from pytest_egress.traffic.http.content_coding import MAX_DECODED_BYTES, decode
 from pytest_egress.traffic.http.forms import is_multipart, parse_multipart
 from pytest_egress.traffic.http.headers import OF_A_CONNECTION, Headers
@@ -30,9 +32,38 @@ BOUNDARY: Final = "egress-boundary"
 
 
 def recording_of(request: Request, response: Response) -> Recording:
-    """The recording of an exchange whose bodies are whole."""
+    """The recording of an exchange whose bodies are whole. StatusError: it is a call of gRPC that is malformed."""
+    if is_grpc(request):
+        return recording_of_call(request, response)
     return Recording(
         request=recorded_request(request), response=recorded_response(request, response)
+    )
+
+
+def recording_of_call(request: Request, response: Response) -> Recording:
+    """Of a status alone all fields are its metadata."""
+    code, details = status_in(response.trailers, response.headers)
+    if code is None:
+        raise StatusError(Code.UNKNOWN, f"the answer, {response.status_code}, has no grpc-status")
+    content = response.content or b"".join(response.stream or ())
+    asked = messages_in(request.content, request.headers)
+    answered = messages_in(content, response.headers)
+    path, has_head = request.path, "grpc-status" in response.trailers
+    return Recording(
+        request=RecordedRequest(
+            method="POST",
+            url=request.url,
+            headers=kept(request.headers, "accept-encoding", *OF_THE_PROTOCOL),
+            body=RecordedBody("messages", shown_messages(asked, path, "request")),
+            is_call=True,
+        ),
+        response=RecordedResponse(
+            status=code,
+            details=details,
+            headers=kept(response.headers, *OF_THE_PROTOCOL) if has_head else (),
+            body=RecordedBody("messages", shown_messages(answered, path, "response")),
+            trailers=kept(response.trailers if has_head else response.headers, *OF_THE_PROTOCOL),
+        ),
     )
 
 

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from pytest_egress.errors import CassetteError
 from pytest_egress.traffic.cassettes.bodies import KINDS, NO_BODY, RecordedBody, check_body
+from pytest_egress.traffic.cassettes.messages import check_messages
 from pytest_egress.traffic.cassettes.notation import Table, dump, load, put_list, put_value, quoted
+from pytest_egress.traffic.grpc import Code
 from pytest_egress.traffic.shown import shown
 
 VERSION: Final = 1
@@ -20,6 +22,8 @@ TOP: Final = ("egress_cassette", "secrets", "interactions")
 INTERACTION: Final = ("request", "response")
 REQUEST: Final = ("method", "url", "headers")
 RESPONSE: Final = ("status", "headers")
+CALL: Final = ("grpc", "metadata", "messages")
+STATUS: Final = ("status", "details", "metadata", "messages", "trailing_metadata")
 
 RecordedFields = tuple[tuple[str, str], ...]
 
@@ -30,20 +34,33 @@ class RecordedRequest:
 
     Attributes:
         url: Without a host where the recording answers for any, as a mapping of WireMock does.
-        headers: Names in lower case.
+        headers: Names in lower case; of a call of gRPC its metadata.
+        is_call: Whether it is a call of gRPC, whose body is its messages.
     """
 
     method: str
     url: str
     headers: RecordedFields = ()
     body: RecordedBody = NO_BODY
+    is_call: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedResponse:
+    """What was answered.
+
+    Attributes:
+        status: Of a call of gRPC its `Code`.
+        headers: Of a call its initial metadata.
+        details: Of a call the text of its status.
+        trailers: Of a call its trailing metadata.
+    """
+
     status: int
     headers: RecordedFields = ()
     body: RecordedBody = NO_BODY
+    details: str = ""
+    trailers: RecordedFields = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +105,15 @@ def text_of(tape: Tape) -> str:
 
 
 def text_of_one(recording: Recording) -> str:
-    """The lines of a recording; each part of its request and its response begins one, and each event."""
+    """The lines of a recording; each part of its request and its response begins one, and each event or message."""
     lines: list[str] = []
     lead = "-"
     for part, table in table_of(recording).items():
         lines.append(f"{lead} {part}:")
         lead = " "
         for key, value in table.items():
-            if key == "events":
-                put_list(lines, "    events:", value, 4)
+            if key in ("events", "messages") and value:
+                put_list(lines, f"    {key}:", value, 4)
             else:
                 put_value(lines, f"    {key}:", value, 4)
     return "".join(f"{line}\n" for line in lines)
@@ -114,6 +131,8 @@ def key_of(recording: Recording) -> tuple[str, str, str]:
 
 def table_of(recording: Recording) -> dict[str, dict[str, Any]]:
     asked, answered = recording.request, recording.response
+    if asked.is_call:
+        return table_of_call(asked, answered)
     request: dict[str, Any] = {"method": asked.method, "url": asked.url}
     response: dict[str, Any] = {"status": answered.status}
     for table, part in ((request, asked), (response, answered)):
@@ -121,6 +140,22 @@ def table_of(recording: Recording) -> dict[str, dict[str, Any]]:
             table["headers"] = by_name(sorted_by_name(part.headers))
         if part.body.key:
             table[part.body.key] = part.body.value
+    return {"request": request, "response": response}
+
+
+def table_of_call(asked: RecordedRequest, answered: RecordedResponse) -> dict[str, dict[str, Any]]:
+    request: dict[str, Any] = {"grpc": asked.url}
+    if asked.headers:
+        request["metadata"] = by_name(sorted_by_name(asked.headers))
+    request["messages"] = asked.body.value
+    response: dict[str, Any] = {"status": Code(answered.status).name}
+    if answered.details:
+        response["details"] = answered.details
+    if answered.headers:
+        response["metadata"] = by_name(sorted_by_name(answered.headers))
+    response["messages"] = answered.body.value
+    if answered.trailers:
+        response["trailing_metadata"] = by_name(sorted_by_name(answered.trailers))
     return {"request": request, "response": response}
 
 
@@ -195,10 +230,10 @@ class Reader:
         for key in INTERACTION:
             if not isinstance(table.get(key), Table):
                 raise self.wrong(table, key, "it takes a mapping")
-        request = self.request(table["request"])
-        return Recording(
-            request=request, response=self.response(table["response"]), line=table.line
-        )
+        is_call = "grpc" in table["request"]
+        request = (self.call if is_call else self.request)(table["request"])
+        response = (self.outcome if is_call else self.response)(table["response"])
+        return Recording(request=request, response=response, line=table.line)
 
     def request(self, table: Table) -> RecordedRequest:
         self.check_keys(table, "a request", (*REQUEST, *KINDS["request"]))
@@ -221,17 +256,53 @@ class Reader:
             status=status, headers=self.headers(table), body=self.body(table, "response")
         )
 
-    def headers(self, table: Table) -> RecordedFields:
-        given = table.get("headers", {})
-        if not isinstance(given, Mapping):
-            raise self.wrong(table, "headers", "it takes a mapping")
-        return tuple(self._fields(table, given))
+    def call(self, table: Table) -> RecordedRequest:
+        self.check_keys(table, "a call of gRPC", CALL)
+        if not isinstance(table["grpc"], str) or not table["grpc"]:
+            raise self.wrong(table, "grpc", "it takes the URL of a method")
+        return RecordedRequest(
+            method="POST",
+            url=table["grpc"],
+            headers=self.headers(table, "metadata"),
+            body=self.messages(table),
+            is_call=True,
+        )
 
-    def _fields(self, table: Table, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    def outcome(self, table: Table) -> RecordedResponse:
+        self.check_keys(table, "the response to a call of gRPC", STATUS)
+        status, details = table.get("status"), table.get("details", "")
+        if not isinstance(status, str) or status not in Code.__members__:
+            listed = ", ".join(Code.__members__)
+            raise self.wrong(table, "status", f"it takes the name of a status: {listed}")
+        if not isinstance(details, str):
+            raise self.wrong(table, "details", "it takes a text")
+        return RecordedResponse(
+            status=Code[status],
+            details=details,
+            headers=self.headers(table, "metadata"),
+            body=self.messages(table),
+            trailers=self.headers(table, "trailing_metadata"),
+        )
+
+    def messages(self, table: Table) -> RecordedBody:
+        messages = table.get("messages", [])
+        if why := check_messages(messages):
+            raise self.wrong(table, "messages", why)
+        return RecordedBody("messages", messages)
+
+    def headers(self, table: Table, key: str = "headers") -> RecordedFields:
+        given = table.get(key, {})
+        if not isinstance(given, Mapping):
+            raise self.wrong(table, key, "it takes a mapping")
+        return tuple(self._fields(table, key, given))
+
+    def _fields(
+        self, table: Table, key: str, given: Mapping[str, Any]
+    ) -> Iterator[tuple[str, str]]:
         for name, value in given.items():
             for each in value if isinstance(value, list) else [value]:
                 if isinstance(each, (dict, list, float, bool)) or each is None:
-                    raise self.wrong(table, "headers", f"{name} takes a text, or a list of texts")
+                    raise self.wrong(table, key, f"{name} takes a text, or a list of texts")
                 yield name.lower(), str(each)
 
     def body(self, table: Table, of: str) -> RecordedBody:

@@ -6,13 +6,16 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+import grpc
 import pytest
 import yaml  # noqa: F401
 
 import pytest_egress.cassettes  # noqa: F401
+from tests.support.greeter import pb, pb_grpc
 from tests.support.inner_runs import CONFTEST, InnerRun
 from tests.support.upstreams import Server
 
@@ -203,3 +206,89 @@ def test_a_har_of_a_browser_is_replayed_over_tls(
     har = {"log": {"version": "1.2", "entries": [entry]}}
     pytester.path.joinpath("session.har").write_text(json.dumps(har))
     inside(HAR).result.assert_outcomes(passed=1)
+
+
+class CountedGreeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # made by protoc, without types
+    """A real server, whose calls are counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def Unary(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.count += 1
+        if not request.name:
+            context.set_trailing_metadata((("x-why", "no name"),))
+            context.abort(grpc.StatusCode.NOT_FOUND, "nobody")
+        return pb.Reply(text=f"hello {request.name}")
+
+    def Down(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        self.count += 1
+        yield from (pb.Reply(text=str(n)) for n in range(request.count))
+
+    def Up(self, request_iterator: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        self.count += 1
+        return pb.Reply(text=" ".join(each.name for each in request_iterator))
+
+    def Both(self, request_iterator: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        self.count += 1
+        yield from (pb.Reply(text=each.name.upper()) for each in request_iterator)
+
+
+@pytest.fixture
+def greeter() -> Iterator[tuple[CountedGreeter, int]]:
+    servicer = CountedGreeter()
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    pb_grpc.add_GreeterServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield servicer, port
+    server.stop(None).wait()
+
+
+GRPC = """
+CLIENT = '''
+import grpc, greeter_pb2 as pb, greeter_pb2_grpc as pb_grpc
+stub = pb_grpc.GreeterStub(grpc.insecure_channel("api.test:PORT"))
+print(stub.Unary(pb.Hello(name="WHO"), timeout=30, metadata=[("authorization", "tok-123456789")]).text)
+print([each.text for each in stub.Down(pb.Hello(count=3), timeout=30)])
+two = lambda: iter([pb.Hello(name="one"), pb.Hello(name="two")])
+print(stub.Up(two(), timeout=30).text)
+print([each.text for each in stub.Both(two(), timeout=30)])
+try:
+    stub.Unary(pb.Hello(), timeout=30)
+except grpc.RpcError as error:
+    print(error.code().name, error.details(), error.trailing_metadata()[0].value)
+'''
+
+def test_a(egress):
+    egress.intercept_http("api.test:PORT", cassette())
+    print(egress.run("IMAGE", ["python", "-c", CLIENT]).stdout)
+"""
+GREETED = """hello you
+['0', '1', '2']
+one two
+['ONE', 'TWO']
+NOT_FOUND nobody no name
+"""
+
+
+def test_calls_of_grpc_of_every_kind_are_recorded_in_words_and_replayed_without_the_server(
+    inside: Records, pytester: pytest.Pytester, grpc_image: str, greeter: tuple[CountedGreeter, int]
+) -> None:
+    servicer, port = greeter
+    source = GRPC.replace("PORT", str(port)).replace("IMAGE", grpc_image)
+    first = inside(source.replace("WHO", "you"), "-s", "--egress-record-mode=once")
+    first.result.assert_outcomes(passed=1)
+    assert GREETED in first.output
+    text = written(pytester, "cassettes/test_shop/test_a.yaml")
+    assert "    messages:\n    - name: one\n    - name: two\n" in text
+    assert "    status: NOT_FOUND\n    details: nobody\n" in text
+    assert "tok-123456789" not in text
+    again = inside("", "-s")
+    again.result.assert_outcomes(passed=1)
+    assert GREETED in again.output
+    assert servicer.count == 5
+    changed = inside(source.replace("WHO", "me"))
+    changed.result.assert_outcomes(failed=1)
+    assert "messages[0].name: 'me' is not 'you'" in changed.output
+    assert servicer.count == 5

@@ -1,0 +1,160 @@
+"""The messages of a call of gRPC as a cassette has them: readable where the generated code of the service is imported.
+
+A message with fields is a mapping, as the JSON of protobuf has it, but for integers of 64 bits, which are numbers. Any
+other message, and one whose code is not imported, is a text of base64. protobuf is never imported for this: without
+generated code there is none.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import sys
+from collections.abc import Iterable
+from typing import Any, Final
+
+from pytest_egress.traffic.cassettes.bodies import base64_lines, check_depth_and_text
+from pytest_egress.traffic.grpc import MessageBuffer
+from pytest_egress.traffic.http.headers import Headers
+
+OWN: Final = "google.protobuf."  # messages whose JSON is their own
+
+
+def messages_in(content: bytes, headers: Headers) -> list[bytes]:
+    """The messages of a whole body. StatusError says what is malformed in it."""
+    buffer = MessageBuffer(headers.get("grpc-encoding", "identity"))
+    buffer.receive(content)
+    found = []
+    while (message := buffer.next_message()) is not None:
+        found.append(message)
+    buffer.check_end()
+    return found
+
+
+def class_of(path: str, of: str) -> Any | None:
+    """The class of the messages of a method; None where no generated code of its service is imported.
+
+    Args:
+        path: That of a request: "/shop.v1.Payments/Charge".
+        of: "request" or "response".
+    """
+    pool = sys.modules.get("google.protobuf.descriptor_pool")
+    service, _, name = path.removeprefix("/").rpartition("/")
+    if pool is None:
+        return None
+    try:
+        method = pool.Default().FindServiceByName(service).methods_by_name[name]
+    except KeyError:
+        return None
+    from google.protobuf.message_factory import GetMessageClass
+
+    return GetMessageClass(method.input_type if of == "request" else method.output_type)
+
+
+# As it is written.
+
+
+def shown_messages(messages: Iterable[bytes], path: str, of: str) -> list[Any]:
+    kind = class_of(path, of)
+    return [shown_message(each, kind) for each in messages]
+
+
+def shown_message(data: bytes, kind: Any | None) -> Any:
+    """A mapping where that says all of it, else base64."""
+    value = None if kind is None else value_of(data, kind)
+    return base64_lines(data) if value is None else value
+
+
+def value_of(data: bytes, kind: Any) -> dict[str, Any] | None:
+    """The fields of a message; None where they lose something, such as a field that the imported code does not know."""
+    from google.protobuf.json_format import MessageToDict
+    from google.protobuf.message import Error
+
+    try:
+        message = kind.FromString(data)
+        found: Any = MessageToDict(message, preserving_proto_field_name=True)
+        if not isinstance(found, dict):
+            return None
+        value = with_numbers(found, kind.DESCRIPTOR)
+        check_depth_and_text(value)
+        made = made_of(value, kind)
+    except (Error, TypeError, ValueError, RecursionError):
+        return None
+    is_same = made.SerializeToString(deterministic=True) == message.SerializeToString(
+        deterministic=True
+    )
+    return value if is_same else None
+
+
+def with_numbers(value: dict[str, Any], descriptor: Any) -> dict[str, Any]:
+    """Fields of 64 bits as numbers; the JSON of protobuf has them as texts. protobuf limits how deep they nest."""
+    if descriptor.full_name.startswith(OWN):
+        return value
+    fields = descriptor.fields_by_name
+    return {
+        name: of_field(each, fields[name]) if name in fields else each
+        for name, each in value.items()
+    }
+
+
+def of_field(value: Any, field: Any) -> Any:
+    inner = field.message_type
+    if inner is not None and inner.GetOptions().map_entry:
+        of_value = inner.fields_by_name["value"]
+        return {key: of_field(each, of_value) for key, each in value.items()}
+    if isinstance(value, list):
+        return [of_one(each, field) for each in value]
+    return of_one(value, field)
+
+
+def of_one(value: Any, field: Any) -> Any:
+    if field.message_type is not None:
+        is_fields = isinstance(value, dict)
+        return with_numbers(value, field.message_type) if is_fields else value
+    is_long = field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64)
+    return int(value) if is_long else value
+
+
+# As it is sent again.
+
+
+def made_of(value: dict[str, Any], kind: Any) -> Any:
+    """The message of some fields. ValueError says which is wrong."""
+    from google.protobuf.json_format import ParseDict, ParseError
+
+    try:
+        return ParseDict(value, kind())
+    except ParseError as error:
+        raise ValueError(str(error)) from None
+
+
+def sent_message(value: Any, path: str, of: str) -> bytes:
+    """The bytes of a message that was recorded. ValueError says why there are none."""
+    if isinstance(value, str):
+        return base64.b64decode("".join(value.split()))
+    if (kind := class_of(path, of)) is None:
+        raise ValueError(not_imported(path))
+    data: bytes = made_of(value, kind).SerializeToString()
+    return data
+
+
+def not_imported(path: str) -> str:
+    service = path.removeprefix("/").rpartition("/")[0]
+    return f"the generated code of {service} is not imported: import its module, such as shop_pb2, in the test"
+
+
+# What somebody may have written by hand.
+
+
+def check_messages(value: Any) -> str:
+    """Why a value is no list of messages; "" where it is one."""
+    if not isinstance(value, list):
+        return "it takes a list of messages"
+    for number, each in enumerate(value, 1):
+        if not isinstance(each, (dict, str)):
+            return f"message {number} has its fields, or is a text of base64"
+        try:
+            base64.b64decode("".join(each.split()) if isinstance(each, str) else "", validate=True)
+        except binascii.Error as error:
+            return f"message {number} is no base64: {error}"
+    return ""
