@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
-from pytest_egress.base.account import Account
+from pytest_egress.base.account import Account, OverLimitError
+from pytest_egress.base.clock import monotonic
 from pytest_egress.routes.duplex import ClientLeftError, Duplex
 from pytest_egress.traffic.http.head import MAX_BODY_BYTES, RequestTooLargeError
 from pytest_egress.traffic.http.headers import NO_FIELDS, Headers, size_of
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pytest_egress.traffic.search.passing import Passing
 
 BODIES: Final = "requests' bodies"
+SOON_SECONDS: Final = 0.25  # for the next piece of a body that is read for nobody but a search
+REST_SECONDS: Final = 2.0  # for all of them: the response waits
 STREAMED_TWICE: Final = "the body of this request has been streamed: it is read once, and not kept"
 NOT_KEPT: Final = (
     "the body of this request was streamed ({} bytes), so that its content is not kept"
@@ -43,7 +46,7 @@ class Body:
         streamed: How many bytes `stream` has given; None where nobody has called it.
         is_cut: Whether `keep_soon` has not waited for its end, so that the content may be a part of it.
         is_broken: Whether it cannot be read any more, until `give_up`, since it has not come whole.
-        passing: Searches what `stream` gives for secrets; None where none is declared.
+        passing: Searches what `stream` gives, and what it has not, for secrets; None where none is declared.
     """
 
     __slots__ = (  # the ledger keeps one for each request
@@ -165,6 +168,23 @@ class Body:
             if self.passing is not None:
                 self.passing.feed(piece)
             yield piece
+
+    def search_rest(self) -> None:
+        """Search for secrets, where one is declared, what a client sends of a body that nobody has read to its end.
+
+        What has come is searched, and what comes soon. Nobody reads after it.
+        """
+        if self.passing is None or self._content is not None or self._is_relayed:
+            return
+        deadline = monotonic() + REST_SECONDS
+        with contextlib.suppress(ClientLeftError, OverLimitError, RuntimeError, TimeoutError):
+            while (left := deadline - monotonic()) > 0 and (
+                piece := self._receive(min(left, SOON_SECONDS))
+            ):
+                self.passing.feed(piece)
+            if self.streamed is None:
+                for name, value in self.trailers.raw:
+                    self.passing.feed(f"\r\n{name}: {value}".encode("latin-1", "replace"))
 
     def _receive(self, seconds: float | None = None) -> bytes:
         if self.is_broken:

@@ -191,6 +191,8 @@ class Sending:
         for piece in pieces:
             note_message(entry, account, piece, from_client=False)
             duplex.send(piece)
+        if not is_forwarded(response):  # else another thread may send what still comes
+            search_rest(incoming)
         duplex.finish(response.last_trailers())
 
     def close(self, entry: Exchange, response: Response) -> None:
@@ -199,6 +201,15 @@ class Sending:
             getattr(response.stream, "close", lambda: None)()
         except BaseException as error:  # raised in its `finally`
             entry.error = entry.error or error
+
+
+def search_rest(incoming: Incoming) -> None:
+    """Before a response ends: what comes after that is discarded. A client that waits for 100 has sent nothing."""
+    body, head = incoming.body, incoming.head
+    if body.passing is None or head.method == "CONNECT":  # which has no body
+        return
+    if body.streamed is not None or "expect" not in head.headers:
+        body.search_rest()
 
 
 def streams_of(response: Response) -> Streams:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 
 from pytest_egress.gateway import connection
 from pytest_egress.gateway.http import bodies
+from pytest_egress.routes.faults import reset as reset_fault
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.redaction.values import KnownValues
 from tests.support.stage import (
     ADDRESS,
     SECONDS,
@@ -593,3 +596,31 @@ def test_the_response_to_a_client_that_has_reset_is_in_the_entry(stage: Stage) -
     stage.settle()
     assert eventually(lambda: stage.only(Exchange).response is not None)
     assert stage.only(Exchange).response.status_code == 200
+
+
+# The search for secrets.
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        413,
+        lambda request: next(request.stream()).decode(),
+        lambda request: Response(stream=iter(["a", "b"])),
+        lambda request: reset_fault(),
+    ],
+    ids=["static", "read in part", "streamed", "a fault"],
+)
+def test_the_rest_of_a_body_that_nobody_reads_is_searched(stage: Stage, answer: Any) -> None:
+    stage.window.account._others.secrets = KnownValues([("KEY", "sk-of-the-test-1")])
+    stage.https("api.test", answer, stream=True)
+
+    def found() -> Any:
+        return stage.entries(Exchange) and stage.only(Exchange).request._body.passing.found
+
+    sock = stage.tls()
+    sock.sendall(b"POST / HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n")
+    sock.sendall(b"3\r\none\r\n")
+    time.sleep(0.05)  # shorter than a pause is waited for
+    sock.sendall(b"10\r\nsk-of-the-test-1\r\n0\r\n\r\n")
+    assert eventually(lambda: found() == {("KEY", "")})
