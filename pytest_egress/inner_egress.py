@@ -127,11 +127,19 @@ class InnerEgress:
                 optional=declaration.optional if is_required is None else not is_required,
             ),
         )
+        if route.kind.passes_through:
+            self._check_secrets(route)
         with self.session.ledger.changed:
             self.routes.append(route)
             (table or self.table).add(route)
         self.session.act_on_routes()
         return route
+
+    def _check_secrets(self, *routes: InnerRoute) -> None:
+        """Raise ValueError where a secret could pass through unseen, wherever it went, by these routes or others."""
+        self.session.secrets.learn()
+        declared = (route for table in self.tables() for route in table.routes)
+        self.session.secrets.check_routes([*routes, *declared])
 
     def _bind(self, answer: object, *, optional: bool) -> object:
         """An answer with the recordings that its cassette names."""
@@ -164,7 +172,7 @@ class InnerEgress:
     def new(self, kind: type[AnyContainer], checked: Plan) -> AnyContainer:
         self.session.engine.check_owner()
         self.session.hide(checked.env)
-        self.session.secrets.check_policy()
+        self._check_secrets()
         self._has_started = True
         with self.session.ledger.changed:  # so that no other thread gets the same name
             name = self.session.name(checked.image)

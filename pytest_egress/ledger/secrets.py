@@ -11,10 +11,28 @@ from types import MappingProxyType
 from typing import Final
 
 from pytest_egress.ledger.ledger import Ledger
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.redaction.values import KnownValues
 from pytest_egress.traffic.search.secrets import MADE, UNNAMED, Secret
 
 NO_VARIABLES: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+PASSING_BY_POLICY: Final = 'unrouted="passthrough"'
+ANY_HOSTS: Final = ("any.invalid", "240.0.0.1")
+"""Hosts that a route has which is declared for all of them, by name or by address."""
+
+
+def passes_everything(route: InnerRoute) -> bool:
+    address = route.parsed_address
+    return (
+        route.kind.passes_through
+        and not route.removed
+        and any(address.matches(host, address.port or HTTPS_PORT) for host in ANY_HOSTS)
+    )
+
+
+HTTPS_PORT: Final = 443
 
 
 class DeclaredSecrets:
@@ -52,14 +70,17 @@ class DeclaredSecrets:
             if new:
                 self._watch(of_test)
 
-    def check_policy(self) -> None:
-        """Raise ValueError where a secret is declared, and what no route claims passes through: TLS hides it there."""
+    def check_routes(self, routes: Iterable[InnerRoute]) -> None:
+        """Raise ValueError where a secret is declared, and all that is not claimed passes through: TLS hides it there."""
         window = self._ledger.window if MADE else None
-        if window is not None and window.policy == "passthrough" and (self.wider or window.secrets):
+        if window is None or not (self.wider or window.secrets):
+            return
+        passing = [PASSING_BY_POLICY] if window.policy == "passthrough" else []
+        passing += [f"{each}" for each in routes if passes_everything(each)]
+        if passing:
             raise ValueError(
-                'secret() beside unrouted="passthrough": a secret that passes through in TLS is not seen. Declare the '
-                'hosts that it is for, as by intercept_https("api.test", forward()), and refuse others: '
-                'unrouted="block" or "fail"'
+                f"secret() beside {passing[0]}: a secret that passes through in TLS is not seen. Declare the hosts that "
+                'it is for, as by intercept_https("api.test", forward()), and refuse others: unrouted="block" or "fail"'
             )
 
     def _name(self, of_test: list[Secret], variables: Mapping[str, str]) -> None:

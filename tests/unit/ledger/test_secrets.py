@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
-from pytest_egress import secret
+from pytest_egress import Egress, secret
 from pytest_egress.ledger.windows import Window
 from pytest_egress.session import Session
 from pytest_egress.traffic.redaction.declared import Redaction
@@ -63,10 +65,39 @@ def test_without_a_secret_nothing_is_searched_as_it_passes() -> None:
 def test_nothing_may_pass_through_unread_beside_a_secret() -> None:
     session = Session()
     window = session.open_window(policy="passthrough")
-    session.secrets.check_policy()
+    session.secrets.check_routes([])
     secret("made-in-a-test-1")
     session.hide({})
     session.secrets.learn()
     with pytest.raises(ValueError, match=r"secret\(\) beside unrouted=\"passthrough\""):
-        session.secrets.check_policy()
+        session.secrets.check_routes([])
+    session.close_window(window)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_everything"),
+    [
+        ("*", True),
+        ("*:5432", True),
+        ("*.*", True),
+        ("0.0.0.0/0", True),
+        ("*.vendor.test", False),
+        ("192.0.2.0/24", False),
+        ("db.test", False),
+    ],
+)
+def test_no_route_may_let_everything_pass_beside_a_secret(
+    address: str, is_everything: bool
+) -> None:
+    session = Session()
+    window = session.open_window()
+    with Egress(session=session) as egress:
+        egress.passthrough("*").remove()
+        egress.passthrough(address)
+        secret("made-in-a-test-1")
+        refused = contextlib.nullcontext()
+        if is_everything:
+            refused = pytest.raises(ValueError, match=r"secret\(\) beside passthrough\(.*not seen")
+        with refused:
+            egress.passthrough("db.test")
     session.close_window(window)
