@@ -50,6 +50,15 @@ def forms(value: str) -> Iterator[tuple[str, str]]:
     yield quoted_printable(data), "quoted-printable"
     for each in base64_forms(data):
         yield each, "in base64"
+    for each in twice_in_base64(data):
+        yield each, "in base64 twice"
+    for each in base32_forms(data):
+        yield each, "in base32"
+        yield each.lower(), "in base32"
+    wide = value.encode("utf-16-le", "surrogatepass")[:-1]  # of ASCII, in either order of bytes
+    yield wide.decode("latin-1"), "in UTF-16"
+    for each in dict.fromkeys(base64_forms(wide)):
+        yield each, "in base64 of UTF-16"
     if IN_HOSTS.fullmatch(value):  # a name of DNS is told in lower case
         yield value.lower(), ""
 
@@ -98,6 +107,19 @@ def base64_forms(data: bytes) -> Iterator[str]:
         yield inner
         yield inner.replace("+", "-").replace("/", "_")
         yield inner.replace("/", "\\/")
+
+
+def twice_in_base64(data: bytes) -> Iterator[str]:
+    """At each of the three offsets of the outer one and of the inner one, whose characters neighbours decide too."""
+    for inner in {each for each in base64_forms(data) if "\\" not in each}:
+        yield from {each for each in base64_forms(inner.encode()) if "\\" not in each}
+
+
+def base32_forms(data: bytes) -> Iterator[str]:
+    """At each of five offsets, as programs write it that put data into names of hosts."""
+    for before in range(5):
+        whole = base64.b32encode(bytes(before) + data).decode()
+        yield whole[-(-8 * before // 5) : 8 * (before + len(data)) // 5]
 
 
 def as_latin_1(form: str) -> str:

@@ -95,7 +95,7 @@ def test_no_route_may_let_everything_pass_beside_a_secret(
         egress.passthrough("*").remove()
         egress.passthrough(address)
         secret("made-in-a-test-1")
-        refused = contextlib.nullcontext()
+        refused: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if is_everything:
             refused = pytest.raises(ValueError, match=r"secret\(\) beside passthrough\(.*not seen")
         with refused:

@@ -51,6 +51,8 @@ FORMS = {
     "in XML": KEY.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"),
     "as bytes taken for characters": KEY.encode().decode("latin-1"),
     "as Python writes bytes": repr(KEY.encode())[2:-1],
+    "in UTF-16": KEY.encode("utf-16-le").decode("latin-1").removesuffix("\0"),
+    "in UTF-16, the other order": KEY.encode("utf-16-be").decode("latin-1").removeprefix("\0"),
 }
 
 
@@ -69,6 +71,21 @@ def test_a_value_is_hidden_within_base64_at_any_offset(
     assert "<K0>" in shown
     around = shown.removeprefix("x: ").removesuffix("!").split("<K0>")
     assert sum(map(len, around)) <= 4 * (len(before) + len(after)) / 3 + 8
+
+
+@given(st.binary(max_size=9), st.binary(max_size=9), st.sampled_from(["b64", "b32", "le", "be"]))
+def test_a_value_is_hidden_within_encodings_of_encodings(
+    before: bytes, after: bytes, inner: str
+) -> None:
+    data = KEY.encode("utf-16-" + inner) if inner in ("le", "be") else KEY.encode()
+    data = before + data + after
+    text = base64.b64encode(data).decode()
+    if inner == "b32":
+        text = base64.b32encode(data).decode()
+    elif inner == "b64":
+        text = base64.urlsafe_b64encode(b"." * len(after) + text.encode() + before).decode()
+    assert "<K0>" in hidden(f"x: {text}!")
+    assert "<K0>" in hidden(f"x: {text.lower()}!") or inner != "b32"
 
 
 def test_a_value_is_hidden_in_the_credentials_of_basic() -> None:
