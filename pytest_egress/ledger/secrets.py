@@ -71,7 +71,7 @@ class DeclaredSecrets:
                 self._watch(of_test)
 
     def check_routes(self, routes: Iterable[InnerRoute]) -> None:
-        """Raise ValueError where a secret is declared, and all that is not claimed passes through: TLS hides it there."""
+        """Raise ValueError where a secret is declared, and one could pass through to any host: TLS hides it there."""
         window = self._ledger.window if MADE else None
         if window is None or not (self.wider or window.secrets):
             return
@@ -79,8 +79,9 @@ class DeclaredSecrets:
         passing += [f"{each}" for each in routes if passes_everything(each)]
         if passing:
             raise ValueError(
-                f"secret() beside {passing[0]}: a secret that passes through in TLS is not seen. Declare the hosts that "
-                'it is for, as by intercept_https("api.test", forward()), and refuse others: unrouted="block" or "fail"'
+                f"secret() beside {passing[0]}: a secret that passes through in TLS is not seen. Declare the hosts "
+                'that it is for, as by intercept_https("api.test", forward()), and refuse others: '
+                'unrouted="block" or "fail"'
             )
 
     def _name(self, of_test: list[Secret], variables: Mapping[str, str]) -> None:
