@@ -43,7 +43,7 @@ from pytest_egress.gateway.http.replies import (
     rejected_reply,
     unproved_reply,
 )
-from pytest_egress.gateway.http.sending import Sending, search_rest
+from pytest_egress.gateway.http.sending import Sending
 from pytest_egress.gateway.http.spoiling import (
     LEFT_EARLY,
     Line,
@@ -218,15 +218,13 @@ class Answering:
         if response is not None:
             entry.response = response if ruling.is_shared else self.sending.kept(incoming, response)
         incoming.forwarding.release()
+        self.sending.search_rest(incoming, response)
         if entry.duration is None and entry.fault is None:
             entry.duration = self.ledger.now() - entry.started
         if response is None:
             incoming.attempt.activity.rest()  # where a head has gone alone, no body follows
             if isinstance(ruling.reply, Conversing):  # which has sent and counted by itself
-                search_rest(incoming)
                 return entry
-        if response is None or response.stream is None:
-            search_rest(incoming)
         self.sending.count(incoming, entry)
         if response is not None and opens_no_websocket(incoming, response):
             self.sending.close(entry, response)

@@ -192,8 +192,20 @@ class Sending:
             note_message(entry, account, piece, from_client=False)
             duplex.send(piece)
         if not is_forwarded(response):  # else another thread may send what still comes
-            search_rest(incoming)
+            self.search_rest(incoming)
         duplex.finish(response.last_trailers())
+
+    def search_rest(self, incoming: Incoming, response: Response | None = None) -> None:
+        """Search what comes before a response ends, since the rest is discarded; of one that streams when it has."""
+        body, head = incoming.body, incoming.head
+        if body.passing is None or head.method == "CONNECT":  # which has no body
+            return
+        if response is not None and response.stream is not None:
+            return
+        if (
+            body.streamed is not None or "expect" not in head.headers
+        ):  # who waits for 100 sends nothing
+            body.search_rest()
 
     def close(self, entry: Exchange, response: Response) -> None:
         """Close a streamed body, so that its generator's `finally` runs, even if the client has not read it all."""
@@ -201,15 +213,6 @@ class Sending:
             getattr(response.stream, "close", lambda: None)()
         except BaseException as error:  # raised in its `finally`
             entry.error = entry.error or error
-
-
-def search_rest(incoming: Incoming) -> None:
-    """Before a response ends: what comes after that is discarded. A client that waits for 100 has sent nothing."""
-    body, head = incoming.body, incoming.head
-    if body.passing is None or head.method == "CONNECT":  # which has no body
-        return
-    if body.streamed is not None or "expect" not in head.headers:
-        body.search_rest()
 
 
 def streams_of(response: Response) -> Streams:
