@@ -79,6 +79,9 @@ class Cassettes:
         self.mode: Final = mode
         self._is_worker = is_worker
         self._made: dict[Path, Tape] = {}  # those that this run has begun anew
+        self._old: dict[
+            Path, Tape
+        ] = {}  # what was in those that several tests share, and is rewritten
 
     def open(self, path: Path, place: Home, variables: Callable[[str], Mapping[str, str]]) -> Reel:
         """The reel of a file.
@@ -88,13 +91,18 @@ class Cassettes:
         """
         name = os.path.relpath(path)
         records = self._records(path)
-        is_own = place.is_test and path == place.own
+        is_own = is_of_one_test(path, place)
+        if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+            what = "a folder" if path.is_dir() else "no regular file"
+            raise CassetteError(f"{name}: it is {what}, and a cassette is a file")
         if records != "nothing" and self._is_worker and not is_own:
             raise CassetteError(
                 f"{name}: several processes run tests (pytest -n), and each would write this file: record it with -n 0"
             )
         library(name)
         tape = Tape() if records == "all" else self._tape(path, name, place)
+        if records == "all" and not is_own and path not in self._old:
+            self._old[path] = self._replaced(path, name, place)
         return Reel(
             tape,
             name=name,
@@ -103,6 +111,13 @@ class Cassettes:
             command=f"pytest --egress-record-mode=new_episodes {place.node}".rstrip(),
             lock=threading.Lock(),
         )
+
+    def _replaced(self, path: Path, name: str, place: Home) -> Tape:
+        """What a file has that is rewritten; of one that cannot be read there is nothing to keep."""
+        try:
+            return self._tape(path, name, place)
+        except CassetteError:
+            return Tape()
 
     def _records(self, path: Path) -> ToRecord:
         if self.mode == "none" or is_read_only(path.name):
@@ -130,25 +145,57 @@ class Cassettes:
             raise CassetteError(f"{name}: this is no UTF-8: {error}") from None
         except OSError as error:
             raise CassetteError(f"{name} cannot be read: {error}") from None
-        return tape_in(text, name, lambda beside: path.parent.joinpath(beside).read_bytes())
+        return tape_in(text, name, lambda beside: content_of(path.parent / beside))
 
     def write(self, path: Path, place: Home, reel: Reel, redactor: Redactor) -> None:
         """Write what a reel has taken. Raises CassetteError where the file cannot be written."""
         if reel.records == "nothing":
             return
         if reel.records == "all":
-            tape = together(self._made.get(path, Tape()), hidden(reel.taken, redactor))
+            self._rewrite(path, place, hidden(reel.taken, redactor), redactor)
+            return
         elif reel.taken or not path.exists():
             tape = hidden((*reel.tape.recordings, *reel.taken), redactor)
             tape = replace(tape, secrets=tape.secrets | reel.tape.secrets)
         else:
             return
-        if (
-            reel.records == "unknown" and path in self._made
-        ):  # another scope's, while this one was open
+        if path in self._made:  # another scope's, while this one was open
             tape = together(self._made[path], tape)
         self._made[path] = tape
         save(path, tape)
+
+    def _rewrite(self, path: Path, place: Home, new: Tape, redactor: Redactor) -> None:
+        """What no test has asked for yet stays in a shared file until `finish`: a later test may fail."""
+        made = self._made[path] = together(self._made.get(path, Tape()), new)
+        if is_of_one_test(path, place):
+            save(path, made)
+            return
+        old = self._old[path]
+        kept = hidden(old.recordings, redactor)
+        kept = replace(kept, secrets=kept.secrets | old.secrets)
+        save(path, with_others_of(kept, made))
+
+    def finish(self) -> None:
+        """Every test has run, and passed: take out of each rewritten file what none has asked for.
+
+        Raises:
+            CassetteError: A file cannot be written.
+        """
+        for path in self._old.keys() & self._made.keys():
+            save(path, self._made[path])
+
+
+def is_of_one_test(path: Path, place: Home) -> bool:
+    return place.is_test and path == place.own
+
+
+def content_of(path: Path) -> bytes:
+    """Of a file beside a cassette. OSError where it is none, or is too large."""
+    if not path.is_file():
+        raise OSError(f"{path.name} is no file")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise OSError(f"{path.name} has more than {MAX_FILE_BYTES >> 20} MiB")
+    return path.read_bytes()
 
 
 def save(path: Path, tape: Tape) -> None:
@@ -165,6 +212,14 @@ def together(old: Tape, new: Tape) -> Tape:
     chosen = {key: max(theirs.get(key, []), mine.get(key, []), key=len) for key in (*mine, *theirs)}
     recordings = tuple(each for several in chosen.values() for each in several)
     return Tape(recordings=recordings, secrets=old.secrets | new.secrets)
+
+
+def with_others_of(old: Tape, new: Tape) -> Tape:
+    """A new tape, with what an old one has of other requests."""
+    known = by_request(new.recordings)
+    others = tuple(each for each in old.recordings if key_of(each) not in known)
+    secrets = new.secrets | (old.secrets if others else frozenset())
+    return Tape(recordings=(*new.recordings, *others), secrets=secrets)
 
 
 def by_request(recordings: Sequence[Recording]) -> dict[object, list[Recording]]:

@@ -80,6 +80,7 @@ class Run:
         self.used: list[str] = []
         self.client: docker.DockerClient | None = None  # made for the header, not yet used
         self.answers = True
+        self._taped: Cassettes | None = None
         self._is_prepared = False
         self._running: tuple[pytest.Item, pytest.Item | None] | None = None  # a test, and the next
         self._prompts: Prompts | None = None
@@ -123,7 +124,8 @@ class Run:
     def _cassettes(self) -> Cassettes:
         from pytest_egress.cassettes import Cassettes
 
-        return Cassettes(self.record_mode, is_worker=self.is_worker)
+        self._taped = Cassettes(self.record_mode, is_worker=self.is_worker)
+        return self._taped
 
     def _docker_client(self) -> docker.DockerClient:
         """Before fixtures can be requested, the client is made in the same way as the fixture makes it."""
@@ -190,6 +192,19 @@ class Run:
             self.used += [session.provisioner.summary] if session.provisioner.summary else []
             self.used += session.engine.notes
             self.outside += session.outside()
+
+    # After the last fixture's teardown, which writes cassettes of its scope.
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """A run of all tests that are green takes out of shared cassettes what none of them has asked for."""
+        if self._taped is None or exitstatus != pytest.ExitCode.OK or is_partial(session.config):
+            return
+        from pytest_egress.errors import CassetteError
+
+        try:
+            self._taped.finish()
+        except CassetteError as error:
+            self.used.append(str(error))
 
     def pytest_unconfigure(self) -> None:
         """An interrupted run has left the session open."""
@@ -290,6 +305,16 @@ def locking_of(config: pytest.Config) -> Locking | None:
     from pytest_egress.plugin.locking import Locking
 
     return Locking(config, path, updates=mode == "update")
+
+
+def is_partial(config: pytest.Config) -> bool:
+    """Whether a green run may have left out a test of the suite."""
+    from pytest_egress.plugin.locking import narrowed
+
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    left_out = ("deselected", "skipped", "xfailed")
+    is_known = reporter is not None and not any(map(reporter.stats.get, left_out))
+    return bool(narrowed(config)) or not is_known
 
 
 def no_offence() -> None:

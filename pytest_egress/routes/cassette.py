@@ -10,7 +10,7 @@ from typing import Final
 
 from pytest_egress.traffic.shown import shown
 
-IGNORED: Final = ("json", "form", "files", "query", "text", "content", "messages")
+IGNORED: Final = ("json", "form", "files", "query", "text", "content", "messages", "headers")
 PLACE: Final = re.compile(rf"(?:{'|'.join(IGNORED)})(?:[.\[].*)?", re.DOTALL)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from pytest_egress import CassetteError, cassette
 from pytest_egress.base.choices import RECORD_MODES
-from pytest_egress.cassettes import Cassettes, Home, Stack, file_name
+from pytest_egress.cassettes import Cassettes, Home, Stack, content_of, file_name
 from pytest_egress.routes.recordings.deck import Deck
 from pytest_egress.traffic.cassettes.tape import (
     RecordedRequest,
@@ -104,6 +105,7 @@ def test_recording_again_changes_no_byte_and_does_not_touch_the_file(folder: Pat
 
 
 def test_several_tests_of_a_run_record_into_one_file(folder: Path) -> None:
+    """In a file that is rewritten, what no test has asked for leaves at the end of the run."""
     for mode in ("rewrite", "once"):
         path, cassettes = f"{mode}.yaml", Cassettes(mode)
         run(cassettes, home(folder, "test_a"), recording("/a"), path=path)
@@ -111,6 +113,41 @@ def test_several_tests_of_a_run_record_into_one_file(folder: Path) -> None:
         shared = (recording("/a"), *second) if mode == "rewrite" else second
         run(cassettes, home(folder, "test_b"), *shared, path=path)
         assert statuses(folder / path) == [("/a", 200), ("/b", 200), ("/b", 201)]
+
+
+def test_what_a_failed_test_had_stays_in_a_shared_file_that_is_rewritten(folder: Path) -> None:
+    first = Cassettes("rewrite")
+    old = recording("/a", 500), recording("/b", 500), recording("/b", 501)
+    run(first, home(folder, "test_a"), *old, path="api.yaml")
+    again = Cassettes("rewrite")
+    run(again, home(folder, "test_a"), recording("/a"), path="api.yaml")
+    stack(again, home(folder, "test_b")).deck(cassette("api.yaml"), optional=False)  # and it fails
+    assert statuses(folder / "api.yaml") == [("/a", 200), ("/b", 500), ("/b", 501)]
+    again.finish()
+    assert statuses(folder / "api.yaml") == [("/a", 200)]
+
+
+@pytest.mark.parametrize("mode", RECORD_MODES)
+def test_what_is_no_regular_file_is_refused_and_waits_for_nobody(mode: Any, folder: Path) -> None:
+    os.mkfifo(folder / "pipe.yaml")
+    (folder / "folder.yaml").mkdir()
+    (folder / "null.yaml").symlink_to("/dev/null")
+    wanted = {"pipe": "no regular file", "folder": "a folder", "null": "no regular file"}
+    for name, what in wanted.items():
+        with pytest.raises(CassetteError, match=rf"^{name}\.yaml: it is {what}, and a cassette"):
+            run(Cassettes(mode), home(folder), path=f"{name}.yaml")
+
+
+def test_what_lies_beside_a_file_is_read_where_it_is_a_file_that_memory_holds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(OSError, match="pipe is no file"):
+        content_of(folder / "pipe")
+    monkeypatch.setattr("pytest_egress.cassettes.MAX_FILE_BYTES", 1 << 20)
+    (folder / "large").write_bytes(b"x" * ((1 << 20) + 1))
+    with pytest.raises(OSError, match="more than 1 MiB"):
+        content_of(folder / "large")
 
 
 def test_a_shared_file_is_recorded_by_one_process_alone(folder: Path) -> None:

@@ -14,6 +14,7 @@ from pytest_egress.traffic.cassettes.messages import (
     not_imported,
     sent_message,
     shown_message,
+    untextual,
 )
 from pytest_egress.traffic.cassettes.placeholders import Stands
 from pytest_egress.traffic.cassettes.tape import RecordedResponse
@@ -22,7 +23,7 @@ from pytest_egress.traffic.http.headers import checked_fields
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction.redactor import redactor_of
-from pytest_egress.traffic.shown import counted
+from pytest_egress.traffic.shown import counted, shown
 
 
 def call_differences(wanted: list[Any], request: Request, stands: Stands) -> Iterator[str]:
@@ -59,6 +60,19 @@ def message_differences(
     yield from json_differences(stands.expecting(wanted), found, place, redactor=redactor)
 
 
+def replayed_message(message: Any, path: str, stands: Stands) -> bytes:
+    """The bytes of a recorded message. ValueError says why there are none."""
+    if isinstance(message, str):
+        return sent_message(message, path, "response")
+    if (kind := class_of(path, "response")) is not None:
+        for place, text in untextual(message, kind.DESCRIPTOR):
+            if stands.has_any(text):
+                raise ValueError(
+                    f"{place}: {shown(text)} has a placeholder in a field that takes no text: write a value for it"
+                )
+    return sent_message(stands.filling(message), path, "response")
+
+
 def replayed_call(
     answered: RecordedResponse, request: Request, stands: Stands, place: str
 ) -> Response:
@@ -66,8 +80,7 @@ def replayed_call(
     pieces = []
     for number, each in enumerate(answered.body.value or ()):
         try:
-            filled = each if isinstance(each, str) else stands.filling(each)
-            pieces.append(frame(sent_message(filled, request.path, "response")))
+            pieces.append(frame(replayed_message(each, request.path, stands)))
         except ValueError as error:
             raise CassetteError(f"{place}: response.messages[{number}]: {error}") from None
     status = status_fields(answered.status, stands.filled(answered.details))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from typing import Any, Final
@@ -77,6 +79,7 @@ def differences(
     found = (
         *head_differences(wanted, request, stands),
         *query_differences(wanted, request, stands),
+        *header_differences(wanted.request.compared, request, stands),
         *body_differences(wanted, request, stands),
     )
     return (line for line in found if not is_ignored(line, ignored))
@@ -116,6 +119,21 @@ def query_differences(wanted: Wanted, request: Request, stands: Stands) -> Itera
         yield from pair_differences("query", wanted.query, found, request, stands)
         if has_lost(wanted.query) and has_lost(found):
             yield from byte_differences(wanted.query_string, request, stands)
+
+
+def header_differences(compared: NamedValues, request: Request, stands: Stands) -> Iterator[str]:
+    redactor = redactor_of(request)
+    for name, wanted in compared:
+        found = request.headers.get(name)
+        if found is not None and stands.fits(wanted, found):
+            continue
+        expected = shown(hidden_value(name, wanted, redactor))
+        if found is None:
+            yield f"headers[{name!r}]: absent, expected {expected}"
+        else:
+            masks = shown(redactor.value(name, found)), expected
+            same = ": they differ within what is hidden" if masks[0] == masks[1] else ""
+            yield f"headers[{name!r}]: {masks[0]} is not {masks[1]}{same}"
 
 
 def has_lost(pairs: NamedValues) -> bool:
@@ -203,13 +221,28 @@ def body_differences(wanted: Wanted, request: Request, stands: Stands) -> Iterat
     if not body.key or not content:
         yield from without_body(body.key, content, request)
     elif body.key == "json":
-        yield from json_request_differences(stands.expecting(body.value), request, NOTHING)
+        found = json_request_differences(stands.expecting(body.value), request, NOTHING)
+        yield from found or repeated_names(content, request)
     elif body.key == "form":
         yield from form_differences(pairs_of(body.value), request, stands)
     elif wanted.is_multipart:
         yield from multipart_differences(wanted.form, request, stands)
     else:
         yield from content_differences(content_of(body), content, request, stands)
+
+
+def repeated_names(content: bytes, request: Request) -> Iterator[str]:
+    """A name that repeats: its first value is in no value of JSON, and clients read this one or that."""
+    repeated: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        if len(names := dict(pairs)) != len(pairs):
+            counts = Counter(name for name, _ in pairs)
+            repeated.extend(name for name in names if counts[name] > 1)
+
+    json.loads(content, object_pairs_hook=note)
+    if repeated:
+        yield f"json: the name {shown(redactor_of(request).key(repeated[0]))} repeats in one object"
 
 
 def without_body(kind: str, content: bytes, request: Request) -> Iterator[str]:

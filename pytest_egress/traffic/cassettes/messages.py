@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from pytest_egress.traffic.cassettes.bodies import base64_lines, check_depth_and_text
@@ -98,10 +98,8 @@ def with_numbers(value: dict[str, Any], descriptor: Any) -> dict[str, Any]:
 
 
 def of_field(value: Any, field: Any) -> Any:
-    inner = field.message_type
-    if inner is not None and inner.GetOptions().map_entry:
-        of_value = inner.fields_by_name["value"]
-        return {key: of_field(each, of_value) for key, each in value.items()}
+    if (inner := of_value(field)) is not field:
+        return {key: of_field(each, inner) for key, each in value.items()}
     if isinstance(value, list):
         return [of_one(each, field) for each in value]
     return of_one(value, field)
@@ -113,6 +111,41 @@ def of_one(value: Any, field: Any) -> Any:
         return with_numbers(value, field.message_type) if is_fields else value
     is_long = field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64)
     return int(value) if is_long else value
+
+
+def untextual(value: Any, descriptor: Any) -> Iterator[tuple[str, str]]:
+    """The texts of a message that are no text of it, such as a number's or bytes', each with its place."""
+    if not isinstance(value, dict) or descriptor.full_name.startswith(OWN):
+        return
+    known = descriptor.fields_by_name
+    for name, each in value.items():
+        if name in known:
+            for place, one in places(name, each, known[name]):
+                yield from untextual_of_one(place, one, of_value(known[name]))
+
+
+def places(name: str, value: Any, field: Any) -> Iterator[tuple[str, Any]]:
+    if field is not of_value(field) and isinstance(value, dict):
+        yield from ((f"{name}[{key!r}]", each) for key, each in value.items())
+    elif isinstance(value, list):
+        yield from ((f"{name}[{number}]", each) for number, each in enumerate(value))
+    else:
+        yield name, value
+
+
+def of_value(field: Any) -> Any:
+    """The field of the values of a map; else the field itself."""
+    inner = field.message_type
+    is_map = inner is not None and inner.GetOptions().map_entry
+    return inner.fields_by_name["value"] if is_map else field
+
+
+def untextual_of_one(place: str, value: Any, field: Any) -> Iterator[tuple[str, str]]:
+    if field.message_type is not None:
+        for inner, text in untextual(value, field.message_type):
+            yield f"{place}.{inner}", text
+    elif isinstance(value, str) and field.type != field.TYPE_STRING:
+        yield place, value
 
 
 # As it is sent again.

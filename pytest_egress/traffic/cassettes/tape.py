@@ -36,6 +36,7 @@ class RecordedRequest:
         url: Without a host where the recording answers for any, as a mapping of WireMock does.
         headers: Names in lower case; of a call of gRPC its metadata.
         is_call: Whether it is a call of gRPC, whose body is its messages.
+        compared: Header fields that a request has to have, as a mapping of WireMock may say.
     """
 
     method: str
@@ -43,6 +44,7 @@ class RecordedRequest:
     headers: RecordedFields = ()
     body: RecordedBody = NO_BODY
     is_call: bool = False
+    compared: RecordedFields = ()
 
 
 @dataclass(frozen=True, kw_only=True)

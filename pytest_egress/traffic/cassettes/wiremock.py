@@ -113,6 +113,7 @@ def recording_from(mapping: Any, beside: Callable[[str], bytes]) -> Recording:
         request=RecordedRequest(
             method=asked.get("method", "ANY").upper(),
             url=url,
+            compared=tuple(compared(asked.get("headers") or {})),
             body=body_asked(asked.get("bodyPatterns") or []),
         ),
         response=RecordedResponse(
@@ -121,6 +122,16 @@ def recording_from(mapping: Any, beside: Callable[[str], bytes]) -> Recording:
             body=body_answered(answered, headers, beside),
         ),
     )
+
+
+def compared(headers: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The conditions on header fields; only the one that a recorder writes is a recorded value."""
+    for name, condition in headers.items():
+        if not isinstance(condition, dict) or [*condition] != ["equalTo"]:
+            raise ValueError(
+                f"the condition on its header {name}, {shown(condition)}, is no equalTo alone"
+            )
+        yield name.lower(), str(condition["equalTo"])
 
 
 def only(condition: Any, operator: str) -> Any:

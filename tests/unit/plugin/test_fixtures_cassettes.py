@@ -194,3 +194,29 @@ def test_workers_record_their_tests_own_files_and_no_shared_one(run: RunPytest) 
     run(source.format(""), *mode, subprocess=True).assert_outcomes(passed=1)
     result = run(source.format("'all.yaml'"), *mode, subprocess=True)
     lines_of(result, "*all.yaml: several processes run tests (pytest -n)*record it with -n 0*")
+
+
+def test_a_shared_file_that_is_rewritten_loses_nothing_unless_all_tests_are_green(
+    run: RunPytest, pytester: pytest.Pytester
+) -> None:
+    two = (
+        IMPORTS
+        + """
+def test_a(egress):
+    egress.intercept_https("api.test", cassette("api.yaml"))
+    traffic(egress, "https://api.test/a")
+
+def test_b(egress):
+    egress.intercept_https("api.test", cassette("api.yaml"))
+    traffic(egress, "https://api.test/b")
+"""
+    )
+    file, rewrite = pytester.path / "api.yaml", "--egress-record-mode=rewrite"
+    run(two, rewrite).assert_outcomes(passed=2)
+    moved = two.replace("test/b", "test/c")
+    run(moved + "    assert False\n", rewrite).assert_outcomes(passed=1, failed=1)
+    assert "https://api.test/b" in file.read_text()
+    run(moved, rewrite, "-k", "test_b").assert_outcomes(passed=1, deselected=1)
+    assert [f"https://api.test/{each}" in file.read_text() for each in "abc"] == [True] * 3
+    run(moved, rewrite).assert_outcomes(passed=2)
+    assert [f"https://api.test/{each}" in file.read_text() for each in "abc"] == [True, False, True]

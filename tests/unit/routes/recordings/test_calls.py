@@ -177,3 +177,29 @@ def test_what_is_wrong_in_a_file_is_told_with_its_line(old: str, new: str, why: 
     with pytest.raises(CassetteError) as error:
         tape_of(RECORDED.replace(old, new), "a.yaml")
     assert why in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            "{blob: <KEY>}",
+            "messages[0]: blob: '<KEY>' has a placeholder in a field that takes no text",
+        ),
+        ("{text: <KEY>}", ""),
+    ],
+)
+def test_a_placeholder_in_bytes_or_an_enum_is_an_error_that_says_where(
+    message: str, said: str
+) -> None:
+    """The value of env= is no base64, so that a client got other bytes."""
+    text = RECORDED.replace("- authorization", "- KEY").replace(
+        "    - text: hello", f"    - {message}"
+    )
+    one = deck(text)
+    if not said:
+        assert one.answer(call(*ASKED), held).status_code == 200
+        return
+    with pytest.raises(CassetteError) as caught:
+        one.answer(call(*ASKED), held)
+    assert said in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -115,6 +116,26 @@ def test_each_difference_begins_with_its_place(
 ) -> None:
     """A message that says which field differs: "0 matchers failed" says nothing (vcrpy)."""
     assert lines(wanted, request_) == [said]
+
+
+def test_header_fields_that_a_mapping_of_wiremock_names_are_compared() -> None:
+    wanted = RecordedRequest(
+        method="POST", url="/a", compared=(("x-tenant", "7"), ("authorization", "Bearer abcd1"))
+    )
+    request = replace(asked(), headers=Headers({"X-Tenant": "8", "Authorization": "Bearer abcd2"}))
+    found = lines(wanted, request)
+    assert found[0] == "headers['x-tenant']: '8' is not '7'"
+    assert found[1].startswith("headers['authorization']: ")
+    assert "abcd" not in found[1]
+    assert lines(wanted, request, "headers['x-tenant']", "headers['authorization']") == []
+    assert lines(wanted, asked())[0] == "headers['x-tenant']: absent, expected '7'"
+
+
+def test_a_body_of_json_with_a_repeated_name_is_not_the_one_without_it() -> None:
+    wanted = recorded(body=RecordedBody("json", {"a": [{"b": 1}]}))
+    found = lines(wanted, asked(content=b'{"a": [{"b": 2, "b": 1}]}'))
+    assert found == ["json: the name 'b' repeats in one object"]
+    assert lines(wanted, asked(content=b'{"a": [{"b": 1}]}')) == []
 
 
 def test_what_a_failure_prints_can_be_ignored() -> None:

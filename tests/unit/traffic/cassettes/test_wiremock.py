@@ -52,6 +52,11 @@ def test_bodies_of_each_kind() -> None:
     assert tape.recordings[3].request.url == "/p?q=1+2"
 
 
+def test_a_condition_on_a_header_is_kept_for_the_comparison() -> None:
+    (found,) = read(mapping({"headers": {"X-Tenant": {"equalTo": "7"}}})).recordings
+    assert found.request.compared == (("x-tenant", "7"),)
+
+
 def test_a_scenario_is_played_in_the_order_of_its_states() -> None:
     tape = read(
         mapping(response={"body": "3"}, scenarioName="s", requiredScenarioState="b"),
@@ -73,6 +78,12 @@ def test_a_scenario_is_played_in_the_order_of_its_states() -> None:
         (mapping({"bodyPatterns": [{"matches": ".*"}]}), "is no equalTo"),
         (mapping({"bodyPatterns": [{}, {}]}), "several bodyPatterns"),
         (mapping({"url": None}), "neither url nor urlPath"),
+        (mapping({"cookies": {"a": {"equalTo": "1"}}}), "its request has cookies"),
+        (
+            mapping({"headers": {"X-Tenant": {"matches": "7+"}}}),
+            "the condition on its header X-Tenant, {'matches': '7+'}, is no equalTo alone",
+        ),
+        (mapping({"queryParameters": {"q": {"absent": True}}}), "is no equalTo"),
         (mapping(response={"bodyFileName": "../../etc/passwd"}), "not below __files"),
         (mapping(response={"fault": "EMPTY_RESPONSE"}), "its response has fault"),
         (mapping(response={"proxyBaseUrl": "http://a.test"}), "its response has proxyBaseUrl"),
