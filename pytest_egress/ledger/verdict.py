@@ -193,14 +193,24 @@ def leak_offence(found: Sequence[Leak]) -> Offence:
     return Offence(LeakError, leaks_text(found), leaks_headline(found), entries)
 
 
+def leak_text(window: Window) -> str:
+    """The text about the secrets that were sent where they must not be; "" where there are none."""
+    find_leaks(window)
+    return leak_offence(window.leaks).text if window.leaks else ""
+
+
 def find_leaks(window: Window) -> None:
-    """Search what was attempted for secrets, where one is declared, and not again what has been searched."""
+    """Search what was attempted for secrets, where one is declared; of a window that is over, once.
+
+    Until then more may come of an entry that was searched.
+    """
     secrets = [*window.wider_secrets, *window.secrets]
     if not secrets or window.searched == len(window.entries):
         return
     from pytest_egress.traffic.search.leaks import leaks
 
-    window.searched = len(window.entries)
+    if window.over.is_set():
+        window.searched = len(window.entries)
     window.leaks = leaks(window.entries, secrets)
     for leak in reversed(window.leaks):  # the first of an entry is told
         leak.entry.leak = f"sent {leak.told}"
@@ -215,6 +225,9 @@ def unplayed_recordings(routes: Sequence[InnerRoute]) -> list[str]:
 
 def suspicion(window: Window) -> str:
     """The headline of an offence that may be why a test has failed by itself; "" where there is none."""
+    find_leaks(window)
+    if window.leaks:
+        return leak_offence(window.leaks).headline
     if (broken := first_handler_error(window.entries)) is not None:
         return handler_headline(broken)
     unrouted = unrouted_entries(window.entries)

@@ -40,7 +40,10 @@ from pytest_egress.plugin.markers import (
     pytest_make_collect_report,
 )
 from pytest_egress.plugin.options import pytest_addoption
-from pytest_egress.plugin.secrets import pytest_assertrepr_compare, pytest_make_parametrize_id
+from pytest_egress.plugin.secrets import (
+    pytest_assertrepr_compare,
+    pytest_make_parametrize_id,
+)
 
 __all__ = [
     "class_egress",

@@ -126,6 +126,7 @@ class Case:
         from pytest_egress.errors import (
             CertificateAcceptedError,
             HandshakeError,
+            LeakError,
             NeverCalledError,
             UnroutedError,
         )
@@ -144,6 +145,7 @@ class Case:
         from pytest_egress.ledger.verdict import (
             accepted_entries,
             broken_handshakes,
+            leak_text,
             unrouted_entries,
         )
 
@@ -154,6 +156,8 @@ class Case:
             }
         lost = lost_lines(self.window.account.lost)
         besides = [] if self.verdict else [*self.window.complaints, *lost, *self.window.stuck]
+        if not isinstance(self.verdict, LeakError) and (leaked := leak_text(self.window)):
+            besides += [leaked, ""]
         told = self.cause or (self.verdict and self.verdict.__cause__)
         besides += handler_errors_lines(self.window.entries, told)
         accepted = accepted_entries(self.window)

