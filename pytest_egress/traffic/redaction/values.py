@@ -224,6 +224,8 @@ class KnownValues:
         if self._words and not is_host:
             spans = [span for span in spans if not self._is_within_a_word(text, span)]
         text = put(text, spans, instead)
+        if is_host and "." in text:
+            text = self._without_labels(text, instead)
         if not is_host:
             text = self._without_wrapped(text, instead)
             text = self._without_escaped(text, instead)
@@ -231,6 +233,17 @@ class KnownValues:
             text = put(text, self._index.at_marks(text), instead)
         end = self._index.broken(text) if is_cut else None
         return put(text, [end], instead) if end is not None else text
+
+    def _without_labels(self, name: str, instead: Callable[[str], str]) -> str:
+        """A secret that is longer than a label (RFC 1035 section 2.3.4) is written over several."""
+        at = [position for position, each in enumerate(name) if each != "."]
+        plain = "".join(name[position] for position in at).lower()
+        if len(plain) != len(at):  # as of a name that is none of DNS
+            return name
+        found = self._of_hosts.spans(plain)
+        return put(
+            name, (Span(at[start], at[end - 1] + 1, of) for start, end, of in found), instead
+        )
 
     @cached_property
     def _words(self) -> frozenset[str]:

@@ -257,3 +257,18 @@ def test_a_value_whose_other_form_is_longer_is_hidden_where_every_character_is_e
     value = "Kx7/hQ2v+R9xLm4Zp8Wd3&Ns6"
     form = "".join(f"%{ord(each):02x}" for each in value)
     assert hidden(f"all of it: {form}", value) == "all of it: <K0>"
+
+
+@pytest.mark.parametrize("size", [5, 20, 63])
+def test_a_value_over_several_labels_of_a_name_is_hidden(size: int) -> None:
+    for form in (
+        PLAIN.encode().hex(),
+        base64.b32encode(PLAIN.encode()).decode().rstrip("="),
+        PLAIN,
+    ):
+        labels = ".".join(form[at : at + size] for at in range(0, len(form), size))
+        shown = hidden(f"a.{labels}.evil.test", PLAIN, is_host=True)
+        assert shown.startswith("a.<K0>")
+        assert shown.endswith("evil.test")
+        assert len(shown) < len("a.<K0>.xx.evil.test") + 1
+    assert hidden("a.evil.test", PLAIN, is_host=True) == "a.evil.test"
