@@ -118,7 +118,8 @@ def run_image(chosen: argparse.Namespace) -> int:
 def run_order(chosen: argparse.Namespace) -> int:
     """TROUBLE is returned where the image could not be run, which is told without secrets."""
     from pytest_egress.commands.audit import audit
-    from pytest_egress.commands.order import order_of, without_secrets
+    from pytest_egress.commands.order import order_of
+    from pytest_egress.commands.order import without_secrets as without_secrets_of
     from pytest_egress.commands.record import record
     from pytest_egress.commands.watch import watch
     from pytest_egress.errors import CassetteError, ContainerError, EgressError, EngineError
@@ -140,7 +141,7 @@ def run_order(chosen: argparse.Namespace) -> int:
         TypeError,
         ValueError,
     ) as error:
-        return trouble(without_secrets(order, f"{type(error).__name__}: {error}"))
+        return trouble(without_secrets_of(order, f"{type(error).__name__}: {error}"))
 
 
 # doctor
@@ -228,9 +229,12 @@ def doctor() -> int:
             try:
                 found = check()
             except EngineError as error:
-                print(f"FAILED  {name}:", textwrap.indent(str(error), " " * 8), sep="\n")
+                told = textwrap.indent(without_secrets(str(error)), " " * 8)
+                print(f"FAILED  {name}:", told, sep="\n")
                 return 1
-            print(f"ok      {name}: {found}  ({(monotonic() - began) * 1000:.0f} ms)")
+            print(
+                f"ok      {name}: {without_secrets(found)}  ({(monotonic() - began) * 1000:.0f} ms)"
+            )
     print("Everything that a test needs is there.")
     return 0
 
@@ -261,7 +265,7 @@ def remove_leftovers(*, kept: bool) -> int:
             others = remove_orphans(engine.client, kept=kept)
             removed = {*engine.orphans, *others}
     except EngineError as error:
-        print(error)
+        print(without_secrets(str(error)))
         return 1
     print(f"removed {len(removed)} container{'s' * (len(removed) != 1)}")
     return 0
@@ -314,5 +318,12 @@ def lock_in(file: str) -> Lock | None:
 
 
 def trouble(text: str) -> int:
-    print(text, file=sys.stderr)
+    print(without_secrets(text), file=sys.stderr)
     return TROUBLE
+
+
+def without_secrets(text: str) -> str:
+    """Without what is a secret by its form: the address of an engine may have a password, and `-e` be given a key."""
+    from pytest_egress.traffic.redaction.redactor import BY_NAMES
+
+    return BY_NAMES.hidden(text)

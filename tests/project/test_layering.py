@@ -117,7 +117,9 @@ ROOMS = {
         doors=("audit", "order", "record", "watch"),
     ),
     "cli": Room(
-        uses=("errors", "base", "engine", "evidence", "targets", "session", "commands", "link.attach")
+        uses=(
+            "errors", "base", "traffic", "engine", "evidence", "targets", "session", "commands", "link.attach"
+        )
     ),
     "": Room(uses=("errors", "base", "traffic", "routes", "gateway", "targets", "egress")),
     "plugin": Room(

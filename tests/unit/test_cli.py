@@ -65,6 +65,18 @@ def test_doctor_quotes_a_sidecar_that_gives_up(
     ]
 
 
+def test_no_command_prints_the_password_of_an_engine_or_a_key_that_is_no_variable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://joe:hunter22hunter@127.0.0.1:1")
+    assert (cli.main(["doctor"]), cli.main(["clean"])) == (1, 1)
+    assert cli.main(["audit", "-e", "sk_live_4eC39HqLyjWDarjtT1zdp7dc", "shop"]) == 2
+    said = "".join(capsys.readouterr())
+    assert said.count("127.0.0.1") > 1
+    assert "hunter22" not in said
+    assert "4eC39HqLyjWDarjtT1zdp7dc" not in said
+
+
 def test_the_command_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--version"])

@@ -14,6 +14,11 @@ CREDENTIALS: Final = re.compile(
 )
 """Those of HTTP (RFC 9110 section 11.4) in a text of any kind, such as the log of a client."""
 
+USER_INFO: Final = re.compile(
+    r"(://[^\s/?#@:<>\"']{0,64}:)(?![^\s/@]{0,4}\.\.\.\()([^\s/?#@<>\"']{1,256})(?=@)"
+)
+"""The password in a URL (RFC 3986 section 3.2.1), that is no mask."""
+
 Mask = Callable[[str], str]
 """Makes what is shown in place of a secret."""
 
@@ -48,6 +53,8 @@ LONG: Final = 200
 
 
 def without_shapes(text: str, mask: Mask) -> str:
+    if "@" in text and "://" in text:
+        text = USER_INFO.sub(lambda found: found[1] + mask(found[2]), text)
     if len(text) < SHORTEST or (len(text) > LONG and not any(hint in text for hint in HINTS)):
         return text
     text = CREDENTIALS.sub(lambda found: found[1] + mask(found[2]), text)

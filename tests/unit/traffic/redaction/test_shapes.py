@@ -20,6 +20,8 @@ SHOWN = {
     "ghp_" + "a1B2" * 9: "<>",
     "xoxb-" + "123456789012-123456789012-abc": "<>",
     "> Authorization: Basic am9lOmh1bnRlcjIyaHVudGVy\n>": "> Authorization: Basic <>\n>",
+    "at tcp://joe:hunter22hunter@host:2375": "at tcp://joe:<>@host:2375",
+    "redis://:hunter22@cache/0, amqp://a:b@c": "redis://:<>@cache/0, amqp://a:<>@c",
     "got bearer 4f9aB7c2D8e1a4f9aB7c2D8": "got bearer <>",
     "a eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U b": "a <> b",
 }
@@ -41,6 +43,8 @@ def test_what_is_masked_is_not_masked_again(text: str) -> None:
     "text",
     [
         "/services/Tools/Brushes/A",
+        "http://db.test:5432/a@b",
+        "https://joe@api.test/x:y@z",
         "/services/TOOLS/BRUSHES/short",
         "/bots/123:abc/x",
         "/bot/123",
