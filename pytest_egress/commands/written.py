@@ -191,8 +191,8 @@ def without_secrets(argument: str, before: str, redactor: Redactor) -> str:
     flag = FLAG.fullmatch(before)
     if flag is not None and redactor.is_secret(flag[1]):
         return redactor.masked(argument)
-    text = BEARER.sub(rf"\1 {SECRET}", redactor.hidden(argument))
-    return PAIR.sub(partial(pair, redactor), IN_URL.sub(rf"\1{SECRET}@", text))
+    text = redactor.hidden(IN_URL.sub(rf"\1{SECRET}@", redactor.known(argument)))
+    return PAIR.sub(partial(pair, redactor), BEARER.sub(rf"\1 {SECRET}", text))
 
 
 def pair(redactor: Redactor, found: re.Match[str]) -> str:
