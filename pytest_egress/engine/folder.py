@@ -35,7 +35,7 @@ class RunFolder:
 
     def remove(self) -> None:
         if self._lock is not None:
-            shutil.rmtree(self.path, ignore_errors=True)
+            remove_folder(self.path)
             self.unlock()
 
     def unlock(self) -> None:
@@ -51,8 +51,19 @@ def remove_folders() -> list[str]:
         if run_lives(folder) is False:
             with suppress(OSError):
                 failures += (folder / WORDS_NAME).read_text("utf-8", "replace").split("\n")[-2:-1]
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
     return failures
+
+
+def remove_folder(folder: str | Path) -> None:
+    """Remove a run's folder, its lock last: the next run finds by the lock what a removal that was cut off has left."""
+    with suppress(OSError):
+        for entry in [each for each in os.scandir(folder) if each.name != LOCK_NAME]:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def run_lives(folder: str | Path) -> bool | None:

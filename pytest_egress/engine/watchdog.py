@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -104,7 +103,7 @@ def main() -> None:
     end: a deadlock, in which the whole service stands still.
     """
     from pytest_egress.engine.endpoint import another_client
-    from pytest_egress.engine.folder import remove_folders
+    from pytest_egress.engine.folder import remove_folder, remove_folders
     from pytest_egress.engine.leftovers import FAILURES, remove_labelled
 
     label, engine, folder = sys.argv[1:]
@@ -113,5 +112,5 @@ def main() -> None:
             with contextlib.suppress(*FAILURES):  # the next attempt may succeed
                 remove_labelled(client.api, label, sidecars=look >= FIRST_LOOK_AT_SIDECARS)
             time.sleep(LOOK_SECONDS)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)
     remove_folders()  # the folder of the ssh bridge that `client` used

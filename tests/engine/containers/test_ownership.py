@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import uuid
 from collections.abc import Callable, Iterator
@@ -184,7 +185,7 @@ def test_what_is_made_of_a_target_outlives_a_run_on_another_machine(
 ) -> None:
     os.kill(living.watchdog, signal.SIGKILL)
     living.kill()
-    os.unlink(f"{living.folder}/{LOCK_NAME}")  # what a run elsewhere looks like from here
+    shutil.rmtree(living.folder)  # what a run elsewhere looks like from here
 
     def swept() -> bool:
         remove_orphans(engine_client)

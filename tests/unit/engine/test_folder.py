@@ -9,10 +9,18 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pytest_egress.engine.folder import LOCK_NAME, PREFIX, RunFolder, remove_folders, run_lives
+from pytest_egress.engine.folder import (
+    LOCK_NAME,
+    PREFIX,
+    WORDS_NAME,
+    RunFolder,
+    remove_folders,
+    run_lives,
+)
 
 SOMEBODY = 12345  # a user who is not the one of the tests
 
@@ -129,6 +137,26 @@ def test_a_folder_is_removed_with_what_is_in_it_once(living: RunFolder) -> None:
     Path(living.path).mkdir()  # of somebody else, by the same name
     living.remove()
     assert Path(living.path).exists()
+
+
+def test_what_a_removal_that_was_cut_off_has_left_is_found_by_its_lock(
+    living: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.unlink
+
+    def interrupted(*args: Any, **options: Any) -> None:
+        real(*args, **options)
+        raise KeyboardInterrupt
+
+    Path(living.path, WORDS_NAME).touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            living.remove()
+    assert os.listdir(living.path) == [LOCK_NAME]
+    living.unlock()
+    remove_folders()
+    assert not Path(living.path).exists()
 
 
 def test_a_folder_that_cannot_be_removed_is_no_error(living: RunFolder) -> None:
