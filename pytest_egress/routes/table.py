@@ -19,7 +19,6 @@ from pytest_egress.routes.declarations import CLIENT_CERTIFICATES
 from pytest_egress.routes.duplex import ClientLeftError, ClientStoppedError
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.matching import pass_by
-from pytest_egress.routes.recordings.reel import never_recorded
 from pytest_egress.traffic.address import is_ip_address
 from pytest_egress.traffic.http.request import Request, TlsInfo
 from pytest_egress.traffic.redaction.redactor import redactor_of
@@ -331,8 +330,6 @@ def begins_at_head(
         return False  # as a rule, and without a look at the routes
     for route in offered(tables, request):
         if not route.turns.is_exhausted and not route.matcher.head_differences(request):
-            if route.turns.deck is not None and never_recorded(request):
-                continue
             if route.kind.refuses:
                 return unclaimed
             return route.stream or route.turns.begins_at_head(request)

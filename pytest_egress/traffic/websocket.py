@@ -36,6 +36,17 @@ WINDOW_BITS: Final = re.compile("9|1[0-5]")  # zlib has no window of 8 bits
 MAX_PING_BYTES: Final = 125  # of a control frame (section 5.5)
 MAX_REASON_BYTES: Final = 123  # the code takes two
 
+OF_A_HANDSHAKE: Final = frozenset(
+    {
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+    }
+)
+"""Fields that each of the two handshakes has its own of."""
+
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
 NO_CODE: Final = 1005  # the close frame had none; it is never sent

@@ -60,6 +60,7 @@ from pytest_egress.routes.applications.asgi_websocket import AsgiWebSocket
 from pytest_egress.routes.duplex import ClientLeftError, DuplexAnswer
 from pytest_egress.routes.faults import Fault, layers
 from pytest_egress.routes.inner_route import InnerRoute
+from pytest_egress.routes.recordings.deck import Deck
 from pytest_egress.routes.table import (
     Decision,
     NearMiss,
@@ -429,14 +430,19 @@ class Answering:
         return Ruling("routed", route, reply=reply, fault=fault, is_shared=is_shared)
 
     def _upgraded(self, incoming: Incoming, answer: Any) -> Any:
-        """Replace the answer where an application or another server is asked for a WebSocket."""
+        """Replace the answer where an application, a cassette or another server is asked for a WebSocket."""
+        if isinstance(answer, Deck) and asks_for_websocket(incoming.request):
+            return answer.websocket(self._relay(incoming, Forward(), by="request.forward"))
         if not isinstance(answer, (AsgiApplication, Forward)) or not is_handshake(incoming.request):
             return answer
         if isinstance(answer, AsgiApplication):
             return AsgiWebSocket(answer)
+        return self._relay(incoming, answer)
+
+    def _relay(self, incoming: Incoming, to: Forward, by: str = "") -> WebSocketRelay:
         asked = replace(incoming.request, http_version="1.1")  # by which the server is spoken to
-        connect = partial(incoming.forwarding.connect, asked, answer)
-        return WebSocketRelay(connect, answer.path, incoming.forwarding.ending_with_client)
+        connect = partial(incoming.forwarding.connect, asked, to, by)
+        return WebSocketRelay(connect, to.path, incoming.forwarding.ending_with_client)
 
     def _complete(self, incoming: Incoming, route: InnerRoute, turn: int) -> None:
         """Read the whole body now: a route that begins at the head came first, and its predicate has said no."""

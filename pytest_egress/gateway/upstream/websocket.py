@@ -15,7 +15,6 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Final
 
 import h11
 
@@ -45,22 +44,12 @@ from pytest_egress.traffic.websocket import (
     GOING_AWAY,
     NO_CODE,
     NORMAL,
+    OF_A_HANDSHAKE,
     Frames,
     Opening,
     accept,
     accept_token,
 )
-
-OF_A_HANDSHAKE: Final = frozenset(
-    {
-        "sec-websocket-accept",
-        "sec-websocket-extensions",
-        "sec-websocket-key",
-        "sec-websocket-protocol",
-        "sec-websocket-version",
-    }
-)
-"""Fields that each of the two handshakes has its own of."""
 
 
 class WebSocketRelay(DuplexAnswer):
@@ -68,6 +57,9 @@ class WebSocketRelay(DuplexAnswer):
 
     Args:
         ends_with_client: Has an exchange on a socket end when nobody waits for it any more.
+
+    Attributes:
+        closing: The code and the reason of the server, where it has closed first, once `converse` has returned.
     """
 
     def __init__(
@@ -78,6 +70,7 @@ class WebSocketRelay(DuplexAnswer):
     ) -> None:
         self._connect, self._prefix = connect, prefix
         self._ends_with_client = ends_with_client
+        self.closing: tuple[int, str] | None = None
 
     def refusal(self, request: Request) -> tuple[Response, str] | None:
         return refusal_of(request)
@@ -117,7 +110,9 @@ class WebSocketRelay(DuplexAnswer):
         )
         try:
             with opened(ws, conversation, server):
-                copy_both_ways(ws, server)
+                first = copy_both_ways(ws, server)
+            if first is server:
+                self.closing = (passed_code(server, BAD_GATEWAY), server.close_reason)
         finally:
             server.end()
             upstream.close()
@@ -131,19 +126,32 @@ def reply(response: Response, duplex: Duplex, conversation: Conversation) -> Non
         duplex.respond(response)
 
 
-def copy_both_ways(ws: OpenWebSocket, server: OpenWebSocket) -> None:
-    """Copy messages both ways until both are over."""
+def copy_both_ways(ws: OpenWebSocket, server: OpenWebSocket) -> OpenWebSocket:
+    """Copy messages both ways until both are over; return the one that has ended first."""
+    ended: list[OpenWebSocket] = []
     back = threading.Thread(
-        target=copy_messages, args=(server, ws, BAD_GATEWAY), name="websocket relay", daemon=True
+        target=copy_messages,
+        args=(server, ws, BAD_GATEWAY, ended),
+        name="websocket relay",
+        daemon=True,
     )
     back.start()
     try:
-        copy_messages(ws, server, GOING_AWAY)
+        copy_messages(ws, server, GOING_AWAY, ended)
     finally:
         back.join()
+    return ended[0]
 
 
-def copy_messages(source: OpenWebSocket, sink: OpenWebSocket, broken: int) -> None:
+def passed_code(source: OpenWebSocket, broken: int) -> int:
+    """The code that the other side is closed with."""
+    code = source.close_code
+    return {NO_CODE: NORMAL, BROKEN_OFF: broken, None: NORMAL}.get(code, code) or NORMAL
+
+
+def copy_messages(
+    source: OpenWebSocket, sink: OpenWebSocket, broken: int, ended: list[OpenWebSocket]
+) -> None:
     """Copy messages, and close the sink as the source is closed.
 
     What the sink sends until it has closed too is copied by the other thread, and waited for by a source that has
@@ -151,17 +159,17 @@ def copy_messages(source: OpenWebSocket, sink: OpenWebSocket, broken: int) -> No
 
     Args:
         broken: The code to close with where the source broke off.
+        ended: Gets the source when it has ended.
     """
     with contextlib.suppress(WebSocketClosedError):
         for message in source:
             sink.send(message)
-    code = {NO_CODE: NORMAL, BROKEN_OFF: broken, None: NORMAL}.get(
-        source.close_code, source.close_code
-    )
+    ended.append(source if source.is_over else sink)
+    code = passed_code(source, broken)
     if source.close_code == BROKEN_OFF:
-        sink.close(code or NORMAL, source.close_reason)
+        sink.close(code, source.close_reason)
     else:
-        sink.pass_close(code or NORMAL, source.close_reason, lambda: not source.has_left)
+        sink.pass_close(code, source.close_reason, lambda: not source.has_left)
 
 
 def with_fields(handshake: Opening, headers: Headers) -> Opening:

@@ -2,6 +2,7 @@
 
 * `comparing`: how a request differs from a recorded one.
 * `calls`: the same of a call of gRPC, and the answer that was recorded.
+* `websockets`: a WebSocket that is played, message by message, or recorded.
 * `reel`: the recordings of one file, and which have been played.
 * `deck`: a reel as the answer of a route.
 """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from typing import Any, Final
@@ -14,7 +12,7 @@ from pytest_egress.routes.json_bodies import json_request_differences
 from pytest_egress.routes.literals import NOTHING
 from pytest_egress.routes.patterns import contrast
 from pytest_egress.routes.recordings.calls import call_differences
-from pytest_egress.traffic.cassettes.bodies import content_of, pairs_of
+from pytest_egress.traffic.cassettes.bodies import content_of, pairs_of, repeated_name
 from pytest_egress.traffic.cassettes.placeholders import PLACEHOLDER, Stands
 from pytest_egress.traffic.cassettes.tape import RecordedRequest
 from pytest_egress.traffic.grpc import is_grpc
@@ -28,8 +26,10 @@ from pytest_egress.traffic.http.forms import (
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.redaction.redactor import Redactor, redactor_of
 from pytest_egress.traffic.shown import SCHEME_PORTS, shown
+from pytest_egress.traffic.websocket import asks_for_websocket
 
 ANY_METHOD: Final = "ANY"  # of a mapping of WireMock
+OF_WEBSOCKETS: Final = {"wss": "https", "ws": "http"}
 
 
 class Wanted:
@@ -42,7 +42,8 @@ class Wanted:
     def __init__(self, request: RecordedRequest) -> None:
         parts = urlsplit(request.url)
         self.request, self.method = request, request.method.upper()
-        self.scheme, self.host = parts.scheme.lower(), (parts.hostname or "").lower()
+        scheme = parts.scheme.lower()
+        self.scheme, self.host = OF_WEBSOCKETS.get(scheme, scheme), (parts.hostname or "").lower()
         try:
             port = parts.port
         except ValueError:
@@ -51,6 +52,12 @@ class Wanted:
         self.is_open = "<" in parts.path
         self.path, self.query_string = parts.path or "/", parts.query
         self.query = parse_query(parts.query).raw
+
+    @property
+    def called(self) -> str:
+        if self.request.is_call:
+            return "gRPC"
+        return "WebSocket" if self.request.is_websocket else self.method
 
     @cached_property
     def form(self) -> Form:
@@ -94,6 +101,8 @@ def is_ignored(line: str, ignored: Collection[str]) -> bool:
 
 
 def head_differences(wanted: Wanted, request: Request, stands: Stands) -> Iterator[str]:
+    if wanted.request.is_websocket != asks_for_websocket(request):
+        yield "upgrade: one of them opens a WebSocket, and the other does not"
     if wanted.request.is_call != is_grpc(request):
         yield "content-type: one of them is a call of gRPC, and the other is none"
     if wanted.method not in (request.method.upper(), ANY_METHOD):
@@ -210,6 +219,8 @@ def all_fit(wanted: list[str], found: list[str], stands: Stands) -> bool:
 
 def body_differences(wanted: Wanted, request: Request, stands: Stands) -> Iterator[str]:
     body = wanted.request.body
+    if wanted.request.is_websocket:  # its messages are compared as they come
+        return
     if wanted.request.is_call:
         yield from call_differences(body.value, request, stands)
         return
@@ -233,16 +244,8 @@ def body_differences(wanted: Wanted, request: Request, stands: Stands) -> Iterat
 
 def repeated_names(content: bytes, request: Request) -> Iterator[str]:
     """A name that repeats: its first value is in no value of JSON, and clients read this one or that."""
-    repeated: list[str] = []
-
-    def note(pairs: list[tuple[str, Any]]) -> None:
-        if len(names := dict(pairs)) != len(pairs):
-            counts = Counter(name for name, _ in pairs)
-            repeated.extend(name for name in names if counts[name] > 1)
-
-    json.loads(content, object_pairs_hook=note)
-    if repeated:
-        yield f"json: the name {shown(redactor_of(request).key(repeated[0]))} repeats in one object"
+    if (name := repeated_name(content)) is not None:
+        yield f"json: the name {shown(redactor_of(request).key(name))} repeats in one object"
 
 
 def without_body(kind: str, content: bytes, request: Request) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_egress.errors import CassetteError
 from pytest_egress.routes.answers import Application, Begin
@@ -18,6 +18,10 @@ from pytest_egress.traffic.grpc import StatusError
 from pytest_egress.traffic.http.headers import checked_fields
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response, reason_phrase
+
+if TYPE_CHECKING:
+    from pytest_egress.routes.duplex import DuplexAnswer
+    from pytest_egress.routes.recordings.websockets import Relay
 
 PLAYED: Final = "recording {} of {}"
 RECORDED: Final = "recorded into {}"
@@ -41,6 +45,12 @@ class Deck(Application):
         """Why it does not answer a request, a line each; empty where it does."""
         declared = self._declared
         return self.reel.misses(request, declared.ignore, repeat=declared.repeat)
+
+    def websocket(self, relay: Relay) -> DuplexAnswer:
+        """The answer to a handshake. It is imported with the first: most runs have none."""
+        from pytest_egress.routes.recordings.websockets import RecordedWebSocket
+
+        return RecordedWebSocket(self.reel, self._declared, relay)
 
     def answer(self, request: Request, begin: Begin) -> Response:
         """Raises CassetteError where another request has taken the last recording meanwhile."""

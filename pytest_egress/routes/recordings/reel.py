@@ -17,7 +17,6 @@ from pytest_egress.traffic.cassettes.placeholders import Stands
 from pytest_egress.traffic.cassettes.tape import Recording, Tape
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.shown import counted
-from pytest_egress.traffic.websocket import asks_for_websocket
 
 ToRecord = Literal["nothing", "unknown", "all"]
 """What is asked of the real upstream: nothing, what no recording answers, or all."""
@@ -25,8 +24,6 @@ ToRecord = Literal["nothing", "unknown", "all"]
 LOOKED_INTO: Final = 20  # recordings whose bodies are compared for the nearest
 SHOWN_LINES: Final = 8  # differences of the nearest
 MAX_RECORDED_BYTES: Final = 64 << 20  # of bodies that wait for the end of their test
-
-NO_WEBSOCKET: Final = "a WebSocket is not recorded; answer it by websocket(...)"
 
 
 class Played(NamedTuple):
@@ -102,8 +99,6 @@ class Reel:
 
     def misses(self, request: Request, ignored: Collection[str], *, repeat: bool) -> list[str]:
         """Why no recording answers a request, a line each; empty where one does, or it is to be recorded."""
-        if why := never_recorded(request):
-            return [why]
         if self.records != "nothing":
             return []
         fitting = self.fitting(request, ignored)
@@ -137,6 +132,11 @@ class Reel:
         line = self.tape.recordings[place].line
         return f"{self.name}:{line}" if line else f"number {place + 1} of {self.name}"
 
+    @property
+    def hint_again(self) -> str:
+        """What to type where something recorded is no longer so."""
+        return f"record it again: {self._command.replace('=new_episodes', '=rewrite')}"
+
     def add(self, recording: Recording) -> None:
         """Keep what was recorded until its test has passed. Raises CassetteError where it is too much."""
         with self._lock:
@@ -154,14 +154,10 @@ class Reel:
         with self._lock:
             left = [n for n in range(len(self._wanted)) if n not in self._played]
         return [
-            f"{self.place_of(n)}: {'gRPC' if wanted.request.is_call else wanted.method} {wanted.request.url}"
+            f"{self.place_of(n)}: {wanted.called} {wanted.request.url}"
             for n in left
             for wanted in [self._wanted[n]]
         ]
-
-
-def never_recorded(request: Request) -> str:
-    return f"recordings: {NO_WEBSOCKET}" if asks_for_websocket(request) else ""
 
 
 def used_up(count: int, name: str) -> str:

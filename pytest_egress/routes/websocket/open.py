@@ -502,6 +502,11 @@ class OpenWebSocket(WebSocket):
         """Whether what carries it has ended."""
         return self._duplex.disconnected
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether this side has closed it, as it does when the test is over."""
+        return self._deadline is not None
+
     def pass_close(self, code: int, reason: str, is_awaited: Callable[[], bool]) -> None:
         """Close, and wait for the peer to do so for as long as somebody awaits its last messages."""
         with contextlib.suppress(WebSocketClosedError):

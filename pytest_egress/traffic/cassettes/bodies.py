@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple
@@ -111,6 +112,19 @@ def exact_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise NotExactError("a name repeats")
     return found
+
+
+def repeated_name(text: str | bytes) -> str | None:
+    """The first name that an object in a text of JSON has twice; ValueError where the text is none."""
+    repeated: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        if len(dict(pairs)) != len(pairs):
+            counts = Counter(name for name, _ in pairs)
+            repeated.extend(name for name, count in counts.items() if count > 1)
+
+    json.loads(text, object_pairs_hook=note)
+    return repeated[0] if repeated else None
 
 
 def exact_float(text: str) -> float:

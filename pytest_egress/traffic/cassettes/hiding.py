@@ -177,6 +177,8 @@ class Eraser:
             return RecordedBody("events", [self._event(each) for each in body.value])
         if body.key == "messages":
             return RecordedBody("messages", [self._message(each) for each in body.value])
+        if body.key == "conversation":
+            return RecordedBody("conversation", [self._turn(each) for each in body.value])
         if body.key == "text":
             return RecordedBody("text", self.named(body.value))
         if body.key == "base64":
@@ -195,6 +197,17 @@ class Eraser:
         if not isinstance(message, str):
             return self.json(message)
         return self._bytes(RecordedBody("base64", message)).value
+
+    def _turn(self, turn: dict[str, Any]) -> dict[str, Any]:
+        """One message of a WebSocket."""
+        return {direction: self._content(content) for direction, content in turn.items()}
+
+    def _content(self, content: Any) -> Any:
+        if isinstance(content, str):
+            return self.named(content)
+        if "json" in content:
+            return {"json": self.json(content["json"])}
+        return {"base64": self._bytes(RecordedBody("base64", content["base64"])).value}
 
     def _event(self, event: Any) -> Any:
         if not isinstance(event, dict):

@@ -14,12 +14,14 @@ from pytest_egress.traffic.cassettes.tape import (
     RecordedResponse,
     Recording,
 )
+from pytest_egress.traffic.cassettes.websocket import shown_conversation, url_of_websocket
 from pytest_egress.traffic.grpc import OF_THE_PROTOCOL, Code, StatusError, is_grpc, status_in
 from pytest_egress.traffic.http.content_coding import MAX_DECODED_BYTES, decode
 from pytest_egress.traffic.http.forms import is_multipart, parse_multipart
 from pytest_egress.traffic.http.headers import OF_A_CONNECTION, Headers
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.websocket import OF_A_HANDSHAKE, WebSocketMessage
 
 NOT_KEPT: Final = OF_A_CONNECTION | {
     *("age", "content-length", "date", "expect", "host", "sec-websocket-accept"),
@@ -63,6 +65,35 @@ def recording_of_call(request: Request, response: Response) -> Recording:
             headers=kept(response.headers, *OF_THE_PROTOCOL) if has_head else (),
             body=RecordedBody("messages", shown_messages(answered, path, "response")),
             trailers=kept(response.trailers if has_head else response.headers, *OF_THE_PROTOCOL),
+        ),
+    )
+
+
+def recording_of_websocket(
+    request: Request,
+    response: Response,
+    messages: Iterable[WebSocketMessage],
+    closing: tuple[int, str] | None,
+) -> Recording:
+    """The recording of a WebSocket that is over.
+
+    Args:
+        closing: The code and the reason of the server, where it has closed first.
+    """
+    own = OF_A_HANDSHAKE - {"sec-websocket-protocol"}
+    code, reason = closing or (0, "")
+    return Recording(
+        request=RecordedRequest(
+            method="GET",
+            url=url_of_websocket(request.url),
+            headers=kept(request.headers, "accept-encoding", *own),
+            is_websocket=True,
+        ),
+        response=RecordedResponse(
+            status=code,
+            details=reason,
+            headers=kept(response.headers, *own),
+            body=RecordedBody("conversation", shown_conversation(messages)),
         ),
     )
 

@@ -14,6 +14,7 @@ from pytest_egress.errors import CassetteError
 from pytest_egress.traffic.cassettes.bodies import KINDS, NO_BODY, RecordedBody, check_body
 from pytest_egress.traffic.cassettes.messages import check_messages
 from pytest_egress.traffic.cassettes.notation import Table, dump, load, put_list, put_value, quoted
+from pytest_egress.traffic.cassettes.websocket import check_closing, check_conversation
 from pytest_egress.traffic.grpc import Code
 from pytest_egress.traffic.shown import shown
 
@@ -23,6 +24,7 @@ INTERACTION: Final = ("request", "response")
 REQUEST: Final = ("method", "url", "headers")
 RESPONSE: Final = ("status", "headers")
 CALL: Final = ("grpc", "metadata", "messages")
+WEBSOCKET: Final = ("request", "response", "messages", "close", "reason")
 STATUS: Final = ("status", "details", "metadata", "messages", "trailing_metadata")
 
 RecordedFields = tuple[tuple[str, str], ...]
@@ -36,6 +38,7 @@ class RecordedRequest:
         url: Without a host where the recording answers for any, as a mapping of WireMock does.
         headers: Names in lower case; of a call of gRPC its metadata.
         is_call: Whether it is a call of gRPC, whose body is its messages.
+        is_websocket: Whether it opens a WebSocket.
         compared: Header fields that a request has to have, as a mapping of WireMock may say.
     """
 
@@ -44,6 +47,7 @@ class RecordedRequest:
     headers: RecordedFields = ()
     body: RecordedBody = NO_BODY
     is_call: bool = False
+    is_websocket: bool = False
     compared: RecordedFields = ()
 
 
@@ -52,9 +56,11 @@ class RecordedResponse:
     """What was answered.
 
     Attributes:
-        status: Of a call of gRPC its `Code`.
+        status: Of a call of gRPC its `Code`; of a WebSocket the code with which the server closes, 0 where the client
+            does.
         headers: Of a call its initial metadata.
-        details: Of a call the text of its status.
+        body: Of a WebSocket its messages, of both directions.
+        details: Of a call the text of its status; of a WebSocket the reason with which the server closes.
         trailers: Of a call its trailing metadata.
     """
 
@@ -111,8 +117,12 @@ def text_of_one(recording: Recording) -> str:
     lines: list[str] = []
     lead = "-"
     for part, table in table_of(recording).items():
-        lines.append(f"{lead} {part}:")
-        lead = " "
+        prefix, lead = f"{lead} {part}:", " "
+        if not isinstance(table, dict):  # of a WebSocket
+            put = put_list if isinstance(table, list) and table else put_value
+            put(lines, prefix, table, 2)
+            continue
+        lines.append(prefix)
         for key, value in table.items():
             if key in ("events", "messages") and value:
                 put_list(lines, f"    {key}:", value, 4)
@@ -131,8 +141,10 @@ def key_of(recording: Recording) -> tuple[str, str, str]:
     return request.url, request.method, dump([request.body.key, request.body.value])
 
 
-def table_of(recording: Recording) -> dict[str, dict[str, Any]]:
+def table_of(recording: Recording) -> dict[str, Any]:
     asked, answered = recording.request, recording.response
+    if asked.is_websocket:
+        return table_of_websocket(asked, answered)
     if asked.is_call:
         return table_of_call(asked, answered)
     request: dict[str, Any] = {"method": asked.method, "url": asked.url}
@@ -159,6 +171,20 @@ def table_of_call(asked: RecordedRequest, answered: RecordedResponse) -> dict[st
     if answered.trailers:
         response["trailing_metadata"] = by_name(sorted_by_name(answered.trailers))
     return {"request": request, "response": response}
+
+
+def table_of_websocket(asked: RecordedRequest, answered: RecordedResponse) -> dict[str, Any]:
+    found: dict[str, Any] = {"request": {"websocket": asked.url}}
+    if asked.headers:
+        found["request"]["headers"] = by_name(sorted_by_name(asked.headers))
+    if answered.headers:
+        found["response"] = {"headers": by_name(sorted_by_name(answered.headers))}
+    found["messages"] = answered.body.value
+    if answered.status:
+        found["close"] = answered.status
+    if answered.details:
+        found["reason"] = answered.details
+    return found
 
 
 def sorted_by_name(headers: RecordedFields) -> RecordedFields:
@@ -228,6 +254,8 @@ class Reader:
     def recording(self, table: Any) -> Recording:
         if not isinstance(table, Table):
             raise CassetteError(f"{self._name}: {shown(table)} is no interaction: it has {both()}")
+        if isinstance(table.get("request"), Table) and "websocket" in table["request"]:
+            return self.websocket(table)
         self.check_keys(table, "an interaction", INTERACTION)
         for key in INTERACTION:
             if not isinstance(table.get(key), Table):
@@ -285,6 +313,33 @@ class Reader:
             body=self.messages(table),
             trailers=self.headers(table, "trailing_metadata"),
         )
+
+    def websocket(self, table: Table) -> Recording:
+        self.check_keys(table, "a WebSocket", WEBSOCKET)
+        asked, answered = table["request"], table.get("response", Table(table.line))
+        if not isinstance(answered, Table):
+            raise self.wrong(table, "response", "it takes a mapping")
+        self.check_keys(asked, "the request of a WebSocket", ("websocket", "headers"))
+        self.check_keys(answered, "the response to a WebSocket", ("headers",))
+        url = asked["websocket"]
+        if not isinstance(url, str) or not url.startswith(("wss://", "ws://")):
+            raise self.wrong(asked, "websocket", "it takes a URL that begins with wss:// or ws://")
+        messages = table.get("messages")
+        if why := check_conversation(messages):
+            raise self.wrong(table, "messages", why)
+        code, reason = table.get("close"), table.get("reason", "")
+        if why := check_closing(code, reason):
+            raise self.wrong(table, "close", why)
+        request = RecordedRequest(
+            method="GET", url=url, headers=self.headers(asked), is_websocket=True
+        )
+        response = RecordedResponse(
+            status=code or 0,
+            details=reason,
+            headers=self.headers(answered),
+            body=RecordedBody("conversation", messages),
+        )
+        return Recording(request=request, response=response, line=table.line)
 
     def messages(self, table: Table) -> RecordedBody:
         messages = table.get("messages", [])

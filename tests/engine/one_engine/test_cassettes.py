@@ -13,8 +13,10 @@ from typing import Any
 import grpc
 import pytest
 import yaml  # noqa: F401
+from websockets.sync.server import ServerConnection, serve
 
-import pytest_egress.cassettes  # noqa: F401
+import pytest_egress.cassettes
+import pytest_egress.routes.recordings.websockets  # noqa: F401
 from tests.support.greeter import pb, pb_grpc
 from tests.support.inner_runs import CONFTEST, InnerRun
 from tests.support.upstreams import Server
@@ -292,3 +294,88 @@ def test_calls_of_grpc_of_every_kind_are_recorded_in_words_and_replayed_without_
     changed.result.assert_outcomes(failed=1)
     assert "messages[0].name: 'me' is not 'you'" in changed.output
     assert servicer.count == 5
+
+
+FEED = """
+CLIENT = '''
+from websockets.sync.client import connect
+with connect("ws://api.test:PORT/feed", subprotocols=["prices"]) as ws:
+    print(ws.recv(), ws.subprotocol)
+    ws.send('{"subscribe": "WHAT", "token": "tok-1234567890ab"}')
+    print(ws.recv())
+    ws.send(bytes(3))
+    print(ws.recv())
+    try:
+        ws.recv()
+    except Exception as error:
+        print(error)
+'''
+
+def test_a(egress):
+    egress.intercept_http("api.test:PORT", cassette())
+    print(egress.run("IMAGE", ["python3", "-c", CLIENT]).stdout)
+"""
+FED = """welcome prices
+{"price":1,"of":"eur"}
+b'\\x00\\x00\\x00'
+received 4001 (private use) enough"""
+
+
+@pytest.fixture
+def feed() -> Iterator[tuple[list[str], int]]:
+    """A real server of WebSockets: the paths that it was asked, and its port."""
+    asked: list[str] = []
+
+    def answer(ws: ServerConnection) -> None:
+        assert ws.request is not None
+        asked.append(ws.request.path)
+        ws.send("welcome")
+        of = json.loads(ws.recv())["subscribe"]
+        ws.send(json.dumps({"price": len(asked), "of": of}, separators=(",", ":")))
+        ws.send(ws.recv())
+        ws.close(4001, "enough")
+
+    with serve(answer, "127.0.0.1", 0, subprotocols=["prices"]) as server:  # type: ignore[list-item]
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield asked, server.socket.getsockname()[1]
+        server.shutdown()
+        thread.join()
+
+
+def test_a_websocket_is_recorded_in_words_and_replayed_without_the_server(
+    inside: Records,
+    pytester: pytest.Pytester,
+    websocket_image: str,
+    feed: tuple[list[str], int],
+) -> None:
+    asked, port = feed
+    source = FEED.replace("PORT", str(port)).replace("IMAGE", websocket_image)
+    first = inside(source.replace("WHAT", "eur"), "-s", "--egress-record-mode=once")
+    first.result.assert_outcomes(passed=1)
+    assert FED in first.output
+    text = written(pytester, "cassettes/test_shop/test_a.yaml")
+    assert text.endswith(
+        """\
+  messages:
+  - receive: welcome
+  - send: {json: {subscribe: eur, token: <token>}}
+  - receive: {json: {price: 1, of: eur}}
+  - send: {base64: AAAA}
+  - receive: {base64: AAAA}
+  close: 4001
+  reason: enough
+"""
+    )
+    assert "tok-1234567890ab" not in text
+    again = inside("", "-s")
+    again.result.assert_outcomes(passed=1)
+    assert FED in again.output
+    changed = inside(source.replace("WHAT", "usd"))
+    changed.result.assert_outcomes(failed=1)
+    assert "messages[1].json.subscribe: 'usd' is not 'eur'" in changed.output
+    assert (
+        "record it again: pytest --egress-record-mode=rewrite test_shop.py::test_a"
+        in changed.output
+    )
+    assert asked == ["/feed"]
