@@ -7,6 +7,8 @@ has the whole body read.
 
 Threads: a request is answered on the thread that asks, and that may be any: the requests of one connection may be
 answered at the same time. No lock is held while a matcher, a handler or a body runs.
+
+It is long, because the steps between a head and its answer depend on each other, and are read in their order.
 """
 
 from __future__ import annotations

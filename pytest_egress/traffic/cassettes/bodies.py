@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -258,7 +257,7 @@ def check_body(kind: str, value: Any) -> str:
     if kind == "base64":
         try:
             base64.b64decode("".join(value.split()), validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             return f"it takes base64: {error}"
     if kind == "form" and not (isinstance(value, dict) and all(map(is_of_form, value.values()))):
         return "it takes the names of a form, each with a text or a list of texts"

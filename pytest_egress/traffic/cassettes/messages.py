@@ -8,7 +8,6 @@ generated code there is none.
 from __future__ import annotations
 
 import base64
-import binascii
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -188,6 +187,6 @@ def check_messages(value: Any) -> str:
             return f"message {number} has its fields, or is a text of base64"
         try:
             base64.b64decode("".join(each.split()) if isinstance(each, str) else "", validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             return f"message {number} is no base64: {error}"
     return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from pytest_egress.errors import CassetteError
 from pytest_egress.traffic.cassettes.har import tape_of_har
@@ -12,6 +13,7 @@ from pytest_egress.traffic.cassettes.notation import load
 from pytest_egress.traffic.cassettes.tape import Tape, tape_from
 from pytest_egress.traffic.cassettes.vcrpy import is_vcrpy, tape_of_vcrpy
 from pytest_egress.traffic.cassettes.wiremock import is_wiremock, tape_of_wiremock
+from pytest_egress.traffic.shown import shown
 
 OURS: Final = (".yaml", ".yml")
 OTHERS: Final = (".har", ".json")
@@ -34,6 +36,24 @@ def tape_in(text: str, name: str, beside: Beside) -> Tape:
     Raises:
         CassetteError: It is none of these, or has what cannot be replayed; the text has the line, or the number.
     """
+    tape = tape_of_any(text, name, beside)
+    for number, each in enumerate(tape.recordings, 1):
+        if why := wrong_url(each.request.url):
+            place = f"line {each.line}" if each.line else f"recording {number}"
+            raise CassetteError(f"{name}: {place}: the URL {shown(each.request.url)}: {why}")
+    return tape
+
+
+def wrong_url(url: str) -> str:
+    """Why a URL cannot be compared; "" where it can."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def tape_of_any(text: str, name: str, beside: Beside) -> Tape:
     if is_read_only(name):
         return tape_of_json(text, name, beside)
     if not name.lower().endswith(OURS):

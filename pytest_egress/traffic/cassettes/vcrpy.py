@@ -17,6 +17,7 @@ from pytest_egress.traffic.cassettes.tape import (
     Tape,
 )
 from pytest_egress.traffic.http.content_coding import MAX_DECODED_BYTES, decode
+from pytest_egress.traffic.shown import shown
 
 
 def is_vcrpy(value: Any) -> bool:
@@ -42,6 +43,12 @@ def tape_of_vcrpy(value: dict[str, Any], name: str) -> Tape:
 
 def recording_from(each: Any) -> Recording:
     asked, answered = each["request"], each["response"]
+    for key in ("method", "uri"):
+        if not isinstance(asked[key], str) or not asked[key]:
+            raise ValueError(f"{key}: {shown(asked[key])} is no text")
+    status = int(answered["status"]["code"])
+    if not 200 <= status <= 599:
+        raise ValueError(f"its status, {status}, is no number from 200 to 599")
     asked_fields = tuple(fields(asked.get("headers") or {}))
     request = RecordedRequest(
         method=asked["method"],
@@ -51,7 +58,7 @@ def recording_from(each: Any) -> Recording:
     )
     headers = tuple(fields(answered.get("headers") or {}))
     response = RecordedResponse(
-        status=int(answered["status"]["code"]),
+        status=status,
         headers=without_coding(headers),
         body=body_from(answered.get("body"), headers, of="response"),
     )

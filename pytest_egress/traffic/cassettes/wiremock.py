@@ -13,7 +13,12 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from pytest_egress.errors import CassetteError
-from pytest_egress.traffic.cassettes.bodies import NO_BODY, RecordedBody, body_of
+from pytest_egress.traffic.cassettes.bodies import (
+    NO_BODY,
+    RecordedBody,
+    body_of,
+    check_depth_and_text,
+)
 from pytest_egress.traffic.cassettes.making import NOT_KEPT
 from pytest_egress.traffic.cassettes.tape import (
     RecordedFields,
@@ -28,6 +33,7 @@ REQUEST: Final = ("method", "url", "urlPath", "headers", "bodyPatterns", "queryP
 NOT_PLAYED: Final = ("fault", "proxyBaseUrl", "transformers", "browserProxyUrl")
 """Keys of a response that is made when it is asked for: what a mapping says besides is not what a client got."""
 
+SCENARIO: Final = ("scenarioName", "requiredScenarioState", "newScenarioState")
 STARTED: Final = "Started"
 
 
@@ -58,7 +64,10 @@ def check_scenarios(mappings: Iterable[Any], name: str) -> None:
     for each in mappings:
         if not isinstance(each, dict) or each.get("scenarioName") is None:
             continue
-        scenario = str(each["scenarioName"])
+        for key in SCENARIO:
+            if not isinstance(each.get(key, ""), str):
+                raise CassetteError(f"{name}: the {key} {shown(each[key])} is no text")
+        scenario = each["scenarioName"]
         state = (scenario, each.get("requiredScenarioState", STARTED))
         if state in states or first.setdefault(scenario, each.get("request")) != each.get(
             "request"
@@ -155,7 +164,9 @@ def body_asked(patterns: list[Any]) -> RecordedBody:
     pattern = patterns[0]
     if "equalToJson" in pattern:
         value = pattern["equalToJson"]
-        return RecordedBody("json", json.loads(value) if isinstance(value, str) else value)
+        value = json.loads(value) if isinstance(value, str) else value
+        check_depth_and_text(value)
+        return RecordedBody("json", value)
     if "binaryEqualTo" in pattern:
         return RecordedBody("base64", pattern["binaryEqualTo"])
     return RecordedBody("text", only(pattern, "equalTo"))
@@ -166,6 +177,7 @@ def body_answered(
 ) -> RecordedBody:
     content_type = dict(headers).get("content-type", "")
     if "jsonBody" in answered:
+        check_depth_and_text(answered["jsonBody"])
         return RecordedBody("json", answered["jsonBody"])
     if "base64Body" in answered:
         return body_of(base64.b64decode(answered["base64Body"]), content_type, of="response")

@@ -7,6 +7,19 @@ import pytest
 from pytest_egress.errors import CassetteError
 from pytest_egress.traffic.cassettes.reading import is_read_only, tape_in
 
+VCR = """\
+interactions:
+- request: {{method: {method}, uri: {uri}, body: null, headers: {{}}}}
+  response: {{status: {{code: {code}}}, body: {{string: ''}}, headers: {{}}}}
+version: 1
+"""
+OURS = """\
+egress_cassette: 1
+interactions:
+- request: {{method: GET, url: "{url}", {body}}}
+  response: {{status: 200}}
+"""
+
 
 def beside(name: str) -> bytes:
     raise FileNotFoundError(name)
@@ -33,6 +46,17 @@ def test_the_end_of_the_name_and_the_content_say_what_a_file_is() -> None:
         ("a.har", "{", "this is no JSON"),
         ("a.json", "[]", "neither a HAR nor mappings"),
         ("a.json", "[" * 100_000, "this is no JSON"),
+        ("a.yaml", VCR.format(method="GET", uri="7", code=200), "line 2: interaction 1"),
+        ("a.yaml", VCR.format(method="null", uri="http://a.test", code=200), "method: None is no"),
+        ("a.yaml", VCR.format(method="GET", uri="http://a.test", code=101), "status, 101, is no"),
+        ("a.yaml", VCR.format(method="GET", uri="'http://a.test:x'", code=200), "line 2: the URL"),
+        ("a.yaml", OURS.format(url="http://[", body="text: a"), "line 3: the URL 'http://['"),
+        (
+            "a.yaml",
+            OURS.format(url="http://a.test", body="base64: \xe9"),
+            "it takes base64: string argument should contain only ASCII",
+        ),
+        ("a.json", '{"mappings": [{"scenarioName": []}]}', "the scenarioName [] is no text"),
     ],
 )
 def test_what_is_none_of_them_says_what_it_is_not(name: str, text: str, said: str) -> None:
