@@ -20,6 +20,7 @@ from pytest_egress.traffic.entries import (
     KafkaRecord,
     Mail,
     PacketAttempt,
+    ProxyCall,
     TcpConnection,
     TlsFailure,
     transcript_of,
@@ -57,12 +58,25 @@ def checked_addresses(allow: object) -> list[Address]:
 
 def weak(entries: Iterable[Entry], minimum: int, allow: Sequence[Address]) -> list[Weak]:
     """The attempts that were sent by less than a version, but for those to the addresses."""
+    entries = list(entries)
+    told = {whereof(entry) for entry in entries if isinstance(entry, (Mail, KafkaRecord))}
     found = []
     for entry in entries:
         how = weakness(entry, minimum)
-        if how and not any(each.matches(entry.host, entry.port or 0) for each in allow):
+        if how and any(each.matches(entry.host, entry.port or 0) for each in allow):
+            continue
+        if how and not (is_known_by_others(entry) and whereof(entry) in told):
             found.append(Weak(entry, how))
     return found
+
+
+def whereof(entry: Entry) -> tuple[str, str, int | None]:
+    return entry.container, entry.host, entry.port
+
+
+def is_known_by_others(entry: Entry) -> bool:
+    """Whether it is a connection whose mails or records are entries of their own, if there are any."""
+    return isinstance(entry, TcpConnection) and entry._is_heard
 
 
 def weakness(entry: Entry, minimum: int) -> str:
@@ -71,6 +85,8 @@ def weakness(entry: Entry, minimum: int) -> str:
         return ""
     if isinstance(entry, PacketAttempt):
         return "" if entry.is_quic else IN_CLEAR
+    if isinstance(entry, ProxyCall) and asks_for_tunnel(entry):
+        return ""
     tls = entry.request.tls if isinstance(entry, Exchange) else None
     if isinstance(entry, (TcpConnection, Mail, KafkaRecord)):
         tls = entry.tls
@@ -83,6 +99,11 @@ def weakness(entry: Entry, minimum: int) -> str:
     return IN_CLEAR
 
 
+def asks_for_tunnel(call: ProxyCall) -> bool:
+    """Whether a proxy is asked for a tunnel alone: what goes through is told by itself, and no password is sent."""
+    return call.method == "CONNECT" and "proxy-authorization" not in call.headers
+
+
 def is_empty(entry: Entry) -> bool:
     """Whether it carried nothing that its client has sent or received."""
     if isinstance(entry, PacketAttempt):
@@ -90,7 +111,7 @@ def is_empty(entry: Entry) -> bool:
     if not isinstance(entry, TcpConnection):
         return False
     carried = (entry.first_bytes, entry.kept, entry.sent, entry.received, entry.unread)
-    return not any(carried) and not transcript_of(entry).pieces
+    return not (any(carried) or entry._is_heard) and not transcript_of(entry).pieces
 
 
 def is_enough(version: str, minimum: int) -> bool:

@@ -410,6 +410,8 @@ class TcpConnection(Entry):
     offers: Offers | None = field(default=None, init=False, repr=False)
     # Of the class, where no secret is declared: what was searched as it passed, each outside of TLS or within.
     _passing: tuple[tuple[bool, Any], ...] = field(default=(), init=False, repr=False)
+    # Of the class, but where a handler has read what is not kept here, since it is that of other entries.
+    _is_heard: bool = field(default=False, init=False, repr=False)
 
     @property
     def kind(self) -> str:

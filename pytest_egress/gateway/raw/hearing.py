@@ -59,6 +59,7 @@ class Hearing:
         if self._search is not None:
             self._search(data)
         if not self._keeps:
+            entry._is_heard = True
             return
         note_message(entry, account, data, from_client=True)
         self._transcript.add(data, from_client=True)

@@ -14,7 +14,8 @@ from pytest_egress.ledger.encryption import (
     weak,
     weak_error,
 )
-from pytest_egress.traffic.entries import Entry, Exchange, Mail, Offers
+from pytest_egress.traffic.entries import Entry, Exchange, Mail, Offers, ProxyCall
+from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import TlsInfo
 from tests.support.entries import about, dns_query, http_exchange, packet, tcp, tls
 from tests.support.traffic import quic_initial
@@ -41,6 +42,18 @@ def offering(version: str, library: str | None) -> Entry:
     return entry
 
 
+def heard() -> Entry:
+    """A connection of `smtp()` or `kafka()`, whose bytes are not kept."""
+    entry = tcp()
+    entry._is_heard = True
+    return entry
+
+
+def proxied(method: str, *fields: tuple[str, str]) -> ProxyCall:
+    common = about(port=3128, outcome="recorded") | {"address": "198.18.0.1"}
+    return ProxyCall(**common, method=method, target="api.test:443", headers=Headers(fields))
+
+
 def found(entry: Entry, *allow: str, minimum: str = "TLSv1.2") -> list[str]:
     return [each.how for each in weak([entry], checked_minimum(minimum), checked_addresses(allow))]
 
@@ -54,6 +67,9 @@ def found(entry: Entry, *allow: str, minimum: str = "TLSv1.2") -> list[str]:
         (tcp(received=7), "in the clear"),
         (mail(None), "in the clear"),
         (packet(), "in the clear"),
+        (heard(), "in the clear"),
+        (proxied("GET"), "in the clear"),
+        (proxied("CONNECT", ("Proxy-Authorization", "Basic am9lOg==")), "in the clear"),
         (offering("TLSv1.1", "OpenSSL"), "TLSv1.1 at most is offered by OpenSSL"),
         (offering("SSLv3", None), "SSLv3 at most is offered"),
     ],
@@ -76,10 +92,19 @@ def test_an_attempt_that_is_not_encrypted_well_is_told(entry: Entry, how: str) -
         packet(first_bytes=quic_initial()[:64], size=1208),
         dns_query(),
         tls(reason="rejected"),
+        proxied("CONNECT"),
     ],
 )
 def test_what_is_encrypted_or_carried_nothing_is_not_told(entry: Entry) -> None:
     assert found(entry) == []
+
+
+def test_a_connection_is_told_by_its_mails_if_there_are_any() -> None:
+    session, sent = heard(), mail(None)
+    sent.host, sent.port, sent.container = session.host, session.port, session.container
+    assert [each.entry for each in weak([session, sent], 2, [])] == [sent]
+    sent.port = 587
+    assert [each.entry for each in weak([session, sent], 2, [])] == [session, sent]
 
 
 def test_the_minimum_is_a_version() -> None:

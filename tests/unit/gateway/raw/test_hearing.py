@@ -15,6 +15,7 @@ from pytest_egress import forward, smtp
 from pytest_egress.base.account import Account
 from pytest_egress.gateway.raw.hearing import MAX_KEPT_BYTES, PAST, passing
 from pytest_egress.ledger.details import detail_lines
+from pytest_egress.ledger.encryption import weak
 from pytest_egress.traffic.entries import Offers, TcpConnection
 from tests.support.echo import Echo
 from tests.support.entries import tcp
@@ -206,6 +207,7 @@ def test_a_connection_of_a_service_keeps_nothing_beside_its_mails(stage: Stage) 
     (entry,) = stage.entries(TcpConnection)
     assert (entry.content, entry.unread) == (b"", "")
     assert detail_lines(entry) == []
+    assert [each.how for each in weak([entry], 2, [])] == ["in the clear"]  # without a mail, too
 
 
 def test_a_login_at_a_service_is_not_shown(stage: Stage) -> None:
