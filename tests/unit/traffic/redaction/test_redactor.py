@@ -608,3 +608,11 @@ def test_of_what_a_message_has_cut_before_it_was_redacted_no_piece_of_a_secret_i
     for before in range(100):
         said = redactor.hidden(shown("a" * before + key + "b" * (120 - before)))
         assert not [piece for piece in pieces if piece in said], said
+
+
+def test_a_field_with_a_host_is_redacted_as_one() -> None:
+    redactor = Redactor().hiding([("KEY", "whsec-4f9aB7c2D8e1")])
+    labels = b"whsec-4f9aB7c2D8e1".hex()
+    name = f"{labels[:20]}.{labels[20:]}.evil.test"
+    assert redactor.field("Host", name) == redactor.host(name) == "<KEY>.evil.test"
+    assert redactor.field("Host", "api.test:8443") == "api.test:8443"
