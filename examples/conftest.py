@@ -10,6 +10,7 @@ RUNTIMES = "pytest-egress-test/runtimes:latest"
 BROWSERS = "pytest-egress-test/browsers:latest"
 GRPC = "pytest-egress-test/grpc:latest"
 KAFKA = "pytest-egress-test/kafka:latest"
+QUEUES = "pytest-egress-test/queues:latest"
 WEBSOCKET = "pytest-egress-test/websocket:latest"
 
 
@@ -41,6 +42,12 @@ def services() -> str:
 def kafka_clients() -> str:
     """An image with clients of Kafka: kafka-python, aiokafka and confluent-kafka."""
     return KAFKA
+
+
+@pytest.fixture(scope="session")
+def queues() -> str:
+    """An image with clients of queues: pika, Celery and Google Pub/Sub's."""
+    return QUEUES
 
 
 @pytest.fixture(scope="session")
