@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -90,11 +91,10 @@ class Cassettes:
             CassetteError: There is none and nothing is recorded, it cannot be read, or not be recorded here.
         """
         name = os.path.relpath(path)
+        if why := unusable(path):
+            raise CassetteError(f"{name}: {why}")
         records = self._records(path)
         is_own = is_of_one_test(path, place)
-        if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
-            what = "a folder" if path.is_dir() else "no regular file"
-            raise CassetteError(f"{name}: it is {what}, and a cassette is a file")
         if records != "nothing" and self._is_worker and not is_own:
             raise CassetteError(
                 f"{name}: several processes run tests (pytest -n), and each would write this file: record it with -n 0"
@@ -151,6 +151,7 @@ class Cassettes:
         """Write what a reel has taken. Raises CassetteError where the file cannot be written."""
         if reel.records == "nothing":
             return
+        reel.settle()
         if reel.records == "all":
             self._rewrite(path, place, hidden(reel.taken, redactor), redactor)
             return
@@ -183,6 +184,20 @@ class Cassettes:
         """
         for path in self._old.keys() & self._made.keys():
             save(path, self._made[path])
+
+
+def unusable(path: Path) -> str:
+    """Why a path is not that of a file; "" where it is, or there is none yet."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    if stat.S_ISREG(mode):
+        return ""
+    what = "a folder" if stat.S_ISDIR(mode) else "no regular file"  # a pipe waits for its writer
+    return f"it is {what}, and a cassette is a file"
 
 
 def is_of_one_test(path: Path, place: Home) -> bool:

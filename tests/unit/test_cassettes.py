@@ -136,6 +136,8 @@ def test_what_is_no_regular_file_is_refused_and_waits_for_nobody(mode: Any, fold
     for name, what in wanted.items():
         with pytest.raises(CassetteError, match=rf"^{name}\.yaml: it is {what}, and a cassette"):
             run(Cassettes(mode), home(folder), path=f"{name}.yaml")
+    with pytest.raises(CassetteError, match="it cannot be read: File name too long"):
+        run(Cassettes(mode), home(folder), path=f"{'x' * 300}.yaml")
 
 
 def test_what_lies_beside_a_file_is_read_where_it_is_a_file_that_memory_holds(

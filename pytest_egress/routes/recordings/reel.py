@@ -6,8 +6,9 @@ it is held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, Literal, NamedTuple
 
 from pytest_egress.errors import CassetteError
@@ -23,6 +24,7 @@ ToRecord = Literal["nothing", "unknown", "all"]
 
 LOOKED_INTO: Final = 20  # recordings whose bodies are compared for the nearest
 SHOWN_LINES: Final = 8  # differences of the nearest
+SETTLE_SECONDS: Final = 10.0  # for WebSockets whose container has ended, to close at the server
 MAX_RECORDED_BYTES: Final = 64 << 20  # of bodies that wait for the end of their test
 
 
@@ -64,7 +66,9 @@ class Reel:
         for place, wanted in enumerate(self._wanted):
             self._by_path.setdefault("" if wanted.is_open else wanted.path, []).append(place)
         self._played: set[int] = set()
-        self._size = 0
+        self._size, self._open = 0, 0
+        self._is_settled = threading.Event()  # whether none is open
+        self._is_settled.set()
         self.taken: list[Recording] = []
 
     def stands(self, request: Request) -> Stands:
@@ -148,6 +152,27 @@ class Reel:
                     "cassette, by a path= of its route"
                 )
             self.taken.append(recording)
+
+    @contextmanager
+    def taking(self) -> Iterator[None]:
+        """A WebSocket is recorded within the `with` block, which may outlast its container by the time of a close."""
+        with self._lock:
+            self._open += 1
+            self._is_settled.clear()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open -= 1
+                if not self._open:
+                    self._is_settled.set()
+
+    def settle(self) -> None:
+        """Wait until no WebSocket is recorded any more. Raises CassetteError where one goes on."""
+        if not self._is_settled.wait(SETTLE_SECONDS):
+            raise CassetteError(
+                f"{self.name} is not written: a WebSocket that is recorded is still open"
+            )
 
     def unplayed(self) -> list[str]:
         """The recordings that nothing has asked for, each with its place."""

@@ -78,8 +78,9 @@ class RecordedWebSocket(DuplexAnswer):
                 return
         if reel.records == "nothing":
             raise CassetteError(f"{reel.name}: another request has taken the last recording")
-        self._relay.converse(request, duplex, conversation)
-        self._take(request, conversation)
+        with reel.taking():
+            self._relay.converse(request, duplex, conversation)
+            self._take(request, conversation)
 
     def _take(self, request: Request, conversation: Conversation) -> None:
         exchange, reel = conversation.exchange, self._reel

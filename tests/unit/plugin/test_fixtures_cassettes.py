@@ -48,6 +48,7 @@ def own(pytester: pytest.Pytester, name: str = "test_x/test_a.yaml") -> Path:
 def test_a_test_is_recorded_once_and_then_asks_no_server(
     run: RunPytest, pytester: pytest.Pytester, real_servers: list[str]
 ) -> None:
+    """A recording that expires, and is recorded again in CI (vcr)."""
     result = run(TWO, "--egress-record-mode=once")
     result.assert_outcomes(passed=1)
     lines_of(result, "egress: records (once)")

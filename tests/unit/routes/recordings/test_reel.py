@@ -134,6 +134,29 @@ def test_two_threads_never_play_one_recording_twice() -> None:
     assert sorted(filter(None, found)) == [200 + n for n in range(50)]
 
 
+def test_a_websocket_that_is_still_recorded_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It outlasts its container by the time that the server takes to close."""
+    one, begun, ends = reel(records="all"), threading.Event(), threading.Event()
+
+    def record() -> None:
+        with one.taking():
+            begun.set()
+            ends.wait(20)
+            one.add(recording())
+
+    thread = threading.Thread(target=record)
+    thread.start()
+    begun.wait(20)
+    with monkeypatch.context() as patched:
+        patched.setattr("pytest_egress.routes.recordings.reel.SETTLE_SECONDS", 0.01)
+        with pytest.raises(CassetteError, match=r"a\.yaml is not written: a WebSocket"):
+            one.settle()
+    ends.set()
+    one.settle()
+    assert len(one.taken) == 1
+    thread.join()
+
+
 def test_what_waits_for_its_test_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reel_module, "MAX_RECORDED_BYTES", 10)
     large = Recording(
