@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pytest_egress.base.choices import RecordMode
 from pytest_egress.errors import CassetteError
@@ -28,10 +28,14 @@ from pytest_egress.traffic.cassettes.notation import library
 from pytest_egress.traffic.cassettes.reading import is_read_only, tape_in
 from pytest_egress.traffic.cassettes.tape import Recording, Tape, key_of, text_of
 from pytest_egress.traffic.redaction.redactor import Redactor
+from pytest_egress.traffic.shown import counted
 
 MAX_NAME_BYTES: Final = 120  # of a file's name; file systems take 255, and encrypted ones 143
 ODD: Final = re.compile(r"[^\w.,=@+\[\]-]+")
 MAX_FILE_BYTES: Final = 256 << 20
+
+Done = Literal["nothing", "modules", "all"]
+"""Which tests have all run, and passed: those of each module of the run, or those of the whole suite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +84,8 @@ class Cassettes:
         self.mode: Final = mode
         self._is_worker = is_worker
         self._made: dict[Path, Tape] = {}  # those that this run has begun anew
-        self._old: dict[
-            Path, Tape
-        ] = {}  # what was in those that several tests share, and is rewritten
+        self._old: dict[Path, Tape] = {}  # what rewritten files had that several tests share
+        self._of_scopes: set[Path] = set()  # those that belong to a module or a class
 
     def open(self, path: Path, place: Home, variables: Callable[[str], Mapping[str, str]]) -> Reel:
         """The reel of a file.
@@ -103,6 +106,8 @@ class Cassettes:
         tape = Tape() if records == "all" else self._tape(path, name, place)
         if records == "all" and not is_own and path not in self._old:
             self._old[path] = self._replaced(path, name, place)
+        if path == place.own:
+            self._of_scopes.add(path)
         return Reel(
             tape,
             name=name,
@@ -173,17 +178,30 @@ class Cassettes:
             return
         old = self._old[path]
         kept = hidden(old.recordings, redactor)
-        kept = replace(kept, secrets=kept.secrets | old.secrets)
-        save(path, with_others_of(kept, made))
+        self._old[path] = replace(kept, secrets=kept.secrets | old.secrets)
+        save(path, with_others_of(self._old[path], made))
 
-    def finish(self) -> None:
-        """Every test has run, and passed: take out of each rewritten file what none has asked for.
+    def finish(self, done: Done) -> list[str]:
+        """The run is over: take out of rewritten files what no test has asked for, where it would have.
+
+        Returns:
+            Lines about what stays.
 
         Raises:
             CassetteError: A file cannot be written.
         """
-        for path in self._old.keys() & self._made.keys():
-            save(path, self._made[path])
+        notes = []
+        for path in sorted(self._old.keys() & self._made.keys()):
+            made = self._made[path]
+            count = len(with_others_of(self._old[path], made).recordings) - len(made.recordings)
+            if done == "all" or (done == "modules" and path in self._of_scopes):
+                save(path, made)
+            elif count:
+                what = f"{counted(count, 'recording')} that this run has not asked for"
+                notes.append(
+                    f"{os.path.relpath(path)} keeps {what}: a green run of all tests takes them out"
+                )
+        return notes
 
 
 def unusable(path: Path) -> str:

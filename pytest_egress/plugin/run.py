@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import docker
 
     from pytest_egress.base.account import Accounts
-    from pytest_egress.cassettes import Cassettes
+    from pytest_egress.cassettes import Cassettes, Done
     from pytest_egress.ledger.verdict import Offence
     from pytest_egress.ledger.windows import Window
     from pytest_egress.plugin.locking import Locking
@@ -196,13 +196,14 @@ class Run:
     # After the last fixture's teardown, which writes cassettes of its scope.
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """A run of all tests that are green takes out of shared cassettes what none of them has asked for."""
-        if self._taped is None or exitstatus != pytest.ExitCode.OK or is_partial(session.config):
+        """A green run of all tests takes out of shared cassettes what none of them has asked for."""
+        if self._taped is None:
             return
         from pytest_egress.errors import CassetteError
 
         try:
-            self._taped.finish()
+            done = done_by(session.config) if exitstatus == pytest.ExitCode.OK else "nothing"
+            self.used += self._taped.finish(done)
         except CassetteError as error:
             self.used.append(str(error))
 
@@ -307,14 +308,16 @@ def locking_of(config: pytest.Config) -> Locking | None:
     return Locking(config, path, updates=mode == "update")
 
 
-def is_partial(config: pytest.Config) -> bool:
-    """Whether a green run may have left out a test of the suite."""
+def done_by(config: pytest.Config) -> Done:
+    """Which tests a green run has run."""
     from pytest_egress.plugin.locking import narrowed
 
     reporter = config.pluginmanager.getplugin("terminalreporter")
     left_out = ("deselected", "skipped", "xfailed")
     is_known = reporter is not None and not any(map(reporter.stats.get, left_out))
-    return bool(narrowed(config)) or not is_known
+    if not is_known or config.getoption("lf", False) or any("::" in each for each in config.args):
+        return "nothing"
+    return "modules" if narrowed(config) else "all"
 
 
 def no_offence() -> None:

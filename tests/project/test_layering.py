@@ -200,11 +200,12 @@ EXCEPTIONS = {
     "routes.grpc.turns": {"threading"},
     "routes.raw.kafka_groups": {"threading"},
     "routes.raw.kafka_log": {"threading"},
+    "routes.recordings.reel": {"threading"},
     "routes.websocket.open": {"threading"},
 }
 """The threads of a call of gRPC take turns. `routes.grpc.server` names a type of `threading` in the signature of
-`grpc.Server.stop`. A WebSocket has a reader. The connections of a broker share
-its topics and groups, which have locks."""
+`grpc.Server.stop`. A WebSocket has a reader, and a cassette waits for one that is recorded. The connections of a broker
+share its topics and groups, which have locks."""
 
 SHARED_WORDS = {
     "Container": "tests hold `targets.container.Container` by its interface, `targets.handle.Container`",
