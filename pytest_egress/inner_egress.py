@@ -24,9 +24,9 @@ from pytest_egress.ledger.verdict import (
     unrouted_entries,
 )
 from pytest_egress.ledger.windows import Window
+from pytest_egress.routes.answers import innermost
 from pytest_egress.routes.cassette import Cassette
 from pytest_egress.routes.declarations import Declaration, declare
-from pytest_egress.routes.faults import layers
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import INTERCEPT_HTTP, INTERCEPT_HTTPS
 from pytest_egress.routes.route import LET_GO, Scope
@@ -143,7 +143,7 @@ class InnerEgress:
 
     def _bind(self, answer: object, *, optional: bool) -> object:
         """An answer with the recordings that its cassette names."""
-        if not isinstance(layers(answer)[1], Cassette):
+        if not isinstance(innermost(answer), Cassette):
             return answer
         from pytest_egress.cassettes import Home
         from pytest_egress.routes.recordings.deck import bound

@@ -100,7 +100,17 @@ class AnsweredError(Exception):
 
 
 class Application:
-    """A handler that holds something open while routes use it, such as the event loop of an ASGI application."""
+    """A handler that holds something open while routes use it, such as the event loop of an ASGI application.
+
+    Attributes:
+        within: The answer that it is around; UNSET where there is none.
+    """
+
+    within: Any = UNSET
+
+    def around(self, answer: Any) -> Application:
+        """Itself around another answer, where it is around one."""
+        raise NotImplementedError
 
     def acquire(self) -> None: ...
 
@@ -118,6 +128,13 @@ class Application:
     def answer(self, request: Request, begin: Begin) -> Response:
         """Raises `AnsweredError` where the application has raised after it had answered."""
         raise NotImplementedError
+
+
+def innermost(answer: Any) -> Any:
+    """The answer within faults, and within an application that is around one."""
+    answer = layers(answer)[1]
+    within = answer.within if isinstance(answer, Application) else UNSET
+    return answer if within is UNSET else innermost(within)
 
 
 Receipt = Literal["taken", "elsewhere", "used up", "no room"]
@@ -318,7 +335,7 @@ def check_answer(answer: object, *, raw: bool) -> object:
     """
     check = partial(check_answer, raw=raw)
     if isinstance(answer, AnswerSequence):
-        if any(isinstance(layers(each)[1], Cassette) for each in answer.answers):
+        if any(isinstance(innermost(each), Cassette) for each in answer.answers):
             raise TypeError(NOT_IN_SEQUENCE)
         return answer.checked(check)
     if isinstance(answer, Fault):

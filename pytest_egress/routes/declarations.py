@@ -18,7 +18,7 @@ from pytest_egress.base.renamed import refuse_renamed
 from pytest_egress.routes.cassette import Cassette
 from pytest_egress.routes.certificates import BadCertificate, Presented, TlsVersion, check_presented
 from pytest_egress.routes.duplex import DuplexAnswer
-from pytest_egress.routes.faults import check_connect_faults, layers
+from pytest_egress.routes.faults import check_connect_faults
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.matching import ANY_REQUEST, MATCHERS, Match
 from pytest_egress.routes.names import check_cname, check_declared, check_names, name_address
@@ -125,7 +125,7 @@ class Declaration:
             raise TypeError(f"stream= takes True or False, not {self.stream!r}")
         if self.stream:
             check_head_decides(self.match, "stream=True")
-            if isinstance(layers(self.answer)[1], Cassette):
+            if isinstance(answers.innermost(self.answer), Cassette):
                 raise ValueError(
                     "stream=True with a cassette(): it compares whole bodies; leave stream= out"
                 )

@@ -93,7 +93,7 @@ class Turns:
     def replace(self, answer: object) -> None:
         """The new answer is for turns that are reserved from now on; it has been checked."""
         answer = self._bind(answer)
-        deck = layers(answer)[1]
+        deck = answers.innermost(answer)
         for part in parts_of(answer):
             if isinstance(part, answers.Application):
                 part.acquire()

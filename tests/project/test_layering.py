@@ -63,7 +63,7 @@ ROOMS = {
         uses=("errors", "base", "traffic"),
         foreign=(
             "grpc", "jsonschema", "openapi_schema_validator", "openapi_spec_validator", "referencing",
-            "typing_extensions", "yaml",  # the extensions for type checkers alone, which bring them
+            "regex", "typing_extensions", "yaml",  # the extensions for type checkers alone, which bring them
         ),
         doors=(
             "answers", "applications.asgi", "applications.asgi_websocket", "applications.wsgi", "cassette",

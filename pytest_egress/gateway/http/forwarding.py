@@ -91,7 +91,7 @@ class Forwarding:
 
     def __call__(self, request: Request, to: Any, port: int | None) -> Response:
         """Send a request, or what a handler has made of it, and return the whole response (`Request.forward`)."""
-        server = check_forward(forward(to, port), raw=False)
+        server = to if isinstance(to, Forward) else check_forward(forward(to, port), raw=False)
         request = self._renamed(request)
         sock = self.connect(request, server, by="request.forward")
         hold = self._account.hold(RESPONSES)

@@ -5,8 +5,9 @@ The client gets the answer whatever the check says. A request that does not fit 
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from os import PathLike
 from typing import Any, Final
 
@@ -16,14 +17,16 @@ from pytest_egress.routes.answers import (
     AnsweredError,
     Application,
     Begin,
+    Forward,
     HttpAnswer,
     answered_by,
-    check_static,
+    check_answer,
 )
 from pytest_egress.routes.faults import Fault
-from pytest_egress.routes.openapi.checking import Checks, described_by, is_json
+from pytest_egress.routes.openapi.checking import Checks, described_by
 from pytest_egress.routes.openapi.documents import Document, read_document
-from pytest_egress.routes.openapi.operations import Operation, operations_of
+from pytest_egress.routes.openapi.operations import Found, Operation, find, operations_of
+from pytest_egress.routes.openapi.values import is_json
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.http.forms import media_type
 from pytest_egress.traffic.http.request import Request
@@ -35,60 +38,97 @@ NO_STATUS: Final = 200
 
 
 class OpenApi(Application):
-    """An answer that checks what it answers; `openapi` makes it."""
+    """An answer that checks what it answers; `openapi` makes it.
+
+    Attributes:
+        within: The answer that it checks; UNSET where an example answers.
+    """
 
     def __init__(self, document: Document, answer: Any) -> None:
-        self._document, self._answer = document, answer
+        self._document, self.within = document, answer
         self._operations = operations_of(document)
         self._checks = Checks(document)
 
     def __repr__(self) -> str:
         return f"openapi({shown(self._document.name)})"
 
-    def answer(self, request: Request, begin: Begin) -> Response:
-        operation, in_path = self._operation_of(request)
-        problems = [self._no_operation(request)]
+    def around(self, answer: Any) -> OpenApi:
+        made = copy.copy(self)
+        made.within = answer
+        return made
+
+    def acquire(self) -> None:
+        if isinstance(self.within, Application):
+            self.within.acquire()
+
+    def release(self) -> None:
+        if isinstance(self.within, Application):
+            self.within.release()
+
+    def answer(self, request: Request, begin: Begin) -> Any:
+        """A response, or something that is awaited for it where the answer within is async."""
+        found = find(self._operations, request.method.upper(), request.path)
+        answer = self.within
+        if answer is UNSET:
+            return self._checked(request, found, example_of(self._document, found.operation))
+        if isinstance(answer, Response):
+            return self._checked(request, found, answer)
+        error = None
+        try:
+            result = answered_within(answer, request, begin)
+        except AnsweredError as answered:
+            result, error = answered.response, answered.error
+        if inspect.isawaitable(result):
+            return self._awaited(request, found, result)
+        return self._checked(request, found, answered_by(answer, result), error)
+
+    async def _awaited(self, request: Request, found: Found, result: Awaitable[Any]) -> Response:
+        return self._checked(request, found, answered_by(self.within, await result))
+
+    def _checked(
+        self,
+        request: Request,
+        found: Found,
+        response: Response | Fault,
+        error: BaseException | None = None,
+    ) -> Response:
+        """Raise AnsweredError where the request, or the answer, does not fit."""
+        if isinstance(response, Fault):
+            raise TypeError(f"{response}: a fault goes around openapi(...), not into it")
+        problems, operation = [self._no_operation(request, found)], found.operation
         if operation is not None:
-            problems = self._checks.request_problems(operation, request, in_path)
-        response = self._response(request, operation)
+            problems = self._checks.request_problems(operation, request, found.in_path)
         about = f"{request.method} {request.shown_url} does not fit {self._about(operation)}"
-        if not problems and operation is not None and self._answer is not UNSET:
+        if not problems and operation is not None and self.within is not UNSET:
             problems = self._checks.response_problems(operation, response)
             about = f"the answer to {request.method} {request.shown_url} does not fit {self._about(operation)}"
-        if problems:
-            raise AnsweredError(response, OpenApiError("\n  ".join([f"{about}:", *problems])))
+        if problems and error is None:
+            error = OpenApiError("\n  ".join([f"{about}:", *problems]))
+        if error is not None:
+            raise AnsweredError(response, error)
         return response
 
     def _about(self, operation: Operation | None) -> str:
         return self._document.name if operation is None else f"{operation} of {self._document.name}"
 
-    def _operation_of(self, request: Request) -> tuple[Operation | None, dict[str, str]]:
-        for operation in self._operations:
-            if operation.method == request.method.upper():
-                values = operation.values(request.path)
-                if values is not None:
-                    return operation, values
-        return None, {}
-
-    def _no_operation(self, request: Request) -> str:
-        there = [each for each in self._operations if each.values(request.path) is not None]
-        if there:
-            return f"method: {shown(request.method)} is none of {', '.join(e.method for e in there)} of {there[0].path}"
+    def _no_operation(self, request: Request, found: Found) -> str:
+        if found.others:
+            declared = ", ".join(dict.fromkeys(each.method for each in found.others))
+            return (
+                f"method: {shown(request.method)} is none of {declared} of {found.others[0].path}"
+            )
         path = cut(redactor_of(request).path(request.path), SHOWN_TARGET)
         paths = [*dict.fromkeys(f"{each.bases[0]}{each.path}" for each in self._operations)]
         more = f", and {len(paths) - 5} more" if len(paths) > 5 else ""
         return f"path: {shown(path)} is none of {', '.join(paths[:5])}{more}"
 
-    def _response(self, request: Request, operation: Operation | None) -> Response:
-        answer = self._answer
-        if answer is UNSET:
-            return example_of(self._document, operation)
-        if isinstance(answer, Response):
-            return answer
-        response = answered_by(answer, answer(request))
-        if isinstance(response, Fault):
-            raise TypeError(f"{response}: a fault goes around openapi(...), not into it")
-        return response
+
+def answered_within(answer: Any, request: Request, begin: Begin) -> Any:
+    if isinstance(answer, Forward):
+        return request.forward(answer)
+    if isinstance(answer, Application):
+        return answer.answer(request, begin)
+    return answer(request)
 
 
 def openapi(
@@ -102,7 +142,8 @@ def openapi(
 
     Args:
         spec: A file of JSON or YAML, or a dict. `$ref` leads within it.
-        answer: A function of the `Request`, or a static answer. Without one the example of the operation's first
+        answer: A function of the `Request`, async or not, or a static answer, `forward()`, `cassette()`, or an
+            application. Without one the example of the operation's first
             response of success answers, or an empty body with its status where it has none.
 
     Raises:
@@ -113,12 +154,9 @@ def openapi(
         raise TypeError(
             f"openapi(spec, {shown(answer)}): put openapi(...) into it, and not it into openapi(...)"
         )
-    checked: Any = answer
-    if answer is not UNSET and not callable(answer):
-        checked = check_static(answer)
-    elif inspect.iscoroutinefunction(answer):
-        raise TypeError(f"openapi(spec, {shown(answer)}): it takes a function that is not async")
-    return OpenApi(read_document(spec), checked)
+    return OpenApi(
+        read_document(spec), UNSET if answer is UNSET else check_answer(answer, raw=False)
+    )
 
 
 def example_of(document: Document, operation: Operation | None) -> Response:

@@ -13,16 +13,35 @@ from itertools import islice
 from typing import Any, Final
 
 from pytest_egress.errors import ContentError
-from pytest_egress.routes.openapi.documents import URI, Document
+from pytest_egress.routes.openapi.documents import Document
 from pytest_egress.routes.openapi.operations import Operation
-from pytest_egress.routes.openapi.values import (
-    deep_object,
-    fields,
-    from_json,
-    parameter_value,
-    types_of,
+from pytest_egress.routes.openapi.schemas import ALL_TYPES, Reading, readings_of
+from pytest_egress.routes.openapi.sent import (
+    Node,
+    Sent,
+    in_a_path,
+    node_of,
+    pairs_of,
+    plain,
+    tree_of,
 )
-from pytest_egress.traffic.http.forms import is_multipart, media_type
+from pytest_egress.routes.openapi.validators import UncheckableError, Validators
+from pytest_egress.routes.openapi.values import (
+    Form,
+    Style,
+    candidates,
+    from_json,
+    is_json,
+    objects,
+    single,
+    style_of,
+)
+from pytest_egress.traffic.http.forms import (
+    decode_text,
+    is_multipart,
+    media_type,
+    multipart_parts,
+)
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction.redactor import Redactor, redactor_of
@@ -57,7 +76,7 @@ class Checks:
     def request_problems(
         self, operation: Operation, request: Request, in_path: Mapping[str, str]
     ) -> list[str]:
-        """What of a request does not fit its operation; `in_path` are the parameters in its path."""
+        """What of a request does not fit its operation; `in_path` are the parameters in its path, as sent."""
         redactor = redactor_of(request)
         found = (
             *self._security_problems(operation, request),
@@ -73,39 +92,44 @@ class Checks:
         in_path: Mapping[str, str],
         redactor: Redactor,
     ) -> Iterator[str]:
-        for parameter, pointer in self._parameters(operation):
+        parameters = self._parameters(operation)
+        given = Given(request, in_path, [each for each, _ in parameters])
+        for parameter, pointer in parameters:
             name, place = parameter["name"], parameter["in"]
             if place == "header" and name.lower() in NOT_DESCRIBED:
                 continue
             where = f"{place} {shown(name)}"
-            texts = sent_as(parameter, request, in_path)
-            if parameter.get("style") == "deepObject":
-                texts = []
-                if pairs := deep_object(name, request.query.raw):
-                    schema = self.resolve(parameter.get("schema") or {})
-                    value: Any = fields(pairs, schema, self.resolve)
-                    yield from self._schema_problems(
-                        where, value, f"{pointer}/schema", redactor, name
-                    )
-                    continue
-            if not texts:
-                if parameter.get("required") and not self._is_exploded_object(parameter):
-                    yield f"{where}: it is required, and missing"
-                continue
             try:
-                value = parameter_value(parameter, texts, self.resolve)
+                values = self._parameter_values(parameter, given)
             except ValueError as error:
-                yield f"{where}: {cut(str(error), SHOWN_RULE)}"
+                yield f"{where}: {cut(redactor.hidden(str(error)), SHOWN_RULE)}"
                 continue
             at = f"{pointer}/schema"
             if "content" in parameter:
                 at = f"{pointer}/content/{keyed(next(iter(parameter['content'])))}/schema"
-            yield from self._schema_problems(where, value, at, redactor, name)
+            if values:
+                yield from self._schema_problems(where, values, at, redactor, name)
+            elif parameter.get("required"):
+                yield f"{where}: it is required, and missing"
 
-    def _is_exploded_object(self, parameter: Mapping[str, Any]) -> bool:
-        """Whether its fields are parameters of their own, so that its name is in no query."""
-        schema = self.resolve(parameter.get("schema") or {})
-        return "object" in types_of(schema) and parameter.get("explode", True) is True
+    def _parameter_values(self, parameter: Mapping[str, Any], given: Given) -> list[Any]:
+        """The values that a parameter may have; none where it has not come."""
+        if "content" in parameter:
+            sent = given.sent(parameter)
+            return [from_json(single(sent).text)] if sent else []
+        style, schema = style_of(parameter), parameter.get("schema") or {}
+        readings = readings_of(schema, self.resolve)
+        node = given.node(parameter, style)
+        found = candidates(node, schema, style, self.resolve) if node.sent or node.fields else []
+        exploded = style.name == "form" and style.explodes and style.is_query
+        if exploded and not found and (of := [each for each in readings if is_object(each)]):
+            fields = given.fields_of(parameter, of)
+            if fields or (parameter.get("required") and self._takes_nothing(of)):
+                return objects(fields, schema, self.resolve)
+        return found
+
+    def _takes_nothing(self, readings: list[Reading]) -> bool:
+        return any(not each.get("required") for one in readings for each in one.schemas)
 
     def _parameters(self, operation: Operation) -> list[tuple[Mapping[str, Any], str]]:
         """Those of the operation replace those of its path; each with its pointer."""
@@ -159,24 +183,33 @@ class Checks:
             taken = ", ".join(described.get("content") or ())
             yield f"header 'Content-Type': {shown(kind)} is none of {cut(taken, SHOWN_RULE)}"
             return
-        at = f"{pointer}/content/{keyed(key)}/schema"
-        schema = self.resolve((described["content"][key] or {}).get("schema") or {})
+        about = described["content"][key] or {}
+        if "schema" not in about:
+            return
         try:
-            value = self._body_value(request, kind, content, schema)
+            values = self._body_values(request, kind, content, about)
         except ValueError as error:
             yield f"body: {cut(redactor.hidden(str(error)), SHOWN_RULE)}"
             return
-        if value is not NO_VALUE and "schema" in described["content"][key]:
-            yield from self._schema_problems("body", value, at, redactor)
+        if values:
+            at = f"{pointer}/content/{keyed(key)}/schema"
+            yield from self._schema_problems("body", values, at, redactor)
 
-    def _body_value(self, request: Request, kind: str, content: bytes, schema: Any) -> Any:
-        media = media_type(kind)
+    def _body_values(
+        self, request: Request, kind: str, content: bytes, about: Mapping[str, Any]
+    ) -> list[Any]:
+        """The values that a body may have; none where no schema describes its media type here."""
+        media, schema = media_type(kind), about["schema"]
         if is_json(media):
-            return from_json(content)
+            return [from_json(content)]
         if media == FORM or is_multipart(kind):
-            files = [(name, file.content.decode("latin-1")) for name, file in request.files.raw]
-            return fields([*request.form.raw, *files], schema, self.resolve)
-        return request.text if media.startswith("text/") else NO_VALUE
+            pairs = pairs_of(request.text) if media == FORM else parts_of(request, kind)
+            form = Form(encoding=about.get("encoding") or {})
+            names = [name for each in readings_of(schema, self.resolve) for name in each.properties]
+            return objects(tree_of(pairs, names), schema, self.resolve, form)
+        if media.startswith("text/"):
+            return candidates(node_of(plain(request.text)), schema, TEXT, self.resolve)
+        return []
 
     # Responses.
 
@@ -195,82 +228,140 @@ class Checks:
         except ValueError as error:
             return [f"body: {cut(str(error), SHOWN_RULE)}"]
         at = f"{pointer}/content/{keyed(key)}/schema"
-        found = self._schema_problems("body", value, at, Redactor(), is_response=True)
-        return [*islice(found, MAX_PROBLEMS)]
+        found = self._schema_problems("body", [value], at, Redactor(), is_response=True)
+        return [*islice(dict.fromkeys(found), MAX_PROBLEMS)]
 
     # Schemas.
 
     def _schema_problems(
         self,
         where: str,
-        value: Any,
+        values: list[Any],
         pointer: str,
         redactor: Redactor,
         name: str = "",
         *,
         is_response: bool = False,
-    ) -> Iterator[str]:
-        try:
-            validator = self._validators[is_response]({"$ref": f"{URI}#{pointer}"}, **self._options)
-            errors = islice(validator.iter_errors(value), MAX_PROBLEMS)
-            yield from (sentence(where, name, each, redactor) for each in errors)
-        except RecursionError:
-            yield f"{where}: it is nested too deeply"
+    ) -> list[str]:
+        """The problems of the first value; none where one of them fits."""
+        problems: list[str] = []
+        for value in values:
+            try:
+                validator = self._validators.at(pointer, is_response=is_response)
+                errors = [*islice(validator.iter_errors(value), MAX_PROBLEMS)]
+                said = [sentence(where, name, each, redactor) for each in errors]
+            except RecursionError:
+                said = [f"{where}: it is nested too deeply"]
+            except UncheckableError as error:
+                return [f"{where}: {error}"]
+            if not said:
+                return []
+            problems = problems or said
+        return problems
 
     @cached_property
-    def _validators(self) -> tuple[Any, Any]:
-        """Those of requests and of responses."""
-        import openapi_schema_validator as schemas
+    def _validators(self) -> Validators:
+        return Validators(self._document)
 
-        if self._document.is_3_0:
-            return schemas.OAS30WriteValidator, schemas.OAS30ReadValidator
-        return (
-            directed(schemas.OAS31Validator, "readOnly", self.resolve),
-            directed(schemas.OAS31Validator, "writeOnly", self.resolve),
+
+TEXT: Final = Style(name="", explodes=False, is_query=False)
+
+
+class Given:
+    """What a request has for parameters."""
+
+    def __init__(
+        self, request: Request, in_path: Mapping[str, str], parameters: list[Mapping[str, Any]]
+    ) -> None:
+        self._request, self._in_path = request, in_path
+        self._query = pairs_of(request.query_string)
+        self._names = {each["name"] for each in parameters if each["in"] == "query"}
+
+    def sent(self, parameter: Mapping[str, Any]) -> list[Sent]:
+        """What was sent by its very name."""
+        name, place = parameter["name"], parameter["in"]
+        if place == "query":
+            return [sent for key, sent in self._query if key == name]
+        if place == "header":
+            return [*map(plain, self._request.headers.get_all(name))]
+        if place == "cookie":
+            return [*map(plain, self._request.cookies.get_all(name))]
+        return [in_a_path(self._in_path[name])] if name in self._in_path else []
+
+    def node(self, parameter: Mapping[str, Any], style: Style) -> Node:
+        name, sent = parameter["name"], self.sent(parameter)
+        if style.name == "simple" and parameter["in"] == "header" and len(sent) > 1:
+            sent = [plain(", ".join(each.text for each in sent))]  # RFC 9110 section 5.3
+        if style.name != "deepObject":
+            return Node(sent)
+        within = [pair for pair in self._query if pair[0].startswith(f"{name}[")]
+        fields = tree_of(within).get(name)
+        return Node([] if fields else sent, {} if fields is None else fields.fields)
+
+    def fields_of(self, parameter: Mapping[str, Any], readings: list[Reading]) -> dict[str, Node]:
+        """The fields of an object that are parameters of their own."""
+        names = {name for each in readings for name in each.properties}
+        takes_any = any(each.has_any_field for each in readings)
+        pairs = [
+            (key, sent)
+            for key, sent in self._query
+            if key in names or (takes_any and key not in self._names)
+        ]
+        found: dict[str, Node] = {}
+        for key, sent in pairs:
+            found.setdefault(key, Node()).sent.append(sent)
+        return found
+
+
+def is_object(reading: Reading) -> bool:
+    return "object" in reading.types and reading.types != ALL_TYPES
+
+
+def parts_of(request: Request, kind: str) -> list[tuple[str, Sent]]:
+    """The parts of a multipart body. A file is its bytes, as the characters of latin-1."""
+    if not request.form.raw and not request.files.raw:  # which has the limits
+        return []
+    found = []
+    for part, is_file in multipart_parts(request.content, kind):
+        text = (
+            part.content.decode("latin-1")
+            if is_file and not is_json(media_type(part.content_type))
+            else decode_text(part.content, part.content_type)
         )
-
-    @cached_property
-    def _options(self) -> dict[str, Any]:
-        import openapi_schema_validator as schemas
-        from referencing import Registry
-        from referencing.jsonschema import DRAFT202012
-
-        contents: Any = self._document.contents
-        resource = DRAFT202012.create_resource(contents)
-        formats = (
-            schemas.oas30_format_checker if self._document.is_3_0 else schemas.oas31_format_checker
-        )
-        registry: Any = Registry()
-        return {"registry": registry.with_resource(URI, resource), "format_checker": formats}
+        found.append((part.name, plain(text, part.content_type)))
+    return found
 
 
-NO_VALUE: Final[Any] = object()
-"""The body of a media type that no schema describes here."""
+def nearest(error: Any) -> Any:
+    """The error within those of `anyOf` or `oneOf` that says most: of the branch that was nearly right."""
+    for _ in range(MAX_PROBLEMS):
+        if error.validator not in ("anyOf", "oneOf") or not error.context:
+            return error
+        branches: dict[Any, list[Any]] = {}
+        for each in error.context:
+            branches.setdefault(each.schema_path[0] if each.schema_path else 0, []).append(each)
+        if all(each.validator == "type" and not each.path for each in error.context):
+            return error  # which names all types
+        fit = [
+            each
+            for each in branches.values()
+            if not any(one.validator == "type" and not one.path for one in each)
+        ]
+        error = min(fit or [error.context], key=len)[0]
+    return error
 
 
-def directed(validator: Any, keyword: str, resolve: Any) -> Any:
-    """A validator of OpenAPI 3.1 for one direction: properties with the keyword are neither sent nor required."""
-    from jsonschema.exceptions import ValidationError
-    from jsonschema.validators import extend
-
-    def refused(_: Any, is_set: Any, instance: Any, schema: Any) -> Iterator[Any]:
-        if is_set is True:
-            yield ValidationError(f"it is {keyword}")
-
-    def required(_: Any, names: Any, instance: Any, schema: Any) -> Iterator[Any]:
-        if not isinstance(instance, dict):
-            return
-        properties = schema.get("properties") or {}
-        for name in names:
-            described = resolve(properties.get(name) or {})
-            is_other = isinstance(described, Mapping) and described.get(keyword) is True
-            if name not in instance and not is_other:
-                yield ValidationError(f"{name!r} is a required property")
-
-    return extend(validator, {keyword: refused, "required": required})
+def types_taken(error: Any) -> list[str]:
+    """The types of all branches, where none takes what was sent."""
+    found: list[str] = []
+    for each in error.context or [error]:
+        wanted = each.validator_value
+        found += wanted if isinstance(wanted, list) else [wanted]
+    return [*dict.fromkeys(map(str, found))]
 
 
 def sentence(where: str, name: str, error: Any, redactor: Redactor) -> str:
+    error = nearest(error)
     path = [*error.absolute_path]
     place = cut(redactor.known(where + "".join(map(step, path))), SHOWN_RULE)
     rule, wanted = error.validator, error.validator_value
@@ -281,9 +372,8 @@ def sentence(where: str, name: str, error: Any, redactor: Redactor) -> str:
     named = next((each for each in reversed(path) if isinstance(each, str)), name)
     value = redactor.json(error.instance, secret=redactor.is_secret(named))
     said = cut(redactor.hidden(repr(value)), SHOWN_VALUE)
-    if rule == "type":
-        types = wanted if isinstance(wanted, list) else [wanted]
-        return f"{place}: {said} is no {' or '.join(map(str, types))}"
+    if rule == "type" or (rule in ("anyOf", "oneOf") and error.context):
+        return f"{place}: {said} is no {cut(' or '.join(types_taken(error)), SHOWN_RULE)}"
     if rule == "enum":
         return f"{place}: {said} is none of {cut(', '.join(map(repr, wanted)), SHOWN_RULE)}"
     return f"{place}: {said} does not fit {rule}: {cut(repr(wanted), SHOWN_RULE)}"
@@ -298,26 +388,11 @@ def step(key: str | int) -> str:
     return f".{key}" if IDENTIFIER.fullmatch(key) else f"[{shown(key)}]"
 
 
-def sent_as(
-    parameter: Mapping[str, Any], request: Request, in_path: Mapping[str, str]
-) -> list[str]:
-    """The texts of a parameter in a request; none where it is missing."""
-    name, place = parameter["name"], parameter["in"]
-    if place == "query":
-        return request.query.get_all(name)
-    if place == "header":
-        return request.headers.get_all(name)
-    if place == "cookie":
-        return request.cookies.get_all(name)
-    return [in_path[name]] if name in in_path else []
-
-
 def has_credentials(scheme: Mapping[str, Any], request: Request) -> bool:
     """Whether a request has what a scheme asks for. Empty credentials are none."""
     kind = scheme.get("type")
     if kind == "apiKey":
-        parameter = {"name": scheme["name"], "in": scheme["in"]}
-        return any(each.strip() for each in sent_as(parameter, request, {}))
+        return any(each.text.strip() for each in Given(request, {}, []).sent(scheme))
     if kind == "mutualTLS":
         return request.tls is not None and request.tls.client_certificate is not None
     word = str(scheme.get("scheme", "")) if kind == "http" else "bearer"
@@ -335,10 +410,6 @@ def media_key(content: Iterable[str], kind: str) -> str | None:
     plain = [each for each in keys if media_type(each) == media]
     ranges = [each for each in keys if each in (f"{media.partition('/')[0]}/*", "*/*")]
     return next(iter([*exact, *plain, *sorted(ranges, key="*/*".__eq__)]), None)
-
-
-def is_json(media: str) -> bool:
-    return media == "application/json" or media.endswith("+json")
 
 
 def keyed(key: str) -> str:

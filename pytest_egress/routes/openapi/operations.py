@@ -6,14 +6,17 @@ Paths are compared segment by segment, decoded. A literal segment goes before a 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice, product
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pytest_egress.routes.openapi.documents import Document
 
 METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+MAX_BASES: Final = 64  # of one server, by the values of its variables
+MAX_NAMES: Final = 100  # in one segment
 TEMPLATE: Final = re.compile(r"\{([^{}]+)\}")
 
 
@@ -43,18 +46,55 @@ class Operation:
         return f"{name} ({said})" if name else said
 
     def values(self, path: str) -> dict[str, str] | None:
-        """The parameters in a path as it was sent, decoded; None where it is another path."""
+        """The parameters in a path, as they were sent; None where it is another path."""
+        parts = path.split("/")
         for base in self.bases:
-            if path.startswith(f"{base}/") or path == base:
-                found = values_in(self.path, path[len(base) :] or "/")
+            of_base = base.count("/") + 1
+            if values_in(base, "/".join(parts[:of_base])) is not None:
+                found = values_in(self.path, "/" + "/".join(parts[of_base:]))
                 if found is not None:
                     return found
         return None
 
     @property
     def rank(self) -> tuple[int, ...]:
-        """A path whose earlier segments are literal comes first."""
-        return tuple(len(TEMPLATE.findall(each)) for each in self.path.split("/"))
+        """A path whose earlier segments are literal comes first, then one that is so in part."""
+        return tuple(rank_of(each) for each in self.path.split("/"))
+
+
+def rank_of(segment: str) -> int:
+    names = TEMPLATE.findall(segment)
+    is_whole = TEMPLATE.fullmatch(segment) is not None
+    return MAX_NAMES if is_whole else min(len(names), MAX_NAMES - 1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """What a document has for a request.
+
+    Attributes:
+        operation: None where its path is none, or has no such method.
+        in_path: The parameters in its path, as they were sent.
+        others: The operations of that path.
+    """
+
+    operation: Operation | None = None
+    in_path: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[Operation, ...] = ()
+
+
+def find(operations: Iterable[Operation], method: str, path: str) -> Found:
+    """The operation of the most literal path that fits: no other one is asked for a method that it has not."""
+    others: list[Operation] = []
+    for each in operations:  # by rank
+        if others and each.rank != others[0].rank:
+            break
+        values = each.values(path)
+        if values is not None:
+            others.append(each)
+            if each.method == method:
+                return Found(operation=each, in_path=values, others=tuple(others))
+    return Found(others=tuple(others))
 
 
 def values_in(template: str, path: str) -> dict[str, str] | None:
@@ -63,7 +103,7 @@ def values_in(template: str, path: str) -> dict[str, str] | None:
         return None
     values: dict[str, str] = {}
     for each, sent in zip(wanted, given, strict=True):
-        found = values_of_segment(each, unquote(sent))
+        found = values_of_segment(each, sent)
         if found is None:
             return None
         values.update(found)
@@ -73,8 +113,18 @@ def values_in(template: str, path: str) -> dict[str, str] | None:
 def values_of_segment(template: str, sent: str) -> dict[str, str] | None:
     parts = TEMPLATE.split(template)  # literals, and names between them
     if len(parts) == 1:
-        return {} if unquote(template) == sent else None
-    # A value ends at the next literal, so that no expression has to go back.
+        return {} if unquote(template) == unquote(sent) else None
+    if parts[0] == parts[2] == "" and len(parts) == 3:
+        return {parts[1]: sent} if sent else None
+    found = values_between(parts, sent)
+    if found is None and "%" in sent:  # a literal may be encoded
+        decoded = values_between(parts, unquote(sent))
+        found = decoded and {name: quote(value, safe="") for name, value in decoded.items()}
+    return found
+
+
+def values_between(parts: list[str], sent: str) -> dict[str, str] | None:
+    """A value ends at the next literal, so that no expression has to go back."""
     if not sent.startswith(parts[0]):
         return None
     values, at = {}, len(parts[0])
@@ -107,7 +157,11 @@ def all_operations(document: Document) -> Iterator[Operation]:
                     pointer=f"{pointer}/{method}",
                     item=item,
                     definition=definition,
-                    bases=tuple(dict.fromkeys(map(base_of, servers or [{"url": "/"}]))),
+                    bases=tuple(
+                        dict.fromkeys(
+                            base for each in servers or [{"url": "/"}] for base in bases_of(each)
+                        )
+                    ),
                 )
 
 
@@ -115,12 +169,37 @@ def escaped_key(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
-def base_of(server: Mapping[str, Any]) -> str:
-    """The path of a server's URL, with the defaults of its variables."""
-    url = str(server.get("url", "/"))
-    for name, variable in (server.get("variables") or {}).items():
-        url = url.replace(f"{{{name}}}", str(variable.get("default", "")))
+def bases_of(server: Mapping[str, Any]) -> list[str]:
+    """The paths of a server's URL: that of its defaults, and of the other values of its variables.
+
+    A variable without `enum` may be any text.
+    """
+    url, variables = str(server.get("url", "/")), server.get("variables") or {}
+    several = {
+        name: dict.fromkeys(
+            [str(each.get("default", "")), *map(str, each.get("enum") or [f"{{{name}}}"])]
+        )
+        for name, each in variables.items()
+        if f"{{{name}}}" in url
+    }
+    found: dict[str, None] = {}
+    for values in islice(product(*several.values()), MAX_BASES):
+        given = url
+        for name, value in zip(several, values, strict=True):
+            given = given.replace(f"{{{name}}}", value)
+        if (path := path_of(given)) is not None:
+            found[path] = None
+    return [*found] or [""]
+
+
+def path_of(url: str) -> str | None:
+    """The path of a URL without a slash at its end; None where a variable stands for more than a part of a path."""
     try:
-        return urlsplit(url).path.rstrip("/")
+        path = urlsplit(url).path
     except ValueError:
         return ""
+    if not path.startswith("/"):
+        if "{" in path:
+            return None
+        path = f"/{path.lstrip('./')}"  # relative to where the document is
+    return path.rstrip("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_egress.base.unset import UNSET
 from pytest_egress.errors import CassetteError
 from pytest_egress.routes.answers import Application, Begin
 from pytest_egress.routes.cassette import Cassette
@@ -104,4 +105,7 @@ def bound(answer: Any, open_deck: Callable[[Cassette], Deck]) -> Any:
         inner = layers(answer)[1]
         made = bound(inner, open_deck)
         return answer if made is inner else with_answer(answer, made)
+    if isinstance(answer, Application) and answer.within is not UNSET:
+        made = bound(answer.within, open_deck)
+        return answer if made is answer.within else answer.around(made)
     return open_deck(answer) if isinstance(answer, Cassette) else answer

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_egress import openapi, reset, sequence
+from pytest_egress import Response, cassette, delayed, forward, openapi, reset, sequence
+from pytest_egress.base.unset import UNSET
 from pytest_egress.errors import OpenApiError
-from pytest_egress.routes.answers import AnsweredError, held
+from pytest_egress.routes.answers import (
+    AnsweredError,
+    Application,
+    check_answer,
+    held,
+    innermost,
+)
+from pytest_egress.routes.cassette import Cassette
+from pytest_egress.routes.openapi.answer import OpenApi
+from pytest_egress.routes.recordings.deck import bound
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
 
@@ -159,7 +171,7 @@ def test_a_form_has_numbers_and_one_value_of_a_field() -> None:
     assert problems(asked(body=b"amount=42&currency=eur", headers=form)) == []
     assert problems(asked(body=b"amount=x", headers=form)) == ["body.amount: 'x' is no integer"]
     [found] = problems(asked(body=b"amount=1&amount=2", headers=form))
-    assert found == "body: 'amount' came several times, and takes one value"
+    assert found == "body: 'amount': it came 2 times, and takes one value"
 
 
 @pytest.mark.parametrize(
@@ -238,10 +250,7 @@ def test_the_client_is_answered_whatever_the_check_says() -> None:
 
 
 def test_what_cannot_answer_is_refused_where_it_is_declared() -> None:
-    async def handler(_: Request) -> int:
-        return 200
-
-    answers: list[Any] = [reset(), sequence(200, 200), handler, "text"]
+    answers: list[Any] = [reset(), sequence(200, 200), lambda: 200, "text"]
     for answer in answers:
         with pytest.raises(TypeError):
             openapi(SPEC, answer)
@@ -251,3 +260,76 @@ def test_a_document_is_not_changed() -> None:
     spec = copy.deepcopy(SPEC)
     problems(asked(body={"amount": 1}), spec)
     assert spec == SPEC
+
+
+FITS: dict[str, Any] = {"id": "ch_1", "amount": 1}
+
+
+def run(given: Any, request: Request) -> Any:
+    """What it answers, awaited where that is needed."""
+
+    async def awaited() -> Any:
+        return await given.answer(request, held)
+
+    return asyncio.run(awaited())
+
+
+def test_an_async_function_is_checked_when_it_has_answered() -> None:
+    async def handler(_: Request) -> Any:
+        await asyncio.sleep(0)
+        return 201, FITS
+
+    given = openapi(SPEC, handler)
+    assert run(given, asked(body={"amount": 1})).status_code == 201
+    with pytest.raises(AnsweredError, match=r"body\.amount: 'x' is no integer") as caught:
+        run(given, asked(body={"amount": "x"}))
+    assert caught.value.response.status_code == 201
+
+
+def test_forward_is_asked_for_the_request_as_it_came() -> None:
+    answers = [Response(201, json=FITS), Response(418)]
+    forwarded: list[object] = []
+
+    def forwarding(request: Request, to: object, port: object) -> Response:
+        forwarded.append(to)
+        return answers.pop(0)
+
+    request = dataclasses.replace(asked(body={"amount": 1}), _forward=lambda: forwarding)
+    server = forward("http://127.0.0.1:8000")
+    assert problems(request, SPEC, server) == []
+    assert problems(request, SPEC, server) == ["status: 418 is none of its responses"]
+    assert forwarded == [server, server]
+
+
+def test_an_application_within_is_open_while_it_answers() -> None:
+    class Open(Application):
+        number = 0
+
+        def acquire(self) -> None:
+            self.number += 1
+
+        def release(self) -> None:
+            self.number -= 1
+
+        def answer(self, request: Request, begin: Any) -> Response:
+            assert self.number == 1
+            return Response(201, json=FITS)
+
+    within = Open()
+    given = openapi(SPEC, within)
+    given.acquire()
+    assert given.answer(asked(body={"amount": 1}), held).status_code == 201
+    given.release()
+    assert within.number == 0
+
+
+def test_a_cassette_within_is_found() -> None:
+    given = openapi(SPEC, cassette())
+    assert isinstance(innermost(delayed(given, 1)), Cassette)
+    with pytest.raises(TypeError, match=r"a cassette\(\) in a sequence\(\)"):
+        check_answer(sequence(given), raw=False)
+    deck: Any = object()
+    made = bound(given, lambda declared: deck)
+    assert isinstance(made, OpenApi)
+    assert (made.within, repr(made)) == (deck, repr(given))
+    assert bound(openapi(SPEC), lambda declared: deck).within is UNSET
