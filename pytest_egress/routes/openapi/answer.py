@@ -25,7 +25,7 @@ from pytest_egress.routes.answers import (
 from pytest_egress.routes.faults import Fault
 from pytest_egress.routes.openapi.checking import Checks, described_by
 from pytest_egress.routes.openapi.documents import Document, read_document
-from pytest_egress.routes.openapi.operations import Found, Operation, find, operations_of
+from pytest_egress.routes.openapi.operations import Operation, Sought, find, operations_of
 from pytest_egress.routes.openapi.values import is_json
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.http.forms import media_type
@@ -82,13 +82,13 @@ class OpenApi(Application):
             return self._awaited(request, found, result)
         return self._checked(request, found, answered_by(answer, result), error)
 
-    async def _awaited(self, request: Request, found: Found, result: Awaitable[Any]) -> Response:
+    async def _awaited(self, request: Request, found: Sought, result: Awaitable[Any]) -> Response:
         return self._checked(request, found, answered_by(self.within, await result))
 
     def _checked(
         self,
         request: Request,
-        found: Found,
+        found: Sought,
         response: Response | Fault,
         error: BaseException | None = None,
     ) -> Response:
@@ -111,7 +111,7 @@ class OpenApi(Application):
     def _about(self, operation: Operation | None) -> str:
         return self._document.name if operation is None else f"{operation} of {self._document.name}"
 
-    def _no_operation(self, request: Request, found: Found) -> str:
+    def _no_operation(self, request: Request, found: Sought) -> str:
         if found.others:
             declared = ", ".join(dict.fromkeys(each.method for each in found.others))
             return (

@@ -18,7 +18,7 @@ from pytest_egress.routes.openapi.operations import Operation
 from pytest_egress.routes.openapi.schemas import ALL_TYPES, Reading, readings_of
 from pytest_egress.routes.openapi.sent import (
     Node,
-    Sent,
+    SentText,
     in_a_path,
     node_of,
     pairs_of,
@@ -27,7 +27,7 @@ from pytest_egress.routes.openapi.sent import (
 )
 from pytest_egress.routes.openapi.validators import UncheckableError, Validators
 from pytest_egress.routes.openapi.values import (
-    Form,
+    Encodings,
     Style,
     candidates,
     from_json,
@@ -93,7 +93,7 @@ class Checks:
         redactor: Redactor,
     ) -> Iterator[str]:
         parameters = self._parameters(operation)
-        given = Given(request, in_path, [each for each, _ in parameters])
+        given = SentParameters(request, in_path, [each for each, _ in parameters])
         for parameter, pointer in parameters:
             name, place = parameter["name"], parameter["in"]
             if place == "header" and name.lower() in NOT_DESCRIBED:
@@ -112,7 +112,7 @@ class Checks:
             elif parameter.get("required"):
                 yield f"{where}: it is required, and missing"
 
-    def _parameter_values(self, parameter: Mapping[str, Any], given: Given) -> list[Any]:
+    def _parameter_values(self, parameter: Mapping[str, Any], given: SentParameters) -> list[Any]:
         """The values that a parameter may have; none where it has not come."""
         if "content" in parameter:
             sent = given.sent(parameter)
@@ -204,7 +204,7 @@ class Checks:
             return [from_json(content)]
         if media == FORM or is_multipart(kind):
             pairs = pairs_of(request.text) if media == FORM else parts_of(request, kind)
-            form = Form(encoding=about.get("encoding") or {})
+            form = Encodings(encoding=about.get("encoding") or {})
             names = [name for each in readings_of(schema, self.resolve) for name in each.properties]
             return objects(tree_of(pairs, names), schema, self.resolve, form)
         if media.startswith("text/"):
@@ -267,7 +267,7 @@ class Checks:
 TEXT: Final = Style(name="", explodes=False, is_query=False)
 
 
-class Given:
+class SentParameters:
     """What a request has for parameters."""
 
     def __init__(
@@ -277,7 +277,7 @@ class Given:
         self._query = pairs_of(request.query_string)
         self._names = {each["name"] for each in parameters if each["in"] == "query"}
 
-    def sent(self, parameter: Mapping[str, Any]) -> list[Sent]:
+    def sent(self, parameter: Mapping[str, Any]) -> list[SentText]:
         """What was sent by its very name."""
         name, place = parameter["name"], parameter["in"]
         if place == "query":
@@ -317,7 +317,7 @@ def is_object(reading: Reading) -> bool:
     return "object" in reading.types and reading.types != ALL_TYPES
 
 
-def parts_of(request: Request, kind: str) -> list[tuple[str, Sent]]:
+def parts_of(request: Request, kind: str) -> list[tuple[str, SentText]]:
     """The parts of a multipart body. A file is its bytes, as the characters of latin-1."""
     if not request.form.raw and not request.files.raw:  # which has the limits
         return []
@@ -392,7 +392,7 @@ def has_credentials(scheme: Mapping[str, Any], request: Request) -> bool:
     """Whether a request has what a scheme asks for. Empty credentials are none."""
     kind = scheme.get("type")
     if kind == "apiKey":
-        return any(each.text.strip() for each in Given(request, {}, []).sent(scheme))
+        return any(each.text.strip() for each in SentParameters(request, {}, []).sent(scheme))
     if kind == "mutualTLS":
         return request.tls is not None and request.tls.client_certificate is not None
     word = str(scheme.get("scheme", "")) if kind == "http" else "bearer"

@@ -69,7 +69,7 @@ def rank_of(segment: str) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class Sought:
     """What a document has for a request.
 
     Attributes:
@@ -83,7 +83,7 @@ class Found:
     others: tuple[Operation, ...] = ()
 
 
-def find(operations: Iterable[Operation], method: str, path: str) -> Found:
+def find(operations: Iterable[Operation], method: str, path: str) -> Sought:
     """The operation of the most literal path that fits: no other one is asked for a method that it has not."""
     others: list[Operation] = []
     for each in operations:  # by rank
@@ -93,8 +93,8 @@ def find(operations: Iterable[Operation], method: str, path: str) -> Found:
         if values is not None:
             others.append(each)
             if each.method == method:
-                return Found(operation=each, in_path=values, others=tuple(others))
-    return Found(others=tuple(others))
+                return Sought(operation=each, in_path=values, others=tuple(others))
+    return Sought(others=tuple(others))
 
 
 def values_in(template: str, path: str) -> dict[str, str] | None:

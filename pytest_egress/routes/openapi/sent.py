@@ -1,4 +1,4 @@
-"""`Sent`: a text as it was sent, before it is decoded; and `Node`: all that was sent by one name, as `a[b][c]=x`.
+"""`SentText`: a text as it was sent, before it is decoded; and `Node`: all that was sent by one name, as `a[b][c]=x`.
 
 A separator counts where it was sent as itself: in `a%2Cb,c` there are two values.
 """
@@ -17,7 +17,7 @@ TOO_DEEP: Final = f"it has more than {MAX_BRACKETS} brackets"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sent:
+class SentText:
     """One value.
 
     Attributes:
@@ -40,21 +40,21 @@ class Sent:
         return [decoded(each) for each in self.raw.split(separator)]
 
 
-def plain(text: str, content_type: str = "") -> Sent:
-    return Sent(text=text, media=media_type(content_type))
+def plain(text: str, content_type: str = "") -> SentText:
+    return SentText(text=text, media=media_type(content_type))
 
 
-def in_a_path(raw: str) -> Sent:
-    return Sent(text=unquote(raw), raw=raw)
+def in_a_path(raw: str) -> SentText:
+    return SentText(text=unquote(raw), raw=raw)
 
 
-def pairs_of(query_string: str) -> list[tuple[str, Sent]]:
+def pairs_of(query_string: str) -> list[tuple[str, SentText]]:
     """The pairs of a query, or of a urlencoded body."""
     found = []
     for pair in query_string.split("&"):
         if pair:
             name, _, raw = pair.partition("=")
-            sent = Sent(text=unquote_plus(raw), raw=raw, has_plus=True)
+            sent = SentText(text=unquote_plus(raw), raw=raw, has_plus=True)
             found.append((unquote_plus(name), sent))
     return found
 
@@ -63,15 +63,15 @@ def pairs_of(query_string: str) -> list[tuple[str, Sent]]:
 class Node:
     """What was sent by a name, and by names in brackets after it."""
 
-    sent: list[Sent] = field(default_factory=list)
+    sent: list[SentText] = field(default_factory=list)
     fields: dict[str, Node] = field(default_factory=dict)
 
 
-def node_of(*sent: Sent) -> Node:
+def node_of(*sent: SentText) -> Node:
     return Node([*sent])
 
 
-def tree_of(pairs: Iterable[tuple[str, Sent]], names: Iterable[str] = ()) -> dict[str, Node]:
+def tree_of(pairs: Iterable[tuple[str, SentText]], names: Iterable[str] = ()) -> dict[str, Node]:
     """All pairs by their names, and by what is in brackets. `names` stand as they are.
 
     Raises:

@@ -59,11 +59,11 @@ def formats(document: Document) -> Any:
     given = schemas.oas30_format_checker if document.is_3_0 else schemas.oas31_format_checker
     checker: Any = type(given)(())
     checker.checkers = {name: (check, REFUSALS) for name, (check, _) in given.checkers.items()}
-    checker.patience = Patience()
+    checker.patience = PatternTime()
     return checker
 
 
-class Patience:
+class PatternTime:
     """The time that is left of `PATTERN_SECONDS`."""
 
     def __init__(self) -> None:

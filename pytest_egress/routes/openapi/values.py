@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, NoReturn
 
 from pytest_egress.routes.openapi.schemas import ALL_TYPES, Reading, Resolve, readings_of
-from pytest_egress.routes.openapi.sent import Node, Sent, node_of, plain
+from pytest_egress.routes.openapi.sent import Node, SentText, node_of, plain
 from pytest_egress.traffic.shown import cut, shown
 
 NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(\.[0-9]{1,99})?(?:[eE][+-]?[0-9]{1,3})?")
@@ -105,7 +105,7 @@ FIELD: Final = Style(takes_json=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class Encodings:
     """How the fields of a form are written: by `encoding` of its media type."""
 
     encoding: Mapping[str, Any]
@@ -145,7 +145,7 @@ def candidates(node: Node, schema: Any, style: Style, resolve: Resolve) -> list[
     """The values that may have been sent; never none. Raise ValueError where it is no value of this style."""
     readings = readings_of(schema, resolve)
     for is_listed in (True, False):
-        readers = [Reader(each, style, resolve, is_listed=is_listed) for each in readings]
+        readers = [TextReader(each, style, resolve, is_listed=is_listed) for each in readings]
         if found := gathered(partial(each.values, node) for each in readers):
             return found
     return [single(node.sent).text]
@@ -155,7 +155,7 @@ def first(node: Node, schema: Any, style: Style, resolve: Resolve) -> Any:
     return candidates(node, schema, style, resolve)[0]
 
 
-class Reader:
+class TextReader:
     """Reads what was sent in one of the ways of a schema."""
 
     def __init__(
@@ -244,7 +244,7 @@ class Reader:
             fields.setdefault(name, Node()).sent.append(plain(text))
         return [self.object_of(fields)]
 
-    def _pairs(self, sent: Sent) -> list[tuple[str, str]]:
+    def _pairs(self, sent: SentText) -> list[tuple[str, str]]:
         style = self._style
         if style.explodes and style.name == "matrix":
             return matrix_pairs(sent, style, any_name=True)
@@ -267,10 +267,12 @@ class Reader:
             raise ValueError(f"its last piece, {shown(pieces[-1])}, is a name without a value")
         return [*zip(pieces[::2], pieces[1::2], strict=True)]
 
-    def objects(self, fields: Mapping[str, Node], form: Form | None) -> list[Any]:
+    def objects(self, fields: Mapping[str, Node], form: Encodings | None) -> list[Any]:
         return [self.object_of(fields, form)]
 
-    def object_of(self, fields: Mapping[str, Node], form: Form | None = None) -> dict[str, Any]:
+    def object_of(
+        self, fields: Mapping[str, Node], form: Encodings | None = None
+    ) -> dict[str, Any]:
         """The fields of an object, or of a form."""
         found = {}
         for name, node in fields.items():
@@ -289,10 +291,10 @@ class Reader:
 
 
 def objects(
-    fields: Mapping[str, Node], schema: Any, resolve: Resolve, form: Form | None = None
+    fields: Mapping[str, Node], schema: Any, resolve: Resolve, form: Encodings | None = None
 ) -> list[Any]:
     """The objects that fields may stand for; as `candidates`."""
-    readers = [Reader(each, FIELD, resolve) for each in readings_of(schema, resolve)]
+    readers = [TextReader(each, FIELD, resolve) for each in readings_of(schema, resolve)]
     return gathered(partial(each.objects, fields, form) for each in readers)
 
 
@@ -316,7 +318,7 @@ def is_same(mine: Any, other: Any) -> bool:
     return type(mine) is type(other) and bool(mine == other)
 
 
-def single(sent: list[Sent]) -> Sent:
+def single(sent: list[SentText]) -> SentText:
     if not sent:
         raise ValueError("it takes one value, and its fields came")
     if len(sent) != 1:
@@ -324,25 +326,25 @@ def single(sent: list[Sent]) -> Sent:
     return sent[0]
 
 
-def is_header(style: Style, sent: Sent) -> bool:
+def is_header(style: Style, sent: SentText) -> bool:
     """Whether a space may follow a comma (RFC 9110 section 5.6.1)."""
     return style.name == "simple" and sent.raw is None
 
 
-def unstyled(sent: Sent, style: Style) -> Sent:
+def unstyled(sent: SentText, style: Style) -> SentText:
     """A text without what its style begins with: `.red` by label, `;color=red` by matrix."""
     begins = {"label": ".", "matrix": f";{style.name_of}="}.get(style.name)
     if begins is None or (style.name == "matrix" and sent.text == f";{style.name_of}"):
-        return sent if begins is None else Sent(text="", raw="")
+        return sent if begins is None else SentText(text="", raw="")
     if not sent.text.startswith(begins):
         raise ValueError(f"by its style, {style.name}, it begins with {begins!r}")
     raw = sent.raw or sent.text
     if not raw.startswith(begins):  # the name is encoded
         raw = begins + raw.partition("=")[2]
-    return Sent(text=sent.text[len(begins) :], raw=raw[len(begins) :])
+    return SentText(text=sent.text[len(begins) :], raw=raw[len(begins) :])
 
 
-def matrix_pairs(sent: Sent, style: Style, *, any_name: bool = False) -> list[tuple[str, str]]:
+def matrix_pairs(sent: SentText, style: Style, *, any_name: bool = False) -> list[tuple[str, str]]:
     """`;color=red;color=blue` as pairs."""
     begin, *pieces = sent.split(";")
     pairs = [(name, text) for name, _, text in (each.partition("=") for each in pieces)]

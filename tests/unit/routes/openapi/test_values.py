@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pytest_egress.routes.openapi.sent import Node, in_a_path, pairs_of, plain, tree_of
 from pytest_egress.routes.openapi.values import (
-    Form,
+    Encodings,
     candidates,
     from_json,
     objects,
@@ -117,12 +117,12 @@ def test_what_is_no_value_of_a_style_is_told(parameter: Any, text: str, said: st
     ],
 )  # fmt: skip
 def test_a_form_has_brackets_and_json(query: str, schema: Any, value: Any) -> None:
-    found = objects(tree_of(pairs_of(query)), schema, same, Form(encoding={}))
+    found = objects(tree_of(pairs_of(query)), schema, same, Encodings(encoding={}))
     assert found[0] == value
 
 
 def test_the_encoding_of_a_form_counts() -> None:
-    form = Form(encoding={"a": {"explode": False}, "b": {"contentType": "application/json"}})
+    form = Encodings(encoding={"a": {"explode": False}, "b": {"contentType": "application/json"}})
     schema = {"properties": {"a": ARRAY, "b": {}}}
     assert objects(tree_of(pairs_of("a=1,2&b=[3]")), schema, same, form) == [
         {"a": [1, 2], "b": [3]}
