@@ -1,7 +1,7 @@
 """The command `pytest-egress`.
 
 `doctor` tries what a test needs, and `clean` removes what killed runs have left. `lock export` prints an `egress.lock`
-as the rules of those who enforce them, and `diff` compares two.
+as the rules of those who enforce them. `audit`, `record`, `watch` and `diff` run an image.
 
 The rest of the package is imported where it is used, so that `--help` is quick and needs no engine.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import select
 import sys
 import textwrap
@@ -17,11 +18,12 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from pytest_egress.base.clock import monotonic
 
 if TYPE_CHECKING:
+    from pytest_egress.commands.order import Order
     from pytest_egress.engine.engine import Engine
     from pytest_egress.evidence.lock import Lock
     from pytest_egress.targets.sidecars.provision import SidecarSetup
@@ -37,11 +39,21 @@ IMAGE_COMMANDS: Final = {
     "watch": "run an image with nothing let out, print its attempts, and a test about them",
 }
 INTERRUPTED: Final = 130  # by Ctrl-C, as a shell has it
+PIPE_CLOSED: Final = 141  # by a reader that has left, as a shell has it
+
+
+class Parser(argparse.ArgumentParser):
+    """Quotes no secret of a command line that it refuses."""
+
+    def error(self, message: str) -> NoReturn:
+        from pytest_egress.traffic.redaction.redactor import BY_NAMES
+
+        super().error(BY_NAMES.text(message))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The arguments are the command line's; None for those of this process."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="pytest-egress", description="Looks after what the tests of containers need."
     )
     installed = f"%(prog)s {version('pytest-egress')}"
@@ -55,41 +67,83 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_images(commands)
     add_lock(commands)
     chosen = parser.parse_args(arguments)
-    result: int = {
+    run: Callable[[], int] = {
         "doctor": lambda: doctor(),
         "clean": lambda: remove_leftovers(kept=chosen.kept),
         "lock": lambda: export(chosen.file, chosen.format, chosen.image),
-        "diff": lambda: compare(chosen.old, chosen.new),
-        **dict.fromkeys(IMAGE_COMMANDS, lambda: run_image(chosen)),
-    }[chosen.command]()
-    return result
+        **dict.fromkeys((*IMAGE_COMMANDS, "diff"), lambda: run_order(chosen)),
+    }[chosen.command]
+    return whole(run)
 
 
-def add_lock(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def whole(run: Callable[[], int]) -> int:
+    """Run the command that was chosen; Ctrl-C ends it, in the imports too, and so does a reader that has left."""
+    if sys.stdout is None:  # closed, as by `>&-`: a file that is opened next would get its number
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # until the process ends
+    try:
+        code = run()
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        leave_output()
+        return PIPE_CLOSED
+    except OSError as error:  # such as a full disk
+        leave_output()
+        return trouble(f"standard output cannot be written: {error}")
+
+
+def leave_output() -> None:
+    """What is left of the output goes nowhere: at its end Python would try again, and say so."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def add_lock(commands: argparse._SubParsersAction[Parser]) -> None:
     lock = commands.add_parser("lock", help="write an egress.lock as rules that something enforces")
     export = lock.add_subparsers(dest="lock_command", required=True).add_parser("export")
     export.add_argument("--format", required=True, choices=FORMATS, help="who enforces the rules")
     export.add_argument("--image", default=None, help="the only image whose lines are written")
     export.add_argument("file", nargs="?", default="egress.lock", help="by default egress.lock")
     diff = commands.add_parser(
-        "diff", help="compare two locks: exit code 0 where they are equal, 1 where they differ"
+        "diff",
+        help="compare two images, two locks, or one of each: exit code 0 where they are alike, 1 where they differ",
     )
-    diff.add_argument("old")
-    diff.add_argument("new")
+    diff.add_argument("--markdown", action="store_true", help="for a comment on a pull request")
+    add_running(diff)
+    diff.add_argument(
+        "old", metavar="OLD", help="an egress.lock, or an image, which is run as audit does"
+    )
+    diff.add_argument("new", metavar="NEW", help="the other one")
+    add_command(diff)
 
 
 # What runs an image.
 
 
-def add_images(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_images(commands: argparse._SubParsersAction[Parser]) -> None:
     for name, about in IMAGE_COMMANDS.items():
         parser = commands.add_parser(name, help=about)
         if name == "audit":
             parser.add_argument("--report", metavar="DIR", help="write a page about each run")
+            parser.add_argument(
+                "--allow-clear",
+                action="append",
+                default=[],
+                metavar="ADDRESS",
+                help="host[:port] that may be asked outside of TLS; more than once for more",
+            )
         add_order(parser)
 
 
 def add_order(parser: argparse.ArgumentParser) -> None:
+    add_running(parser)
+    parser.add_argument("image", metavar="IMAGE")
+    add_command(parser)
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-e",
         dest="env",
@@ -101,37 +155,36 @@ def add_order(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=60.0, metavar="SECONDS", help="for one run, 60 by default"
     )
-    parser.add_argument("image", metavar="IMAGE")
+
+
+def add_command(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "argv", metavar="COMMAND", nargs=argparse.REMAINDER, help="in place of the image's"
     )
 
 
-def run_image(chosen: argparse.Namespace) -> int:
-    """Run the command that was chosen; Ctrl-C ends it, in the imports too."""
-    try:
-        return run_order(chosen)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-
-
 def run_order(chosen: argparse.Namespace) -> int:
     """TROUBLE is returned where the image could not be run, which is told without secrets."""
-    from pytest_egress.commands.audit import audit
     from pytest_egress.commands.order import order_of
     from pytest_egress.commands.order import without_secrets as without_secrets_of
-    from pytest_egress.commands.record import record
-    from pytest_egress.commands.watch import watch
-    from pytest_egress.errors import CassetteError, ContainerError, EgressError, EngineError
 
     try:
         order = order_of(
-            chosen.image, chosen.argv, chosen.env, chosen.timeout, getattr(chosen, "report", None)
+            getattr(chosen, "image", ""),
+            chosen.argv,
+            chosen.env,
+            chosen.timeout,
+            getattr(chosen, "report", None),
+            getattr(chosen, "allow_clear", ()),
         )
     except (TypeError, ValueError) as error:
         return trouble(str(error))
+    from pytest_egress.errors import CassetteError, ContainerError, EgressError, EngineError
+
     try:
-        return {"audit": audit, "record": record, "watch": watch}[chosen.command](order)
+        return command_of(chosen)(order)
+    except BrokenPipeError:
+        raise
     except (
         CassetteError,
         ContainerError,
@@ -142,6 +195,26 @@ def run_order(chosen: argparse.Namespace) -> int:
         ValueError,
     ) as error:
         return trouble(without_secrets_of(order, f"{type(error).__name__}: {error}"))
+
+
+def command_of(chosen: argparse.Namespace) -> Callable[[Order], int]:
+    """What is imported is of the chosen command alone: two locks are compared without an engine."""
+    match chosen.command:
+        case "audit":
+            from pytest_egress.commands.audit import audit
+
+            return audit
+        case "record":
+            from pytest_egress.commands.record import record
+
+            return record
+        case "watch":
+            from pytest_egress.commands.watch import watch
+
+            return watch
+    from pytest_egress.commands.diff import diff
+
+    return lambda order: diff(chosen.old, chosen.new, order, markdown=chosen.markdown)
 
 
 # doctor
@@ -291,18 +364,6 @@ def export(file: str, form: str, image: str | None) -> int:
     except PolicyError as error:
         return trouble(str(error))
     return 0
-
-
-def compare(old: str, new: str) -> int:
-    """Print what differs between two locks; return the exit code, as diff(1) does."""
-    from pytest_egress.evidence.lock import differences
-
-    before, after = lock_in(old), lock_in(new)
-    if before is None or after is None:
-        return TROUBLE
-    lines = differences(before, after)
-    print(*lines, sep="\n", end="\n" if lines else "")
-    return 1 if lines else 0
 
 
 def lock_in(file: str) -> Lock | None:

@@ -1,5 +1,7 @@
 """`pytest-egress audit IMAGE [COMMAND]`: one run as it is, one for each bad certificate and old version of TLS.
 
+Another run offers STARTTLS, where the image asks for mail or for PostgreSQL, which begin in the clear.
+
 Nothing gets out of any of them. What was not intercepted cannot be audited, and is said to be so.
 """
 
@@ -19,8 +21,9 @@ from pytest_egress.commands.findings import (
     table_lines,
 )
 from pytest_egress.commands.order import Order
-from pytest_egress.commands.pages import write_report
+from pytest_egress.commands.pages import check_folder, write_report
 from pytest_egress.commands.trial import Trial, opened, run_once
+from pytest_egress.commands.upgrades import offers, upgrading
 from pytest_egress.egress import Egress
 from pytest_egress.ledger.remedies import is_host
 from pytest_egress.routes.certificates import BAD_CERTIFICATES, OLD_TLS_VERSIONS
@@ -29,6 +32,7 @@ from pytest_egress.traffic.entries import Entry, TcpConnection
 from pytest_egress.traffic.shown import counted, host_port
 
 AS_IT_IS: Final = "as it is"
+STARTTLS: Final = "STARTTLS offered"
 FOUND: Final = 1  # the exit code where something is wrong
 
 SHOWN_TO_CLIENTS: Final[dict[str, dict[str, Any]]] = {
@@ -40,30 +44,43 @@ SHOWN_TO_CLIENTS: Final[dict[str, dict[str, Any]]] = {
 
 def audit(order: Order) -> int:
     """Run the image, print what was found, and return the exit code of the command."""
+    if order.report is not None:
+        check_folder(order.report)
     with opened(order) as session:
-        runs = {AS_IT_IS: run_and_heed(session, order, AS_IT_IS, declare_nothing)}
-        usual = runs[AS_IT_IS].entries
-        skipped: dict[str, str] = {}
-        if hosts_of(Audit(usual=usual)):
-            raw = raw_addresses(usual)
-            for name, options in SHOWN_TO_CLIENTS.items():
-                if why := refusal(session, options):
-                    skipped[name] = why
-                else:
-                    runs[name] = run_and_heed(session, order, name, shows(options, raw))
+        runs, found = audited(session, order)
         redactor = session.ledger.redactor
-        presented = {name: run.entries for name, run in runs.items() if name != AS_IT_IS}
-        found = Audit(
-            usual=usual,
-            presented=presented,
-            skipped=skipped,
-            secrets=redactor.secrets,
-            ended=sum(run.exit_code is None for run in runs.values()),
-        )
         print(redactor.hidden("\n".join(text_lines(order, found))))
         if order.report is not None:
-            print(f"The report is {write_report(order.report, order, runs, redactor)}")
+            written = write_report(order.report, order, runs, redactor)
+            print(redactor.hidden(f"The report is {written}"))
     return FOUND if findings(found) else 0
+
+
+def audited(session: Session, order: Order) -> tuple[dict[str, Trial], Audit]:
+    """All runs of an audit by their names, and what was found."""
+    runs = {AS_IT_IS: run_and_heed(session, order, AS_IT_IS, declare_nothing)}
+    usual = runs[AS_IT_IS].entries
+    if upgrades := upgrading(usual):
+        runs[STARTTLS] = run_and_heed(session, order, STARTTLS, offers(upgrades))
+    skipped: dict[str, str] = {}
+    if hosts_of(Audit(usual=usual)):
+        raw = raw_addresses(usual)
+        for name, options in SHOWN_TO_CLIENTS.items():
+            if why := refusal(session, options):
+                skipped[name] = why
+            else:
+                runs[name] = run_and_heed(session, order, name, shows(options, raw))
+    presented = {name: run.entries for name, run in runs.items() if name in SHOWN_TO_CLIENTS}
+    return runs, Audit(
+        usual=usual,
+        presented=presented,
+        offered=runs[STARTTLS].entries if STARTTLS in runs else (),
+        skipped=skipped,
+        secrets=session.ledger.redactor.secrets,
+        ended=sum(run.exit_code is None for run in runs.values()),
+        runs=len(runs),
+        clear=order.clear,
+    )
 
 
 def refusal(session: Session, options: Mapping[str, Any]) -> str:
@@ -115,7 +132,7 @@ def raw_addresses(usual: Sequence[Entry]) -> list[str]:
 def text_lines(order: Order, found: Audit) -> Iterator[str]:
     wrong = findings(found)
     parts = {
-        "Whom it asks": asked_lines(found.usual),
+        "Whom it asks": asked_lines(found),
         "Where its secrets go": secret_lines(found),
         "What it accepts": table_lines(found),
         "Findings": wrong or ["none"],
@@ -124,7 +141,7 @@ def text_lines(order: Order, found: Audit) -> Iterator[str]:
     for title, lines in parts.items():
         yield from ("", title, *(f"{INDENT}{line}".rstrip() for line in lines))
     yield ""
-    yield f"{counted(len(wrong), 'finding')}, of {counted(1 + len(found.presented), 'run')}."
+    yield f"{counted(len(wrong), 'finding')}, of {counted(found.runs, 'run')}."
     if found.ended:
         ended = f"{counted(found.ended, 'run')} ended after {order.timeout:g} s by --timeout"
         yield f"{ended}: the image may have more to ask."

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_egress.base.escaping import escaped
-from pytest_egress.ledger.timeline import is_plain
+from pytest_egress.evidence.destinations import is_own_choice
+from pytest_egress.traffic.address import Address
 from pytest_egress.traffic.entries import (
     DnsQuery,
     Entry,
@@ -25,6 +26,7 @@ from pytest_egress.traffic.entries import (
 from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.redaction.values import KnownValues
 from pytest_egress.traffic.search.leaks import IN_NAME, IN_URL, NAMES, LeakSearch
+from pytest_egress.traffic.search.secrets import written
 from pytest_egress.traffic.shown import counted, host_port
 
 CLEAR: Final = "in the clear"
@@ -42,39 +44,72 @@ class Audit:
     Attributes:
         usual: What the image attempted as it is.
         presented: What it attempted where it was shown a bad certificate, or an old version of TLS, by its name.
+        offered: What it attempted where STARTTLS was offered to it.
         skipped: Why something could not be shown, by its name.
         secrets: The names and values of the secrets that it was given.
         ended: How many runs were ended after their time.
+        runs: How many there were.
+        clear: The addresses that may be asked in the clear.
     """
 
     usual: Sequence[Entry]
     presented: Mapping[str, Sequence[Entry]] = field(default_factory=dict)
+    offered: Sequence[Entry] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
     secrets: Sequence[tuple[str, str]] = ()
     ended: int = 0
+    runs: int = 1
+    clear: Sequence[Address] = ()
+
+    def may_be_clear(self, entry: Entry) -> bool:
+        return any(each.matches(entry.host, entry.port or 0) for each in self.clear)
 
 
 # Whom it asks.
 
 
-def asked_lines(usual: Sequence[Entry]) -> list[str]:
+def asked_lines(audit: Audit) -> list[str]:
     """A line for each destination: the protocol, the address, how it is protected, and how often it was tried."""
-    rows: dict[tuple[str, str, str], int] = {}
-    dialled = {entry.host for entry in usual if not isinstance(entry, DnsQuery)}
-    for entry in usual:
-        if isinstance(entry, (Mail, KafkaRecord, ProxyCall)):
-            continue  # its connection has a line
-        if isinstance(entry, DnsQuery):
-            if is_plain(entry) and entry.host in dialled:
-                continue
-            key = ("dns", shown_host(entry), "looked up, never dialled")
-        else:
-            key = (protocol(entry), address_of(entry), protection(entry))
-        rows[key] = rows.get(key, 0) + 1
+    rows = asked(audit)
     lines = aligned(
         [*key, "" if key[0] == "dns" else counted(n, "attempt")] for key, n in rows.items()
     )
     return bounded([*lines] or ["nobody"])
+
+
+def asked(audit: Audit) -> dict[tuple[str, str, str], int]:
+    """How often each destination was tried: by protocol, address, and how it is protected."""
+    rows: dict[tuple[str, str, str], int] = {}
+    dialled = {entry.host for entry in audit.usual if not isinstance(entry, DnsQuery)}
+    upgraded = upgrades(audit)
+    for entry in audit.usual:
+        if isinstance(entry, (Mail, KafkaRecord, ProxyCall)):
+            continue  # its connection has a line
+        if isinstance(entry, DnsQuery):
+            if entry.host in dialled or not is_own_choice(entry):
+                continue
+            key = ("dns", shown_host(entry), "looked up, never dialled")
+        else:
+            how = upgraded.get((entry.host, entry.port)) if is_clear(entry) else None
+            key = (protocol(entry), address_of(entry), how or protection(entry))
+        rows[key] = rows.get(key, 0) + 1
+    return rows
+
+
+def upgrades(audit: Audit) -> dict[tuple[str, int | None], str]:
+    """How the destinations are protected at which each connection has begun TLS by itself, where that was offered."""
+    found: dict[tuple[str, int | None], str] = {}
+    clear = set()
+    for entry in audit.offered:
+        where = entry.host, entry.port
+        if isinstance(entry, (Mail, TcpConnection)) and entry.tls is None:
+            if isinstance(entry, Mail) or entry.first_bytes:
+                clear.add(where)
+        elif isinstance(entry, TcpConnection):
+            found[where] = f"STARTTLS, {protection(entry)}"
+        elif isinstance(entry, TlsFailure):
+            found.setdefault(where, "STARTTLS, of which it rejects the certificate")
+    return {where: how for where, how in found.items() if where not in clear}
 
 
 def protocol(entry: Entry) -> str:
@@ -119,7 +154,7 @@ def secret_lines(audit: Audit) -> list[str]:
     found = whereabouts(audit)
     told = {name for name, *_ in found}
     rows = [[name, to, f"in {place}"] for name, to, place, _ in found]
-    rows += [[name, "not sent", ""] for name, _ in audit.secrets if name not in told]
+    rows += [[name, "not seen", ""] for name, _ in audit.secrets if name not in told]
     return bounded([*aligned(rows)])
 
 
@@ -128,15 +163,16 @@ def whereabouts(audit: Audit) -> list[tuple[str, str, str, str]]:
     names = {value: name for name, value in audit.secrets}
     if not names:
         return []
-    search = LeakSearch(KnownValues((value, value) for value in names))
+    search = LeakSearch(KnownValues((value, each) for value in names for each in written(value)))
     found: dict[tuple[str, str, str, str], None] = {}
-    entries = [entry for entries in (audit.usual, *audit.presented.values()) for entry in entries]
-    for entry in entries:
+    runs = (audit.usual, audit.offered, *audit.presented.values())
+    for entry in (entry for run in runs for entry in run):
         for value, place in search.places(entry):
             if value not in names:
                 continue
             how = f", {place.how}" if place.how else ""
-            wrong = wrong_with(entry, place.name, is_clear=place.is_clear)
+            bad = place.is_clear and not audit.may_be_clear(entry)
+            wrong = wrong_with(entry, place.name, is_clear=bad)
             where = redactor_of(entry).known(place.name)
             found[names[value], address_of(entry), f"{where}{how}", wrong] = None
     return [*found]
@@ -214,8 +250,13 @@ def secret_findings(audit: Audit) -> Iterator[str]:
 
 
 def clear_findings(audit: Audit) -> Iterator[str]:
+    upgraded = upgrades(audit)
     clear = dict.fromkeys(
-        f"{protocol(entry)} {address_of(entry)}" for entry in audit.usual if is_clear(entry)
+        f"{protocol(entry)} {address_of(entry)}"
+        for entry in audit.usual
+        if is_clear(entry)
+        and (entry.host, entry.port) not in upgraded
+        and not audit.may_be_clear(entry)
     )
     for each in clear:
         yield f"it asks {each} in the clear"

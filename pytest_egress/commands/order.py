@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from pytest_egress.base.clock import check_seconds
+from pytest_egress.traffic.address import Address, parse_address
 from pytest_egress.traffic.redaction.redactor import BY_NAMES, Redactor
 
 SECONDS: Final = 60.0  # for one run of the image
+LONG_NAME: Final = 12  # characters of a name in lower case
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class Order:
         named: The variables of `env` that were given by name, and have the value that they have here.
         timeout: Seconds for one run.
         report: The folder of an audit's report, with a page for each run; None for none.
+        clear: The addresses that an audit allows to be asked in the clear.
     """
 
     image: str
@@ -32,6 +35,7 @@ class Order:
     named: frozenset[str] = frozenset()
     timeout: float = SECONDS
     report: Path | None = None
+    clear: tuple[Address, ...] = ()
 
     @property
     def redactor(self) -> Redactor:
@@ -45,8 +49,12 @@ def order_of(
     variables: Sequence[str],
     timeout: float,
     report: str | None = None,
+    clear: Sequence[str] = (),
 ) -> Order:
-    """Raise ValueError where a variable is none, without its value, and TypeError where a time is none."""
+    """Raise ValueError where a variable or an address is none, and TypeError where a time is none.
+
+    The text has no value of a variable.
+    """
     check_seconds(timeout)
     env, named = {}, set()
     for variable in variables:
@@ -55,7 +63,9 @@ def order_of(
             raise ValueError("-e takes NAME=VALUE, or NAME alone for the value that it has here")
         if not equals:
             if name not in os.environ:
-                raise ValueError(f"-e {name}: it is not set here; give its value, -e {name}=VALUE")
+                # It may be a value whose name was forgotten.
+                told = name if name == name.upper() or len(name) < LONG_NAME else f"{name[:4]}..."
+                raise ValueError(f"-e {told}: it is not set here; give its value, -e {told}=VALUE")
             value = os.environ[name]
             named.add(name)
         env[name] = value
@@ -66,6 +76,7 @@ def order_of(
         named=frozenset(named),
         timeout=timeout,
         report=None if report is None else Path(report),
+        clear=tuple(parse_address(each, default_port=None) for each in clear),
     )
 
 

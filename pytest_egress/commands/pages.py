@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,9 +10,19 @@ from pytest_egress.commands.order import Order
 from pytest_egress.commands.trial import Trial
 from pytest_egress.evidence.folder import ReportFolder, folder_name
 from pytest_egress.evidence.pages.index import write_index
-from pytest_egress.evidence.writing import ContainerFacts, TestFacts, write_test
+from pytest_egress.evidence.writing import TestFacts, write_test
 from pytest_egress.ledger.verdict import failing
 from pytest_egress.traffic.redaction.redactor import Redactor
+
+
+def check_folder(path: Path) -> None:
+    """Raise OSError where no report can be written, before an image is run for it."""
+    there = path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+        pass
+    if not there:
+        path.rmdir()
 
 
 def write_report(path: Path, order: Order, runs: Mapping[str, Trial], redactor: Redactor) -> Path:
@@ -31,10 +42,8 @@ def write_report(path: Path, order: Order, runs: Mapping[str, Trial], redactor: 
             outcome="failed" if failing(trial.window) else "passed",
             duration=trial.duration,
         )
-        names = dict.fromkeys(entry.container for entry in trial.entries)
-        containers = [ContainerFacts(name=each, image=order.image) for each in names]
         folder = report.make(folder_name(redactor.hidden(facts.id)))
-        row = write_test(folder, [trial.window], facts, containers, redactor)
+        row = write_test(folder, [trial.window], facts, trial.containers, redactor)
         report.note(row)
         rows.append(row)
     write_index(path / "index.html", rows)

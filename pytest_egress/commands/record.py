@@ -16,7 +16,7 @@ from typing import Final
 from pytest_egress.cassettes import Cassettes, Home
 from pytest_egress.commands.order import Order
 from pytest_egress.commands.trial import Trial, broken, is_recorded, opened, run_once
-from pytest_egress.commands.watch import columns, write
+from pytest_egress.commands.watch import watched
 from pytest_egress.commands.written import (
     WrittenRoute,
     address_of,
@@ -30,7 +30,6 @@ from pytest_egress.ledger.declaring import is_declarable
 from pytest_egress.ledger.remedies import remedy, typed
 from pytest_egress.ledger.report import problem
 from pytest_egress.ledger.watched import is_undeclared
-from pytest_egress.ledger.watcher import Watcher
 from pytest_egress.routes.cassette import cassette
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange
 from pytest_egress.traffic.redaction.redactor import Redactor
@@ -54,11 +53,8 @@ def record(order: Order) -> int:
         if os.path.lexists(path):
             raise FileExistsError(f"{path} is there already, and is not overwritten: move it away")
     with opened(order, cassettes=Cassettes("rewrite")) as session:
-        watcher = Watcher(session.ledger, write, session.ledger.now(), columns)
-        try:
+        with watched(session):
             trial = run_once(session, order, record_requests, place)
-        finally:
-            watcher.close()
         if trial.stopped:
             raise KeyboardInterrupt
         if trial.exit_code is None:

@@ -15,6 +15,7 @@ from pytest_egress.cassettes import Cassettes, Home
 from pytest_egress.commands.order import Order
 from pytest_egress.egress import Egress, inner_of
 from pytest_egress.errors import ContainerTimeoutError
+from pytest_egress.evidence.writing import ContainerFacts, facts_of
 from pytest_egress.ledger.windows import Window
 from pytest_egress.session import Session
 from pytest_egress.traffic.entries import Entry, Exchange
@@ -30,6 +31,7 @@ class Trial:
         stopped: Whether the user has stopped it.
         window: That of its attempts, closed; None where none was opened.
         duration: Seconds that it ran.
+        containers: What is known of its containers, where a report is asked for.
     """
 
     entries: tuple[Entry, ...]
@@ -37,6 +39,7 @@ class Trial:
     stopped: bool = False
     window: Window | None = None
     duration: float = 0.0
+    containers: tuple[ContainerFacts, ...] = ()
 
 
 @contextlib.contextmanager
@@ -112,12 +115,18 @@ def run_once(
             stopped = True
         if inner.window is not None:
             session.close_window(inner.window)
+        told = (
+            []
+            if order.report is None or inner.window is None
+            else (session.containers_of(inner.window))
+        )
         trial = Trial(
             entries=tuple(inner.ledger),
             exit_code=code,
             stopped=stopped,
             window=inner.window,
             duration=duration,
+            containers=tuple(map(facts_of, told)),
         )
         if place is not None and is_whole(trial) and any(map(is_recorded, trial.entries)):
             inner.write_cassettes()

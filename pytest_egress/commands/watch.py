@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pytest_egress.commands.order import Order
@@ -12,6 +15,7 @@ from pytest_egress.commands.trial import Trial, opened, run_once
 from pytest_egress.commands.written import test_text
 from pytest_egress.ledger.watched import Colour, WatchedLine
 from pytest_egress.ledger.watcher import Watcher
+from pytest_egress.session import Session
 
 LOG_COLUMNS: Final = 160  # where the output is no terminal
 CODES: Final[dict[Colour, str]] = {
@@ -28,14 +32,52 @@ CODES: Final[dict[Colour, str]] = {
 def watch(order: Order) -> int:
     """Print what the image attempts; return the exit code of the command."""
     with opened(order) as session:
-        watcher = Watcher(session.ledger, write, session.ledger.now(), columns)
-        try:
+        with watched(session):
             trial = run_once(session, order)
-        finally:
-            watcher.close()
-        text = test_text(order, trial.entries, session.ledger.redactor)
-    print(f"\n{ending(order, trial)}\n\n{text}", end="")
+        redactor = session.ledger.redactor
+        text = test_text(order, trial.entries, redactor)
+        print(redactor.hidden(f"\n{ending(order, trial)}\n\n{text}"), end="", flush=True)
     return 0
+
+
+@contextlib.contextmanager
+def watched(session: Session) -> Iterator[None]:
+    """Print a line for each attempt.
+
+    Raises:
+        OSError: The output cannot be written: its reader has left. That ends the run too.
+    """
+    lines = Lines()
+    watcher = Watcher(session.ledger, lines.write, session.ledger.now(), columns)
+    try:
+        yield
+    finally:
+        watcher.close()
+        if lines.failure is not None:
+            raise lines.failure
+
+
+class Lines:
+    """Prints lines, by the thread of a `Watcher`.
+
+    Attributes:
+        failure: Why they cannot be printed any more; None where they can.
+    """
+
+    def __init__(self) -> None:
+        self.failure: OSError | None = None
+
+    def write(self, lines: Sequence[WatchedLine]) -> None:
+        if self.failure is not None:
+            return
+        try:
+            write(lines)
+        except OSError as error:
+            self.failure = error
+            main = threading.main_thread()
+            if threading.current_thread() is not main and main.ident is not None:
+                # As Ctrl-C does: the image may run for long, and nobody reads what it does.
+                signal.pthread_kill(main.ident, signal.SIGINT)
 
 
 def ending(order: Order, trial: Trial) -> str:

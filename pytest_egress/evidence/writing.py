@@ -82,6 +82,26 @@ class ContainerFacts:
     is_cut: bool = False
 
 
+def facts_of(container: Any) -> ContainerFacts:
+    """What a `Container` of `targets` tells of itself, when it has ended too."""
+    common: dict[str, Any] = {
+        "name": container.name,
+        "image": container.image,
+        "origin": container.origin,
+    }
+    if (life := container.life()) is None:
+        return ContainerFacts(**common)
+    return ContainerFacts(
+        **common,
+        command=life.command,
+        started=life.started,
+        ended=life.ended,
+        exit_code=life.exit_code,
+        lines=[LoggedLine(at=line.at, stream=line.stream, text=line.text) for line in life.lines],
+        is_cut=life.is_cut,
+    )
+
+
 @dataclass(kw_only=True)
 class Tally:
     """What the entries of a test have shown. A lookup that led to an attempt is none by itself."""

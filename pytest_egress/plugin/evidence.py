@@ -22,8 +22,8 @@ from pytest_egress.evidence.summary import summary
 from pytest_egress.evidence.writing import (
     ContainerFacts,
     Failure,
-    LoggedLine,
     TestFacts,
+    facts_of,
     write_test,
 )
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from pytest_egress.plugin.case import Case
     from pytest_egress.plugin.locking import Locking
     from pytest_egress.session import Session
-    from pytest_egress.targets.container import Container
 
 OUTSIDE: Final = "outside"
 """The name of the page of what came outside of any test."""
@@ -256,25 +255,6 @@ def containers_of(session: Session, window: Window) -> list[ContainerFacts]:
     """The containers of a test, and those that it shares with others."""
     listed = {id(each): each for each in (*session.containers_of(window), *session.live())}
     return [facts_of(each) for each in listed.values()]
-
-
-def facts_of(container: Container) -> ContainerFacts:
-    common: dict[str, Any] = {
-        "name": container.name,
-        "image": container.image,
-        "origin": container.origin,
-    }
-    if (life := container.life()) is None:
-        return ContainerFacts(**common)
-    return ContainerFacts(
-        **common,
-        command=life.command,
-        started=life.started,
-        ended=life.ended,
-        exit_code=life.exit_code,
-        lines=[LoggedLine(at=line.at, stream=line.stream, text=line.text) for line in life.lines],
-        is_cut=life.is_cut,
-    )
 
 
 def shown_path(path: Path) -> str:

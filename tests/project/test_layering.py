@@ -114,7 +114,7 @@ ROOMS = {
         uses=(
             "errors", "base", "traffic", "routes", "ledger", "evidence", "cassettes", "session", "egress",
         ),
-        doors=("audit", "order", "record", "watch"),
+        doors=("audit", "diff", "order", "record", "watch"),
     ),
     "cli": Room(
         uses=(

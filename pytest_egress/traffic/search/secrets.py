@@ -40,15 +40,20 @@ class Secret(str):
 
     @property
     def written(self) -> tuple[str, ...]:
-        """What is looked for: without the blanks at its ends, as a shell reads a file, and with either end of lines."""
-        bare = self.strip()
-        lines = bare.replace("\r\n", "\n")
-        return tuple(dict.fromkeys((bare, lines, lines.replace("\n", "\r\n"))))
+        """What is looked for."""
+        return written(self)
 
     @property
     def shown(self) -> str:
         """How a report calls it."""
         return self.name if self.name != UNNAMED else f"the secret of {self.place or 'a marker'}"
+
+
+def written(value: str) -> tuple[str, ...]:
+    """What is looked for: without the blanks at its ends, as a shell reads a file, and with either end of lines."""
+    bare = value.strip()
+    lines = bare.replace("\r\n", "\n")
+    return tuple(dict.fromkeys((bare, lines, lines.replace("\n", "\r\n"))))
 
 
 MADE: Final[list[Secret]] = []

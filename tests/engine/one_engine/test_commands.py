@@ -147,3 +147,63 @@ def test_an_audit_of_an_image_that_asks_nobody_finds_nothing(
 ) -> None:
     assert cli.main(["audit", bare_image, "true"]) == 0
     assert "0 findings, of 1 run." in capsys.readouterr().out
+
+
+def test_a_diff_of_a_lock_and_an_image_and_of_two_that_are_alike(
+    clients_image: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    shown = {"expired": SHOWN_TO_CLIENTS["expired"]}
+    monkeypatch.setattr("pytest_egress.commands.audit.SHOWN_TO_CLIENTS", shown)
+    lock = tmp_path / "egress.lock"
+    name = clients_image.removesuffix(":latest")
+    lock.write_text(f'["{name}"]\nhttp = ["metrics.test:80"]\ntcp = ["gone.test:1"]\n')
+    command = ["sh", "-c", "curl -s http://metrics.test/; curl -sk https://new.test/"]
+    assert cli.main(["diff", str(lock), clients_image, *command]) == 1
+    assert capsys.readouterr().out == f"{name}\n+ https new.test:443\n- tcp gone.test:1\n"
+    assert cli.main(["diff", clients_image, clients_image, *command]) == 0
+    assert capsys.readouterr().out == ""
+
+
+BEGINS_TLS = """
+curl -s -m 5 --ssl-reqd -k smtp://mail.test:587 --mail-from a@b.test --mail-rcpt c@d.test -T /etc/hostname
+curl -s http://meant.test/
+echo "the key is $API_KEY"
+"""
+
+
+def test_an_audit_offers_starttls_and_has_the_logs_on_its_pages(
+    clients_image: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = ["--report", str(tmp_path), "--allow-clear", "meant.test", "-e", f"API_KEY={KEY}"]
+    assert cli.main(["audit", *options, clients_image, "sh", "-c", BEGINS_TLS]) == 0
+    text = capsys.readouterr().out
+    assert "mail.test:587  STARTTLS, TLSv1.3, OpenSSL" in text
+    logs = [each.read_text() for each in tmp_path.rglob("*.log")]
+    assert len(logs) == 2
+    assert all("the key is <API_KEY>" in each for each in logs)
+
+
+def test_a_reader_that_leaves_ends_the_run(
+    clients_image: str, engine_client: docker.DockerClient
+) -> None:
+    name = f"unread-{os.getpid()}"
+    program = "import sys; from pytest_egress.cli import main; sys.exit(main())"
+    asks = f"while true; do curl -s http://a.test/; sleep 0.1; done; echo {name}"
+    command = [sys.executable, "-c", program, "watch", clients_image, "sh", "-c", asks]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    ) as watching:
+        assert watching.stdout is not None
+        watching.stdout.readline()
+        watching.stdout.close()
+        assert watching.wait(60) == 141
+        assert watching.stderr is not None
+        assert watching.stderr.read() == b""
+    listed = engine_client.api.containers(all=True, filters={"label": SESSION_LABEL})
+    assert not [each for each in listed if name in each["Command"]]

@@ -16,6 +16,7 @@ from pytest_egress.commands.findings import (
     secret_lines,
     table_lines,
 )
+from pytest_egress.traffic.address import parse_address
 from pytest_egress.traffic.entries import Accepted, Entry
 from pytest_egress.traffic.http.request import TlsInfo
 from pytest_egress.traffic.notes import ConnectionNote
@@ -26,7 +27,7 @@ KEY = "Zx81-ab-cdef-0123"
 
 
 def over_tls(**fields: Any) -> Entry:
-    entry = tcp(tls=TLS_1_3, port=8883, **fields)
+    entry = tcp(tls=TLS_1_3, **{"port": 8883, **fields})
     entry.connection = ConnectionNote(1, 0)
     entry.connection.library = "OpenSSL"
     return entry
@@ -49,7 +50,7 @@ def test_whom_it_asks_and_how_that_is_protected() -> None:
         tcp(),
         packet(),
     ]
-    assert [re.split("  +", line) for line in asked_lines(usual)] == [
+    assert [re.split("  +", line) for line in asked_lines(Audit(usual=usual))] == [
         ["dns", "metrics.test", "looked up, never dialled"],
         ["https", "api.test:443", "TLS", "1 attempt"],
         ["http", "api.test:80", "in the clear", "2 attempts"],
@@ -67,7 +68,7 @@ def test_whom_it_asks_and_how_that_is_protected() -> None:
 
 def test_an_image_that_asks_nobody_has_nothing_wrong() -> None:
     nothing = Audit(usual=[])
-    assert asked_lines([]) == ["nobody"]
+    assert asked_lines(Audit(usual=[])) == ["nobody"]
     assert table_lines(nothing) == ["it asked nobody by TLS"]
     assert findings(nothing) == []
 
@@ -117,7 +118,7 @@ def test_a_secret_is_told_of_by_its_name_where_it_went() -> None:
         "API_KEY    api.test:443  in header authorization",
         "API_KEY    api.test:443  in url path",
         "API_KEY    api.test:80   in header x-key",
-        "OTHER_KEY  not sent",
+        "OTHER_KEY  not seen",
     ]
     wrong = findings(audit)
     assert [each.partition(": ")[0] for each in wrong] == [
@@ -136,8 +137,45 @@ def test_without_a_secret_it_says_how_to_give_one() -> None:
 
 def test_an_image_that_floods_is_told_of_by_a_number() -> None:
     many = [http_exchange(host=f"{n}.test") for n in range(SHOWN + 3)]
-    assert asked_lines(many)[-1] == "... 3 more"
+    assert asked_lines(Audit(usual=many))[-1] == "... 3 more"
 
 
 def test_a_name_cannot_move_the_cursor() -> None:
-    assert "\x1b" not in "\n".join(asked_lines([tcp(host="a\x1b[2J")]))
+    assert "\x1b" not in "\n".join(asked_lines(Audit(usual=[tcp(host="a\x1b[2J")])))
+
+
+def test_a_connection_that_begins_tls_by_itself_is_not_in_the_clear() -> None:
+    usual = [tcp(port=587), tcp(port=25), tcp(host="db.test")]
+    offered = [over_tls(port=587), tls(host="db.test", port=5432, reason="rejected")]
+    offered += [over_tls(port=25), tcp(port=25, first_bytes=b"MAIL")]
+    audit = Audit(usual=usual, offered=offered)
+    assert [re.split("  +", line)[1:3] for line in asked_lines(audit)] == [
+        ["api.test:587", "STARTTLS, TLSv1.3, OpenSSL"],
+        ["api.test:25", "in the clear"],
+        ["db.test:5432", "STARTTLS, of which it rejects the certificate"],
+    ]
+    assert findings(audit) == ["it asks tcp api.test:25 in the clear"]
+
+
+def test_what_may_be_in_the_clear_is_no_finding_and_a_secret_in_its_url_is() -> None:
+    usual = [
+        http_exchange(secure=False, headers={"x-key": KEY}),
+        http_exchange(secure=False, path=f"/{KEY}"),
+        http_exchange(secure=False, host="other.test"),
+    ]
+    clear = [parse_address("api.test", default_port=None)]
+    wrong = findings(Audit(usual=usual, secrets=[("API_KEY", KEY)], clear=clear))
+    assert [each.partition(": ")[0] for each in wrong] == [
+        "API_KEY went to api.test:80 in url path",
+        "it asks http other.test:80 in the clear",
+    ]
+
+
+def test_names_that_are_no_choice_of_the_image_are_not_listed() -> None:
+    own = dns_query(host="1.2.0.192.in-addr.arpa", type="PTR")
+    assert asked_lines(Audit(usual=[own, dns_query(host="localhost")])) == ["nobody"]
+
+
+def test_a_secret_is_found_without_the_line_that_a_file_ends_with() -> None:
+    usual = [http_exchange(headers={"x-key": KEY})]
+    assert "x-key" in secret_lines(Audit(usual=usual, secrets=[("API_KEY", f"{KEY}\n")]))[0]

@@ -1,0 +1,72 @@
+"""What an audit of an image says, in a form in which two can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pytest_egress.commands.audit import AS_IT_IS, audited, declare_nothing, run_and_heed
+from pytest_egress.commands.findings import Audit, asked, cell, hosts_of, shown, whereabouts
+from pytest_egress.commands.order import Order
+from pytest_egress.commands.trial import opened
+from pytest_egress.evidence.destinations import image_of, is_own_choice, kind_of
+from pytest_egress.evidence.lock import LockLine
+from pytest_egress.traffic.entries import DnsQuery, Entry
+from pytest_egress.traffic.redaction.redactor import redactor_of
+from pytest_egress.traffic.shown import host_port
+
+
+def audits(orders: Sequence[Order]) -> dict[str, tuple[Mapping[str, str], Mapping[str, str]]]:
+    """What each of two images does, by the parts of an audit."""
+    before, after = map(parts_of_image, orders)
+    return {part: (before[part], after[part]) for part in before}
+
+
+def parts_of_image(order: Order) -> dict[str, Mapping[str, str]]:
+    with opened(order) as session:
+        return parts_of(audited(session, order)[1])
+
+
+def parts_of(audit: Audit) -> dict[str, Mapping[str, str]]:
+    """The parts of an audit: how something is, by what it is. How often it was is no difference."""
+    asks: dict[str, list[str]] = {}
+    for protocol, address, how in asked(audit):
+        asks.setdefault(f"{protocol} {address}", []).append(how)
+    return {
+        "Whom it asks": {what: ", ".join(sorted(how)) for what, how in asks.items()},
+        "Where its secrets go": {
+            f"{name} to {to} in {place}": wrong for name, to, place, wrong in whereabouts(audit)
+        },
+        "What it accepts": {shown(host): accepted(audit, host) for host in hosts_of(audit)},
+    }
+
+
+def accepted(audit: Audit, host: str) -> str:
+    """What an image did with all that it was shown by a host: `ACCEPTED expired; rejected TLSv1, TLSv1.1`."""
+    did: dict[str, list[str]] = {}
+    for name, entries in audit.presented.items():
+        did.setdefault(cell(audit, entries, host), []).append(name)
+    if len(did) == 1:
+        return f"{next(iter(did))} all"
+    return "; ".join(f"{word} {', '.join(names)}" for word, names in sorted(did.items()))
+
+
+def reached(order: Order) -> tuple[str, list[LockLine]]:
+    """The name of an image in a lock, and what it reaches in one run, where nothing is answered."""
+    image = image_of(order.image, {})
+    with opened(order) as session:
+        return image, lines_of(
+            run_and_heed(session, order, AS_IT_IS, declare_nothing).entries, image
+        )
+
+
+def lines_of(entries: Sequence[Entry], image: str) -> list[LockLine]:
+    dialled = {entry.host for entry in entries if not isinstance(entry, DnsQuery)}
+    found: dict[LockLine, None] = {}
+    for entry in entries:
+        host = redactor_of(entry).host(entry.host)
+        if isinstance(entry, DnsQuery):
+            if is_own_choice(entry) and entry.host not in dialled:
+                found[LockLine(image, "names", host)] = None
+        elif entry.host not in ("", "*") and (kind := kind_of(entry)) is not None:
+            found[LockLine(image, kind, host_port(host, entry.port))] = None
+    return [*found]
