@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_egress.base.unset import UNSET as UNSET
     from pytest_egress.egress import Egress as Egress
+    from pytest_egress.endpoint.server import EngineEndpoint as EngineEndpoint
     from pytest_egress.errors import (
         AddressError as AddressError,
         CallError as CallError,
@@ -137,6 +138,7 @@ _NAMES = {
         "HandshakeError ImageError LeakError LinkError LockError NeverCalledError OpenApiError "
         "TamperingError UnroutedError UpstreamError WebSocketClosedError"
     ),
+    "endpoint.server": "EngineEndpoint",
     "gateway.raw.sockets": "RawSocket RawTlsSocket",
     "routes.answers": "forward sequence",
     "routes.applications.asgi": "asgi",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import pytest_egress.routes.kinds as kinds
 import pytest_egress.targets.handle as container_handle
@@ -55,6 +55,9 @@ from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.search.needles import checked as checked_needles
 from pytest_egress.traffic.search.verdict import NOT_ALL_KEPT, search
 from pytest_egress.traffic.shown import counted, shown
+
+if TYPE_CHECKING:
+    from pytest_egress.endpoint.server import EngineEndpoint
 
 CONTAINER_NAME: Final = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]*")  # or an id; Docker's own rule
 
@@ -578,6 +581,21 @@ class Egress:
             f"{found.name} has network_mode={mode!r}: trust() takes a container that was created with "
             "egress.docker_options(image)"
         )
+
+    def engine(self) -> EngineEndpoint:
+        """Start an endpoint of the Docker Engine API whose containers are captured, whatever tool creates them.
+
+        Give `engine.environment()` to the tool: `docker run`, docker-py, a Makefile. Its containers are removed at the
+        end of the `with` block, or of this scope.
+
+        Raises:
+            EngineError: No engine answers; or it is Podman.
+        """
+        from pytest_egress.endpoint.server import EngineEndpoint
+
+        endpoint = EngineEndpoint(self._inner)
+        self._inner.endings.append(endpoint.close)
+        return endpoint
 
     # The ledger and its assertions.
 

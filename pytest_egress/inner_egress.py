@@ -70,6 +70,7 @@ class InnerEgress:
         self._tables = (self.table, *wider)  # each attempt asks for them
         self.routes: list[InnerRoute] = []
         self.containers: list[Container] = []
+        self.endings: list[Callable[[], object]] = []  # called before the containers are removed
         self.between: Final = (
             self.session.new_window() if scope == "test" else self.session.between()
         )
@@ -287,6 +288,8 @@ class InnerEgress:
             removals.callback(self._leave)
             for container in self.live():
                 removals.callback(container.close, keep)
+            while self.endings:
+                self.endings.pop()()
 
     def _leave(self) -> None:
         with self.session.ledger.changed:

@@ -37,6 +37,7 @@ PAGES = [
     "docs/fixtures.md",
     "docs/protocols.md",
     "docs/routes.md",
+    "docs/stacks.md",
     "docs/match.md",
     "docs/answer.md",
     "docs/assert.md",

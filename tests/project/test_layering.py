@@ -107,8 +107,15 @@ ROOMS = {
             "errors", "base", "traffic", "routes", "ledger", "targets", "cassettes", "session",
         )
     ),
+    "endpoint": Room(
+        uses=("errors", "base", "traffic", "engine", "targets", "inner_egress"),
+        foreign=("docker", "h11", "requests"),
+        doors=("server",),
+    ),
     "egress": Room(
-        uses=("errors", "base", "traffic", "routes", "ledger", "targets", "session", "inner_egress")
+        uses=(
+            "errors", "base", "traffic", "routes", "ledger", "targets", "session", "inner_egress", "endpoint",
+        )
     ),
     "commands": Room(
         uses=(
@@ -121,7 +128,9 @@ ROOMS = {
             "errors", "base", "traffic", "engine", "evidence", "targets", "session", "commands", "link.attach"
         )
     ),
-    "": Room(uses=("errors", "base", "traffic", "routes", "gateway", "targets", "egress")),
+    "": Room(
+        uses=("errors", "base", "traffic", "routes", "gateway", "targets", "endpoint", "egress")
+    ),
     "plugin": Room(
         uses=(
             "errors", "base", "shelf", "traffic", "routes", "engine", "ledger", "evidence", "gateway", "targets",

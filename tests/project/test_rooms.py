@@ -35,6 +35,8 @@ WITHOUT_FILE: Final = {
     "base/once": IN_PARTS,
     "base/unset": ONLY_DATA,
     "commands/trial": BY_ENGINE,
+    "endpoint/refusal": "test_bodies and test_calls read each of them",
+    "endpoint/server": BY_ENGINE,
     "engine/failures": BY_ENGINE,
     "errors": ONLY_DATA,
     "evidence/facts": "test_encoder reads what it tells of each entry",

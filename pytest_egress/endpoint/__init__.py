@@ -1,0 +1,11 @@
+"""An endpoint of the Docker Engine API whose containers are captured, whatever tool creates them.
+
+It allows and does not forbid: a call that is not in the table is not passed on, and a body that is passed on has been
+made anew from the keys that are known.
+
+* `refusal`: the error that a tool gets.
+* `calls`: the calls of the API that are known, by method and decoded path.
+* `bodies`: the bodies of requests that make something.
+* `wire`: HTTP on both sides, and the streams that take a connection over.
+* `server`: the socket, its connections, and the containers made through it.
+"""

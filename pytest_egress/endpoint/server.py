@@ -1,0 +1,441 @@
+"""`EngineEndpoint`: the socket of the endpoint, its connections, and the containers made through it.
+
+Threads: one accepts, and each connection has one, up to `MAX_CONNECTIONS`. The lock guards the containers and the open
+connections; no call of the engine is made while it is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import docker.errors
+import h11
+import requests.exceptions
+
+from pytest_egress.base.sockets import Socket
+from pytest_egress.endpoint import bodies
+from pytest_egress.endpoint.calls import Act, EngineCall, Whose, call_of
+from pytest_egress.endpoint.refusal import RefusedCall
+from pytest_egress.endpoint.wire import HeaderPairs, Tool, Upstream, answer_of, copy, pass_on
+from pytest_egress.engine.endpoint import connection_of
+from pytest_egress.engine.leftovers import (
+    NAME_LABEL,
+    TARGET,
+    is_gone,
+    is_ours,
+    is_sidecar,
+    remove_container,
+)
+from pytest_egress.errors import EgressError, EngineError
+from pytest_egress.targets.external import ExternalContainer
+from pytest_egress.targets.plan import plan
+from pytest_egress.traffic.shown import shown
+
+if TYPE_CHECKING:
+    from pytest_egress.inner_egress import InnerEgress
+
+MAX_CONNECTIONS: Final = 64  # at once; each attached container takes three
+MAX_PATH: Final = 100  # bytes of a socket's path; sun_path has 108
+END_SECONDS: Final = 10.0  # for a connection to end once it was cut
+JSON: Final[HeaderPairs] = [(b"Content-Type", b"application/json")]
+PODMAN: Final = (
+    "egress.engine() works with Docker alone: give Podman's containers egress.docker_options(image)"
+)
+FAILURES: Final = (docker.errors.DockerException, requests.exceptions.RequestException, EgressError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A container that was made through the endpoint.
+
+    Attributes:
+        target: What captures it; None where it has no network.
+        network: As it was asked for.
+    """
+
+    target: ExternalContainer | None
+    network: str
+
+
+class EngineEndpoint:
+    """An address to give to any tool as DOCKER_HOST. Made by `Egress.engine`; usable as a context manager.
+
+    Its containers are captured as those of `Egress.run`, and removed when it ends.
+    """
+
+    def __init__(self, scope: InnerEgress) -> None:
+        self._scope, self._engine = scope, scope.session.engine
+        self._engine.check_owner()
+        self._api = self._engine.client.api  # found now, whatever becomes of DOCKER_HOST
+        if self._engine.is_podman:
+            raise EngineError(PODMAN)
+        self._made: dict[str, Made] = {}
+        self._open: dict[threading.Thread, socket.socket] = {}
+        self._lock = threading.Lock()
+        self._has_ended = False
+        self._path = os.path.join(self._engine.folder, f"engine-{secrets.token_hex(4)}.sock")
+        self._listener = listen(self._path)
+        self._acceptor = threading.Thread(target=self._accept, name="egress engine", daemon=True)
+        self._acceptor.start()
+
+    @property
+    def url(self) -> str:
+        """The value of DOCKER_HOST."""
+        return f"unix://{self._path}"
+
+    def environment(self) -> dict[str, str]:
+        """The variables with which a tool uses this engine; add them to its environment."""
+        return {"DOCKER_HOST": self.url, "DOCKER_TLS_VERIFY": "", "DOCKER_CERT_PATH": ""}
+
+    def __enter__(self) -> EngineEndpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<EngineEndpoint {self.url}>"
+
+    def close(self) -> None:
+        """End all connections, and remove the containers made through it. Calling it again does nothing."""
+        if self._has_ended or self._engine.inherited:
+            return
+        with self._lock:
+            self._has_ended = True
+            threads, socks = [*self._open], [*self._open.values()]
+        for sock in (self._listener, *socks):
+            cut(sock)
+        for thread in (self._acceptor, *threads):
+            thread.join(END_SECONDS)
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+        with contextlib.ExitStack() as removals:  # all are called, even if one raises
+            for identifier in [*self._made]:
+                removals.callback(self._remove, identifier)
+
+    # Connections.
+
+    def _accept(self) -> None:
+        while not self._has_ended:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(
+                target=self._serve, args=[sock], name="egress engine call", daemon=True
+            )
+            with self._lock:
+                has_room = len(self._open) < MAX_CONNECTIONS and not self._has_ended
+                if has_room:
+                    self._open[thread] = sock
+            if has_room:
+                thread.start()
+            else:
+                sock.close()
+
+    def _serve(self, sock: socket.socket) -> None:
+        try:
+            with sock, contextlib.suppress(OSError, h11.LocalProtocolError):
+                tool = Tool(sock)
+                self._answer(tool)
+                tool.leave()
+        finally:
+            with self._lock:
+                self._open.pop(threading.current_thread(), None)
+
+    def _answer(self, tool: Tool) -> None:
+        try:
+            if tool.read_request():
+                self._do(tool, call_of(tool.method, tool.target))
+        except RefusedCall as refusal:
+            self._refuse(tool, refusal)
+        except h11.RemoteProtocolError as error:
+            if tool.has_request:
+                self._refuse(tool, RefusedCall(f"the request is no HTTP: {error}"))
+        except RecursionError:
+            self._refuse(tool, RefusedCall("the body is nested too deeply"))
+        except docker.errors.APIError as error:  # the engine's own words
+            said = json.dumps({"message": str(error.explanation or error)}).encode()
+            if tool.is_open:
+                tool.answer(error.status_code or HTTPStatus.INTERNAL_SERVER_ERROR, said)
+        except (ValueError, TypeError) as error:
+            self._refuse(tool, RefusedCall(str(error)))
+        except FAILURES as error:
+            self._refuse(tool, RefusedCall(str(error), HTTPStatus.INTERNAL_SERVER_ERROR))
+
+    def _refuse(self, tool: Tool, refusal: RefusedCall) -> None:
+        if tool.is_open:
+            text = self._scope.session.ledger.redactor.known(str(refusal))
+            tool.answer(refusal.status, RefusedCall(text, refusal.status).body)
+
+    # Calls.
+
+    def _do(self, tool: Tool, call: EngineCall) -> None:
+        acts = {
+            Act.PASS: self._pass,
+            Act.UPLOAD: self._upload,
+            Act.CREATE: self._create,
+            Act.INSPECT: self._inspect,
+            Act.LIST: self._list,
+            Act.ATTACH: self._attach,
+            Act.EXEC_CREATE: self._exec_create,
+            Act.EXEC_START: self._exec_start,
+            Act.REMOVE: self._delete,
+            Act.WAIT: self._wait,
+        }
+        acts[call.row.act](tool, call, self._name(call))
+
+    def _name(self, call: EngineCall) -> str:
+        """The identifier of what a call is about, so that it cannot become another one's name meanwhile."""
+        if call.row.whose is Whose.CAPTURED:
+            identifier = str(self._api.inspect_container(call.name)["Id"])
+            self._check_made(identifier, call.name)
+            return identifier
+        if call.row.whose is Whose.EXEC:
+            found = self._api.exec_inspect(call.name)
+            self._check_made(str(found["ContainerID"]), call.name)
+            return str(found["ID"])
+        return call.name
+
+    def _check_made(self, identifier: str, name: str) -> None:
+        with self._lock:
+            if identifier not in self._made:
+                raise RefusedCall(
+                    f"{shown(name)} was not created through this endpoint, and is not captured: create it anew",
+                    HTTPStatus.CONFLICT,
+                )
+
+    def _dial(self) -> contextlib.closing[Upstream]:
+        return contextlib.closing(Upstream(connection_of(self._api)))
+
+    def _pass(self, tool: Tool, call: EngineCall, name: str) -> None:
+        tool.skip()
+        if call.row.whose is Whose.EXEC and call.row.path.endswith("/json"):
+            self._settle()
+        with self._dial() as upstream:
+            upstream.send(tool.method, call.target(name), tool.headers())
+            pass_on(tool, upstream)
+
+    def _upload(self, tool: Tool, call: EngineCall, name: str) -> None:
+        with self._dial() as upstream:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has answered
+                upstream.upload(tool.method, call.target(name), tool.headers(), tool.pieces())
+            pass_on(tool, upstream)
+
+    def _ask(
+        self, tool: Tool, call: EngineCall, name: str, body: object = None
+    ) -> tuple[int, HeaderPairs, bytes]:
+        """Ask the engine with a body of ours; return the whole response."""
+        content = b"" if body is None else json.dumps(body).encode()
+        with self._dial() as upstream:
+            upstream.send(tool.method, call.target(name), [] if body is None else JSON, content)
+            response = upstream.response()
+            return response.status_code, list(response.headers), upstream.body()
+
+    def _wait(self, tool: Tool, call: EngineCall, name: str) -> None:
+        """What the container has sent is in the ledger before its tool knows that it has ended."""
+        tool.skip()
+        is_to_go = call.query.get("condition") == "removed"
+
+        def before_end() -> None:
+            self._settle()
+            if is_to_go and not self._exists(name):
+                self._forget(name)
+
+        with self._dial() as upstream:
+            upstream.send(tool.method, call.target(name), tool.headers())
+            pass_on(tool, upstream, before_end)
+
+    def _exists(self, identifier: str) -> bool:
+        with contextlib.suppress(docker.errors.NotFound):
+            return bool(self._api.inspect_container(identifier))
+        return False
+
+    def _settle(self) -> None:
+        with self._lock:
+            made = [*self._made.values()]
+        for each in made:
+            if each.target is not None:
+                each.target.gateway.settle_all()
+
+    def _delete(self, tool: Tool, call: EngineCall, name: str) -> None:
+        tool.skip()
+        status, headers, body = self._ask(tool, call, name)
+        if status == HTTPStatus.NO_CONTENT:
+            self._forget(name)
+        tool.answer(status, body, headers)
+
+    def _attach(self, tool: Tool, call: EngineCall, name: str) -> None:
+        tool.skip()
+        self._stream(tool, call, name, b"")
+
+    def _exec_create(self, tool: Tool, call: EngineCall, name: str) -> None:
+        status, headers, body = self._ask(
+            tool, call, name, bodies.command(tool.body(bodies.MAX_BODY))
+        )
+        tool.answer(status, body, headers)
+
+    def _exec_start(self, tool: Tool, call: EngineCall, name: str) -> None:
+        body = bodies.start(tool.body(bodies.MAX_BODY))
+        if body.get("Detach"):
+            status, headers, said = self._ask(tool, call, name, body)
+            tool.answer(status, said, headers)
+        else:
+            self._stream(tool, call, name, json.dumps(body).encode())
+
+    def _stream(self, tool: Tool, call: EngineCall, name: str, body: bytes) -> None:
+        if not tool.asks_to_switch:
+            raise RefusedCall("a stream is asked for with `Connection: Upgrade` and `Upgrade: tcp`")
+        with self._dial() as upstream:
+            headers = JSON if body else []
+            upstream.send(tool.method, call.target(name), headers, body, switches=True)
+            response = answer_of(tool, upstream)
+            if isinstance(response, h11.InformationalResponse):
+                copy(tool, upstream, response)
+            elif response.status_code < HTTPStatus.BAD_REQUEST:
+                raise EngineError("the engine has not switched protocols for a stream")
+            else:
+                tool.answer(response.status_code, upstream.body(), list(response.headers))
+
+    def _inspect(self, tool: Tool, call: EngineCall, name: str) -> None:
+        tool.skip()
+        status, headers, body = self._ask(tool, call, name)
+        if status == HTTPStatus.OK:
+            body = json.dumps(self._veiled(json.loads(body))).encode()
+        tool.answer(status, body, headers)
+
+    def _veiled(self, found: dict[str, Any]) -> dict[str, Any]:
+        """What a container would be without us: its network as it was asked for, and none of our labels."""
+        with self._lock:
+            made = self._made.get(found["Id"])
+        if made is not None:
+            found["HostConfig"]["NetworkMode"] = made.network
+            found["Config"]["Labels"] = self._theirs(found["Config"]["Labels"])
+        return found
+
+    def _theirs(self, labels: Mapping[str, str] | None) -> dict[str, str]:
+        own = {*self._engine.marks, NAME_LABEL}
+        return {name: value for name, value in (labels or {}).items() if name not in own}
+
+    def _list(self, tool: Tool, call: EngineCall, name: str) -> None:
+        tool.skip()
+        status, headers, body = self._ask(tool, call, name)
+        if status == HTTPStatus.OK:
+            found = [c for c in json.loads(body) if not (is_ours(c) and is_sidecar(c))]
+            for each in found:
+                each["Labels"] = self._theirs(each.get("Labels"))
+            body = json.dumps(found).encode()
+        tool.answer(status, body, headers)
+
+    # Containers.
+
+    def _create(self, tool: Tool, call: EngineCall, _: str) -> None:
+        asked = bodies.asked(tool.body(bodies.MAX_BODY))
+        name = call.query.get("name", "").lstrip("/") or f"{TARGET}{secrets.token_hex(6)}"
+        self._api.inspect_image(asked.image)  # type: ignore[no-untyped-call]  # the tool pulls one that is missing, and asks again
+        named = EngineCall(
+            row=call.row, version=call.version, name="", query={**call.query, "name": name}
+        )
+        config = {
+            **asked.config,
+            "Image": asked.image,
+            "Env": [f"{n}={v}" for n, v in asked.env.items()],
+        }
+        labels = config.get("Labels") or {}
+        if not isinstance(labels, dict):
+            raise RefusedCall(f"Labels is an object, not {shown(labels)}")
+        config["Labels"] = {**labels, **self._engine.marks, NAME_LABEL: name}
+        target = None if asked.network else self._capture(asked, config)
+        try:
+            config["HostConfig"]["NetworkMode"] = asked.network or (target and target.network_mode)
+            status, headers, body = self._ask(tool, named, "", config)
+            if status == HTTPStatus.CREATED:
+                made = Made(target=target, network=asked.network or "default")
+                self._adopt(json.loads(body)["Id"], made)
+        except BaseException:
+            if target is not None:
+                target.close()
+            raise
+        if status != HTTPStatus.CREATED and target is not None:
+            target.close()
+        tool.answer(status, body, headers)
+
+    def _capture(self, asked: bodies.AskedContainer, config: dict[str, Any]) -> ExternalContainer:
+        """Start the sidecar of a container, and set the variables that lead to the CA."""
+        scope = self._scope
+        scope.hide(asked.env)
+        checked = plan(
+            asked.image,
+            env=asked.env,
+            hostname=asked.hostname,
+            domainname=asked.domainname,
+            extra_hosts=asked.extra_hosts or None,
+        )
+        target = scope.new(ExternalContainer, checked)
+        variables = target.open()["environment"]
+        config["Env"] = [f"{name}={value}" for name, value in variables.items()]
+        return target
+
+    def _adopt(self, identifier: str, made: Made) -> None:
+        """Put the CA into a container that was created, before anybody can start it."""
+        container = self._engine.container(identifier)
+        try:
+            if made.target is not None:
+                made.target.adopt(container)
+            with self._lock:
+                if self._has_ended:
+                    raise RefusedCall("egress.engine() has ended", HTTPStatus.SERVICE_UNAVAILABLE)
+                self._made[identifier] = made
+        except BaseException:
+            self._engine.remove(container)
+            raise
+        if made.target is not None:
+            self._scope.keep(made.target)
+
+    def _remove(self, identifier: str) -> None:
+        try:
+            remove_container(self._api, identifier, kill=False)
+        except docker.errors.APIError as error:
+            if not is_gone(error):  # a container with --rm removes itself
+                raise
+        finally:
+            self._forget(identifier)
+
+    def _forget(self, identifier: str) -> None:
+        """End the sidecar of a container that has been removed."""
+        with self._lock:
+            made = self._made.pop(identifier, None)
+        if made is not None and made.target is not None:
+            self._scope.discard(made.target)
+
+
+def listen(path: str) -> Socket:
+    """A listener that only its owner can connect to."""
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise EngineError(
+            f"the path of a socket is too long: {path}; set TMPDIR to a folder with a shorter name"
+        )
+    sock = Socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(path)
+        os.chmod(path, 0o600)
+        sock.listen(MAX_CONNECTIONS)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def cut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,210 @@
+"""`egress.engine()`: containers that the docker command and docker-py start there are captured."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import stat
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from pytest_egress import Egress, UnroutedError
+from pytest_egress.endpoint.server import EngineEndpoint
+from tests.support.killed_runs import KilledRun, assert_nothing_is_left
+from tests.support.leftovers import Witness, containers, until
+
+ASK = ["curl", "-sS", "https://api.test/"]
+Docker = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def engine(egress: Egress) -> Iterator[EngineEndpoint]:
+    with egress.engine() as made:
+        yield made
+
+
+@pytest.fixture
+def command(engine: EngineEndpoint) -> Docker:
+    """The docker command, with the endpoint as its engine."""
+
+    def run(*arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["docker", *arguments],
+            env={**os.environ, **engine.environment()},
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+def test_docker_run_is_answered_by_a_route(
+    egress: Egress, command: Docker, clients_image: str
+) -> None:
+    route = egress.intercept_https("api.test", {"id": "ch_1"})
+    done = command("run", "--rm", clients_image, *ASK)
+    assert (done.returncode, done.stdout) == (0, '{"id": "ch_1"}'), done.stderr
+    assert len(route.calls) == 1
+    assert not egress.containers  # its sidecar went with it
+
+
+def run_undeclared(options: list[str], image: str) -> None:
+    with Egress() as egress:
+        env = {**os.environ, **egress.engine().environment()}
+        arguments = ["docker", "run", *options, image, *ASK]
+        subprocess.run(arguments, env=env, check=True, capture_output=True, timeout=60)
+        if "--detach" in options:
+            egress._inner.session.ledger.wait_for(lambda: bool(egress.exchanges), 30)
+
+
+@pytest.mark.parametrize("options", [["--rm"], ["--rm", "--detach"], []])
+def test_an_undeclared_request_fails_the_test(options: list[str], clients_image: str) -> None:
+    with pytest.raises(UnroutedError, match=r"GET https://api\.test/"):
+        run_undeclared(options, clients_image)
+
+
+def test_a_container_is_used_by_other_commands(
+    egress: Egress, command: Docker, clients_image: str, tmp_path: Path
+) -> None:
+    egress.intercept_https("api.test", {"id": "ch_1"})
+    file = tmp_path / "word"
+    file.write_text("word")
+    assert command("run", "-d", "--name", "endpoint-shop", clients_image, "cat").returncode == 0
+    run = command("run", "--rm", "-i", clients_image, "cat", given="typed")
+    assert run.stdout == "typed", run.stderr
+    sleeping = command("run", "-d", clients_image, "sh", "-c", "echo up; exec sleep 600")
+    name = sleeping.stdout.strip()
+    assert command("exec", name, *ASK).stdout == '{"id": "ch_1"}'
+    assert command("exec", "-i", name, "cat", given="typed").stdout == "typed"
+    assert command("exec", name, "sh", "-c", "exit 3").returncode == 3
+    assert command("cp", str(file), f"{name}:/word").returncode == 0
+    assert command("exec", name, "cat", "/word").stdout == "word"
+    assert command("logs", name).stdout == "up\n"
+    form = "{{.HostConfig.NetworkMode}} {{json .Config.Labels}}"
+    assert "pytest-egress.session" not in command("inspect", "-f", form, name).stdout
+    assert "sidecar" not in command("ps", "--all").stdout
+    assert command("kill", name).returncode == 0
+    assert command("wait", name).stdout == "137\n"
+    assert command("rm", "endpoint-shop").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--network", "host"], "the network 'host' is refused"),
+        (["--network", "back"], "networks between containers are not there yet"),
+        (["--privileged"], "a privileged target can leave its namespace"),
+        (["--pid", "host"], "PidMode='host' is refused"),
+        (["--publish", "80"], "ports are not published through egress.engine() yet"),
+        (["--volume", "/var/run/docker.sock:/s"], "would not be captured"),
+    ],
+)
+def test_a_way_out_is_refused(
+    command: Docker, clients_image: str, options: list[str], text: str
+) -> None:
+    done = command("run", "--rm", *options, clients_image, "true")
+    assert text in done.stderr
+    assert done.returncode == 125
+
+
+def test_what_was_created_elsewhere_is_not_touched(
+    engine_client: docker.DockerClient, command: Docker, clients_image: str
+) -> None:
+    other = engine_client.containers.create(clients_image, ["true"])
+    try:
+        for arguments in (["start", other.id], ["rm", "-f", other.id]):
+            done = command(*arguments)
+            assert done.returncode != 0
+            assert "was not created through this endpoint" in done.stderr
+        other.reload()
+        assert other.status == "created"
+    finally:
+        other.remove(force=True)
+
+
+def test_docker_py_runs_behind_it(
+    egress: Egress, engine: EngineEndpoint, clients_image: str
+) -> None:
+    egress.intercept_https("api.test", {"id": "ch_1"})
+    client = docker.DockerClient(base_url=engine.url)
+    try:
+        container = client.containers.run(clients_image, ["sleep", "600"], detach=True)
+        assert container.exec_run(ASK) == (0, b'{"id": "ch_1"}')
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo("empty"))
+        assert container.put_archive("/", archive.getvalue())
+        _, found = container.get_archive("/empty")
+        assert found is not None
+        assert found["size"] == 0
+        assert client.containers.run(clients_image, ASK, remove=True) == b'{"id": "ch_1"}'
+        with pytest.raises(docker.errors.APIError, match="not among the calls"):
+            client.networks.create("back")
+        with pytest.raises(docker.errors.NotFound):
+            client.containers.get("endpoint-nobody")
+    finally:
+        client.close()
+
+
+def test_nothing_gets_round_it(engine: EngineEndpoint, clients_image: str) -> None:
+    """Each of these made a container with the host's network through a proxy of raw bytes."""
+    body = json.dumps({"Image": clients_image, "HostConfig": {"NetworkMode": "host"}}).encode()
+
+    def post(path: bytes, body: bytes = body) -> bytes:
+        head = b"POST %s HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n" % path
+        return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+    create = b"/v1.45/containers/create"
+    upgrade = b"GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+    for data in (
+        post(create.replace(b"c", b"%63")),
+        post(b"/v1.45//containers/create"),
+        post(b"http://d" + create),
+        upgrade + post(create),
+        upgrade.replace(b"Connection: Upgrade\r\nUpgrade: tcp\r\n", b"") + post(create),
+        post(create, body.replace(b"NetworkMode", b"networkmode")),
+    ):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            sock.connect(engine.url.removeprefix("unix://"))
+            sock.sendall(data)
+            answer = b"".join(iter(lambda: sock.recv(65536), b""))
+        assert b'"Id"' not in answer
+        assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_it_ends_with_its_scope(engine_client: docker.DockerClient, clients_image: str) -> None:
+    with Egress() as egress:
+        engine = egress.engine()
+        path = Path(engine.url.removeprefix("unix://"))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        env = {**os.environ, **engine.environment()}
+        arguments = ["docker", "run", "-d", clients_image, "sleep", "600"]
+        subprocess.run(arguments, env=env, check=True, capture_output=True, timeout=60)
+        session = next(iter(egress._inner.session.engine.labels.values()))
+        assert len(containers(engine_client, session)) == 2
+    assert not path.exists()
+    assert until(lambda: not containers(engine_client, session))  # a sidecar ends by itself
+
+
+def test_nothing_is_left_of_a_killed_run(witness: Witness, clients_image: str) -> None:
+    start = f"""import subprocess
+    subprocess.run(["docker", "run", "-d", "--name", "endpoint-left", {clients_image!r}, "sleep", "600"],
+        env={{**os.environ, **egress.engine().environment()}}, check=True, stdout=subprocess.DEVNULL)"""
+    run = KilledRun(start)
+    try:
+        assert run.line() == "up"
+        assert len(containers(witness.client, run.session)) >= 2
+        run.kill()
+        assert_nothing_is_left(witness, run)
+    finally:
+        run.close()
