@@ -17,7 +17,7 @@ from pytest_egress.errors import LockFileError
 from pytest_egress.evidence.destinations import Sighting, is_listable, offence, sightings
 from pytest_egress.evidence.lock import Lock, LockLine
 from pytest_egress.ledger.verdict import find_leaks
-from pytest_egress.plugin.usage import uses_egress
+from pytest_egress.plugin.usage import may_use_egress
 from pytest_egress.shelf import write_whole
 from pytest_egress.traffic.shown import counted
 
@@ -125,7 +125,7 @@ class Locking:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, Any]:
         report = yield
-        if report.skipped and uses_egress(item):
+        if report.skipped and may_use_egress(item):
             what = "failed as expected" if hasattr(report, "wasxfail") else "was skipped"
             self.gap = self.gap or f"{item.nodeid} {what}"
         return report

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -16,6 +18,26 @@ EGRESS_FIXTURES: Final = frozenset(
 
 def uses_egress(item: pytest.Item) -> bool:
     return not EGRESS_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def may_use_egress(item: pytest.Item) -> bool:
+    """True also of a test that could request egress by `request.getfixturevalue`, itself or in a fixture of its project.
+
+    Fixtures of pytest and of plugins take `request` as well, and request none of ours.
+    """
+    if uses_egress(item):
+        return True
+    info: Any = getattr(item, "_fixtureinfo", None)
+    if "request" in getattr(info, "argnames", ()):
+        return True
+    definitions = getattr(info, "name2fixturedefs", {}).values()
+    users = [each for found in definitions for each in found if "request" in each.argnames]
+    return any(is_of_project(each.func, item.config) for each in users)
+
+
+def is_of_project(function: Any, config: pytest.Config) -> bool:
+    file = Path(inspect.unwrap(function).__code__.co_filename)
+    return file.is_relative_to(config.rootpath) and "site-packages" not in file.parts
 
 
 def is_overridden(items: Iterable[pytest.Item], name: str) -> bool:

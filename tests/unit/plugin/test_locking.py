@@ -132,6 +132,12 @@ SKIPS = """
 @pytest.mark.skip
 def test_skips(egress): pass
 """
+SKIPS_UNSEEN = """
+import pytest
+@pytest.fixture
+def unseen(request): return request.getfixturevalue("egress")
+def test_skips(unseen): pytest.skip("later")
+"""
 FAILS = "def test_fails(egress): assert False\n"
 XFAILS = """
 @pytest.mark.xfail
@@ -157,11 +163,12 @@ def test_never_run(egress): pass
         ("", ["--lf"], "--lf"),
         (FAILS, ["-x"], "it was not green"),
         (SKIPS, [], "test_x.py::test_skips was skipped"),
+        (SKIPS_UNSEEN, [], "test_x.py::test_skips was skipped"),
         (XFAILS, [], "test_x.py::test_xfails failed as expected"),
         ("", ["-o", "python_files=test_x.py"], "-o python_files=test_x.py"),
         (EXITS, [], "it was stopped"),
     ],
-    ids=["k", "node", "folder", "ignore", "lf", "x", "skip", "xfail", "ini", "exit"],
+    ids=["k", "node", "folder", "ignore", "lf", "x", "skip", "skip unseen", "xfail", "ini", "exit"],
 )
 def test_a_run_that_is_not_whole_or_not_green_adds_and_takes_nothing_out(
     run: RunPytest, lock: Path, pytester: pytest.Pytester, more: str, args: list[str], why: str
@@ -192,6 +199,14 @@ def test_tests_that_another_plugin_takes_away_are_missed(
     pytester.makeconftest(HIDES)
     run(TWO, "--egress-lock=update").assert_outcomes(passed=1)
     assert hosts_in(lock) == {"a.test:443", "old.test:443", "b.test:443"}
+
+
+def test_a_skipped_test_that_cannot_use_egress_leaves_the_run_whole(
+    run: RunPytest, lock: Path
+) -> None:
+    skips = "def test_skips(tmp_path): pytest.skip('later')\n"
+    run(ONE + skips, "--egress-lock=update").assert_outcomes(passed=1, skipped=1)
+    assert hosts_in(lock) == {"a.test:443"}
 
 
 def test_a_module_that_is_skipped_is_missed(
