@@ -17,7 +17,6 @@ from pytest_egress.evidence.bodies import SHOWN_MESSAGE, Bodies, known_in, messa
 from pytest_egress.evidence.facts import (
     both_ends,
     decoded_text,
-    got_out,
     handler_of,
     parts_of,
     remedies,
@@ -27,6 +26,7 @@ from pytest_egress.evidence.facts import (
 )
 from pytest_egress.ledger.declaring import declarations, with_imports
 from pytest_egress.ledger.report import problem, route_line
+from pytest_egress.ledger.upstream import got_out
 from pytest_egress.ledger.verdict import failing, unrouted_entries
 from pytest_egress.ledger.windows import Window
 from pytest_egress.traffic.entries import (

@@ -1,4 +1,4 @@
-"""What a line says of an entry beside its fields: whether it got out, what to type, its messages in a row.
+"""What a line says of an entry beside its fields: its handler, what to type, its messages in a row.
 
 Pure functions of values.
 """
@@ -13,14 +13,13 @@ from pytest_egress.evidence.bodies import message_text
 from pytest_egress.evidence.lines import line_of
 from pytest_egress.ledger.remedies import has_remedy, remedy, typed
 from pytest_egress.ledger.report import proxy_lines
-from pytest_egress.routes.answers import Forward, place_of
-from pytest_egress.routes.faults import layers
+from pytest_egress.ledger.upstream import answer_of
+from pytest_egress.routes.answers import place_of
 from pytest_egress.traffic.entries import (
     DnsQuery,
     Entry,
     Exchange,
     Mail,
-    TcpConnection,
     TlsFailure,
     needs_server,
 )
@@ -68,24 +67,6 @@ def unkept_of(entry: Entry) -> int:
     if isinstance(entry, Exchange) and entry.websocket is not None:
         return int(entry.websocket.unkept) + max(len(entry.messages) - 2 * KEPT_AT_AN_END, 0)
     return 0 if entry.noted is None else len(entry.noted) - len([*entry.noted])
-
-
-def got_out(entry: Entry) -> bool:
-    """Whether a real server was reached: by passthrough, or by `forward()`."""
-    if entry.outcome == "passthrough":
-        return True
-    if isinstance(entry, Exchange):
-        return entry.request._got_out
-    if isinstance(entry, TcpConnection) and entry.outcome == "routed":
-        return bool(entry.sent or entry.received) or isinstance(answer_of(entry.route), Forward)
-    return False
-
-
-def answer_of(route: Any) -> Any:
-    """What a route answers with, without the faults around it; None where it has a sequence of answers."""
-    if route is None or not hasattr(route, "turns") or route.turns.sequence is not None:
-        return None
-    return layers(route.turns.answer()[0])[1]
 
 
 def handler_of(route: Any) -> str:

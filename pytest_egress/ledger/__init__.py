@@ -14,6 +14,7 @@ The rule: an attempt is recorded before anything acts on it. Every module is a d
 * `report`: the texts of verdicts: attempts, near misses, advice, headlines.
 * `secrets`: which secrets are looked for, and in which windows.
 * `timeline`: a line for each entry, with its outcome.
+* `upstream`: whether the real server of an attempt was reached.
 * `verdict`: whether a window's attempts fail its test, and by which error.
 * `watched`: the lines about attempts while they happen.
 * `watcher`: the thread that looks for them.

@@ -17,6 +17,7 @@ from pytest_egress.base.frames import raised_at
 from pytest_egress.base.raising import said_of
 from pytest_egress.ledger.nearest import nearest_lines
 from pytest_egress.ledger.remedies import has_remedy, remedy, typed
+from pytest_egress.ledger.upstream import reached_hosts
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.route import Scope, later_text
 from pytest_egress.routes.table import NearMiss
@@ -36,6 +37,7 @@ from pytest_egress.traffic.shown import counted, cut, host_port
 
 SHOWN_ATTEMPTS: Final = 50  # different attempts of a verdict
 SHOWN_AWAITED: Final = 5  # faults that a container waited for
+SHOWN_REACHED: Final = 3  # real servers, in the first line of a verdict
 SHOWN_NEAR: Final = 2  # near misses of an attempt
 SHOWN_PROBLEM: Final = 200  # characters of the line that says why an entry fails its test
 
@@ -114,16 +116,32 @@ def fold(entries: Iterable[Entry]) -> list[tuple[Entry, int]]:
     return [(first, max(types.values())) for first, types in found.values()]
 
 
-def unrouted_text(entries: Sequence[Entry]) -> str:
+def unrouted_text(entries: Sequence[Entry], window: Iterable[Entry] = ()) -> str:
+    """The verdict on unrouted attempts.
+
+    Args:
+        window: All entries of the test: a route, or the policy, may have let others reach their real servers.
+    """
     containers = list(dict.fromkeys(entry.container for entry in entries))
     folded_entries = fold(entries)
     attempts = sum(count for _, count in folded_entries)
     number = counted(attempts, "unrouted attempt")
-    lines = [f"{number} of {' and '.join(containers)}; nothing got out:"]
+    lines = [f"{number} of {' and '.join(containers)}; {stayed_text(attempts, window)}:"]
     for entry, count in folded_entries[:SHOWN_ATTEMPTS]:
         container = entry.container if len(containers) > 1 else ""
         lines += ["", *attempt_lines(entry, count, container=container)]
     return "\n".join(lines + more_lines(folded_entries))
+
+
+def stayed_text(attempts: int, window: Iterable[Entry]) -> str:
+    """That unrouted attempts did not get out, and whom others have reached."""
+    reached = reached_hosts(window)
+    if not reached:
+        return "nothing got out"
+    shown = [host or "*" for host in reached[:SHOWN_REACHED]]
+    more = [f"{len(reached) - SHOWN_REACHED} more"] if len(reached) > SHOWN_REACHED else []
+    none = "it did not get out" if attempts == 1 else "none of these got out"
+    return f"{none}, others reached the real {' and '.join([', '.join(shown), *more])}"
 
 
 def more_lines(entries: Sequence[tuple[Entry, int]]) -> list[str]:

@@ -147,7 +147,8 @@ def first_offence(
         text, headline = accepted_text(accepted), accepted_headline(accepted)
         return Offence(CertificateAcceptedError, text, headline, accepted)
     if unrouted := unrouted_entries(found):
-        text, headline = unrouted_text(unrouted), unrouted_headline(unrouted)
+        text = unrouted_text(unrouted, window.entries)
+        headline = unrouted_headline(unrouted)
         return Offence(UnroutedError, text, headline, unrouted)
     if (offence := unlisted()) is not None:
         return offence

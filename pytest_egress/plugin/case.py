@@ -165,7 +165,7 @@ class Case:
             besides += [accepted_text(accepted), ""]
         unrouted = unrouted_entries(self.window.entries)
         if unrouted and not isinstance(self.verdict, UnroutedError):
-            besides += [unrouted_text(unrouted), ""]
+            besides += [unrouted_text(unrouted, self.window.entries), ""]
             if text := shared_text(unrouted, self.session.shared(self.window)):
                 besides += [text, ""]
         failures = broken_handshakes(self.window)

@@ -21,9 +21,9 @@ def uses_egress(item: pytest.Item) -> bool:
 
 
 def may_use_egress(item: pytest.Item) -> bool:
-    """True also of a test that could request egress by `request.getfixturevalue`, itself or in a fixture of its project.
+    """True also of a test that could request egress by `request.getfixturevalue`, itself or in a fixture.
 
-    Fixtures of pytest and of plugins take `request` as well, and request none of ours.
+    Fixtures of pytest and of plugins take `request` as well, and request none of ours: only those of its project count.
     """
     if uses_egress(item):
         return True
