@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_egress.shelf import write_whole
+from pytest_egress.shelf import among_writers, write_whole
 
 
 def test_a_file_is_written_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -54,3 +54,18 @@ def test_a_file_keeps_its_mode_and_a_link_leads_where_it_led(tmp_path: Path) -> 
     assert link.is_symlink()
     assert file.read_text() == "second"
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_what_a_killed_writer_has_left_is_removed_by_the_next_write_and_by_none_beside_another(
+    tmp_path: Path,
+) -> None:
+    left, mine = tmp_path / f".egress-{'0f' * 16}", tmp_path / ".egress-report"
+    left.write_text("half")
+    mine.write_text("{}")
+    with among_writers(tmp_path):
+        assert not left.exists()
+        left.write_text("of one that writes")
+        write_whole(tmp_path / "a.yaml", "a")
+        assert left.exists()
+    write_whole(tmp_path / "b.yaml", "b")
+    assert {each.name for each in tmp_path.iterdir()} == {"a.yaml", "b.yaml", ".egress-report"}
