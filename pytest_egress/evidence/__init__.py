@@ -13,6 +13,7 @@ written unless it is asked for.
 * `folder`: the folder of a report, and what is removed from it again.
 * `har`: the HTTP of a test as HAR 1.2.
 * `lines`: a value as one line of JSON.
+* `rewriting`: the files of a test without secrets that became known after they were written.
 * `summary`: why tests failed, as Markdown for a job's page.
 * `writing`: the files of one test, one entry after the other.
 """

@@ -61,7 +61,8 @@ class ReportFolder:
         for row in self.rows():
             remove_test(self.path / str(row["folder"]))
         for name in OF_A_RUN:
-            (self.path / name).unlink(missing_ok=True)
+            for each in (name, f"{name}{PARTIAL}"):  # the latter of a run that was killed
+                (self.path / each).unlink(missing_ok=True)
         self.leave()
 
     def leave(self) -> None:
@@ -87,6 +88,11 @@ class ReportFolder:
     def note(self, row: Mapping[str, Any]) -> None:
         """Note what is known of a test whose folder is written."""
         self._append(row)
+
+    def settle(self) -> None:
+        """Keep of each test the name of its folder alone: the rest is in the index, without later secrets."""
+        names = [row["folder"] for row in self.rows()]
+        (self.path / MARKER).write_text("".join(line_of({"folder": each}) + "\n" for each in names))
 
     def _append(self, row: Mapping[str, Any]) -> None:
         line = (line_of(row) + "\n").encode()

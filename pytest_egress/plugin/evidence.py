@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ import pytest
 from pytest_egress.base.escaping import escaped
 from pytest_egress.evidence.folder import ReportFolder, folder_name
 from pytest_egress.evidence.pages.index import write_index
+from pytest_egress.evidence.rewriting import rewrite_test, value_without
 from pytest_egress.evidence.summary import summary
 from pytest_egress.evidence.writing import (
     ContainerFacts,
@@ -26,8 +28,10 @@ from pytest_egress.evidence.writing import (
     facts_of,
     write_test,
 )
+from pytest_egress.traffic.redaction.redactor import Redactor
 
 if TYPE_CHECKING:
+    from pytest_egress.base.account import Accounts
     from pytest_egress.inner_egress import InnerEgress
     from pytest_egress.ledger.windows import Window
     from pytest_egress.plugin.case import Case
@@ -66,6 +70,8 @@ class Evidence:
         self._worker: str = getattr(config, "workerinput", {}).get("workerid", "")
         self.rows: dict[str, dict[str, Any]] = {}
         self.failures: list[str] = []
+        self._accounts: Accounts | None = None  # with the redactor that the run has now
+        self._known: dict[str, tuple[tuple[str, str], ...]] = {}  # when a folder was written
 
     # The run.
 
@@ -109,12 +115,26 @@ class Evidence:
 
     @pytest.hookimpl(trylast=True)  # inside the wrapper of pytest-xdist that sends workeroutput
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if not session.config.getoption("collectonly"):
+            self._try(self._hide_what_is_known_by_now)
         if self._is_worker:
             output = session.config.workeroutput  # type: ignore[attr-defined]
             output["egress report"] = self.rows
             output["egress report failures"] = self.failures[:MOST_FAILURES]
         elif not session.config.getoption("collectonly"):
             self._try(self._finish)
+
+    def _hide_what_is_known_by_now(self) -> None:
+        """Take the secrets out of what was written before they were known: a later test may have declared them."""
+        if self._accounts is None or not self._known:
+            return
+        redactors: dict[frozenset[tuple[str, str]], Redactor] = {}
+        secrets = self._accounts.redactor.secrets
+        for name, known in self._known.items():
+            if new := frozenset(secrets) - frozenset(known):
+                redactor = redactors.setdefault(new, Redactor(secrets=tuple(sorted(new))))
+                self.rows[name] = value_without(self.rows[name], redactor)
+                self._try(partial(rewrite_test, self.folder.path / name, redactor))
 
     def _finish(self) -> None:
         """Write the index and the summary: of what workers have sent, and of what those that crashed have noted."""
@@ -125,6 +145,7 @@ class Evidence:
             return
         self.rows = {row["folder"] or row["id"]: row for row in rows}
         self.folder.path.mkdir(parents=True, exist_ok=True)
+        self.folder.settle()
         locking = self._locking
         new = set() if locking is None else locking.new()
         name = "" if locking is None else locking.name
@@ -193,7 +214,7 @@ class Evidence:
         case.folder = folder
         containers = containers_of(session, case.window)
         row = write_test(folder, windows, facts, containers, redactor)
-        self._keep(row)
+        self._keep(row, session)
         number = f"#entry-{row['unrouted'][0][2]}" if row["unrouted"] else ""
         page = folder / "timeline.html"
         self._attach(report, page, number)
@@ -219,9 +240,12 @@ class Evidence:
         )
         containers = [facts_of(each) for each in egress.live()]
         folder = self.folder.make(OUTSIDE)
-        self._keep(write_test(folder, windows, facts, containers, session.ledger.redactor))
+        row = write_test(folder, windows, facts, containers, session.ledger.redactor)
+        self._keep(row, session)
 
-    def _keep(self, row: dict[str, Any]) -> None:
+    def _keep(self, row: dict[str, Any], session: Session) -> None:
+        self._accounts = session.ledger.accounts
+        self._known[row["folder"]] = session.ledger.redactor.secrets
         self.rows[row["folder"]] = row
         self.folder.note(row)
 

@@ -63,7 +63,7 @@ def write_timeline(path: Path, head: Mapping[str, Any], lines: Path) -> None:
     run = {
         **head,
         "logs": logs,
-        "logs_left_out": logs_left_out,
+        "logs_left_out": logs_left_out + head.get("logs_left_out", 0),
         "attempts": found.attempts,
         "failing": len(found.failing),
         "reached": [*found.reached],

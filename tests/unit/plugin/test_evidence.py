@@ -137,6 +137,26 @@ def test_a_secret_in_the_id_of_a_test_is_in_no_name_and_no_file(run: RunPytest, 
         assert path.suffix != ".html" or "</script><b>" not in path.read_text()
 
 
+def test_a_secret_that_becomes_known_later_is_in_no_file_that_was_written_before(
+    run: RunPytest, out: Path
+) -> None:
+    key = "live_key_0123456789"
+    source = f"""
+    def test_sends(egress):
+        traffic(egress, "https://api.test/v1/{key}/y")
+    def test_knows(egress):
+        egress._inner.session.hide({{"API_KEY": "{key}"}})
+    """
+    run(source, "--egress-report=out").assert_outcomes(passed=1, failed=1)
+    for path in out.rglob("*"):
+        assert path.is_dir() or key not in path.read_text()
+    (line,) = lines_in(out / "test_x.py-test_sends")
+    assert line["text"] == "GET https://api.test/v1/<API_KEY>/y"
+    page = (out / "test_x.py-test_sends" / "timeline.html").read_text()
+    assert "v1/\\u003cAPI_KEY>" in page
+    assert "API" in (out / "summary.md").read_text()
+
+
 def test_a_test_that_fails_in_its_teardown_has_what_came_late(run: RunPytest, out: Path) -> None:
     source = """
     @pytest.fixture
