@@ -126,7 +126,7 @@ class Evidence:
 
     def _hide_what_is_known_by_now(self) -> None:
         """Take the secrets out of what was written before they were known: a later test may have declared them."""
-        if self._accounts is None or not self._known:
+        if self._accounts is None or self._accounts.redactor is None:
             return
         redactors: dict[frozenset[tuple[str, str]], Redactor] = {}
         secrets = self._accounts.redactor.secrets
