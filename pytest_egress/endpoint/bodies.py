@@ -51,6 +51,7 @@ MOUNT: Final = frozenset(
         "Type", "Source", "Target", "ReadOnly", "Consistency", "BindOptions", "VolumeOptions", "TmpfsOptions",
     )
 )  # fmt: skip
+VOLUME: Final = frozenset(("NoCopy", "Labels", "DriverConfig", "Subpath"))
 NETWORK: Final = REFUSED_OPTIONS["network_mode"]
 OWN: Final = ("", "default", "bridge")  # the network of whoever asks for none
 UNSAID: Final[Mapping[str, Any]] = {"MemorySwappiness": -1, "ConsoleSize": [0, 0]}
@@ -69,6 +70,8 @@ WHY: Final[Mapping[str, str]] = {
 """Why a key is refused."""
 NEXT_TO_NETWORK: Final = ("/dev/net/tun", "/dev/vhost-net", "/dev/vhost-vsock", "/dev/vsock")
 SOCKETS: Final = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock")
+LOG_DRIVERS: Final = ("", "json-file", "local", "journald", "none")
+"""Those that keep a log on the engine's machine; others send it through the host's network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,7 @@ def asked(body: bytes) -> AskedContainer:
     config["HostConfig"] = known(host, HOST, "HostConfig")
     check_devices(config["HostConfig"])
     check_mounts(config["HostConfig"])
+    check_log(config["HostConfig"])
     return AskedContainer(
         image=image,
         env=env,
@@ -211,11 +215,30 @@ def check_mounts(host: dict[str, Any]) -> None:
     host["Mounts"] = [known(each, MOUNT, "a mount") for each in items(host, "Mounts")]
     binds = [each.partition(":")[0] for each in texts(host, "Binds")]
     sources = [text(each.get("Source"), "Source") for each in host["Mounts"]]
-    for source in [*binds, *sources]:
+    devices = [device_of(each) for each in host["Mounts"]]
+    texts(host, "VolumesFrom")
+    for source in [*binds, *sources, *devices]:
         if posixpath.basename(normal(source)) in SOCKETS:
             raise RefusedCall(
                 f"the mount of {shown(source)} is refused: containers started there would not be captured"
             )
+
+
+def device_of(mount: dict[str, Any]) -> str:
+    """What a volume of the driver `local` mounts; "" where it says nothing."""
+    options = known(take(dict(mount), "VolumeOptions", dict), VOLUME, "VolumeOptions")
+    driver = known(take(options, "DriverConfig", dict), ("Name", "Options"), "DriverConfig")
+    return text(take(driver, "Options", dict).get("device"), "device")
+
+
+def check_log(host: dict[str, Any]) -> None:
+    log = known(take(dict(host), "LogConfig", dict), ("Type", "Config"), "LogConfig")
+    driver = text(log.get("Type"), "LogConfig.Type")
+    if driver not in LOG_DRIVERS:
+        raise RefusedCall(
+            f"the log driver {shown(driver)} is refused: the engine would send the log past the sidecar; use one of "
+            f"{', '.join(filter(None, LOG_DRIVERS))}"
+        )
 
 
 def known(found: Mapping[str, Any], keys: Collection[str], what: str) -> dict[str, Any]:
@@ -225,7 +248,7 @@ def known(found: Mapping[str, Any], keys: Collection[str], what: str) -> dict[st
             continue
         if why := WHY.get(name):
             raise RefusedCall(f"{name}={shown(value)} is refused: {why}")
-        exact = [each for each in keys | WHY.keys() if each.casefold() == name.casefold()]
+        exact = [each for each in {*keys, *WHY} if each.casefold() == name.casefold()]
         raise RefusedCall(
             f"{what} has the key {shown(name)}, which is not known here"
             + (f": the API writes {exact[0]}" if exact else "")

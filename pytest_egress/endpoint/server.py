@@ -198,14 +198,18 @@ class EngineEndpoint:
     def _name(self, call: EngineCall) -> str:
         """The identifier of what a call is about, so that it cannot become another one's name meanwhile."""
         if call.row.whose is Whose.CAPTURED:
-            identifier = str(self._api.inspect_container(call.name)["Id"])
-            self._check_made(identifier, call.name)
-            return identifier
+            return self._captured(call.name)
         if call.row.whose is Whose.EXEC:
             found = self._api.exec_inspect(call.name)
             self._check_made(str(found["ContainerID"]), call.name)
             return str(found["ID"])
         return call.name
+
+    def _captured(self, name: str) -> str:
+        """The identifier of a container that was made through the endpoint."""
+        identifier = str(self._api.inspect_container(name)["Id"])
+        self._check_made(identifier, name)
+        return identifier
 
     def _check_made(self, identifier: str, name: str) -> None:
         with self._lock:
@@ -341,6 +345,8 @@ class EngineEndpoint:
 
     def _create(self, tool: Tool, call: EngineCall, _: str) -> None:
         asked = bodies.asked(tool.body(bodies.MAX_BODY))
+        for other in asked.config["HostConfig"].get("VolumesFrom") or ():
+            self._captured(other.partition(":")[0])
         name = call.query.get("name", "").lstrip("/") or f"{TARGET}{secrets.token_hex(6)}"
         self._api.inspect_image(asked.image)  # type: ignore[no-untyped-call]  # the tool pulls one that is missing, and asks again
         named = EngineCall(

@@ -121,7 +121,8 @@ def test_what_was_created_elsewhere_is_not_touched(
 ) -> None:
     other = engine_client.containers.create(clients_image, ["true"])
     try:
-        for arguments in (["start", other.id], ["rm", "-f", other.id]):
+        mounts = ["create", "--volumes-from", str(other.id), clients_image]
+        for arguments in (["start", other.id], ["rm", "-f", other.id], mounts):
             done = command(*arguments)
             assert done.returncode != 0
             assert "was not created through this endpoint" in done.stderr

@@ -74,6 +74,32 @@ def test_what_the_docker_command_sends_is_made_anew() -> None:
         ({"Binds": ["/var/run/docker.sock:/s"]}, "would not be captured"),
         ({"Mounts": [{"Type": "bind", "Source": "/run//docker.sock/"}]}, "would not be captured"),
         ({"Mounts": [{"source": "/run/docker.sock"}]}, "the API writes Source"),
+        (
+            {
+                "Mounts": [
+                    {
+                        "Type": "volume",
+                        "VolumeOptions": {
+                            "DriverConfig": {"Options": {"device": "/run/docker.sock"}}
+                        },
+                    }
+                ]
+            },
+            "would not be captured",
+        ),
+        ({"VolumesFrom": [1]}, "VolumesFrom is a list of texts"),
+        (
+            {"LogConfig": {"Type": "syslog"}},
+            "the log driver 'syslog' is refused: the engine would send",
+        ),
+        (
+            {"LogConfig": {"type": "syslog"}},
+            "LogConfig has the key 'type', which is not known here: the API writes Type",
+        ),
+        (
+            {"Mounts": [{"VolumeOptions": {"driverconfig": {"x": 1}}}]},
+            "the API writes DriverConfig",
+        ),
         ({"ExtraHosts": ["db"]}, "'db' in ExtraHosts: write name:address"),
     ],
 )
