@@ -142,7 +142,7 @@ def test_on_a_terminal_the_text_hangs_at_its_width(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     pytester.makepyfile(test_x=HEAD + FAILS)
-    child: Any = pytester.spawn_pytest("--color=no test_x.py")
+    child: Any = pytester.spawn_pytest("--color=no test_x.py", expect_timeout=60)
     child.expect_exact(f"      to answer it:\r\n        {TYPE}\r\n")
     child.expect_exact("is/long -> no\r\n            response yet  UNROUTED\r\n")
     child.wait()

@@ -21,7 +21,7 @@ def spawn(pytester: pytest.Pytester) -> Spawn:
 
     def spawn(source: str, *args: str) -> Any:
         pytester.makepyfile(test_x=HEAD + source)
-        return pytester.spawn_pytest(f"-q --color=no {' '.join(args)} test_x.py")
+        return pytester.spawn_pytest(f"-q --color=no {' '.join(args)} test_x.py", expect_timeout=60)
 
     return spawn
 

@@ -72,7 +72,7 @@ def test_on_a_terminal_it_stands_behind_what_pytest_wrote_and_goes(
     pytester: pytest.Pytester, args: str
 ) -> None:
     pytester.makepyfile(test_x=HEAD + SLOW)
-    child: Any = pytester.spawn_pytest(f"{args} --color=no test_x.py")
+    child: Any = pytester.spawn_pytest(f"{args} --color=no test_x.py", expect_timeout=60)
     child.expect_exact("\x1b7\x1b[?7l egress: pulling shop, 0 s\x1b[K\x1b[?7h\x1b8")
     child.expect_exact("\x1b[K")
     child.expect("3 passed")
@@ -84,7 +84,7 @@ def test_where_tests_write_to_the_terminal_too_it_is_a_line(
     pytester: pytest.Pytester, args: str
 ) -> None:
     pytester.makepyfile(test_x=HEAD + SLOW)
-    child: Any = pytester.spawn_pytest(f"{args} --color=no test_x.py")
+    child: Any = pytester.spawn_pytest(f"{args} --color=no test_x.py", expect_timeout=60)
     child.expect_exact("\negress: pulling shop, 0 s")
     child.expect("3 passed")
     assert b"\x1b7" not in child.before
@@ -166,7 +166,7 @@ def test_a(egress):
         traffic(egress, "https://a.test/")
 """
     )
-    child: Any = pytester.spawn_pytest("-q --color=no test_x.py")
+    child: Any = pytester.spawn_pytest("-q --color=no test_x.py", expect_timeout=60)
     child.expect(r"\(Pdb\) ")
     child.sendline("import time; time.sleep(1); print('still' + 'ness')")
     child.expect("stillness")

@@ -14,7 +14,7 @@ from pytest_egress.routes.kinds import KINDS, Kind
 from tests.support.project import ROOT
 
 PACKAGE = ROOT / "pytest_egress"
-OTHER_KINDS = {*(PACKAGE / "evidence").rglob("*.py")}
+OTHER_KINDS = {*(PACKAGE / "evidence").rglob("*.py"), PACKAGE / "commands" / "diff.py"}
 """They have the kinds of entries and of lines of a lock, which are words."""
 
 SOURCES = sorted({*PACKAGE.rglob("*.py")} - {PACKAGE / "routes" / "kinds.py"} - OTHER_KINDS)
