@@ -6,7 +6,6 @@ it, and once; any other key is refused unless its value is empty.
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Final
 from pytest_egress.endpoint.refusal import RefusedCall
 from pytest_egress.targets.options import REFUSED_OPTIONS
 from pytest_egress.traffic.shown import shown
+from pytest_egress.traffic.strict_json import from_json
 
 MAX_BODY: Final = 4 << 20  # bytes; variables and labels are in it
 
@@ -96,27 +96,12 @@ class AskedContainer:
 def parsed(body: bytes) -> dict[str, Any]:
     """The object that a body is; RefusedCall where it is none, or a key is there twice in any case."""
     try:
-        found = json.loads(body or b"{}", object_pairs_hook=once, parse_constant=no_number)
-    except RecursionError:
-        raise RefusedCall("the body is nested too deeply") from None
+        found = from_json(body or b"{}")
     except ValueError as error:
-        raise RefusedCall(f"the body is no JSON: {error}") from None
+        raise RefusedCall(f"the body cannot be read: {error}") from None
     if not isinstance(found, dict):
         raise RefusedCall(f"the body is a JSON object, not {shown(found)}")
     return found
-
-
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise RefusedCall(f"the key {shown(name)} is there twice")
-        found[name] = value
-    return found
-
-
-def no_number(name: str) -> object:
-    raise RefusedCall(f"the body is no JSON: {name}")
 
 
 def asked(body: bytes) -> AskedContainer:

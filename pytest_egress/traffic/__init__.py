@@ -19,4 +19,5 @@ error of ours where they are malformed. Every module is a door.
 * `websocket`: the handshake of a WebSocket, and its frames, by wsproto.
 * `shown`: how values, hosts and URLs are shown in messages.
 * `smtp`: SMTP as a server speaks it.
+* `strict_json`: a text of JSON that every reader reads alike.
 """

@@ -145,7 +145,7 @@ ROOMS = {
 FLOORS: dict[str, list[set[str]]] = {
     "traffic": [
         {"address", "packets", "shown", "smtp", "tls"},
-        {"absent", "kafka", "redaction"},
+        {"absent", "kafka", "redaction", "strict_json"},
         {"http"},
         {"grpc", "notes", "websocket"},
         {"entries"},

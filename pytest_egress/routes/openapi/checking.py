@@ -30,7 +30,6 @@ from pytest_egress.routes.openapi.values import (
     Encodings,
     Style,
     candidates,
-    from_json,
     is_json,
     objects,
     single,
@@ -46,6 +45,7 @@ from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction.redactor import Redactor, redactor_of
 from pytest_egress.traffic.shown import SHOWN_VALUE, cut, shown
+from pytest_egress.traffic.strict_json import from_json
 
 MAX_PROBLEMS: Final = 10
 SHOWN_RULE: Final = 80

@@ -6,17 +6,17 @@ first that fits.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from pytest_egress.routes.openapi.schemas import ALL_TYPES, Reading, Resolve, readings_of
 from pytest_egress.routes.openapi.sent import Node, SentText, node_of, plain
 from pytest_egress.traffic.shown import cut, shown
+from pytest_egress.traffic.strict_json import from_json
 
 NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(\.[0-9]{1,99})?(?:[eE][+-]?[0-9]{1,3})?")
 SEPARATORS: Final = {"spaceDelimited": " ", "pipeDelimited": "|"}
@@ -25,54 +25,6 @@ MAX_CANDIDATES: Final = 64
 
 class Several(ValueError):
     """A parameter of one value has come several times."""
-
-
-# JSON.
-
-
-def refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{cut(text, 40)} is more than a number can be")
-    return value
-
-
-def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise ValueError(f"the key {shown(name)} is there twice")
-            seen.add(name)
-    return found
-
-
-def from_json(text: str | bytes) -> Any:
-    """Raise ValueError for what is not JSON as everybody reads it (RFC 8259, RFC 7493).
-
-    It is UTF-8 without a mark of its order, no number is NaN or infinite, and no key is there twice.
-    """
-    if isinstance(text, bytes):
-        try:
-            text = text.decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"it is not UTF-8, at byte {error.start}") from None
-    if text.startswith("\ufeff"):
-        raise ValueError("it begins with a byte order mark, which is not JSON")
-    try:
-        return json.loads(
-            text,
-            parse_constant=refuse_constant,
-            parse_float=finite,
-            object_pairs_hook=without_repeats,
-        )
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
 
 
 def is_json(media: str) -> bool:
