@@ -31,7 +31,29 @@ LOST: Final = "the engine ended the connection before it had answered"
 HeaderPairs = list[tuple[bytes, bytes]]
 
 
-class Tool:
+class Peer:
+    """One side of the endpoint."""
+
+    def __init__(
+        self, sock: socket.socket, role: type[h11.CLIENT | h11.SERVER], seconds: float
+    ) -> None:
+        self.sock: Final = sock
+        self._http: Final = h11.Connection(role)
+        sock.settimeout(seconds)
+
+    def _next(self, before: Callable[[], object] = lambda: None) -> object:
+        """The next event; `before` is called before each read."""
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            before()
+            self._http.receive_data(self.sock.recv(READ_BYTES))
+        return event
+
+    def _send(self, event: h11.Event) -> None:
+        if data := self._http.send(event):
+            self.sock.sendall(data)
+
+
+class Tool(Peer):
     """The connection of a tool, as its server sees it.
 
     Attributes:
@@ -40,11 +62,9 @@ class Tool:
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock: Final = sock
-        self._http: Final = h11.Connection(h11.SERVER)
+        super().__init__(sock, h11.SERVER, HEAD_SECONDS)
         self._request: h11.Request | None = None
         self.is_open = True
-        sock.settimeout(HEAD_SECONDS)
 
     def read_request(self) -> bool:
         """Read the head of the request; return whether there is one."""
@@ -143,17 +163,8 @@ class Tool:
             if not self.sock.recv(READ_BYTES):
                 return
 
-    def _next(self) -> object:
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            self._http.receive_data(self.sock.recv(READ_BYTES))
-        return event
 
-    def _send(self, event: h11.Event) -> None:
-        if data := self._http.send(event):
-            self.sock.sendall(data)
-
-
-class Upstream:
+class Upstream(Peer):
     """One request to the engine.
 
     Args:
@@ -161,9 +172,7 @@ class Upstream:
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock: Final = sock
-        self._http: Final = h11.Connection(h11.CLIENT)
-        sock.settimeout(ENGINE_SECONDS)
+        super().__init__(sock, h11.CLIENT, ENGINE_SECONDS)
 
     def send(
         self,
@@ -223,16 +232,6 @@ class Upstream:
     def beyond(self) -> bytes:
         """What the engine has sent after it had switched."""
         return self._http.trailing_data[0]
-
-    def _next(self, before: Callable[[], object] = lambda: None) -> object:
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            before()
-            self._http.receive_data(self.sock.recv(READ_BYTES))
-        return event
-
-    def _send(self, event: h11.Event) -> None:
-        if data := self._http.send(event):
-            self.sock.sendall(data)
 
     def close(self) -> None:
         self.sock.close()
