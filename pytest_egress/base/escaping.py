@@ -28,6 +28,11 @@ def escaped(text: str) -> str:
     return UNSAFE.sub(written, LINE_END.sub("\n", text))
 
 
+def one_line(text: str) -> str:
+    """The same, with its line feeds written too."""
+    return escaped(text).replace("\n", "\\n")
+
+
 def written(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode("ascii")
 

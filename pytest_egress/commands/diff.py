@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from pytest_egress.base.escaping import escaped
+from pytest_egress.base.escaping import one_line
 from pytest_egress.commands.order import Order
 from pytest_egress.errors import LockFileError
 from pytest_egress.evidence.lock import Lock, LockLine
@@ -178,7 +178,3 @@ def as_markdown(old: str, new: str, found: Sequence[Change]) -> list[str]:
     if len(found) > SHOWN:
         lines.append(f"| | | and {len(found) - SHOWN} more | |")
     return lines
-
-
-def one_line(text: str) -> str:
-    return escaped(text).replace("\n", "\\n")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_egress.base.escaping import escaped
+from pytest_egress.base.escaping import one_line
 from pytest_egress.evidence.destinations import is_own_choice
 from pytest_egress.traffic.address import Address
 from pytest_egress.traffic.entries import (
@@ -196,7 +196,7 @@ def table_lines(audit: Audit) -> list[str]:
     lines: list[str] = []
     for start in range(0, len(hosts), HOSTS_OF_A_TABLE):
         some = hosts[start : start + HOSTS_OF_A_TABLE]
-        rows = [["", *(shown(host) for host in some)]]
+        rows = [["", *(one_line(host) for host in some)]]
         for name, entries in audit.presented.items():
             rows.append([name, *(cell(audit, entries, host) for host in some)])
         lines += [*([""] if lines else []), *aligned(rows)]
@@ -236,11 +236,11 @@ def accepted_findings(audit: Audit) -> Iterator[str]:
         cells = {name: cell(audit, entries, host) for name, entries in audit.presented.items()}
         if accepted := [name for name, did in cells.items() if did == ACCEPTED]:
             yield (
-                f"it accepted of {shown(host)}: {', '.join(accepted)}. Whoever is between them can read and change "
+                f"it accepted of {one_line(host)}: {', '.join(accepted)}. Whoever is between them can read and change "
                 "what they send"
             )
         if clear := [name for name, did in cells.items() if did == CLEAR]:
-            yield f"after the handshake with {shown(host)} failed it went on in the clear: {', '.join(clear)}"
+            yield f"after the handshake with {one_line(host)} failed it went on in the clear: {', '.join(clear)}"
 
 
 def secret_findings(audit: Audit) -> Iterator[str]:
@@ -266,15 +266,11 @@ def clear_findings(audit: Audit) -> Iterator[str]:
 
 
 def address_of(entry: Entry) -> str:
-    return shown(host_port(shown_host(entry), entry.port))
+    return one_line(host_port(shown_host(entry), entry.port))
 
 
 def shown_host(entry: Entry) -> str:
-    return shown(redactor_of(entry).host(entry.host))
-
-
-def shown(text: str) -> str:
-    return escaped(text).replace("\n", "\\n")
+    return one_line(redactor_of(entry).host(entry.host))
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pytest_egress.base.escaping import one_line
 from pytest_egress.commands.audit import AS_IT_IS, audited, declare_nothing, run_and_heed
-from pytest_egress.commands.findings import Audit, asked, cell, hosts_of, shown, whereabouts
+from pytest_egress.commands.findings import Audit, asked, cell, hosts_of, whereabouts
 from pytest_egress.commands.order import Order
 from pytest_egress.commands.trial import opened
 from pytest_egress.evidence.destinations import image_of, is_own_choice, kind_of
@@ -36,7 +37,7 @@ def parts_of(audit: Audit) -> dict[str, Mapping[str, str]]:
         "Where its secrets go": {
             f"{name} to {to} in {place}": wrong for name, to, place, wrong in whereabouts(audit)
         },
-        "What it accepts": {shown(host): accepted(audit, host) for host in hosts_of(audit)},
+        "What it accepts": {one_line(host): accepted(audit, host) for host in hosts_of(audit)},
     }
 
 

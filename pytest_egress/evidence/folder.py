@@ -120,6 +120,17 @@ class ReportFolder:
                         yield row
 
 
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A path beside a file, which takes its name once the `with` block has written it whole."""
+    partial = file.with_name(f"{file.name}{PARTIAL}")
+    try:
+        yield partial
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def remove_test(folder: Path) -> None:
     """Remove the files that a report writes for a test, and the folder where nothing else is in it."""
     if folder.is_symlink() or not folder.is_dir():

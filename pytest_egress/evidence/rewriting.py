@@ -9,12 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_egress.evidence.folder import PARTIAL
+from pytest_egress.evidence.folder import replacing
 from pytest_egress.evidence.lines import line_of
 from pytest_egress.evidence.pages.timeline import write_timeline
 from pytest_egress.traffic.redaction.redactor import Redactor
@@ -43,13 +42,8 @@ def rewrite_test(folder: Path, redactor: Redactor) -> None:
 def rewrite_lines(file: Path, redactor: Redactor) -> None:
     if all(redactor.known(line) == line for line in lines_of(file)):
         return
-    partial = file.with_name(f"{file.name}{PARTIAL}")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as written:
-            written.writelines(without(line, redactor) for line in lines_of(file))
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(file) as partial, partial.open("w", encoding="utf-8", newline="") as written:
+        written.writelines(without(line, redactor) for line in lines_of(file))
 
 
 def lines_of(file: Path) -> Iterator[str]:

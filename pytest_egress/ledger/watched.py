@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from pytest_egress.base.escaping import escaped
+from pytest_egress.base.escaping import one_line
 from pytest_egress.ledger.declaring import declaration, is_declarable
 from pytest_egress.ledger.report import attempt_text, problem, rejection_text
 from pytest_egress.ledger.timeline import grpc_status, is_plain
@@ -118,15 +118,15 @@ class Watched:
             yield WatchedLine(text=f"{INDENT}{declaration(entry)}", colour="green")
 
     def _line(self, at: float, entry: Entry, said: str, attempt: str) -> WatchedLine:
-        head = f"{at - self._began:8.3f}  {one_line(entry.container)}  "
-        said = one_line(redactor_of(entry).hidden(said))
+        head = f"{at - self._began:8.3f}  {of_even_width(entry.container)}  "
+        said = of_even_width(redactor_of(entry).hidden(said))
         room = max(self._width() - len(head) - len(said) - 2, LEAST_ATTEMPT)
-        text = f"{head}{cut(one_line(attempt), room)}  {said}"
+        text = f"{head}{cut(of_even_width(attempt), room)}  {said}"
         return WatchedLine(text=text, colour=colour_of(entry))
 
 
-def one_line(text: str) -> str:
-    return escaped(text).replace("\n", "\\n").replace("\t", " ")
+def of_even_width(text: str) -> str:
+    return one_line(text).replace("\t", " ")
 
 
 def name_of(entry: Entry) -> tuple[str, str]:

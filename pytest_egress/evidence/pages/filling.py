@@ -6,10 +6,11 @@ import base64
 import hashlib
 import html
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+from pytest_egress.evidence.folder import replacing
 
 FOLDER: Final = Path(__file__).parent
 
@@ -58,15 +59,10 @@ def write_page(
         "RUN": embedded_value(run).decode(),
     }
     before, _, after = (FOLDER / template).read_text().partition("%%LINES%%")
-    partial = path.with_name(f"{path.name}.part")
-    try:
-        with partial.open("wb") as file:
-            file.write(filled(before, parts).encode())
-            file.writelines(lines)
-            file.write(filled(after, parts).encode())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.write(filled(before, parts).encode())
+        file.writelines(lines)
+        file.write(filled(after, parts).encode())
 
 
 def joined(names: Sequence[str]) -> str:
