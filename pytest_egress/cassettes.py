@@ -160,11 +160,10 @@ class Cassettes:
         if reel.records == "all":
             self._rewrite(path, place, hidden(reel.taken, redactor), redactor)
             return
-        elif reel.taken or not path.exists():
-            tape = hidden((*reel.tape.recordings, *reel.taken), redactor)
-            tape = replace(tape, secrets=tape.secrets | reel.tape.secrets)
-        else:
+        if not reel.taken and path.exists():
             return
+        tape = hidden((*reel.tape.recordings, *reel.taken), redactor)
+        tape = replace(tape, secrets=tape.secrets | reel.tape.secrets)
         if path in self._made:  # another scope's, while this one was open
             tape = together(self._made[path], tape)
         self._made[path] = tape

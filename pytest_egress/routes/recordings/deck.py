@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from pytest_egress.base.unset import UNSET
 from pytest_egress.errors import CassetteError
@@ -11,7 +11,7 @@ from pytest_egress.routes.answers import Application, Begin
 from pytest_egress.routes.cassette import Cassette
 from pytest_egress.routes.faults import Fault, layers, with_answer
 from pytest_egress.routes.recordings.calls import replayed_call
-from pytest_egress.routes.recordings.reel import Played, Reel
+from pytest_egress.routes.recordings.reel import PLAYED, RECORDED, Played, Reel
 from pytest_egress.traffic.cassettes.bodies import content_of, sent_events
 from pytest_egress.traffic.cassettes.making import recording_of
 from pytest_egress.traffic.cassettes.placeholders import Stands
@@ -23,9 +23,6 @@ from pytest_egress.traffic.http.response import Response, reason_phrase
 if TYPE_CHECKING:
     from pytest_egress.routes.duplex import DuplexAnswer
     from pytest_egress.routes.recordings.websockets import Relay
-
-PLAYED: Final = "recording {} of {}"
-RECORDED: Final = "recorded into {}"
 
 
 class Deck(Application):

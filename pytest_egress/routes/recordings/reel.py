@@ -22,6 +22,10 @@ from pytest_egress.traffic.shown import counted
 ToRecord = Literal["nothing", "unknown", "all"]
 """What is asked of the real upstream: nothing, what no recording answers, or all."""
 
+PLAYED: Final = "recording {} of {}"
+RECORDED: Final = "recorded into {}"
+"""The note of an entry, with its number and file, or the file."""
+
 LOOKED_INTO: Final = 20  # recordings whose bodies are compared for the nearest
 SHOWN_LINES: Final = 8  # differences of the nearest
 SETTLE_SECONDS: Final = 10.0  # for WebSockets whose container has ended, to close at the server

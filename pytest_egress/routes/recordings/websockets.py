@@ -16,7 +16,7 @@ from pytest_egress.routes.duplex import Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.json_bodies import json_differences
 from pytest_egress.routes.patterns import contrast
 from pytest_egress.routes.recordings.comparing import is_ignored
-from pytest_egress.routes.recordings.reel import Played, Reel
+from pytest_egress.routes.recordings.reel import PLAYED, RECORDED, Played, Reel
 from pytest_egress.routes.websocket.answer import opened, refusal_of
 from pytest_egress.routes.websocket.open import OpenWebSocket
 from pytest_egress.traffic.cassettes.bodies import repeated_name
@@ -38,8 +38,6 @@ from pytest_egress.traffic.websocket import (
 POLICY: Final = 1008  # a message is not as the other side wants it (RFC 6455 section 7.4.1)
 SHOWN_LINES: Final = 8  # differences of a message
 DIFFERS: Final = "a message is not the recorded one"
-PLAYED: Final = "recording {} of {}"
-RECORDED: Final = "recorded into {}"
 
 
 class Relay(Protocol):
