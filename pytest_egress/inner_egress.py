@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -140,7 +141,7 @@ class InnerEgress:
         """Raise ValueError where a secret could pass through unseen, wherever it went, by these routes or others."""
         self.session.secrets.learn()
         declared = (route for table in self.tables() for route in table.routes)
-        self.session.secrets.check_routes([*routes, *declared])
+        self.session.secrets.check_routes(chain(routes, declared))
 
     def _bind(self, answer: object, *, optional: bool) -> object:
         """An answer with the recordings that its cassette names."""

@@ -14,10 +14,9 @@ from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.redaction.values import KnownValues
 from pytest_egress.traffic.search.secrets import MADE, UNNAMED, Secret
+from pytest_egress.traffic.shown import SCHEME_PORTS
 
 NO_VARIABLES: Final[Mapping[str, str]] = MappingProxyType({})
-
-
 PASSING_BY_POLICY: Final = 'unrouted="passthrough"'
 ANY_HOSTS: Final = ("any.invalid", "240.0.0.1")
 """Hosts that a route has which is declared for all of them, by name or by address."""
@@ -28,11 +27,8 @@ def passes_everything(route: InnerRoute) -> bool:
     return (
         route.kind.passes_through
         and not route.removed
-        and any(address.matches(host, address.port or HTTPS_PORT) for host in ANY_HOSTS)
+        and any(address.matches(host, address.port or SCHEME_PORTS["https"]) for host in ANY_HOSTS)
     )
-
-
-HTTPS_PORT: Final = 443
 
 
 class DeclaredSecrets:

@@ -56,7 +56,8 @@ class Passing:
             self._waiting += view[at : at + SEARCHED]
             if len(self._waiting) >= max(SEARCHED, self._overlap):
                 self._search()
-        self._decode(bytes(view))
+        if self._head is not None or self._unpacking is not None:
+            self._decode(bytes(view))
 
     def _decode(self, data: bytes) -> None:
         if self._head is not None:
