@@ -15,6 +15,7 @@ from pytest_egress.base.account import over_limit
 from pytest_egress.base.escaping import escaped
 from pytest_egress.base.frames import raised_at
 from pytest_egress.base.raising import said_of
+from pytest_egress.errors import EgressError
 from pytest_egress.ledger.nearest import nearest_lines
 from pytest_egress.ledger.remedies import has_remedy, remedy, typed
 from pytest_egress.ledger.upstream import reached_hosts
@@ -419,7 +420,9 @@ def handler_error_text(exchange: Exchange | TcpConnection | DnsQuery) -> str:
     asked = next((miss.route for miss in exchange.near if miss.error is error), None)
     if route is None and asked is not None:
         who = f"the match= predicate of {route_line(asked)}"
-    said = said_of(error).partition("\n")[0]  # the traceback has the rest
+    said = said_of(error)
+    if not isinstance(error, EgressError) or raised_at(error):
+        said = said.partition("\n")[0]  # the traceback has the rest
     text = f"{who} raised {type(error).__name__}: {said}".rstrip(": ")
     where = f"\n  at {place}" if asked is not None and (place := raised_at(error)) else ""
     return f"{text}{where}\n  for {exchange} of {exchange.container}"

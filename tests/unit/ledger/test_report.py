@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_egress.ledger.report import attempt_lines, awaited_text, fold, problem
+from pytest_egress.errors import OpenApiError
+from pytest_egress.ledger.report import (
+    attempt_lines,
+    awaited_text,
+    fold,
+    handler_error_text,
+    problem,
+)
 from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.kinds import INTERCEPT_HTTPS
 from pytest_egress.routes.table import NearMiss
@@ -55,6 +62,17 @@ def test_identical_attempts_are_folded_in_the_order_of_the_first() -> None:
     first, other, elsewhere, noted = tcp(), tls(), tcp(container="cart"), tcp(note="silent")
     entries = [first, other, tcp(), elsewhere, noted, tcp()]
     assert fold(entries) == [(first, 3), (other, 1), (elsewhere, 1), (noted, 1)]
+
+
+def test_an_error_of_ours_that_no_traceback_shows_is_told_as_a_whole() -> None:
+    """That of a handler has a traceback below it, and its first line tells which one."""
+    ours, theirs = http_exchange(), http_exchange()
+    ours.error = OpenApiError("GET / does not fit spec.yaml:\n  path.id: 'a' is no integer")
+    theirs.error = ValueError("first\nsecond")
+    assert "does not fit spec.yaml:\n  path.id: 'a' is no integer\n  for GET" in (
+        handler_error_text(ours)
+    )
+    assert "second" not in handler_error_text(theirs)
 
 
 def test_what_cannot_be_read_as_http_gets_no_advice() -> None:
