@@ -106,6 +106,8 @@ def upgrades(audit: Audit) -> dict[tuple[str, int | None], str]:
             if isinstance(entry, Mail) or entry.first_bytes:
                 clear.add(where)
         elif isinstance(entry, TcpConnection):
+            if entry._is_in_clear_first:  # such as a login before STARTTLS
+                clear.add(where)
             found[where] = f"STARTTLS, {protection(entry)}"
         elif isinstance(entry, TlsFailure):
             found.setdefault(where, "STARTTLS, of which it rejects the certificate")

@@ -25,9 +25,11 @@ from pytest_egress.traffic.entries import (
     TlsFailure,
     transcript_of,
 )
+from pytest_egress.traffic.redaction.names import is_secret
 from pytest_egress.traffic.shown import host_port, shown
 
 IN_CLEAR: Final = "in the clear"
+IN_CLEAR_FIRST: Final = "in the clear before its TLS, beyond asking for it"
 SHOWN_ENTRIES: Final = 20
 
 
@@ -59,7 +61,8 @@ def checked_addresses(allow: object) -> list[Address]:
 def weak(entries: Iterable[Entry], minimum: int, allow: Sequence[Address]) -> list[Weak]:
     """The attempts that were sent by less than a version, but for those to the addresses."""
     entries = list(entries)
-    told = {whereof(entry) for entry in entries if isinstance(entry, (Mail, KafkaRecord))}
+    calls = (entry for entry in entries if isinstance(entry, (Mail, KafkaRecord)))
+    told = {whereof(entry) for entry in calls if weakness(entry, minimum)}
     found = []
     for entry in entries:
         how = weakness(entry, minimum)
@@ -76,7 +79,7 @@ def whereof(entry: Entry) -> tuple[str, str, int | None]:
 
 def is_known_by_others(entry: Entry) -> bool:
     """Whether it is a connection whose mails or records are entries of their own, if there are any."""
-    return isinstance(entry, TcpConnection) and entry._is_heard
+    return isinstance(entry, TcpConnection) and entry._is_heard and not entry._is_in_clear_first
 
 
 def weakness(entry: Entry, minimum: int) -> str:
@@ -88,6 +91,8 @@ def weakness(entry: Entry, minimum: int) -> str:
     if isinstance(entry, ProxyCall) and asks_for_tunnel(entry):
         return ""
     tls = entry.request.tls if isinstance(entry, Exchange) else None
+    if isinstance(entry, TcpConnection) and entry._is_in_clear_first:
+        return IN_CLEAR_FIRST
     if isinstance(entry, (TcpConnection, Mail, KafkaRecord)):
         tls = entry.tls
     if tls is not None:
@@ -101,7 +106,7 @@ def weakness(entry: Entry, minimum: int) -> str:
 
 def asks_for_tunnel(call: ProxyCall) -> bool:
     """Whether a proxy is asked for a tunnel alone: what goes through is told by itself, and no password is sent."""
-    return call.method == "CONNECT" and "proxy-authorization" not in call.headers
+    return call.method == "CONNECT" and not any(is_secret(name) for name, _ in call.headers.raw)
 
 
 def is_empty(entry: Entry) -> bool:

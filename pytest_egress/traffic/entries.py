@@ -412,6 +412,8 @@ class TcpConnection(Entry):
     _passing: tuple[tuple[bool, Any], ...] = field(default=(), init=False, repr=False)
     # Of the class, but where a handler has read what is not kept here, since it is that of other entries.
     _is_heard: bool = field(default=False, init=False, repr=False)
+    # Of the class, but where more than the wish for TLS was sent before TLS in mid-connection.
+    _is_in_clear_first: bool = field(default=False, init=False, repr=False)
 
     @property
     def kind(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from pytest_egress.base.account import MAX_HELD_BYTES, Account
 from pytest_egress.errors import ClientHelloError
 from pytest_egress.traffic.entries import Offers, TcpConnection, note_message, transcript_of
+from pytest_egress.traffic.tls.asked import MAX_ASKED_BYTES, asks_alone
 from pytest_egress.traffic.tls.clients import library_of
 from pytest_egress.traffic.tls.hello import (
     MAX_HELLO_BYTES,
@@ -50,12 +51,15 @@ class Hearing:
         self._entry, self._account, self._keeps = entry, account, keeps
         self._transcript = transcript_of(entry)
         self._sealed = b""
+        self._in_clear = bytearray()  # the first bytes before TLS in mid-connection
         self._search = searching(entry, account)
         self.count = 0
 
     def heard(self, data: bytes | memoryview) -> None:
         entry, account = self._entry, self._account
         self.count += len(data)
+        if entry.tls is None:
+            self._in_clear += data[: MAX_ASKED_BYTES + 1 - len(self._in_clear)]
         if self._search is not None:
             self._search(data)
         if not self._keeps:
@@ -72,6 +76,10 @@ class Hearing:
         if self._keeps:
             note_message(self._entry, self._account, data, from_client=False)
             self._transcript.add(data, from_client=False)
+
+    def secured(self) -> None:
+        """Take notice that TLS begins: all that was heard was in the clear."""
+        self._entry._is_in_clear_first = not asks_alone(bytes(self._in_clear))
 
     def sealed(self, data: bytes) -> None:
         """Take records of TLS that nobody decrypts any more: more than the client's close_notify is missed."""

@@ -64,6 +64,7 @@ class StartTls:
         hearing, to = self.hearing, connection.destination
         tls = for_handler(connection.sock, self.ends, hearing.heard, hearing.said)
         assert isinstance(tls, RawTlsSocket)
+        hearing.secured()
         self.entry.sni, self.entry.tls = to.sni, to.tls
         connection.note_trust()
         tls.settimeout(timeout)

@@ -1,5 +1,6 @@
 """TLS: what the first message of a client says, over TCP and in QUIC.
 
+* `asked`: what a client sends in the clear to ask for TLS.
 * `clients`: which TLS library a client uses, by its first message.
 * `hello`: the first message of a TLS client.
 * `quic`: tells the datagram by which QUIC begins.

@@ -17,7 +17,7 @@ from pytest_egress.commands.findings import (
     table_lines,
 )
 from pytest_egress.traffic.address import parse_address
-from pytest_egress.traffic.entries import Accepted, Entry
+from pytest_egress.traffic.entries import Accepted, Entry, TcpConnection
 from pytest_egress.traffic.http.request import TlsInfo
 from pytest_egress.traffic.notes import ConnectionNote
 from tests.support.entries import dns_query, http_exchange, packet, tcp, tls
@@ -26,7 +26,7 @@ TLS_1_3 = TlsInfo(version="TLSv1.3", cipher="")
 KEY = "Zx81-ab-cdef-0123"
 
 
-def over_tls(**fields: Any) -> Entry:
+def over_tls(**fields: Any) -> TcpConnection:
     entry = tcp(tls=TLS_1_3, **{"port": 8883, **fields})
     entry.connection = ConnectionNote(1, 0)
     entry.connection.library = "OpenSSL"
@@ -145,16 +145,19 @@ def test_a_name_cannot_move_the_cursor() -> None:
 
 
 def test_a_connection_that_begins_tls_by_itself_is_not_in_the_clear() -> None:
-    usual = [tcp(port=587), tcp(port=25), tcp(host="db.test")]
+    usual = [tcp(port=587), tcp(port=25), tcp(port=2525), tcp(host="db.test")]
+    early = over_tls(port=2525)
+    early._is_in_clear_first = True
     offered = [over_tls(port=587), tls(host="db.test", port=5432, reason="rejected")]
-    offered += [over_tls(port=25), tcp(port=25, first_bytes=b"MAIL")]
+    offered += [over_tls(port=25), tcp(port=25, first_bytes=b"MAIL"), early]
     audit = Audit(usual=usual, offered=offered)
     assert [re.split("  +", line)[1:3] for line in asked_lines(audit)] == [
         ["api.test:587", "STARTTLS, TLSv1.3, OpenSSL"],
         ["api.test:25", "in the clear"],
+        ["api.test:2525", "in the clear"],
         ["db.test:5432", "STARTTLS, of which it rejects the certificate"],
     ]
-    assert findings(audit) == ["it asks tcp api.test:25 in the clear"]
+    assert findings(audit) == [f"it asks tcp api.test:{port} in the clear" for port in (25, 2525)]
 
 
 def test_what_may_be_in_the_clear_is_no_finding_and_a_secret_in_its_url_is() -> None:

@@ -70,6 +70,7 @@ def found(entry: Entry, *allow: str, minimum: str = "TLSv1.2") -> list[str]:
         (heard(), "in the clear"),
         (proxied("GET"), "in the clear"),
         (proxied("CONNECT", ("Proxy-Authorization", "Basic am9lOg==")), "in the clear"),
+        (proxied("CONNECT", ("X-Proxy-Token", "t0ken")), "in the clear"),
         (offering("TLSv1.1", "OpenSSL"), "TLSv1.1 at most is offered by OpenSSL"),
         (offering("SSLv3", None), "SSLv3 at most is offered"),
     ],
@@ -105,6 +106,12 @@ def test_a_connection_is_told_by_its_mails_if_there_are_any() -> None:
     assert [each.entry for each in weak([session, sent], 2, [])] == [sent]
     sent.port = 587
     assert [each.entry for each in weak([session, sent], 2, [])] == [session, sent]
+
+
+def test_a_session_in_the_clear_is_told_beside_a_mail_in_tls() -> None:
+    session, sent = heard(), mail(spoken("TLSv1.3"))
+    sent.host, sent.port, sent.container = session.host, session.port, session.container
+    assert [each.entry for each in weak([session, sent], 2, [])] == [session]
 
 
 def test_the_minimum_is_a_version() -> None:

@@ -14,6 +14,7 @@ import pytest
 from pytest_egress import UnroutedError
 from pytest_egress.base import account
 from pytest_egress.base.account import OBJECT_BYTES
+from pytest_egress.ledger.encryption import IN_CLEAR_FIRST, weak
 from pytest_egress.ledger.report import never_called_text
 from pytest_egress.ledger.timeline import ledger_lines
 from pytest_egress.ledger.verdict import judge
@@ -122,6 +123,20 @@ def test_starttls_and_a_login_are_told_by_the_mail(stage: Stage, mailbox: InnerR
     assert (connection.sni, connection.tls) == ("mail.test", mail.tls)
     told = [repr(stage.window.entries), *ledger_lines(stage.window.entries)]
     assert not any(PASSWORD in text for text in told)
+
+
+def test_only_a_login_within_tls_is_encrypted(stage: Stage, mailbox: InnerRoute) -> None:
+    with connected(stage) as client:
+        client.starttls(context=stage.trusting)
+        client.login("ann", PASSWORD)
+        client.send_message(welcome())
+    assert weak(stage.window.entries, 2, []) == []
+    with connected(stage) as client:
+        client.login("ann", PASSWORD)
+        client.starttls(context=stage.trusting)
+        client.send_message(welcome("of a client that logs in too early"))
+    _, early = stage.entries(TcpConnection)
+    assert weak(stage.window.entries, 2, []) == [(early, IN_CLEAR_FIRST)]
 
 
 def test_a_client_that_distrusts_the_ca_fails_the_test(stage: Stage, mailbox: InnerRoute) -> None:
