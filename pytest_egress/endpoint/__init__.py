@@ -5,6 +5,8 @@ made anew from the keys that are known.
 
 * `refusal`: the error that a tool gets.
 * `calls`: the calls of the API that are known, by method and decoded path.
+* `fields`: objects of JSON, of which each key is known.
+* `mounts`: mounts, volumes and devices.
 * `bodies`: the bodies of requests that make something.
 * `wire`: HTTP on both sides, and the streams that take a connection over.
 * `server`: the socket, its connections, and the containers made through it.

@@ -6,14 +6,14 @@ it, and once; any other key is refused unless its value is empty.
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
+from pytest_egress.endpoint.fields import NETWORK, is_said, known, take, text, texts
+from pytest_egress.endpoint.mounts import check_devices, check_mounts
 from pytest_egress.endpoint.refusal import RefusedCall
-from pytest_egress.targets.options import REFUSED_OPTIONS
 from pytest_egress.traffic.shown import shown
 from pytest_egress.traffic.strict_json import from_json
 
@@ -33,8 +33,8 @@ HOST: Final = frozenset(
         "OomScoreAdj", "PidMode", "SecurityOpt", "StorageOpt", "Tmpfs", "ShmSize", "Sysctls", "Runtime",
         "CpuShares", "Memory", "NanoCpus", "CgroupParent", "BlkioWeight", "CpuPeriod", "CpuQuota",
         "CpusetCpus", "CpusetMems", "Devices", "MemoryReservation", "MemorySwap", "MemorySwappiness",
-        "OomKillDisable", "Init", "PidsLimit", "Ulimits", "Mounts", "MaskedPaths", "ReadonlyPaths",
-        "LogConfig", "UsernsMode",
+        "OomKillDisable", "Init", "PidsLimit", "Ulimits", "Mounts", "LogConfig",
+        "UsernsMode",
     )
 )  # fmt: skip
 """Keys of its HostConfig that are passed on."""
@@ -45,31 +45,8 @@ EXEC: Final = frozenset(
     )
 )  # fmt: skip
 SAID_TWICE: Final = ("Container", "Detach")  # docker-py says there what the path and the start say
-DEVICE: Final = frozenset(("PathOnHost", "PathInContainer", "CgroupPermissions"))
-MOUNT: Final = frozenset(
-    (
-        "Type", "Source", "Target", "ReadOnly", "Consistency", "BindOptions", "VolumeOptions", "TmpfsOptions",
-    )
-)  # fmt: skip
-VOLUME: Final = frozenset(("NoCopy", "Labels", "DriverConfig", "Subpath"))
-NETWORK: Final = REFUSED_OPTIONS["network_mode"]
 OWN: Final = ("", "default", "bridge")  # the network of whoever asks for none
-UNSAID: Final[Mapping[str, Any]] = {"MemorySwappiness": -1, "ConsoleSize": [0, 0]}
 
-WHY: Final[Mapping[str, str]] = {
-    "Privileged": REFUSED_OPTIONS["privileged"],
-    "PortBindings": "ports are not published through egress.engine() yet",
-    "PublishAllPorts": "ports are not published through egress.engine() yet",
-    "Dns": REFUSED_OPTIONS["dns"],
-    "DnsOptions": REFUSED_OPTIONS["dns"],
-    "DnsSearch": REFUSED_OPTIONS["dns"],
-    "Links": REFUSED_OPTIONS["links"],
-    "MacAddress": NETWORK,
-    "ReadonlyRootfs": "nothing can be put under a root that is read-only; egress.run(image, read_only=True) can",
-}
-"""Why a key is refused."""
-NEXT_TO_NETWORK: Final = ("/dev/net/tun", "/dev/vhost-net", "/dev/vhost-vsock", "/dev/vsock")
-SOCKETS: Final = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock")
 LOG_DRIVERS: Final = ("", "json-file", "local", "journald", "none")
 """Those that keep a log on the engine's machine; others send it through the host's network."""
 
@@ -120,6 +97,7 @@ def asked(body: bytes) -> AskedContainer:
     take(found, "ExposedPorts", dict)  # nothing is published, and so nothing exposed
     check_endpoints(take(found, "NetworkingConfig", dict))
     check_namespaces(host)
+    check_masks(host)
     config = known(found, CONFIG, "the container")
     config["HostConfig"] = known(host, HOST, "HostConfig")
     check_devices(config["HostConfig"])
@@ -186,34 +164,13 @@ def check_namespaces(host: dict[str, Any]) -> None:
             )
 
 
-def check_devices(host: dict[str, Any]) -> None:
-    devices = items(host, "Devices")
-    host["Devices"] = [known(each, DEVICE, "a device") for each in devices]
-    for each in host["Devices"]:
-        path = normal(text(each.get("PathOnHost"), "PathOnHost"))
-        if any(is_under(device, path) or is_under(path, device) for device in NEXT_TO_NETWORK):
-            raise RefusedCall(f"the device {shown(path)} is refused: {NETWORK}")
-
-
-def check_mounts(host: dict[str, Any]) -> None:
-    """An engine's socket starts containers that nobody captures."""
-    host["Mounts"] = [known(each, MOUNT, "a mount") for each in items(host, "Mounts")]
-    binds = [each.partition(":")[0] for each in texts(host, "Binds")]
-    sources = [text(each.get("Source"), "Source") for each in host["Mounts"]]
-    devices = [device_of(each) for each in host["Mounts"]]
-    texts(host, "VolumesFrom")
-    for source in [*binds, *sources, *devices]:
-        if posixpath.basename(normal(source)) in SOCKETS:
+def check_masks(host: dict[str, Any]) -> None:
+    """The engine's own lists of paths shield files of /proc by which root runs a program outside of the container."""
+    for name in ("MaskedPaths", "ReadonlyPaths"):
+        if host.pop(name, None) is not None:
             raise RefusedCall(
-                f"the mount of {shown(source)} is refused: containers started there would not be captured"
+                f"{name} (--security-opt systempaths=...) is refused: with it a target can leave its namespace"
             )
-
-
-def device_of(mount: dict[str, Any]) -> str:
-    """What a volume of the driver `local` mounts; "" where it says nothing."""
-    options = known(take(dict(mount), "VolumeOptions", dict), VOLUME, "VolumeOptions")
-    driver = known(take(options, "DriverConfig", dict), ("Name", "Options"), "DriverConfig")
-    return text(take(driver, "Options", dict).get("device"), "device")
 
 
 def check_log(host: dict[str, Any]) -> None:
@@ -226,69 +183,9 @@ def check_log(host: dict[str, Any]) -> None:
         )
 
 
-def known(found: Mapping[str, Any], keys: Collection[str], what: str) -> dict[str, Any]:
-    """The known keys of an object; RefusedCall for another one, unless its value says nothing."""
-    for name, value in found.items():
-        if name in keys or not is_said(value) or UNSAID.get(name) == value:
-            continue
-        if why := WHY.get(name):
-            raise RefusedCall(f"{name}={shown(value)} is refused: {why}")
-        exact = [each for each in {*keys, *WHY} if each.casefold() == name.casefold()]
-        raise RefusedCall(
-            f"{what} has the key {shown(name)}, which is not known here"
-            + (f": the API writes {exact[0]}" if exact else "")
-        )
-    return {name: value for name, value in found.items() if name in keys and value is not None}
-
-
-def is_said(value: object) -> bool:
-    """Whether a value is another one than that of a key which is left out, to Go."""
-    if isinstance(value, dict):
-        return any(map(is_said, value.values()))
-    return bool(value)
-
-
-def take(found: dict[str, Any], name: str, kind: type[Any]) -> Any:
-    """Take a value out of an object, or an empty one; RefusedCall for another type."""
-    value = found.pop(name, None)
-    if value is None:
-        return kind()
-    if not isinstance(value, kind):
-        raise RefusedCall(f"{name} is no {shown(value)}")
-    return value
-
-
-def text(value: object, name: str) -> str:
-    if not isinstance(value, (str, type(None))):
-        raise RefusedCall(f"{name} is a text, not {shown(value)}")
-    return value or ""
-
-
-def texts(found: Mapping[str, Any], name: str) -> list[str]:
-    values = found.get(name) or []
-    if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
-        raise RefusedCall(f"{name} is a list of texts, not {shown(values)}")
-    return values
-
-
-def items(found: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    values = found.get(name) or []
-    if not isinstance(values, list) or not all(isinstance(each, dict) for each in values):
-        raise RefusedCall(f"{name} is a list of objects, not {shown(values)}")
-    return values
-
-
 def host_of(line: str) -> tuple[str, str]:
     """A line of ExtraHosts, `name:address` or `name=address`; the address may have colons."""
     name, sign, address = line.partition("=" if "=" in line else ":")
     if not (name and sign and address):
         raise RefusedCall(f"{shown(line)} in ExtraHosts: write name:address")
     return name, address
-
-
-def normal(path: str) -> str:
-    return posixpath.normpath(f"/{path.lstrip('/')}")
-
-
-def is_under(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(f"{folder.rstrip('/')}/")

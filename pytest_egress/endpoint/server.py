@@ -24,6 +24,7 @@ import requests.exceptions
 from pytest_egress.base.sockets import Socket
 from pytest_egress.endpoint import bodies
 from pytest_egress.endpoint.calls import Act, EngineCall, Whose, call_of
+from pytest_egress.endpoint.mounts import check_volume, volumes_of
 from pytest_egress.endpoint.refusal import RefusedCall
 from pytest_egress.endpoint.wire import HeaderPairs, Tool, Upstream, answer_of, copy, pass_on
 from pytest_egress.engine.endpoint import connection_of
@@ -36,7 +37,7 @@ from pytest_egress.engine.leftovers import (
     remove_container,
 )
 from pytest_egress.errors import EgressError, EngineError
-from pytest_egress.targets.external import ExternalContainer
+from pytest_egress.targets.external import ExternalContainer, check_created
 from pytest_egress.targets.plan import plan
 from pytest_egress.traffic.shown import shown
 
@@ -44,8 +45,10 @@ if TYPE_CHECKING:
     from pytest_egress.inner_egress import InnerEgress
 
 MAX_CONNECTIONS: Final = 64  # at once; each attached container takes three
+MAX_REFUSED: Final = 16  # more of them, which get a sentence; further ones are closed
 MAX_PATH: Final = 100  # bytes of a socket's path; sun_path has 108
 END_SECONDS: Final = 10.0  # for a connection to end once it was cut
+OURS: Final = "pytest-egress-"
 JSON: Final[HeaderPairs] = [(b"Content-Type", b"application/json")]
 PODMAN: Final = (
     "egress.engine() works with Docker alone: give Podman's containers egress.docker_options(image)"
@@ -135,7 +138,8 @@ class EngineEndpoint:
                 target=self._serve, args=[sock], name="egress engine call", daemon=True
             )
             with self._lock:
-                has_room = len(self._open) < MAX_CONNECTIONS and not self._has_ended
+                most = MAX_CONNECTIONS + MAX_REFUSED
+                has_room = len(self._open) < most and not self._has_ended
                 if has_room:
                     self._open[thread] = sock
             if has_room:
@@ -156,6 +160,7 @@ class EngineEndpoint:
     def _answer(self, tool: Tool) -> None:
         try:
             if tool.read_request():
+                self._check_room()
                 self._do(tool, call_of(tool.method, tool.target))
         except RefusedCall as refusal:
             self._refuse(tool, refusal)
@@ -172,6 +177,16 @@ class EngineEndpoint:
             self._refuse(tool, RefusedCall(str(error)))
         except FAILURES as error:
             self._refuse(tool, RefusedCall(str(error), HTTPStatus.INTERNAL_SERVER_ERROR))
+
+    def _check_room(self) -> None:
+        with self._lock:
+            others = list(self._open).index(threading.current_thread())
+        if others >= MAX_CONNECTIONS:
+            raise RefusedCall(
+                f"{MAX_CONNECTIONS} calls are open at once, which is the most that egress.engine() takes: each "
+                "`docker run` without --detach, `logs --follow`, `exec` and `events` keeps some of them open",
+                HTTPStatus.SERVICE_UNAVAILABLE,
+            )
 
     def _refuse(self, tool: Tool, refusal: RefusedCall) -> None:
         if tool.is_open:
@@ -225,7 +240,7 @@ class EngineEndpoint:
     def _pass(self, tool: Tool, call: EngineCall, name: str) -> None:
         tool.skip()
         if call.row.whose is Whose.EXEC and call.row.path.endswith("/json"):
-            self._settle()
+            self._settle(str(self._api.exec_inspect(name)["ContainerID"]))
         with self._dial() as upstream:
             upstream.send(tool.method, call.target(name), tool.headers())
             pass_on(tool, upstream)
@@ -252,7 +267,7 @@ class EngineEndpoint:
         is_to_go = call.query.get("condition") == "removed"
 
         def before_end() -> None:
-            self._settle()
+            self._settle(name)
             if is_to_go and not self._exists(name):
                 self._forget(name)
 
@@ -265,12 +280,12 @@ class EngineEndpoint:
             return bool(self._api.inspect_container(identifier))
         return False
 
-    def _settle(self) -> None:
+    def _settle(self, identifier: str) -> None:
+        """Wait until all that a container has sent is in the ledger."""
         with self._lock:
-            made = [*self._made.values()]
-        for each in made:
-            if each.target is not None:
-                each.target.gateway.settle_all()
+            made = self._made.get(identifier)
+        if made is not None and made.target is not None:
+            made.target.gateway.settle_all()
 
     def _delete(self, tool: Tool, call: EngineCall, name: str) -> None:
         tool.skip()
@@ -347,7 +362,9 @@ class EngineEndpoint:
         asked = bodies.asked(tool.body(bodies.MAX_BODY))
         for other in asked.config["HostConfig"].get("VolumesFrom") or ():
             self._captured(other.partition(":")[0])
-        name = call.query.get("name", "").lstrip("/") or f"{TARGET}{secrets.token_hex(6)}"
+        for volume in volumes_of(asked.config["HostConfig"]):
+            self._check_volume(volume)
+        name = name_of(call)
         self._api.inspect_image(asked.image)  # type: ignore[no-untyped-call]  # the tool pulls one that is missing, and asks again
         named = EngineCall(
             row=call.row, version=call.version, name="", query={**call.query, "name": name}
@@ -376,6 +393,10 @@ class EngineEndpoint:
             target.close()
         tool.answer(status, body, headers)
 
+    def _check_volume(self, name: str) -> None:
+        with contextlib.suppress(docker.errors.NotFound):
+            check_volume(self._api.inspect_volume(name))
+
     def _capture(self, asked: bodies.AskedContainer, config: dict[str, Any]) -> ExternalContainer:
         """Start the sidecar of a container, and set the variables that lead to the CA."""
         scope = self._scope
@@ -398,6 +419,8 @@ class EngineEndpoint:
         try:
             if made.target is not None:
                 made.target.adopt(container)
+            else:  # it could still enter the network of a container whose processes it shares
+                check_created(self._engine, container)
             with self._lock:
                 if self._has_ended:
                     raise RefusedCall("egress.engine() has ended", HTTPStatus.SERVICE_UNAVAILABLE)
@@ -423,6 +446,14 @@ class EngineEndpoint:
             made = self._made.pop(identifier, None)
         if made is not None and made.target is not None:
             self._scope.discard(made.target)
+
+
+def name_of(call: EngineCall) -> str:
+    """The name of a container to be made. A name of ours would keep it from being listed, or removed."""
+    name = call.query.get("name", "").lstrip("/")
+    if name.startswith(OURS):
+        raise RefusedCall(f"the name {shown(name)} is refused: {OURS}... are names of ours")
+    return name or f"{TARGET}{secrets.token_hex(6)}"
 
 
 def listen(path: str) -> Socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -106,6 +107,7 @@ def test_a_container_is_used_by_other_commands(
         (["--pid", "host"], "PidMode='host' is refused"),
         (["--publish", "80"], "ports are not published through egress.engine() yet"),
         (["--volume", "/var/run/docker.sock:/s"], "would not be captured"),
+        (["--name", "pytest-egress-kept-a"], "the name 'pytest-egress-kept-a' is refused"),
     ],
 )
 def test_a_way_out_is_refused(
@@ -126,10 +128,34 @@ def test_what_was_created_elsewhere_is_not_touched(
             done = command(*arguments)
             assert done.returncode != 0
             assert "was not created through this endpoint" in done.stderr
+        entering = ["create", "--network=none", f"--pid=container:{other.id}", clients_image]
+        assert "with it a target can reach the network" in command(*entering).stderr
         other.reload()
         assert other.status == "created"
     finally:
         other.remove(force=True)
+
+
+def test_the_volume_of_a_share_is_refused(
+    engine_client: docker.DockerClient, command: Docker, clients_image: str
+) -> None:
+    options = {"type": "nfs", "o": "addr=192.0.2.1", "device": ":/data"}
+    volume = engine_client.volumes.create(driver_opts=options)
+    try:
+        done = command("create", "--volume", f"{volume.name}:/data", clients_image)
+        assert "the volume of type 'nfs' is refused" in done.stderr
+    finally:
+        volume.remove()
+
+
+def test_one_call_too_many_gets_a_sentence(engine: EngineEndpoint, command: Docker) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(64):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(engine.url.removeprefix("unix://"))
+        done = command("version")
+        assert "pytest-egress: 64 calls are open at once" in done.stderr
+    assert until(lambda: command("version").returncode == 0)
 
 
 def test_docker_py_runs_behind_it(

@@ -1,0 +1,138 @@
+"""The mounts, volumes and devices that a container asks for: none leads to an engine or to the host's network.
+
+Only paths and drivers are judged that do so by themselves. A folder of the host is the user's to give.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os.path
+import posixpath
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from pytest_egress.endpoint.fields import items, known, take, text, texts
+from pytest_egress.endpoint.refusal import RefusedCall
+from pytest_egress.targets.options import REFUSED_OPTIONS
+from pytest_egress.traffic.shown import shown
+
+DEVICE: Final = frozenset(("PathOnHost", "PathInContainer", "CgroupPermissions"))
+NEXT_TO_NETWORK: Final = ("/dev/net/tun", "/dev/vhost-net", "/dev/vhost-vsock", "/dev/vsock")
+MOUNT: Final = frozenset(
+    (
+        "Type", "Source", "Target", "ReadOnly", "Consistency", "BindOptions", "VolumeOptions", "TmpfsOptions",
+    )
+)  # fmt: skip
+KINDS: Final = ("bind", "volume", "tmpfs")
+VOLUME: Final = frozenset(("NoCopy", "Labels", "DriverConfig", "Subpath"))
+SOCKETS: Final = (
+    "docker.sock", "containerd.sock", "podman.sock", "crio.sock", "buildkitd.sock", "system_bus_socket",
+)  # fmt: skip
+"""With each of them somebody starts programs on the host."""
+STARTS: Final = (
+    "/run/docker.sock", "/run/containerd", "/run/podman", "/run/crio", "/run/buildkit", "/run/dbus", "/run/systemd",
+    "/run/user",
+)  # fmt: skip
+"""Where those sockets are."""
+NAMESPACES: Final = ("/proc", "/run/docker", "/run/netns")
+"""Where the host's network namespaces can be opened."""
+DRIVERS: Final = ("", "local")
+FILE_SYSTEMS: Final = ("", "none", "bind", "tmpfs")
+"""Of a volume of the driver `local`; the engine mounts others over the host's network, as nfs and cifs."""
+OPTIONS: Final = ("type", "o", "device", "size")
+
+
+def check_devices(host: dict[str, Any]) -> None:
+    devices = items(host, "Devices")
+    host["Devices"] = [known(each, DEVICE, "a device") for each in devices]
+    for each in host["Devices"]:
+        path = normal(text(each.get("PathOnHost"), "PathOnHost"))
+        if any(is_under(device, path) or is_under(path, device) for device in NEXT_TO_NETWORK):
+            raise RefusedCall(
+                f"the device {shown(path)} is refused: {REFUSED_OPTIONS['network_mode']}"
+            )
+
+
+def check_mounts(host: dict[str, Any]) -> None:
+    """RefusedCall for a mount that leads out; those of volumes that exist already are for `check_volume`."""
+    host["Mounts"] = [known(each, MOUNT, "a mount") for each in items(host, "Mounts")]
+    check_driver(text(host.get("VolumeDriver"), "VolumeDriver"))
+    texts(host, "VolumesFrom")
+    for source in [each.partition(":")[0] for each in texts(host, "Binds")]:
+        check_source(source)
+    for each in host["Mounts"]:
+        kind = text(each.get("Type"), "Type")
+        if kind not in KINDS:
+            raise RefusedCall(
+                f"the mount of type {shown(kind)} is refused: known are {', '.join(KINDS)}"
+            )
+        check_source(text(each.get("Source"), "Source"))
+        options = known(take(dict(each), "VolumeOptions", dict), VOLUME, "VolumeOptions")
+        driver = known(take(options, "DriverConfig", dict), ("Name", "Options"), "DriverConfig")
+        check_driver(text(driver.get("Name"), "Name"))
+        check_options(take(driver, "Options", dict))
+
+
+def volumes_of(host: Mapping[str, Any]) -> list[str]:
+    """The names of volumes in a HostConfig that has been checked."""
+    binds = [each.partition(":")[0] for each in host.get("Binds") or () if ":" in each]
+    mounts = [each["Source"] for each in host.get("Mounts") or () if each.get("Source")]
+    return [each for each in [*binds, *mounts] if each and not each.startswith("/")]
+
+
+def check_volume(found: Mapping[str, Any]) -> None:
+    """RefusedCall where a volume that exists (`GET /volumes/{name}`) leads out."""
+    check_driver(str(found.get("Driver") or ""))
+    check_options(dict(found.get("Options") or {}))
+
+
+def check_driver(name: str) -> None:
+    if name not in DRIVERS:
+        raise RefusedCall(
+            f"the volume driver {shown(name)} is refused: it runs on the host, and may use its network; use local"
+        )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    known(options, OPTIONS, "a volume's Options")
+    kind = text(options.get("type"), "type")
+    if kind.lower() not in FILE_SYSTEMS:
+        raise RefusedCall(
+            f"the volume of type {shown(kind)} is refused: the engine may mount it over the host's network; "
+            f"known are {', '.join(filter(None, FILE_SYSTEMS))}"
+        )
+    check_source(text(options.get("device"), "device"))
+
+
+def check_source(source: str) -> None:
+    """RefusedCall for a path of the host, however it is written, that is, has or is in one that leads out."""
+    if source.startswith("/"):
+        check_path(normal(source), source)
+        with contextlib.suppress(OSError, ValueError):  # the engine may be on another machine
+            check_path(normal(os.path.realpath(source)), source)
+
+
+def check_path(path: str, source: str) -> None:
+    if posixpath.basename(path) in SOCKETS or touches(path, STARTS):
+        raise RefusedCall(
+            f"the mount of {shown(source)} is refused: containers and programs started by a socket there would not "
+            "be captured"
+        )
+    if touches(path, NAMESPACES):
+        raise RefusedCall(
+            f"the mount of {shown(source)} is refused: the host's network can be entered there"
+        )
+
+
+def touches(path: str, others: Collection[str]) -> bool:
+    return any(is_under(path, each) or is_under(each, path) for each in others)
+
+
+def normal(path: str) -> str:
+    """A path of the host in one form; /var/run is a link to /run."""
+    found = posixpath.normpath(f"/{path.lstrip('/')}")
+    return found[len("/var") :] if is_under(found, "/var/run") else found
+
+
+def is_under(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder.rstrip('/')}/")
