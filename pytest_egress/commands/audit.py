@@ -1,6 +1,7 @@
 """`pytest-egress audit IMAGE [COMMAND]`: one run as it is, one for each bad certificate and old version of TLS.
 
-Another run offers STARTTLS, where the image asks for mail or for PostgreSQL, which begin in the clear.
+Mail and PostgreSQL begin in the clear. Where the image asks for them, another run offers STARTTLS, and the certificates
+are shown there too.
 
 Nothing gets out of any of them. What was not intercepted cannot be audited, and is said to be so.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from pytest_egress.commands.findings import (
@@ -23,7 +25,7 @@ from pytest_egress.commands.findings import (
 from pytest_egress.commands.order import Order
 from pytest_egress.commands.pages import check_folder, write_report
 from pytest_egress.commands.trial import Trial, opened, run_once
-from pytest_egress.commands.upgrades import offers, upgrading
+from pytest_egress.commands.upgrades import offer, upgrading
 from pytest_egress.egress import Egress
 from pytest_egress.ledger.remedies import is_host
 from pytest_egress.routes.certificates import BAD_CERTIFICATES, OLD_TLS_VERSIONS
@@ -61,20 +63,23 @@ def audited(session: Session, order: Order) -> tuple[dict[str, Trial], Audit]:
     runs = {AS_IT_IS: run_and_heed(session, order, AS_IT_IS, declare_nothing)}
     usual = runs[AS_IT_IS].entries
     if upgrades := upgrading(usual):
-        runs[STARTTLS] = run_and_heed(session, order, STARTTLS, offers(upgrades))
+        runs[STARTTLS] = run_and_heed(
+            session, order, STARTTLS, partial(offer, answers=upgrades, options={})
+        )
+    offered = runs[STARTTLS].entries if STARTTLS in runs else ()
     skipped: dict[str, str] = {}
-    if hosts_of(Audit(usual=usual)):
+    if hosts_of(Audit(usual=usual, offered=offered)):
         raw = raw_addresses(usual)
         for name, options in SHOWN_TO_CLIENTS.items():
             if why := refusal(session, options):
                 skipped[name] = why
             else:
-                runs[name] = run_and_heed(session, order, name, shows(options, raw))
+                runs[name] = run_and_heed(session, order, name, shows(options, raw, upgrades))
     presented = {name: run.entries for name, run in runs.items() if name in SHOWN_TO_CLIENTS}
     return runs, Audit(
         usual=usual,
         presented=presented,
-        offered=runs[STARTTLS].entries if STARTTLS in runs else (),
+        offered=offered,
         skipped=skipped,
         secrets=session.ledger.redactor.secrets,
         ended=sum(run.exit_code is None for run in runs.values()),
@@ -108,10 +113,18 @@ def declare_nothing(egress: Egress) -> None:
     """The first run is that of the image as it is."""
 
 
-def shows(options: dict[str, Any], raw: Sequence[str]) -> Callable[[Egress], None]:
-    """A function that declares routes which show clients something that they have to reject."""
+def shows(
+    options: dict[str, Any], raw: Sequence[str], upgrades: Mapping[str, Any]
+) -> Callable[[Egress], None]:
+    """A function that declares routes which show clients something that they have to reject.
+
+    Args:
+        raw: The addresses with TLS that carries no HTTP.
+        upgrades: What answers where TLS may begin within a connection, by address.
+    """
 
     def declare(egress: Egress) -> None:
+        offer(egress, upgrades, options)
         for address in raw:
             egress.intercept_tls(address, optional=True, **options)
         egress.intercept_https("*:*", optional=True, **options)

@@ -29,6 +29,7 @@ from pytest_egress.traffic.search.leaks import IN_NAME, IN_URL, NAMES, LeakSearc
 from pytest_egress.traffic.search.secrets import written
 from pytest_egress.traffic.shown import counted, host_port
 
+SSL_REQUEST: Final = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"  # PostgreSQL, section 55.7 (SSLRequest)
 CLEAR: Final = "in the clear"
 REJECTED, ACCEPTED, NOT_ASKED = "rejected", "ACCEPTED", "not asked"
 BROKE_OFF: Final = "broke off"
@@ -102,16 +103,25 @@ def upgrades(audit: Audit) -> dict[tuple[str, int | None], str]:
     clear = set()
     for entry in audit.offered:
         where = entry.host, entry.port
-        if isinstance(entry, (Mail, TcpConnection)) and entry.tls is None:
-            if isinstance(entry, Mail) or entry.first_bytes:
-                clear.add(where)
-        elif isinstance(entry, TcpConnection):
-            if entry._is_in_clear_first:  # such as a login before STARTTLS
-                clear.add(where)
+        if went_on(entry):
+            clear.add(where)
+        elif isinstance(entry, TcpConnection) and entry.tls is not None:
             found[where] = f"STARTTLS, {protection(entry)}"
         elif isinstance(entry, TlsFailure):
             found.setdefault(where, "STARTTLS, of which it rejects the certificate")
     return {where: how for where, how in found.items() if where not in clear}
+
+
+def went_on(entry: Entry) -> bool:
+    """Whether a client that was offered STARTTLS went on without."""
+    if isinstance(entry, Mail):
+        return entry.tls is None
+    if not isinstance(entry, TcpConnection):
+        return False
+    if entry.tls is not None:
+        return entry._is_in_clear_first  # such as a login before STARTTLS
+    said = entry.kept or entry.first_bytes
+    return bool(said) and not said.startswith(SSL_REQUEST)
 
 
 def protocol(entry: Entry) -> str:
@@ -208,7 +218,7 @@ def table_lines(audit: Audit) -> list[str]:
 
 def hosts_of(audit: Audit) -> list[str]:
     """The hosts that were asked by TLS in any run, in order."""
-    runs = (audit.usual, *audit.presented.values())
+    runs = (audit.usual, audit.offered, *audit.presented.values())
     return [*dict.fromkeys(entry.host for run in runs for entry in run if is_tls(entry))]
 
 
@@ -217,6 +227,9 @@ def cell(audit: Audit, entries: Sequence[Entry], host: str) -> str:
     of_host = [entry for entry in entries if entry.host == host]
     if any(entry.accepted is not None for entry in of_host):
         return ACCEPTED
+    upgraded = upgrades(audit)
+    if any(went_on(entry) for entry in of_host if (entry.host, entry.port) in upgraded):
+        return CLEAR
     if any(map(is_clear, of_host)) and not any(is_clear(e) for e in audit.usual if e.host == host):
         return CLEAR
     reasons = {entry.reason for entry in of_host if isinstance(entry, TlsFailure)}

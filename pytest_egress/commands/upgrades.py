@@ -1,22 +1,25 @@
-"""The run of an audit that offers TLS where a protocol begins in the clear: SMTP, and PostgreSQL.
+"""What an audit offers TLS with, where a protocol begins in the clear: SMTP, and PostgreSQL.
 
 A client that can do no more than be refused does not show whether it would have gone on in TLS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from pytest_egress.egress import Egress
+from pytest_egress.commands.findings import SSL_REQUEST
+from pytest_egress.egress import Egress, inner_of
 from pytest_egress.ledger.remedies import is_host
+from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.kinds import INTERCEPT_TCP
 from pytest_egress.routes.raw.smtp import smtp
 from pytest_egress.traffic.entries import Entry, TcpConnection
 from pytest_egress.traffic.shown import host_port
 
 MAIL_PORTS: Final = (25, 587, 2525)
-SSL_REQUEST: Final = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"  # PostgreSQL, section 55.7 (SSLRequest)
 
 
 def upgrading(usual: Sequence[Entry]) -> dict[str, Any]:
@@ -33,14 +36,11 @@ def upgrading(usual: Sequence[Entry]) -> dict[str, Any]:
     return found
 
 
-def offers(answers: Mapping[str, Any]) -> Callable[[Egress], None]:
-    """A function that declares these answers."""
-
-    def declare(egress: Egress) -> None:
-        for address, answer in answers.items():
-            egress.intercept_tcp(address, answer, optional=True)
-
-    return declare
+def offer(egress: Egress, answers: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Declare these answers, whose TLS presents what the options of a route say."""
+    for address, answer in answers.items():
+        declaration = declare(INTERCEPT_TCP, address, answer, optional=True)
+        inner_of(egress).add(replace(declaration, **options))
 
 
 def accept_ssl_request(sock: Any) -> None:

@@ -30,13 +30,16 @@ from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, passes, s
 from pytest_egress.gateway.tcp_info import has_heard
 from pytest_egress.gateway.tls.authority import ALPN, HTTP1_ALONE, Authority
 from pytest_egress.gateway.tls.failures import (
-    broken_after_handshake,
     broken_handshake,
-    left_after_handshake,
     no_client_certificate,
 )
-from pytest_egress.gateway.tls.handshake import handshake, read_hello, set_host
-from pytest_egress.gateway.tls.sockets import TlsSocket
+from pytest_egress.gateway.tls.handshake import (
+    REJECTION_SECONDS,
+    handshake,
+    read_hello,
+    set_host,
+    stays,
+)
 from pytest_egress.gateway.upstream.upstreams import Upstreams
 from pytest_egress.link.interface import Link
 from pytest_egress.routes.inner_route import InnerRoute
@@ -52,8 +55,6 @@ from pytest_egress.routes.table import (
 from pytest_egress.traffic.tls.hello import X25519
 
 FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
-REJECTION_SECONDS: Final = 4.0
-"""For a client to reject a bad certificate after the handshake: some verify it only then."""
 TURN_SECONDS: Final = 5.0  # for earlier connections to prove that they are calls, or port probes
 STALLED_SECONDS: Final = 10.0  # for the next byte of an unfinished request line
 METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,24}")
@@ -346,7 +347,7 @@ class Dispatcher:
             if lacks_certificate(route, connection.destination.tls):
                 connection.fail_tls(*no_client_certificate(asked, hello, route))
                 return
-            if to.presented.is_bad and not self.stays():
+            if to.presented.is_bad and not stays(connection):
                 return
             connection.note_trust()
             if not self.serve_raw(route, found_for):
@@ -363,31 +364,6 @@ class Dispatcher:
             host = keyed_on(tables, names, to.port)
             self.connection.destination = to._replace(host=host, led=led)
         return self.connection.destination.host
-
-    def stays(self) -> bool:
-        """Wait for a byte within the TLS of a raw route, left for its handler, or for the client to reject.
-
-        False where the client has left without a byte, which has been recorded.
-        """
-        connection, to = self.connection, self.connection.destination
-        sock = connection.sock
-        assert isinstance(sock, TlsSocket)
-        assert to.tls is not None
-        sock.settimeout(REJECTION_SECONDS)
-        try:
-            if not sock.look_ahead():
-                failure = left_after_handshake(to.host, to.hello, to.tls.version, to.presented)
-                connection.fail_tls(*failure)
-                return False
-        except TimeoutError:
-            pass  # it waits for the server to speak
-        except OSError as error:
-            connection.fail_tls(
-                *broken_after_handshake(error, to.host, to.hello, to.tls.version, to.presented)
-            )
-            return False
-        sock.settimeout(None)
-        return True
 
     def awaits_request(self) -> bool:
         """Wait for the first byte after the handshake, or for an error that reading will raise.

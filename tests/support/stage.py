@@ -23,7 +23,7 @@ from pytest_egress.gateway.server import Gateway
 from pytest_egress.gateway.tls.authority import Authority
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext, Window
-from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.declarations import Declaration, declare
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import KINDS
 from pytest_egress.routes.table import RouteTable
@@ -90,7 +90,9 @@ class Stage:
         self.was_lost.set()
 
     def route(self, kind: str, address: str, handler: object = None, **options: Any) -> InnerRoute:
-        declaration = declare(KIND_OF[kind], address, handler, **options)
+        return self.add(declare(KIND_OF[kind], address, handler, **options))
+
+    def add(self, declaration: Declaration) -> InnerRoute:
         route: InnerRoute = InnerRoute(
             declaration, scope="test", declared_at="test_it.py:7", log=self.ledger
         )

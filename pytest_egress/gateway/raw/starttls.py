@@ -1,7 +1,8 @@
 """`StartTls`: the handshake that a raw handler asks for in mid-connection (`RawSocket.starttls`).
 
-What fails is recorded as on connections that begin with TLS: with the client's library, and what to give it. Everything
-runs on the thread that the handler calls it on.
+What fails is recorded as on connections that begin with TLS: with the client's library, and what to give it. A route
+that presents a bad certificate, or an old version of TLS, presents it here. Everything runs on the thread that the
+handler calls it on.
 """
 
 from __future__ import annotations
@@ -15,9 +16,16 @@ from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.raw.ends import Ends
 from pytest_egress.gateway.raw.hearing import Hearing
 from pytest_egress.gateway.raw.sockets import RawTlsSocket, for_handler
+from pytest_egress.gateway.recorder import accepted
 from pytest_egress.gateway.tls.authority import Authority
 from pytest_egress.gateway.tls.failures import broken_handshake
-from pytest_egress.gateway.tls.handshake import HANDSHAKE_SECONDS, handshake, read_hello, set_host
+from pytest_egress.gateway.tls.handshake import (
+    HANDSHAKE_SECONDS,
+    handshake,
+    read_hello,
+    set_host,
+    stays,
+)
 from pytest_egress.traffic.entries import TcpConnection
 
 NO_HELLO: Final = (
@@ -55,13 +63,21 @@ class StartTls:
         timeout = connection.sock.gettimeout()
         connection.sock.settimeout(None)  # peeking waits in the kernel
         asked = self.name_asked_for(dialled)
+        self.present()
+        presented = connection.destination.presented
         try:
-            handshake(connection, self.authority.context(asked, alpn=alpn), self.connections)
+            context = self.authority.context(asked, alpn=alpn, presented=presented)
+            handshake(connection, context, self.connections)
         except OSError as error:
-            connection.fail_tls(*broken_handshake(error, asked, connection.destination.hello))
+            hello = connection.destination.hello
+            failure = broken_handshake(error, asked, hello, presented=presented)
+            connection.fail_tls(*failure)
             self.ends.failure = error
             raise
+        if presented.is_bad and not stays(connection):
+            raise self.failed("the client has rejected what it was shown")
         hearing, to = self.hearing, connection.destination
+        self.entry.accepted = accepted(to)
         tls = for_handler(connection.sock, self.ends, hearing.heard, hearing.said)
         assert isinstance(tls, RawTlsSocket)
         hearing.secured()
@@ -88,6 +104,13 @@ class StartTls:
         asked = connection.destination.host
         connection.destination = connection.destination._replace(host=dialled)
         return asked
+
+    def present(self) -> None:
+        """Have the handshake present what the route of the connection says."""
+        route = self.entry.route
+        if route is not None and not route.presented.is_usual:
+            to = self.connection.destination
+            self.connection.destination = to._replace(presented_by=route)
 
     def failed(self, text: str) -> OSError:
         self.ends.failure = failure = ConnectionAbortedError(text)

@@ -15,7 +15,11 @@ from pytest_egress.base.sockets import receive_timeout
 from pytest_egress.errors import AddressError, ClientHelloError
 from pytest_egress.gateway.connection import PEEK_ALL, Connection
 from pytest_egress.gateway.connections import Connections
-from pytest_egress.gateway.tls.failures import silent_after_handshake
+from pytest_egress.gateway.tls.failures import (
+    broken_after_handshake,
+    left_after_handshake,
+    silent_after_handshake,
+)
 from pytest_egress.gateway.tls.sockets import TlsSocket
 from pytest_egress.traffic.address import normalise_host
 from pytest_egress.traffic.http.request import TlsInfo
@@ -27,6 +31,8 @@ from pytest_egress.traffic.tls.hello import (
 )
 
 HANDSHAKE_SECONDS: Final = 10.0  # for a whole ClientHello, and as long again for the handshake
+REJECTION_SECONDS: Final = 4.0
+"""For a client to reject a bad certificate after the handshake: some verify it only then."""
 
 
 def read_hello(connection: Connection) -> ClientHello | None:
@@ -108,6 +114,31 @@ def handshake(connection: Connection, context: ssl.SSLContext, connections: Conn
     connection.destination = connection.destination._replace(tls=settled)
     if connection.note is not None:
         connection.note.secured = connection.ledger.now()
+
+
+def stays(connection: Connection) -> bool:
+    """Wait for a byte within the TLS of a raw route, left for its handler, or for the client to reject.
+
+    False where the client has left without a byte, which has been recorded.
+    """
+    sock, to = connection.sock, connection.destination
+    assert isinstance(sock, TlsSocket)
+    assert to.tls is not None
+    sock.settimeout(REJECTION_SECONDS)
+    try:
+        if not sock.look_ahead():
+            failure = left_after_handshake(to.host, to.hello, to.tls.version, to.presented)
+            connection.fail_tls(*failure)
+            return False
+    except TimeoutError:
+        pass  # it waits for the server to speak
+    except OSError as error:
+        connection.fail_tls(
+            *broken_after_handshake(error, to.host, to.hello, to.tls.version, to.presented)
+        )
+        return False
+    sock.settimeout(None)
+    return True
 
 
 def record_silence(connection: Connection) -> None:

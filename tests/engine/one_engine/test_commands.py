@@ -168,21 +168,31 @@ def test_a_diff_of_a_lock_and_an_image_and_of_two_that_are_alike(
 
 
 BEGINS_TLS = """
-curl -s -m 5 --ssl-reqd -k smtp://mail.test:587 --mail-from a@b.test --mail-rcpt c@d.test -T /etc/hostname
+for mail in "-k smtp://careless.test:587" smtp://careful.test:587; do
+    curl -s -m 5 --ssl-reqd $mail --mail-from a@b.test --mail-rcpt c@d.test -T /etc/hostname
+done
 curl -s http://meant.test/
 echo "the key is $API_KEY"
 """
 
 
 def test_an_audit_offers_starttls_and_has_the_logs_on_its_pages(
-    clients_image: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    clients_image: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    shown = {"expired": SHOWN_TO_CLIENTS["expired"]}
+    monkeypatch.setattr("pytest_egress.commands.audit.SHOWN_TO_CLIENTS", shown)
     options = ["--report", str(tmp_path), "--allow-clear", "meant.test", "-e", f"API_KEY={KEY}"]
-    assert cli.main(["audit", *options, clients_image, "sh", "-c", BEGINS_TLS]) == 0
+    assert cli.main(["audit", *options, clients_image, "sh", "-c", BEGINS_TLS]) == 1
     text = capsys.readouterr().out
-    assert "mail.test:587  STARTTLS, TLSv1.3, OpenSSL" in text
+    assert "careless.test:587  STARTTLS, TLSv1.3, OpenSSL" in text
+    assert ["expired", "ACCEPTED", "rejected"] in [line.split() for line in text.splitlines()]
+    assert "it accepted of careless.test: expired" in text
+    assert "1 finding, of 3 runs." in text
     logs = [each.read_text() for each in tmp_path.rglob("*.log")]
-    assert len(logs) == 2
+    assert len(logs) == 3
     assert all("the key is <API_KEY>" in each for each in logs)
 
 

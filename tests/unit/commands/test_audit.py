@@ -42,7 +42,7 @@ def test_it_is_shown_at_all_hosts_and_where_tls_carries_no_http() -> None:
     declared: Any = Declared()
     odd = tcp(host="0x7f000001", port=8883, tls=MQTTS.tls)  # no route takes it
     raw = raw_addresses([http_exchange(), MQTTS, MQTTS, tcp(), odd])
-    shows({"certificate": "expired"}, raw)(declared)
+    shows({"certificate": "expired"}, raw, {})(declared)
     options = {"certificate": "expired", "optional": True}
     assert declared.routes == [("tls", "api.test:8883", options), ("https", "*:*", options)]
 

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_egress.commands.findings import (
     SHOWN,
+    SSL_REQUEST,
     Audit,
     asked_lines,
     findings,
@@ -17,10 +18,10 @@ from pytest_egress.commands.findings import (
     table_lines,
 )
 from pytest_egress.traffic.address import parse_address
-from pytest_egress.traffic.entries import Accepted, Entry, TcpConnection
+from pytest_egress.traffic.entries import Accepted, Entry, Mail, TcpConnection
 from pytest_egress.traffic.http.request import TlsInfo
 from pytest_egress.traffic.notes import ConnectionNote
-from tests.support.entries import dns_query, http_exchange, packet, tcp, tls
+from tests.support.entries import about, dns_query, http_exchange, packet, tcp, tls
 
 TLS_1_3 = TlsInfo(version="TLSv1.3", cipher="")
 KEY = "Zx81-ab-cdef-0123"
@@ -31,6 +32,11 @@ def over_tls(**fields: Any) -> TcpConnection:
     entry.connection = ConnectionNote(1, 0)
     entry.connection.library = "OpenSSL"
     return entry
+
+
+def mail(**fields: Any) -> Mail:
+    parts = {"address": "198.18.0.1", "sender": "a@b.test", "recipients": (), "content": b""}
+    return Mail(**about(port=5432) | parts | fields)
 
 
 def accepted(entry: Entry) -> Entry:
@@ -158,6 +164,33 @@ def test_a_connection_that_begins_tls_by_itself_is_not_in_the_clear() -> None:
         ["db.test:5432", "STARTTLS, of which it rejects the certificate"],
     ]
     assert findings(audit) == [f"it asks tcp api.test:{port} in the clear" for port in (25, 2525)]
+
+
+REQUEST = bytearray(SSL_REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("entries", "did"),
+    [
+        ([tcp(kept=REQUEST), tls(port=5432, reason="rejected")], "rejected"),
+        ([tcp(kept=REQUEST), tls(port=5432, reason="rejected"), tcp(kept=b"user")], "in the clear"),
+        ([tcp(), tls(port=5432, reason="rejected"), mail()], "in the clear"),
+        ([tcp(), tls(port=5432, reason="rejected"), mail(tls=TLS_1_3)], "rejected"),
+        ([accepted(over_tls(port=5432))], "ACCEPTED"),
+    ],
+)
+def test_what_it_did_with_a_bad_certificate_after_starttls(entries: list[Entry], did: str) -> None:
+    usual = [tcp(first_bytes=SSL_REQUEST)]
+    audit = Audit(usual=usual, offered=[over_tls(port=5432)], presented={"expired": entries})
+    assert table_lines(audit)[1] == f"expired  {did}"
+    assert bool(findings(audit)) is (did != "rejected")
+
+
+def test_one_that_rejects_our_own_certificate_after_its_request_is_not_in_the_clear() -> None:
+    offered = [tcp(kept=REQUEST), tls(port=5432, reason="untrusted")]
+    audit = Audit(usual=[tcp(first_bytes=SSL_REQUEST)], offered=offered)
+    assert "STARTTLS, of which it rejects the certificate" in asked_lines(audit)[0]
+    assert findings(audit) == []
 
 
 def test_what_may_be_in_the_clear_is_no_finding_and_a_secret_in_its_url_is() -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
-from pytest_egress.commands.upgrades import SSL_REQUEST, accept_ssl_request, offers, upgrading
+from pytest_egress import Egress
+from pytest_egress.commands.findings import SSL_REQUEST
+from pytest_egress.commands.upgrades import accept_ssl_request, offer, upgrading
+from pytest_egress.egress import inner_of
+from pytest_egress.session import Session
 from pytest_egress.traffic.http.request import TlsInfo
 from tests.support.entries import http_exchange, tcp
 
@@ -21,15 +26,13 @@ def test_it_is_offered_to_mail_and_to_postgresql_alone() -> None:
     ]
     answers = upgrading(usual)
     assert [*answers] == ["a.test:587", "c.test:6543"]
-    declared = []
-
-    class Egress:
-        def intercept_tcp(self, address: str, answer: Any, *, optional: bool) -> None:
-            declared.append((address, answer, optional))
-
-    egress: Any = Egress()
-    offers(answers)(egress)
-    assert declared == [(address, answer, True) for address, answer in answers.items()]
+    with contextlib.closing(Session()) as session, Egress(session=session) as egress:
+        offer(egress, answers, {"certificate": "expired"})
+        declared = [(str(route), route.kind.method) for route in inner_of(egress).routes]
+    assert declared == [
+        (f"intercept_tcp(\"{address}\", certificate='expired')", "intercept_tcp")
+        for address in answers
+    ]
 
 
 def test_a_client_that_asks_for_tls_gets_it_and_no_other() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from pytest_egress.gateway.raw import starttls
 from pytest_egress.gateway.raw.sockets import RawSocket
 from pytest_egress.gateway.tls import handshake as tls
 from pytest_egress.ledger.verdict import judge
+from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.kinds import INTERCEPT_TCP
 from pytest_egress.traffic.entries import TcpConnection, TlsFailure
 from tests.support.echo import read_line
 from tests.support.stage import (
@@ -169,6 +172,32 @@ def test_a_client_that_distrusts_the_ca_is_named_as_on_other_connections(stage: 
     assert [miss.route for miss in failure.near] == [route]
     assert "1 handler" not in str(judge(stage.window, [route]))
     assert type(judge(stage.window, [route])).__name__ == "HandshakeError"
+
+
+@pytest.mark.parametrize("verifies", [True, False])
+def test_a_bad_certificate_is_rejected_or_accepted_as_on_other_connections(
+    stage: Stage, ca: trustme.CA, verifies: bool
+) -> None:
+    def handler(sock: RawSocket) -> None:
+        upgrade(sock).recv(100)
+
+    declaration = declare(INTERCEPT_TCP, "mail.test", handler)
+    route = stage.add(replace(declaration, certificate="expired"))
+    context, address = client_context(ca), stage.resolve("mail.test")
+    if verifies:
+        with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
+            secured(stage, "mail.test", address, context)
+        assert eventually(lambda: stage.entries(TlsFailure))
+        (failure,) = stage.entries(TlsFailure)
+        assert (failure.reason, failure.route) == ("rejected", route)
+    else:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        secured(stage, "mail.test", address, context).sendall(b"EHLO\r\n")
+        assert eventually(lambda: stage.entries(TcpConnection)[0].accepted)
+        assert stage.entries(TlsFailure) == []
+    (call,) = stage.entries(TcpConnection)
+    assert (call.accepted is None, call.tls is None) == (verifies, verifies)
+    assert "expired" in route.presented.given
 
 
 def test_a_failure_is_at_the_route_that_was_dialled_whatever_name_was_asked_for(
