@@ -259,6 +259,8 @@ def takes_what_comes(answer: object, request: Request) -> bool:
     """
     if isinstance(answer, DuplexAnswer):
         return True
+    if isinstance(answer, Deck):
+        return answer.takes_what_comes(request)
     return (isinstance(answer, answers.Forward) or answer is UNSET) and is_grpc(request)
 
 

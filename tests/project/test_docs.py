@@ -341,7 +341,7 @@ def test_the_examples_of_cassettes_run_as_printed(
 
     result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
 
-    assert len(files) == 5
+    assert len(files) == 6
     result.assert_outcomes(passed=source.count("def test_"))
 
 

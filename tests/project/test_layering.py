@@ -210,11 +210,12 @@ EXCEPTIONS = {
     "routes.raw.kafka_groups": {"threading"},
     "routes.raw.kafka_log": {"threading"},
     "routes.recordings.reel": {"threading"},
+    "routes.recordings.turns": {"threading"},
     "routes.websocket.open": {"threading"},
 }
 """The threads of a call of gRPC take turns. `routes.grpc.server` names a type of `threading` in the signature of
-`grpc.Server.stop`. A WebSocket has a reader, and a cassette waits for one that is recorded. The connections of a broker
-share its topics and groups, which have locks."""
+`grpc.Server.stop`. A WebSocket has a reader, and a cassette waits for one that is recorded, and for a client that has
+to leave its call. The connections of a broker share its topics and groups, which have locks."""
 
 SHARED_WORDS = {
     "Container": "tests hold `targets.container.Container` by its interface, `targets.handle.Container`",

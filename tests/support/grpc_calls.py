@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from pytest_egress.base.account import Account
-from pytest_egress.routes.duplex import ClientLeftError
+from pytest_egress.routes.duplex import ClientLeftError, DuplexAnswer
 from pytest_egress.routes.faults import End
 from pytest_egress.routes.grpc.server import GrpcServer
 from pytest_egress.traffic.entries import Exchange
@@ -133,7 +133,7 @@ class CallConversation:
         raise NotImplementedError
 
     def note_error(self, error: BaseException) -> None:
-        pass
+        """What has failed is raised too."""
 
     def note_unreadable(self, why: str) -> None:
         raise AssertionError(why)
@@ -144,9 +144,9 @@ class CallConversation:
 
 @dataclass
 class Call:
-    """One call of a `GrpcServer`, which runs on a thread of its own."""
+    """One call of a `GrpcServer`, or of what else answers calls, which runs on a thread of its own."""
 
-    server: GrpcServer
+    server: DuplexAnswer
     path: str
     headers: dict[str, str] = field(default_factory=dict)
     context: Context = field(default_factory=copy_context)

@@ -432,9 +432,11 @@ class Answering:
         return Ruling("routed", route, reply=reply, fault=fault, is_shared=is_shared)
 
     def _upgraded(self, incoming: Incoming, answer: Any) -> Any:
-        """Replace the answer where an application, a cassette or another server is asked for a WebSocket."""
+        """Replace the answer where an application, a cassette or another server has messages both ways."""
         if isinstance(answer, Deck) and asks_for_websocket(incoming.request):
             return answer.websocket(self._relay(incoming, Forward(), by="request.forward"))
+        if isinstance(answer, Deck) and answer.takes_what_comes(incoming.request):
+            return answer.call(incoming.body.relay_to_end, incoming.forwarding.ask_as_it_comes)
         if not isinstance(answer, (AsgiApplication, Forward)) or not is_handshake(incoming.request):
             return answer
         if isinstance(answer, AsgiApplication):

@@ -128,6 +128,32 @@ class Body:
             yield piece
         self.give_up()
 
+    def relay_to_end(self) -> Iterator[tuple[bytes, bool]]:
+        """As `relay`, with whether each is the last; an end that comes alone is b"". Raises as `content` does."""
+        if self._content is not None or self.streamed is not None:
+            yield b"".join(self.stream()), True
+            return
+        self._is_relayed, self._kept = True, BytesIO()
+        piece: bytes | None = None
+        while True:
+            piece = self._receive() if piece is None else piece
+            self._account.keep(len(piece), BODIES)
+            self._kept.write(piece)
+            check_size(self._kept.tell())
+            following = self._at_hand() if piece else b""
+            if following == b"":
+                self.give_up()
+                yield piece, True
+                return
+            yield piece, False
+            piece = following
+
+    def _at_hand(self) -> bytes | None:
+        """The next piece, or b"" at the end, where it has come already; an error is the next call's."""
+        with contextlib.suppress(ClientLeftError, OverLimitError, TimeoutError):
+            return self._receive(0.0)
+        return None
+
     def keep_soon(self, seconds: float) -> None:
         """Read and keep what comes, until nothing comes for so many seconds, or the client leaves. Then `give_up`.
 

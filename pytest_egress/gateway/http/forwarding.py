@@ -176,6 +176,17 @@ class Forwarding:
                 sock, request, to.path, content=content, interim=self._send_interim_on
             )
 
+    def ask_as_it_comes(self, content: Iterator[bytes]) -> Response:
+        """Send the request as it came, with its body as that comes. The body of the response streams.
+
+        Raises:
+            UpstreamError: The server cannot be reached, or broke off.
+            ClientLeftError: The client has left before the response.
+        """
+        sock = self.connect(self.asked, Forward(), by="request.forward")
+        with self.ending_with_client(sock, streams=True):
+            return upstream.ask(sock, self.asked, content=content)
+
     def connect(self, request: Request, to: Forward, by: str = "") -> Any:
         """TLS is used where the scheme is https; `by` is "request.forward" where a handler asks, "" for a route.
 

@@ -2,6 +2,8 @@
 
 * `comparing`: how a request differs from a recorded one.
 * `calls`: the same of a call of gRPC, and the answer that was recorded.
+* `following`: which recording a conversation plays, where several begin alike.
+* `turns`: a call of gRPC that is played, or recorded, message by message.
 * `websockets`: a WebSocket that is played, message by message, or recorded.
 * `reel`: the recordings of one file, and which have been played.
 * `deck`: a reel as the answer of a route.

@@ -81,13 +81,19 @@ def is_near(wanted: Wanted, request: Request, stands: Stands) -> bool:
 
 
 def differences(
-    wanted: Wanted, request: Request, stands: Stands, ignored: Collection[str]
+    wanted: Wanted,
+    request: Request,
+    stands: Stands,
+    ignored: Collection[str],
+    *,
+    of_head: bool = False,
 ) -> Iterator[str]:
+    """The differences that are not ignored; those of the head alone where messages are compared as they come."""
     found = (
         *head_differences(wanted, request, stands),
         *query_differences(wanted, request, stands),
         *header_differences(wanted.request.compared, request, stands),
-        *body_differences(wanted, request, stands),
+        *(() if of_head else body_differences(wanted, request, stands)),
     )
     return (line for line in found if not is_ignored(line, ignored))
 

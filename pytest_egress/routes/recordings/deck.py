@@ -22,6 +22,7 @@ from pytest_egress.traffic.http.response import Response, reason_phrase
 
 if TYPE_CHECKING:
     from pytest_egress.routes.duplex import DuplexAnswer
+    from pytest_egress.routes.recordings.turns import Ask, ComingBytes
     from pytest_egress.routes.recordings.websockets import Relay
 
 
@@ -49,6 +50,16 @@ class Deck(Application):
         from pytest_egress.routes.recordings.websockets import RecordedWebSocket
 
         return RecordedWebSocket(self.reel, self._declared, relay)
+
+    def takes_what_comes(self, request: Request) -> bool:
+        """Whether it answers from the head of a request on, by `websocket` or `call`."""
+        return self.reel.takes_turns(request)
+
+    def call(self, pieces: ComingBytes, ask: Ask) -> DuplexAnswer:
+        """The answer to a call of gRPC. It is imported with the first."""
+        from pytest_egress.routes.recordings.turns import RecordedCall
+
+        return RecordedCall(self.reel, self._declared, pieces, ask)
 
     def answer(self, request: Request, begin: Begin) -> Response:
         """Raises CassetteError where another request has taken the last recording meanwhile."""

@@ -13,11 +13,14 @@ from typing import Any, Final, Literal, NamedTuple
 
 from pytest_egress.errors import CassetteError
 from pytest_egress.routes.recordings.comparing import Wanted, differences, is_near
+from pytest_egress.routes.recordings.following import Followed, Following
 from pytest_egress.traffic.cassettes.bodies import RecordedBody
 from pytest_egress.traffic.cassettes.placeholders import Stands
 from pytest_egress.traffic.cassettes.tape import Recording, Tape
+from pytest_egress.traffic.grpc import is_grpc
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.shown import counted
+from pytest_egress.traffic.websocket import asks_for_websocket
 
 ToRecord = Literal["nothing", "unknown", "all"]
 """What is asked of the real upstream: nothing, what no recording answers, or all."""
@@ -28,7 +31,7 @@ RECORDED: Final = "recorded into {}"
 
 LOOKED_INTO: Final = 20  # recordings whose bodies are compared for the nearest
 SHOWN_LINES: Final = 8  # differences of the nearest
-SETTLE_SECONDS: Final = 10.0  # for WebSockets whose container has ended, to close at the server
+SETTLE_SECONDS: Final = 10.0  # for conversations whose container has ended, to close at the server
 MAX_RECORDED_BYTES: Final = 64 << 20  # of bodies that wait for the end of their test
 
 
@@ -70,6 +73,7 @@ class Reel:
         for place, wanted in enumerate(self._wanted):
             self._by_path.setdefault("" if wanted.is_open else wanted.path, []).append(place)
         self._played: set[int] = set()
+        self._followed = Followed(tape.recordings, self._played, lock)
         self._size, self._open = 0, 0
         self._is_settled = threading.Event()  # whether none is open
         self._is_settled.set()
@@ -79,15 +83,30 @@ class Reel:
         """What the placeholders stand for, of the container that asks."""
         return Stands(self.tape.secrets, self._variables(request.container))
 
+    def _of_path(self, request: Request) -> list[int]:
+        of_path = self._by_path.get
+        return sorted([*of_path(request.path or "/", ()), *of_path("", ())])
+
     def fitting(self, request: Request, ignored: Collection[str]) -> list[int]:
         """The recordings of a request, by their places in the tape."""
-        stands, of_path = self.stands(request), self._by_path.get
+        stands, of_head = self.stands(request), self.takes_turns(request)
         return [
             place
-            for place in sorted([*of_path(request.path or "/", ()), *of_path("", ())])
-            if is_near(self._wanted[place], request, stands)
-            and not next(differences(self._wanted[place], request, stands, ignored), "")
+            for place in self._of_path(request)
+            if is_near(wanted := self._wanted[place], request, stands)
+            and not next(differences(wanted, request, stands, ignored, of_head=of_head), "")
         ]
+
+    def takes_turns(self, request: Request) -> bool:
+        """Whether the messages of a request are compared, or recorded, as they come, and its head chooses."""
+        if asks_for_websocket(request):
+            return True
+        if request.http_version != "2" or not is_grpc(request):
+            return False
+        recordings = self.tape.recordings
+        return self.records != "nothing" or any(
+            recordings[place].response.body.key == "turns" for place in self._of_path(request)
+        )
 
     def take(self, request: Request, ignored: Collection[str], *, repeat: bool) -> Played | None:
         """Play the next recording of a request; None where there is none left."""
@@ -98,6 +117,15 @@ class Reel:
                 return None
             self._played.add(place)
         return Played(self.tape.recordings[place], place + 1)
+
+    def follow(
+        self, request: Request, ignored: Collection[str], *, repeat: bool
+    ) -> Following | None:
+        """Play a conversation, of which the head has come; None where no recording of it is left."""
+        fitting = self.fitting(request, ignored)
+        with self._lock:
+            place = self._next(fitting, repeat=repeat)
+            return None if place is None else self._followed.begin(place, fitting)
 
     def _next(self, fitting: Sequence[int], *, repeat: bool) -> int | None:
         left = [place for place in fitting if place not in self._played]
@@ -121,12 +149,15 @@ class Reel:
     def _nearest(self, request: Request, ignored: Collection[str]) -> list[str]:
         if not self._wanted:
             return [f"recordings: {self.name} has none"]
-        stands = self.stands(request)
+        stands, of_head = self.stands(request), self.takes_turns(request)
         near = sorted(
             range(len(self._wanted)), key=lambda place: remoteness(self._wanted[place], request)
         )
         compared = [
-            (place, [*differences(self._wanted[place], request, stands, ignored)])
+            (
+                place,
+                [*differences(self._wanted[place], request, stands, ignored, of_head=of_head)],
+            )
             for place in near[:LOOKED_INTO]
         ]
         place, lines = min(compared, key=lambda each: len(each[1]))
@@ -159,7 +190,7 @@ class Reel:
 
     @contextmanager
     def taking(self) -> Iterator[None]:
-        """A WebSocket is recorded within the `with` block, which may outlast its container by the time of a close."""
+        """A conversation is recorded within the `with` block, which may outlast its container by a moment."""
         with self._lock:
             self._open += 1
             self._is_settled.clear()
@@ -172,10 +203,10 @@ class Reel:
                     self._is_settled.set()
 
     def settle(self) -> None:
-        """Wait until no WebSocket is recorded any more. Raises CassetteError where one goes on."""
+        """Wait until no conversation is recorded any more. Raises CassetteError where one goes on."""
         if not self._is_settled.wait(SETTLE_SECONDS):
             raise CassetteError(
-                f"{self.name} is not written: a WebSocket that is recorded is still open"
+                f"{self.name} is not written: a WebSocket or a call of gRPC that is recorded is still open"
             )
 
     def unplayed(self) -> list[str]:
@@ -187,6 +218,13 @@ class Reel:
             for n in left
             for wanted in [self._wanted[n]]
         ]
+
+
+def failure_text(lines: Sequence[str], place: str, hint: str) -> str:
+    """How a message differs from the recording at a place, on one line."""
+    more = len(lines) - SHOWN_LINES
+    rest = [f"and {counted(more, 'difference')} more"] if more > 0 else []
+    return "; ".join([*lines[:SHOWN_LINES], *rest, f"so says {place}", hint])
 
 
 def used_up(count: int, name: str) -> str:

@@ -7,7 +7,8 @@ is waited for and compared. `Relay` is what copies messages to the real server, 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import Any, Final, NoReturn, Protocol
 
 from pytest_egress.errors import CassetteError, WebSocketClosedError
@@ -16,12 +17,14 @@ from pytest_egress.routes.duplex import Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.json_bodies import json_differences
 from pytest_egress.routes.patterns import contrast
 from pytest_egress.routes.recordings.comparing import is_ignored
-from pytest_egress.routes.recordings.reel import PLAYED, RECORDED, Played, Reel
+from pytest_egress.routes.recordings.following import Following
+from pytest_egress.routes.recordings.reel import PLAYED, RECORDED, Reel, failure_text
 from pytest_egress.routes.websocket.answer import opened, refusal_of
 from pytest_egress.routes.websocket.open import OpenWebSocket
 from pytest_egress.traffic.cassettes.bodies import repeated_name
 from pytest_egress.traffic.cassettes.making import recording_of_websocket
 from pytest_egress.traffic.cassettes.placeholders import Stands
+from pytest_egress.traffic.cassettes.tape import RecordedResponse
 from pytest_egress.traffic.cassettes.websocket import sent_content
 from pytest_egress.traffic.http.headers import Headers, checked_fields
 from pytest_egress.traffic.http.request import Request
@@ -36,7 +39,6 @@ from pytest_egress.traffic.websocket import (
 )
 
 POLICY: Final = 1008  # a message is not as the other side wants it (RFC 6455 section 7.4.1)
-SHOWN_LINES: Final = 8  # differences of a message
 DIFFERS: Final = "a message is not the recorded one"
 
 
@@ -68,11 +70,9 @@ class RecordedWebSocket(DuplexAnswer):
         """Raises CassetteError where a message differs, or nothing can be recorded: the test fails by that."""
         declared, reel = self._declared, self._reel
         if reel.records != "all":
-            found = reel.take(request, declared.ignore, repeat=declared.repeat)
-            if found is not None:
-                conversation.exchange.note = PLAYED.format(found.number, reel.name)
-                player = Player(found, request, conversation, reel, declared.ignore)
-                player.play(duplex)
+            following = reel.follow(request, declared.ignore, repeat=declared.repeat)
+            if following is not None:
+                Player(following, request, conversation, reel, declared.ignore).play(duplex)
                 return
         if reel.records == "nothing":
             raise CassetteError(f"{reel.name}: another request has taken the last recording")
@@ -101,18 +101,33 @@ class Player:
 
     def __init__(
         self,
-        found: Played,
+        following: Following,
         request: Request,
         conversation: Conversation,
         reel: Reel,
         ignored: Collection[str],
     ) -> None:
-        self._recorded, self._request = found.recording.response, request
+        self._following, self._request, self._reel = following, request, reel
         self._conversation, self._ignored = conversation, ignored
         self._stands: Stands = reel.stands(request)
-        self._place, self._hint = reel.place_of(found.number - 1), reel.hint_again
+
+    @property
+    def _recorded(self) -> RecordedResponse:
+        return self._reel.tape.recordings[self._following.place].response
 
     def play(self, duplex: Duplex) -> None:
+        try:
+            self._note()
+            self._play(duplex)
+        finally:
+            self._following.end()
+            self._note()
+
+    def _note(self) -> None:
+        number = self._following.place + 1
+        self._conversation.exchange.note = PLAYED.format(number, self._reel.name)
+
+    def _play(self, duplex: Duplex) -> None:
         conversation = self._conversation
         ws = OpenWebSocket(
             duplex,
@@ -124,11 +139,8 @@ class Player:
             refuse=conversation.note_unreadable,
         )
         with opened(ws, conversation):
-            for number, message in enumerate(self._recorded.body.value):
-                ((direction, content),) = message.items()
-                if not self._step(ws, number, direction, content):
-                    return
-            self._end(ws)
+            while self._step(ws):
+                pass
 
     def _handshake(self) -> Opening:
         fields = [(name, self._stands.filled(value)) for name, value in self._recorded.headers]
@@ -142,45 +154,47 @@ class Player:
             deflate=agreed.deflate,
         )
 
-    def _step(self, ws: OpenWebSocket, number: int, direction: str, content: Any) -> bool:
-        """Send or await one message; False where the client has left."""
-        place = f"messages[{number}]"
+    def _step(self, ws: OpenWebSocket) -> bool:
+        """Send or await one message; False at the end, and where the client has left."""
+        step = self._following.next_step()
         try:
-            if direction == "receive":
-                ws.send(filled(content, self._stands))
+            if step is not None and not step.from_client:
+                ws.send(filled(step.content, self._stands))
                 return True
+            if step is None and (code := self._recorded.status):
+                ws.close(code, self._stands.filled(self._recorded.details))
+                return False
             sent = ws.recv()
         except WebSocketClosedError as error:
-            if self._has_more(number) and error.code != BROKEN_OFF and not ws.is_closing:
-                self._fail(ws, [f"{place}: the client has closed with {error.code} before it"])
+            if error.code != BROKEN_OFF and not ws.is_closing:
+                self._check(ws, partial(self._closed, error.code))
             return False
-        lines = message_differences(place, content, sent, self._request, self._stands)
-        if left := [line for line in lines if not is_ignored(line, self._ignored)]:
-            self._fail(ws, left)
+        self._check(ws, partial(self._differences, sent))
         return True
 
-    def _has_more(self, number: int) -> bool:
-        """Whether the client has sent more, when it was recorded, from a message on."""
-        return any("send" in each for each in self._recorded.body.value[number:])
+    def _check(self, ws: OpenWebSocket, differences: Callable[[int], list[str]]) -> None:
+        if lines := self._following.take(differences):
+            self._fail(ws, lines)
 
-    def _end(self, ws: OpenWebSocket) -> None:
-        """Close as the server did, or wait until the client does."""
-        code, reason = self._recorded.status, self._stands.filled(self._recorded.details)
-        if code:
-            ws.close(code, reason)
-            return
-        place = f"messages[{len(self._recorded.body.value)}]"
-        for more in ws:
-            said = shown(masked(more, self._request))
-            line = f"{place}: {said} was not expected: the recording has ended"
-            if not is_ignored(line, self._ignored):
-                self._fail(ws, [line])
+    def _closed(self, code: int | None, of: int) -> list[str]:
+        """How the recording at a place of the tape differs, where the client has closed."""
+        number = self._following.next_of_client(of)
+        closed = f"messages[{number}]: the client has closed with {code} before it"
+        return [] if number is None else [closed]
+
+    def _differences(self, sent: str | bytes, of: int) -> list[str]:
+        step, place = self._following.step(of), f"messages[{self._following.done}]"
+        if step is None or not step.from_client:
+            said = shown(masked(sent, self._request))
+            lines = [f"{place}: {said} was not expected: the recording has ended"]
+        else:
+            lines = [*message_differences(place, step.content, sent, self._request, self._stands)]
+        return [line for line in lines if not is_ignored(line, self._ignored)]
 
     def _fail(self, ws: OpenWebSocket, lines: list[str]) -> NoReturn:
         """The error is noted before the client can know, and the close frame says what is wrong."""
-        more = len(lines) - SHOWN_LINES
-        rest = [f"and {counted(more, 'difference')} more"] if more > 0 else []
-        text = "; ".join([*lines[:SHOWN_LINES], *rest, f"so says {self._place}", self._hint])
+        place = self._reel.place_of(self._following.place)
+        text = failure_text(lines, place, self._reel.hint_again)
         error = CassetteError(f"{self._request.shown_url}: {text}")
         self._conversation.note_error(error)
         ws.close(POLICY, DIFFERS)

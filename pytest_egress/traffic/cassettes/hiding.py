@@ -177,6 +177,8 @@ class Eraser:
             return RecordedBody("events", [self._event(each) for each in body.value])
         if body.key == "messages":
             return RecordedBody("messages", [self._message(each) for each in body.value])
+        if body.key == "turns":
+            return RecordedBody("turns", [self._turn_of_call(each) for each in body.value])
         if body.key == "conversation":
             return RecordedBody("conversation", [self._turn(each) for each in body.value])
         if body.key == "text":
@@ -197,6 +199,11 @@ class Eraser:
         if not isinstance(message, str):
             return self.json(message)
         return self._bytes(RecordedBody("base64", message)).value
+
+    def _turn_of_call(self, turn: Any) -> Any:
+        if not isinstance(turn, dict):  # the end of the client's messages
+            return turn
+        return {direction: self._message(message) for direction, message in turn.items()}
 
     def _turn(self, turn: dict[str, Any]) -> dict[str, Any]:
         """One message of a WebSocket."""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from pytest_egress.errors import ContentError
 from pytest_egress.traffic.cassettes.bodies import SIGNS_BYTES, RecordedBody, body_of
-from pytest_egress.traffic.cassettes.messages import messages_in, shown_messages
+from pytest_egress.traffic.cassettes.messages import (
+    CallTurn,
+    messages_in,
+    shown_turn,
+    shown_turns,
+    takes_turns,
+)
 from pytest_egress.traffic.cassettes.tape import (
+    LEFT_OPEN,
     RecordedFields,
     RecordedRequest,
     RecordedResponse,
@@ -36,36 +44,59 @@ BOUNDARY: Final = "egress-boundary"
 def recording_of(request: Request, response: Response) -> Recording:
     """The recording of an exchange whose bodies are whole. StatusError: it is a call of gRPC that is malformed."""
     if is_grpc(request):
-        return recording_of_call(request, response)
+        content = response.content or b"".join(response.stream or ())
+        asked = [CallTurn(True, each) for each in messages_in(request.content, request.headers)]
+        answered = [CallTurn(False, each) for each in messages_in(content, response.headers)]
+        return recording_of_call(request, [*asked, CallTurn(True, None), *answered], response)
     return Recording(
         request=recorded_request(request), response=recorded_response(request, response)
     )
 
 
-def recording_of_call(request: Request, response: Response) -> Recording:
+def recording_of_call(
+    request: Request, turns: Sequence[CallTurn], response: Response | None, *, is_left: bool = False
+) -> Recording:
+    """The recording of a call. StatusError: its answer is none of gRPC.
+
+    Args:
+        turns: What both sides have sent, in its order.
+        response: Its head and its trailers; None where there was none.
+        is_left: Whether the client has left before the status.
+    """
+    asked = RecordedRequest(
+        method="POST",
+        url=request.url,
+        headers=kept(request.headers, "accept-encoding", *OF_THE_PROTOCOL),
+        is_call=True,
+    )
+    answered = left_open(response) if is_left or response is None else outcome_of(response)
+    if is_left or takes_turns(turns):
+        body = RecordedBody("turns", shown_turns(turns, request.path))
+        return Recording(request=asked, response=replace(answered, body=body))
+    sent = [shown_turn(turn, request.path) for turn in turns if turn.message is not None]
+    one, other = (
+        RecordedBody("messages", [turn[which] for turn in sent if which in turn])
+        for which in ("send", "receive")
+    )
+    return Recording(request=replace(asked, body=one), response=replace(answered, body=other))
+
+
+def left_open(response: Response | None) -> RecordedResponse:
+    headers = () if response is None else kept(response.headers, *OF_THE_PROTOCOL)
+    return RecordedResponse(status=LEFT_OPEN, headers=headers)
+
+
+def outcome_of(response: Response) -> RecordedResponse:
     """Of a status alone all fields are its metadata."""
     code, details = status_in(response.trailers, response.headers)
     if code is None:
         raise StatusError(Code.UNKNOWN, f"the answer, {response.status_code}, has no grpc-status")
-    content = response.content or b"".join(response.stream or ())
-    asked = messages_in(request.content, request.headers)
-    answered = messages_in(content, response.headers)
-    path, has_head = request.path, "grpc-status" in response.trailers
-    return Recording(
-        request=RecordedRequest(
-            method="POST",
-            url=request.url,
-            headers=kept(request.headers, "accept-encoding", *OF_THE_PROTOCOL),
-            body=RecordedBody("messages", shown_messages(asked, path, "request")),
-            is_call=True,
-        ),
-        response=RecordedResponse(
-            status=code,
-            details=details,
-            headers=kept(response.headers, *OF_THE_PROTOCOL) if has_head else (),
-            body=RecordedBody("messages", shown_messages(answered, path, "response")),
-            trailers=kept(response.trailers if has_head else response.headers, *OF_THE_PROTOCOL),
-        ),
+    has_head = "grpc-status" in response.trailers
+    return RecordedResponse(
+        status=code,
+        details=details,
+        headers=kept(response.headers, *OF_THE_PROTOCOL) if has_head else (),
+        trailers=kept(response.trailers if has_head else response.headers, *OF_THE_PROTOCOL),
     )
 
 

@@ -10,13 +10,26 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pytest_egress.traffic.cassettes.bodies import base64_lines, check_depth_and_text
 from pytest_egress.traffic.grpc import MessageBuffer
 from pytest_egress.traffic.http.headers import Headers
 
 OWN: Final = "google.protobuf."  # messages whose JSON is their own
+HALF_CLOSE: Final = "half-close"
+"""In the messages of a call: its client has sent all of its own (RFC 9113 section 5.1)."""
+
+
+class CallTurn(NamedTuple):
+    """What one side of a call has sent.
+
+    Attributes:
+        message: None for the end of the client's messages.
+    """
+
+    from_client: bool
+    message: bytes | None
 
 
 def messages_in(content: bytes, headers: Headers) -> list[bytes]:
@@ -53,9 +66,23 @@ def class_of(path: str, of: str) -> Any | None:
 # As it is written.
 
 
-def shown_messages(messages: Iterable[bytes], path: str, of: str) -> list[Any]:
-    kind = class_of(path, of)
-    return [shown_message(each, kind) for each in messages]
+def takes_turns(turns: Iterable[CallTurn]) -> bool:
+    """Whether the server has sent something, or ended the call, before the end of the client's messages."""
+    for turn in turns:
+        if not turn.from_client or turn.message is None:
+            return not turn.from_client
+    return True
+
+
+def shown_turns(turns: Iterable[CallTurn], path: str) -> list[Any]:
+    return [shown_turn(turn, path) for turn in turns]
+
+
+def shown_turn(turn: CallTurn, path: str) -> Any:
+    if turn.message is None:
+        return HALF_CLOSE
+    direction, of = ("send", "request") if turn.from_client else ("receive", "response")
+    return {direction: shown_message(turn.message, class_of(path, of))}
 
 
 def shown_message(data: bytes, kind: Any | None) -> Any:
@@ -183,10 +210,36 @@ def check_messages(value: Any) -> str:
     if not isinstance(value, list):
         return "it takes a list of messages"
     for number, each in enumerate(value, 1):
-        if not isinstance(each, (dict, str)):
-            return f"message {number} has its fields, or is a text of base64"
-        try:
-            base64.b64decode("".join(each.split()) if isinstance(each, str) else "", validate=True)
-        except ValueError as error:
-            return f"message {number} is no base64: {error}"
+        if why := check_message(each):
+            return f"message {number} {why}"
+    return ""
+
+
+def check_message(value: Any) -> str:
+    if not isinstance(value, (dict, str)):
+        return "has its fields, or is a text of base64"
+    try:
+        base64.b64decode("".join(value.split()) if isinstance(value, str) else "", validate=True)
+    except ValueError as error:
+        return f"is no base64: {error}"
+    return ""
+
+
+def check_turns(value: Any) -> str:
+    """Why a value is no list of the messages of both sides; "" where it is one."""
+    if not isinstance(value, list):
+        return f"it takes a list of messages, each `send: ...`, `receive: ...` or `{HALF_CLOSE}`"
+    has_ended = False
+    for number, each in enumerate(value):
+        place = f"messages[{number}]"
+        if each == HALF_CLOSE and not has_ended:
+            has_ended = True
+            continue
+        if not isinstance(each, dict) or len(each) != 1 or not {*each} <= {"send", "receive"}:
+            listed = f"`send: ...` nor `receive: ...`, nor the only `{HALF_CLOSE}`"
+            return f"{place} is neither {listed}"
+        if has_ended and "send" in each:
+            return f"{place}: nothing is sent after `{HALF_CLOSE}`"
+        if why := check_message(next(iter(each.values()))):
+            return f"{place} {why}"
     return ""

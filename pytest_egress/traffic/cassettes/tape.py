@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pytest_egress.errors import CassetteError
 from pytest_egress.traffic.cassettes.bodies import KINDS, NO_BODY, RecordedBody, check_body
-from pytest_egress.traffic.cassettes.messages import check_messages
+from pytest_egress.traffic.cassettes.messages import check_messages, check_turns
 from pytest_egress.traffic.cassettes.notation import Table, dump, load, put_list, put_value, quoted
 from pytest_egress.traffic.cassettes.websocket import check_closing, check_conversation
 from pytest_egress.traffic.grpc import Code
@@ -26,6 +26,8 @@ RESPONSE: Final = ("status", "headers")
 CALL: Final = ("grpc", "metadata", "messages")
 WEBSOCKET: Final = ("request", "response", "messages", "close", "reason")
 STATUS: Final = ("status", "details", "metadata", "messages", "trailing_metadata")
+LEFT_OPEN: Final = -1
+"""The status of a call of gRPC that its client has cancelled, or left, before there was one."""
 
 RecordedFields = tuple[tuple[str, str], ...]
 
@@ -56,10 +58,10 @@ class RecordedResponse:
     """What was answered.
 
     Attributes:
-        status: Of a call of gRPC its `Code`; of a WebSocket the code with which the server closes, 0 where the client
-            does.
+        status: Of a call of gRPC its `Code`, or `LEFT_OPEN`; of a WebSocket the code with which the server closes, 0
+            where the client does.
         headers: Of a call its initial metadata.
-        body: Of a WebSocket its messages, of both directions.
+        body: Of a WebSocket, and of a call whose sides take turns, its messages, of both directions.
         details: Of a call the text of its status; of a WebSocket the reason with which the server closes.
         trailers: Of a call its trailing metadata.
     """
@@ -118,7 +120,7 @@ def text_of_one(recording: Recording) -> str:
     lead = "-"
     for part, table in table_of(recording).items():
         prefix, lead = f"{lead} {part}:", " "
-        if not isinstance(table, dict):  # of a WebSocket
+        if not isinstance(table, dict):  # of both directions
             put = put_list if isinstance(table, list) and table else put_value
             put(lines, prefix, table, 2)
             continue
@@ -157,20 +159,25 @@ def table_of(recording: Recording) -> dict[str, Any]:
     return {"request": request, "response": response}
 
 
-def table_of_call(asked: RecordedRequest, answered: RecordedResponse) -> dict[str, dict[str, Any]]:
-    request: dict[str, Any] = {"grpc": asked.url}
+def table_of_call(asked: RecordedRequest, answered: RecordedResponse) -> dict[str, Any]:
+    found: dict[str, Any] = {"request": {"grpc": asked.url}, "response": {}}
+    request, response = found["request"], found["response"]
     if asked.headers:
         request["metadata"] = by_name(sorted_by_name(asked.headers))
-    request["messages"] = asked.body.value
-    response: dict[str, Any] = {"status": Code(answered.status).name}
+    if answered.status != LEFT_OPEN:
+        response["status"] = Code(answered.status).name
     if answered.details:
         response["details"] = answered.details
     if answered.headers:
         response["metadata"] = by_name(sorted_by_name(answered.headers))
-    response["messages"] = answered.body.value
+    if answered.body.key == "turns":
+        found = {"request": request, "messages": answered.body.value}
+        found |= {"response": response} if response else {}
+    else:
+        request["messages"], response["messages"] = asked.body.value, answered.body.value
     if answered.trailers:
         response["trailing_metadata"] = by_name(sorted_by_name(answered.trailers))
-    return {"request": request, "response": response}
+    return found
 
 
 def table_of_websocket(asked: RecordedRequest, answered: RecordedResponse) -> dict[str, Any]:
@@ -254,8 +261,11 @@ class Reader:
     def recording(self, table: Any) -> Recording:
         if not isinstance(table, Table):
             raise CassetteError(f"{self._name}: {shown(table)} is no interaction: it has {both()}")
-        if isinstance(table.get("request"), Table) and "websocket" in table["request"]:
-            return self.websocket(table)
+        if isinstance(asked := table.get("request"), Table):
+            if "websocket" in asked:
+                return self.websocket(table)
+            if "grpc" in asked and "messages" in table:
+                return self.turns(table)
         self.check_keys(table, "an interaction", INTERACTION)
         for key in INTERACTION:
             if not isinstance(table.get(key), Table):
@@ -288,18 +298,21 @@ class Reader:
 
     def call(self, table: Table) -> RecordedRequest:
         self.check_keys(table, "a call of gRPC", CALL)
+        return self.asked_of(table, self.messages(table))
+
+    def asked_of(self, table: Table, body: RecordedBody = NO_BODY) -> RecordedRequest:
         if not isinstance(table["grpc"], str) or not table["grpc"]:
             raise self.wrong(table, "grpc", "it takes the URL of a method")
+        headers = self.headers(table, "metadata")
         return RecordedRequest(
-            method="POST",
-            url=table["grpc"],
-            headers=self.headers(table, "metadata"),
-            body=self.messages(table),
-            is_call=True,
+            method="POST", url=table["grpc"], headers=headers, body=body, is_call=True
         )
 
     def outcome(self, table: Table) -> RecordedResponse:
         self.check_keys(table, "the response to a call of gRPC", STATUS)
+        return self.outcome_of(table, self.messages(table))
+
+    def outcome_of(self, table: Table, body: RecordedBody) -> RecordedResponse:
         status, details = table.get("status"), table.get("details", "")
         if not isinstance(status, str) or status not in Code.__members__:
             listed = ", ".join(Code.__members__)
@@ -310,9 +323,28 @@ class Reader:
             status=Code[status],
             details=details,
             headers=self.headers(table, "metadata"),
-            body=self.messages(table),
+            body=body,
             trailers=self.headers(table, "trailing_metadata"),
         )
+
+    def turns(self, table: Table) -> Recording:
+        """A call with the messages of both sides in their order; one without a status is left open."""
+        self.check_keys(table, "a call of gRPC", (*INTERACTION, "messages"))
+        asked, answered = table["request"], table.get("response", Table(table.line))
+        if not isinstance(answered, Table):
+            raise self.wrong(table, "response", "it takes a mapping")
+        self.check_keys(asked, "its request", (each for each in CALL if each != "messages"))
+        self.check_keys(answered, "its response", (each for each in STATUS if each != "messages"))
+        if why := check_turns(table["messages"]):
+            raise self.wrong(table, "messages", why)
+        body = RecordedBody("turns", table["messages"])
+        if "status" in answered:
+            response = self.outcome_of(answered, body)
+        else:
+            self.check_keys(answered, "a response without a status", ("metadata",))
+            headers = self.headers(answered, "metadata")
+            response = RecordedResponse(status=LEFT_OPEN, headers=headers, body=body)
+        return Recording(request=self.asked_of(asked), response=response, line=table.line)
 
     def websocket(self, table: Table) -> Recording:
         self.check_keys(table, "a WebSocket", WEBSOCKET)

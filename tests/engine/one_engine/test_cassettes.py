@@ -16,6 +16,7 @@ import yaml  # noqa: F401
 from websockets.sync.server import ServerConnection, serve
 
 import pytest_egress.cassettes
+import pytest_egress.routes.recordings.turns
 import pytest_egress.routes.recordings.websockets  # noqa: F401
 from tests.support.greeter import pb, pb_grpc
 from tests.support.inner_runs import CONFTEST, InnerRun
@@ -294,6 +295,60 @@ def test_calls_of_grpc_of_every_kind_are_recorded_in_words_and_replayed_without_
     changed.result.assert_outcomes(failed=1)
     assert "messages[0].name: 'me' is not 'you'" in changed.output
     assert servicer.count == 5
+
+
+TALK = """
+CLIENT = '''
+import queue
+import grpc, greeter_pb2 as pb, greeter_pb2_grpc as pb_grpc
+stub = pb_grpc.GreeterStub(grpc.insecure_channel("api.test:PORT"))
+said = queue.SimpleQueue()
+answers = stub.Both(iter(said.get, None), timeout=30)
+for word in "FIRST", "two", "tok-123456789":
+    said.put(pb.Hello(name=word))
+    print(next(answers).text)
+said.put(None)
+print([*answers], answers.code().name)
+watched = stub.Both(iter(queue.SimpleQueue().get, None), timeout=30)
+watched.cancel()
+'''
+
+def test_a(egress):
+    egress.intercept_http("api.test:PORT", cassette())
+    result = egress.run("IMAGE", ["python", "-c", CLIENT], env={"API_TOKEN": "tok-123456789"})
+    print(result.stdout)
+"""
+
+
+def test_a_client_of_grpc_that_waits_for_each_answer_is_recorded_and_replayed_in_turns(
+    inside: Records, pytester: pytest.Pytester, grpc_image: str, greeter: tuple[CountedGreeter, int]
+) -> None:
+    servicer, port = greeter
+    source = TALK.replace("PORT", str(port)).replace("IMAGE", grpc_image)
+    first = inside(source.replace("FIRST", "one"), "-s", "--egress-record-mode=once")
+    first.result.assert_outcomes(passed=1)
+    assert "ONE\nTWO\nTOK-123456789\n[] OK\n" in first.output
+    count, text = servicer.count, written(pytester, "cassettes/test_shop/test_a.yaml")
+    assert (
+        """\
+  messages:
+  - send: {name: one}
+  - receive: {text: ONE}
+  - send: {name: two}
+  - receive: {text: TWO}
+  - send: {name: <API_TOKEN>}
+"""
+        in text
+    )
+    assert "  - half-close\n  response:\n    status: OK\n" in text
+    again = inside("", "-s")
+    again.result.assert_outcomes(passed=1)
+    assert "ONE\nTWO\n" in again.output
+    assert "[] OK\n" in again.output
+    changed = inside(source.replace("FIRST", "1"))
+    changed.result.assert_outcomes(failed=1)
+    assert "messages[0].name: '1' is not 'one'" in changed.output
+    assert servicer.count == count
 
 
 FEED = """

@@ -40,6 +40,20 @@ def test_a_streamed_body_is_not_kept_and_an_error_says_so() -> None:
         [*body.stream()]
 
 
+def test_a_relayed_body_says_which_piece_is_its_last_where_the_end_has_come_with_it() -> None:
+    duplex = FakeDuplex(b"one", b"two", trailers=Headers({"Digest": "x"}))
+    body = coming_body(duplex)
+    assert [*body.relay_to_end()] == [(b"one", False), (b"two", True)]
+    assert (body.is_whole, body.content, body.trailers["digest"]) == (True, b"onetwo", "x")
+    assert [*body.relay_to_end()] == [(b"onetwo", True)]
+    empty, broken = FakeDuplex(), FakeDuplex(b"one", breaks=True)
+    assert [*coming_body(empty).relay_to_end()] == [(b"", True)]
+    pieces = coming_body(broken).relay_to_end()
+    assert next(pieces) == (b"one", False)
+    with pytest.raises(ClientLeftError):
+        next(pieces)
+
+
 def test_a_body_that_is_kept_can_still_be_streamed() -> None:
     duplex = FakeDuplex(b"one", b"two")
     body = coming_body(duplex)

@@ -164,6 +164,22 @@ def test_a_message_too_many_and_one_too_few_are_errors() -> None:
     assert "messages[3]: the client has closed with 1000 before it" in str(error_of(server))
 
 
+def test_two_websockets_of_one_url_may_be_opened_in_another_order() -> None:
+    other = TEXT.partition("interactions:\n")[2].replace("n: 2", "n: 3")
+    one = deck(f"{TEXT}{other}")
+    with playing(one) as (first_server, first), playing(one) as (second_server, second):
+        for client, asked in ((first, '{"n": 3, "key": "k1"}'), (second, ASKED)):
+            assert client.recv() == "welcome"
+            client.send(asked)
+            assert client.recv() == '{"key":"k1"}'
+            client.send(b"\xff\0")
+            assert client.recv() == b"\0"
+    assert error_of(first_server) is None
+    assert error_of(second_server) is None
+    assert first_server.call().exchange.note == "recording 2 of a.yaml"
+    assert one.reel.unplayed() == []
+
+
 def test_the_end_of_the_test_is_no_difference() -> None:
     with playing(deck(TEXT)) as (server, client):
         assert client.recv() == "welcome"

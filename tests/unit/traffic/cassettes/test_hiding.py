@@ -185,3 +185,16 @@ def test_hiding_again_changes_nothing() -> None:
     first, _ = without_secrets(recording)
     second, _ = without_secrets(first)
     assert first == second
+
+
+def test_a_call_in_turns_has_no_secret_in_either_direction() -> None:
+    turns = [
+        {"send": {"token": "tok-1", "name": KEY}},
+        {"receive": base64.b64encode(b"x" + KEY.encode()).decode()},
+        "half-close",
+    ]
+    hidden_one, _ = without_secrets(made(answer=RecordedBody("turns", turns)))
+    first, second, last = hidden_one.response.body.value
+    assert first == {"send": {"token": "<token>", "name": "<STRIPE_KEY>"}}
+    assert base64.b64decode(second["receive"]) == b"x<STRIPE_KEY>"
+    assert last == "half-close"

@@ -7,12 +7,13 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.struct_pb2 import Struct
 
 from pytest_egress.traffic.cassettes.messages import (
+    CallTurn,
     check_messages,
     class_of,
     messages_in,
     sent_message,
     shown_message,
-    shown_messages,
+    shown_turns,
 )
 from pytest_egress.traffic.grpc import StatusError, frame
 from pytest_egress.traffic.http.headers import Headers
@@ -25,10 +26,11 @@ def test_the_messages_of_a_service_whose_code_is_imported_are_readable_and_other
     None
 ):
     hello = pb.Hello(name="you", count=2, blob=b"\xff").SerializeToString()
-    assert shown_messages([hello], UNARY, "request") == [
-        {"name": "you", "count": 2, "blob": "/w=="}
+    (shown,) = shown_turns([CallTurn(True, hello)], UNARY)
+    assert shown == {"send": {"name": "you", "count": 2, "blob": "/w=="}}
+    assert shown_turns([CallTurn(False, b"\x08\x01")], "/greet.v1.Other/Unary") == [
+        {"receive": "CAE="}
     ]
-    assert shown_messages([b"\x08\x01"], "/greet.v1.Other/Unary", "request") == ["CAE="]
     assert class_of("/greet.v1.Greeter/Missing", "request") is None
     assert class_of(UNARY, "response") is pb.Reply
 

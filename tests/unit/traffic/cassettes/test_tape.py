@@ -147,3 +147,43 @@ def test_lines_that_two_branches_add_in_different_places_merge() -> None:
     one = Tape(recordings=(recording(),), secrets=frozenset("A"))
     added = [line for line in text_of(both).splitlines() if line not in text_of(one).splitlines()]
     assert added == ["- B", "    url: https://api.test/z"]
+
+
+CALL = """\
+egress_cassette: 1
+interactions:
+
+- request:
+    grpc: https://api.test/s/M
+  messages:
+  - send: AA==
+  - half-close
+  - receive: AQ==
+  response:
+    status: OK
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  - half-close", "  - close", "messages[1] is neither `send: ...` nor `receive: ...`"),
+        ("  - receive:", "  - half-close\n  - receive:", "messages[2] is neither"),
+        ("  - receive:", "  - send:", "messages[2]: nothing is sent after `half-close`"),
+        ("send: AA==", "send: A", "messages[0] is no base64"),
+        ("send: AA==", "send: 7", "messages[0] has its fields, or is a text of base64"),
+        ("    status: OK", "    details: no", "a response without a status has no 'details'"),
+        ("    status: OK", "    status: FINE", "it takes the name of a status"),
+        (
+            "    grpc: https://api.test/s/M",
+            "    grpc: https://api.test/s/M\n    messages: []",
+            "no 'messages'",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_call_in_turns_has_its_line(old: str, new: str, said: str) -> None:
+    (whole,) = tape_of(CALL, "a.yaml").recordings
+    assert text_of(Tape(recordings=(whole,))) == CALL
+    with pytest.raises(CassetteError, match=r"a\.yaml: line [0-9]+: ") as caught:
+        tape_of(CALL.replace(old, new, 1), "a.yaml")
+    assert said in str(caught.value)
