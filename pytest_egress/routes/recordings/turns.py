@@ -283,7 +283,7 @@ class CallRecorder:
         self._reel, self._client, self._request = reel, client, request
         self._duplex, self._conversation = duplex, conversation
         self._account = conversation.account
-        self._unkept: list[str] = []  # why it cannot be recorded
+        self._unkept = ""  # why it cannot be recorded
 
     def record(self, ask: Ask) -> None:
         """Raises CassetteError where it cannot be recorded, after the client has got the answer."""
@@ -332,24 +332,28 @@ class CallRecorder:
             while (message := buffer.next_message()) is not None:
                 self._note(CallTurn(False, message))
         except StatusError as error:
-            self._unkept.append(f"its answer cannot be read: {error.details}")
+            self._refuse(f"its answer cannot be read: {error.details}")
 
     def _passing(self) -> Iterator[bytes]:
-        yield from self._client.all(self._note, self._unkept.append)
+        yield from self._client.all(self._note, self._refuse)
 
     def _note(self, turn: CallTurn) -> None:
         size = len(turn.message or b"") + MESSAGE_BYTES
         if self._unkept or not self._account.has_room(size, MESSAGES):
-            self._unkept.append("its messages are more than is kept")
+            self._refuse("its messages are more than is kept")
             return
         self._client.turns.append(turn)
+
+    def _refuse(self, why: str) -> None:
+        """Only the first reason is kept: a client may send what cannot be recorded for ever."""
+        self._unkept = self._unkept or why
 
     def _take(self, response: Response | None, *, is_left: bool = False) -> CassetteError | None:
         """Return the error that the test fails by, where it cannot be recorded."""
         exchange, reel = self._conversation.exchange, self._reel
         try:
             if self._unkept:
-                raise StatusError(Code.RESOURCE_EXHAUSTED, self._unkept[0])
+                raise StatusError(Code.RESOURCE_EXHAUSTED, self._unkept)
             turns = [*self._client.turns]
             reel.add(recording_of_call(self._request, turns, response, is_left=is_left))
         except StatusError as error:

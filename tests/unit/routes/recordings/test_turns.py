@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_egress import cassette
+from pytest_egress.base import account
 from pytest_egress.errors import CassetteError, UpstreamError
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.recordings.deck import Deck
@@ -285,6 +286,18 @@ def test_a_call_that_cannot_be_recorded_fails_and_its_client_gets_the_answer() -
     made.half_close()
     made.join()
     assert "what its client sends cannot be read: a message begins with 7" in str(made.error)
+    assert one.reel.taken == []
+
+
+def test_a_call_with_more_messages_than_are_kept_is_none_and_its_client_gets_every_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(account, "MAX_HELD_BYTES", 1000)
+    made = call(one := deck(records="all"), shouting)
+    assert [say(made, f"n{number}") for number in range(20)] == [f"N{n}" for n in range(20)]
+    made.half_close()
+    made.join()
+    assert "is not recorded: its messages are more than is kept" in str(made.error)
     assert one.reel.taken == []
 
 
