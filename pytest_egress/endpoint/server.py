@@ -30,6 +30,7 @@ from pytest_egress.endpoint.wire import HeaderPairs, Tool, Upstream, answer_of, 
 from pytest_egress.engine.endpoint import connection_of
 from pytest_egress.engine.leftovers import (
     NAME_LABEL,
+    OURS,
     TARGET,
     is_gone,
     is_ours,
@@ -48,7 +49,6 @@ MAX_CONNECTIONS: Final = 64  # at once; each attached container takes three
 MAX_REFUSED: Final = 16  # more of them, which get a sentence; further ones are closed
 MAX_PATH: Final = 100  # bytes of a socket's path; sun_path has 108
 END_SECONDS: Final = 10.0  # for a connection to end once it was cut
-OURS: Final = "pytest-egress-"
 JSON: Final[HeaderPairs] = [(b"Content-Type", b"application/json")]
 PODMAN: Final = (
     "egress.engine() works with Docker alone: give Podman's containers egress.docker_options(image)"

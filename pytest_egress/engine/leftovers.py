@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 SESSION_LABEL: Final = "org.pytest-egress.session"
 FOLDER_LABEL: Final = "org.pytest-egress.folder"
 NAME_LABEL: Final = "org.pytest-egress.name"  # its value is the name of the container it was put on
-TARGET: Final = "pytest-egress-target-"  # begins the names of targets
-SIDECAR: Final = "pytest-egress-sidecar-"  # begins the names of sidecars
-KEPT: Final = "pytest-egress-kept-"  # begins the names of targets that --egress-keep leaves
+OURS: Final = "pytest-egress-"  # begins the names of all containers of ours
+TARGET: Final = f"{OURS}target-"  # begins the names of targets
+SIDECAR: Final = f"{OURS}sidecar-"  # begins the names of sidecars
+KEPT: Final = f"{OURS}kept-"  # begins the names of targets that --egress-keep leaves
 FILLED: Final = "pytest-egress/filled"  # the repository of images that a run makes
 ENDED: Final = ("exited", "stopped", "dead")  # the states of a container that has ended
 # The errors of an engine that fails. None of them may end a removal before the others are removed.
