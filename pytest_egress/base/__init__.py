@@ -15,6 +15,7 @@ The rule: nothing here knows what an egress is. Every module is a door.
 * `loops`: event loops on threads of their own and on the caller's, and how they are ended.
 * `once`: a value that is made at its first use, and once, whichever threads ask for it.
 * `pacing`: bytes that come later, slowly or in part.
+* `paths`: which paths of another machine are one, or in another.
 * `raising`: who has raised an exception, and what was at hand there.
 * `relay`: copies bytes between two sockets, both ways, or plays what a pacer holds.
 * `renamed`: old names of arguments, refused with the new one.

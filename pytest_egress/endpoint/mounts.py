@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import os.path
 import posixpath
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
+from pytest_egress.base.paths import is_under, normal, touches
 from pytest_egress.endpoint.fields import items, known, take, text, texts
 from pytest_egress.endpoint.refusal import RefusedCall
 from pytest_egress.targets.options import REFUSED_OPTIONS
@@ -46,8 +47,8 @@ def check_devices(host: dict[str, Any]) -> None:
     devices = items(host, "Devices")
     host["Devices"] = [known(each, DEVICE, "a device") for each in devices]
     for each in host["Devices"]:
-        path = normal(text(each.get("PathOnHost"), "PathOnHost"))
-        if any(is_under(device, path) or is_under(path, device) for device in NEXT_TO_NETWORK):
+        path = of_host(text(each.get("PathOnHost"), "PathOnHost"))
+        if touches(path, NEXT_TO_NETWORK):
             raise RefusedCall(
                 f"the device {shown(path)} is refused: {REFUSED_OPTIONS['network_mode']}"
             )
@@ -107,9 +108,9 @@ def check_options(options: Mapping[str, Any]) -> None:
 def check_source(source: str) -> None:
     """RefusedCall for a path of the host, however it is written, that is, has or is in one that leads out."""
     if source.startswith("/"):
-        check_path(normal(source), source)
+        check_path(of_host(source), source)
         with contextlib.suppress(OSError, ValueError):  # the engine may be on another machine
-            check_path(normal(os.path.realpath(source)), source)
+            check_path(of_host(os.path.realpath(source)), source)
 
 
 def check_path(path: str, source: str) -> None:
@@ -124,15 +125,7 @@ def check_path(path: str, source: str) -> None:
         )
 
 
-def touches(path: str, others: Collection[str]) -> bool:
-    return any(is_under(path, each) or is_under(each, path) for each in others)
-
-
-def normal(path: str) -> str:
+def of_host(path: str) -> str:
     """A path of the host in one form; /var/run is a link to /run."""
-    found = posixpath.normpath(f"/{path.lstrip('/')}")
+    found = normal(path)
     return found[len("/var") :] if is_under(found, "/var/run") else found
-
-
-def is_under(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(f"{folder.rstrip('/')}/")

@@ -17,6 +17,7 @@ from docker.types import Mount
 
 import pytest_egress.targets.trust.placing as trust
 import pytest_egress.targets.trust.runtimes as runtimes
+from pytest_egress.base.paths import is_under, normal
 from pytest_egress.base.sockets import shut
 from pytest_egress.engine.archive import build_tar
 from pytest_egress.engine.engine import Engine
@@ -24,7 +25,7 @@ from pytest_egress.engine.failures import engine_errors
 from pytest_egress.errors import EngineError
 from pytest_egress.targets.plan import Plan
 from pytest_egress.targets.sidecars.sidecar import NAMESERVER
-from pytest_egress.targets.trust.mounts import MOUNT_OPTIONS, foreign_mounts, is_under, normal
+from pytest_egress.targets.trust.mounts import MOUNT_OPTIONS, foreign_mounts
 from pytest_egress.targets.trust.packages import LEADING, Packaged, find_packaged, places
 from pytest_egress.targets.trust.roots import FileKind, Files, Roots, find_roots
 from pytest_egress.targets.trust.runtimes import DIRECTORY

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_egress.base.paths import normal, touches
 from pytest_egress.targets.trust.runtimes import DIRECTORY, ROOT_DIRECTORY
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ def directory_for(options: Mapping[str, Any], declared: Iterable[str] = ()) -> s
         declared: The volumes of its image. Under a read-only root they are made anew, without our files.
     """
     points = [*mount_points(options), *(declared if options.get("read_only") else ())]
-    mounted = options.get("volumes_from") or any(
-        is_under(DIRECTORY, point) or is_under(point, DIRECTORY) for point in points
-    )
+    mounted = options.get("volumes_from") or touches(DIRECTORY, points)
     return ROOT_DIRECTORY if mounted else DIRECTORY
 
 
@@ -64,16 +62,3 @@ def is_own(mount: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
         and mount["Destination"] not in by_driver
         and not host.get("VolumesFrom")
     )
-
-
-def normal(path: str) -> str:
-    return posixpath.normpath(f"/{path.lstrip('/')}")
-
-
-def is_within(path: str, folders: Iterable[str]) -> bool:
-    return any(is_under(path, folder) for folder in folders)
-
-
-def is_under(path: str, folder: str) -> bool:
-    """Whether a path is a folder, or in it."""
-    return f"{path}/".startswith(f"{folder.rstrip('/')}/")

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pytest_egress.base.paths import is_within, normal
 from pytest_egress.engine.archive import File
 from pytest_egress.targets.trust.certificates import from_pem
-from pytest_egress.targets.trust.mounts import is_within, normal
 from pytest_egress.targets.trust.roots import FileKind, Files
 
 OF_PYTHON: Final = (  # below a site-packages or dist-packages

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_egress.base.paths import is_within, normal
 from pytest_egress.engine.archive import File, LargeFileError
 from pytest_egress.engine.copier import again
 from pytest_egress.engine.failures import engine_errors
@@ -25,7 +26,6 @@ from pytest_egress.targets.trust.certificates import (
     hashed_name,
     java_keystore,
 )
-from pytest_egress.targets.trust.mounts import is_within, normal
 from pytest_egress.targets.trust.packages import FIREFOX_POLICIES, Packaged
 from pytest_egress.targets.trust.roots import FileKind, Files, Roots
 from pytest_egress.targets.trust.runtimes import FILE_NAMES, FileForm

@@ -16,6 +16,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_egress.base.once import once_property
+from pytest_egress.base.paths import is_under, is_within, normal
 from pytest_egress.engine.archive import File, LargeFileError, Member
 from pytest_egress.targets.trust.certificates import (
     JKS_MAGIC,
@@ -24,7 +25,6 @@ from pytest_egress.targets.trust.certificates import (
     java_keystore,
     merge,
 )
-from pytest_egress.targets.trust.mounts import is_under, is_within, normal
 from pytest_egress.targets.trust.runtimes import VARIABLES
 
 if TYPE_CHECKING:
