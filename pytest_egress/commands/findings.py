@@ -202,15 +202,15 @@ def wrong_with(entry: Entry, place: str, *, is_clear: bool) -> str:
 
 
 def table_lines(audit: Audit) -> list[str]:
-    hosts = hosts_of(audit)
-    if not hosts:
+    found = reactions(audit)
+    if not found:
         return ["it asked nobody by TLS"]
     lines: list[str] = []
+    hosts = [*found]
     for start in range(0, len(hosts), HOSTS_OF_A_TABLE):
         some = hosts[start : start + HOSTS_OF_A_TABLE]
         rows = [["", *(one_line(host) for host in some)]]
-        for name, entries in audit.presented.items():
-            rows.append([name, *(cell(audit, entries, host) for host in some)])
+        rows += [[name, *(found[host][name] for host in some)] for name in audit.presented]
         lines += [*([""] if lines else []), *aligned(rows)]
     lines += [f"{name}: not tried, {why}" for name, why in audit.skipped.items()]
     return bounded(lines)
@@ -222,15 +222,32 @@ def hosts_of(audit: Audit) -> list[str]:
     return [*dict.fromkeys(entry.host for run in runs for entry in run if is_tls(entry))]
 
 
-def cell(audit: Audit, entries: Sequence[Entry], host: str) -> str:
-    """What the image did with what it was shown by a host."""
-    of_host = [entry for entry in entries if entry.host == host]
+def reactions(audit: Audit) -> dict[str, dict[str, str]]:
+    """What the image did with each thing that it was shown, by host and by the name of the thing."""
+    upgraded = upgrades(audit)
+    clear = {entry.host for entry in audit.usual if is_clear(entry)}
+    found: dict[str, dict[str, str]] = {host: {} for host in hosts_of(audit)}
+    for name, entries in audit.presented.items():
+        by_host: dict[str, list[Entry]] = {host: [] for host in found}
+        for entry in entries:
+            if entry.host in by_host:
+                by_host[entry.host].append(entry)
+        for host, of_host in by_host.items():
+            found[host][name] = reaction(of_host, upgraded, is_usually_clear=host in clear)
+    return found
+
+
+def reaction(
+    of_host: Sequence[Entry],
+    upgraded: Mapping[tuple[str, int | None], str],
+    *,
+    is_usually_clear: bool,
+) -> str:
     if any(entry.accepted is not None for entry in of_host):
         return ACCEPTED
-    upgraded = upgrades(audit)
     if any(went_on(entry) for entry in of_host if (entry.host, entry.port) in upgraded):
         return CLEAR
-    if any(map(is_clear, of_host)) and not any(is_clear(e) for e in audit.usual if e.host == host):
+    if any(map(is_clear, of_host)) and not is_usually_clear:
         return CLEAR
     reasons = {entry.reason for entry in of_host if isinstance(entry, TlsFailure)}
     if "rejected" in reasons:
@@ -247,14 +264,13 @@ def findings(audit: Audit) -> list[str]:
 
 
 def accepted_findings(audit: Audit) -> Iterator[str]:
-    for host in hosts_of(audit):
-        cells = {name: cell(audit, entries, host) for name, entries in audit.presented.items()}
-        if accepted := [name for name, did in cells.items() if did == ACCEPTED]:
+    for host, reacted in reactions(audit).items():
+        if accepted := [name for name, did in reacted.items() if did == ACCEPTED]:
             yield (
                 f"it accepted of {one_line(host)}: {', '.join(accepted)}. Whoever is between them can read and change "
                 "what they send"
             )
-        if clear := [name for name, did in cells.items() if did == CLEAR]:
+        if clear := [name for name, did in reacted.items() if did == CLEAR]:
             yield f"after the handshake with {one_line(host)} failed it went on in the clear: {', '.join(clear)}"
 
 

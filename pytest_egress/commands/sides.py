@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pytest_egress.base.escaping import one_line
 from pytest_egress.commands.audit import AS_IT_IS, audited, declare_nothing, run_and_heed
-from pytest_egress.commands.findings import Audit, asked, cell, hosts_of, whereabouts
+from pytest_egress.commands.findings import Audit, asked, reactions, whereabouts
 from pytest_egress.commands.order import Order
 from pytest_egress.commands.trial import opened
 from pytest_egress.evidence.destinations import image_of, is_own_choice, kind_of
@@ -37,15 +37,17 @@ def parts_of(audit: Audit) -> dict[str, Mapping[str, str]]:
         "Where its secrets go": {
             f"{name} to {to} in {place}": wrong for name, to, place, wrong in whereabouts(audit)
         },
-        "What it accepts": {one_line(host): accepted(audit, host) for host in hosts_of(audit)},
+        "What it accepts": {
+            one_line(host): accepted(reacted) for host, reacted in reactions(audit).items()
+        },
     }
 
 
-def accepted(audit: Audit, host: str) -> str:
+def accepted(reacted: Mapping[str, str]) -> str:
     """What an image did with all that it was shown by a host: `ACCEPTED expired; rejected TLSv1, TLSv1.1`."""
     did: dict[str, list[str]] = {}
-    for name, entries in audit.presented.items():
-        did.setdefault(cell(audit, entries, host), []).append(name)
+    for name, word in reacted.items():
+        did.setdefault(word, []).append(name)
     if len(did) == 1:
         return f"{next(iter(did))} all"
     return "; ".join(f"{word} {', '.join(names)}" for word, names in sorted(did.items()))
