@@ -245,7 +245,9 @@ def searched(account: Account, headers: Headers) -> Passing | None:
         return None
     from pytest_egress.traffic.search.passing import Passing
 
-    return Passing(account.secrets, headers.get("content-encoding", ""))
+    if headers.get("content-type", "").lower().startswith("application/grpc"):
+        return Passing.of_grpc(account.secrets, headers.get("grpc-encoding", ""))
+    return Passing.encoded(account.secrets, headers.get("content-encoding", ""))
 
 
 def check_size(size: int) -> None:

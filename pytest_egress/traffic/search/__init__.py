@@ -9,6 +9,7 @@ The rule: what cannot be read to its end is said, and never passed over. Nothing
 * `verdict`: the search through entries, and the text of its error.
 * `secrets`: `secret()`, and what it has made.
 * `unpacking`: the decoding of a body that passes.
+* `embedded`: what is compressed at any place of what passes, and the messages of gRPC that are.
 * `passing`: the search of what passes and is not kept.
 * `leaks`: the search for secrets where they must not be, and the text of its error.
 """

@@ -6,10 +6,12 @@ thread feeds it; any thread asks what it has found.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, Protocol
 
 from pytest_egress.traffic.redaction.values import KnownValues
 from pytest_egress.traffic.search.contents import compressed_by
+from pytest_egress.traffic.search.embedded import CompressedMessages, Embedded
 from pytest_egress.traffic.search.unpacking import MOST_CODINGS, Unpacking
 
 SEARCHED: Final = 65_536  # bytes that are searched at once: pieces of a byte each would be searched again and again
@@ -19,36 +21,57 @@ Written = frozenset[tuple[str, str]]
 """What was found: the names of secrets, each with how it is written."""
 
 
+class Decoding(Protocol):
+    """Decodes a stream, piece by piece; it raises nothing."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]: ...
+
+
 class Passing:
     """Searches the bytes of one direction of a connection, or of one body.
 
     Args:
-        coding: The Content-Encoding of the body: what it decodes to is searched too, as far as that is bounded. Where
-            there is none, the first bytes may tell of one.
+        decoding: What is within the bytes is searched too: it takes them by `feed`, and yields that, as far as it is
+            bounded. Without one, what begins as something compressed is decoded, wherever in the bytes that is.
+        within: The codings of what that yields.
         depth: How many codings are around it.
     """
 
     __slots__ = (
-        *("_depth", "_found", "_head", "_inner", "_known", "_overlap"),
-        *("_tail", "_unpacking", "_waiting"),
+        *("_decoding", "_depth", "_found", "_head", "_inner", "_known", "_overlap"),
+        *("_tail", "_waiting", "_within"),
     )
 
-    def __init__(self, known: KnownValues, coding: str = "", depth: int = 0) -> None:
-        self._known, self._depth = known, depth
-        self._head: bytes | None = None if coding or depth > MOST_CODINGS else b""
+    def __init__(
+        self,
+        known: KnownValues,
+        decoding: Decoding | None = None,
+        *,
+        within: str = "",
+        depth: int = 0,
+    ) -> None:
+        self._known, self._depth, self._within = known, depth, within
+        self._head: bytes | None = None if decoding or depth > MOST_CODINGS else b""
         # An encoding may break the lines within a secret.
         self._overlap = 2 * known.longest
         self._tail = ""
         self._waiting = bytearray()
         self._found: Written = frozenset()
-        self._unpacking: Unpacking | None = None
+        self._decoding = decoding
         self._inner: Passing | None = None
-        if coding:
-            self._unpack(coding)
 
-    def _unpack(self, coding: str) -> None:
-        self._unpacking = Unpacking(coding)
-        self._inner = Passing(self._known, self._unpacking.within, self._depth + 1)
+    @classmethod
+    def encoded(cls, known: KnownValues, coding: str, depth: int = 0) -> Passing:
+        """For bytes with a Content-Encoding; "" is none."""
+        if not coding:
+            return cls(known, depth=depth)
+        unpacking = Unpacking(coding)
+        return cls(known, unpacking, within=unpacking.within, depth=depth)
+
+    @classmethod
+    def of_grpc(cls, known: KnownValues, encoding: str) -> Passing:
+        """For a body with the messages of gRPC; `encoding` is that of those that are compressed."""
+        return cls(known, CompressedMessages(encoding))
 
     def feed(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
@@ -56,7 +79,7 @@ class Passing:
             self._waiting += view[at : at + SEARCHED]
             if len(self._waiting) >= max(SEARCHED, self._overlap):
                 self._search()
-        if self._head is not None or self._unpacking is not None:
+        if self._head is not None or self._decoding is not None:
             self._decode(bytes(view))
 
     def _decode(self, data: bytes) -> None:
@@ -65,11 +88,15 @@ class Passing:
             if len(data) < HEAD_BYTES:
                 return
             self._head = None
-            if (coding := compressed_by(data)) is not None:
-                self._unpack(coding)
-        if self._unpacking is not None and self._inner is not None:
-            for piece in self._unpacking.feed(data):
-                self._inner.feed(piece)
+            # Of zlib two bytes alone tell: elsewhere than at the begin they are anything.
+            is_zlib = compressed_by(data) == "deflate"
+            self._decoding = Unpacking("deflate") if is_zlib else Embedded()
+        if self._decoding is None:
+            return
+        for piece in self._decoding.feed(data):
+            if self._inner is None:
+                self._inner = Passing.encoded(self._known, self._within, self._depth + 1)
+            self._inner.feed(piece)
 
     def _search(self) -> None:
         text = self._tail + self._waiting.decode("latin-1")

@@ -27,22 +27,38 @@ BARE: Final = -15
 class Unpacking:
     """Decodes by the last coding of a Content-Encoding field, which is around the others; nothing for an unknown one.
 
+    Args:
+        most: The most bytes that it yields.
+
     Attributes:
         within: The codings of what it yields; "" for none.
+        rest: Once it is over, the bytes of the last `feed` that are not of the coding.
     """
 
-    def __init__(self, content_encoding: str) -> None:
+    def __init__(self, content_encoding: str, most: int = MAX_UNPACKED) -> None:
         *within, self._name = codings(content_encoding) or [""]
         self.within = ", ".join(within) if len(within) < MOST_CODINGS else ""
-        self._left = MAX_UNPACKED
+        self._left = most
         self._decoder: Any = None
+        self.rest = b""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is decoded: it is no such coding, or too much."""
+        return not self._name
+
+    @property
+    def is_between(self) -> bool:
+        """Whether nothing has come since the end of what was decoded last."""
+        return self._decoder is None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         for at in range(0, len(data), FIRST_BYTES):  # many small members copy no more than that
             if not self._name:
                 return
+            self.rest = data[at : at + FIRST_BYTES]
             try:
-                yield from self._decoded(data[at : at + FIRST_BYTES])
+                yield from self._decoded(self.rest)
             except Exception:  # zlib.error, brotli.error, ZstdError, ContentError: no such coding
                 self._name = ""
 
@@ -56,7 +72,7 @@ class Unpacking:
                 if self._left <= 0:
                     self._name, self._decoder = "", None
                     return
-            data = getattr(self._decoder, "unused_data", b"")  # of the next member
+            self.rest = data = getattr(self._decoder, "unused_data", b"")  # of the next member
             if getattr(self._decoder, "eof", False):
                 self._decoder = None
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import weakref
 
 import pytest
 
-from pytest_egress.base.account import Account
+from pytest_egress.base.account import Account, Accounts
 from pytest_egress.gateway.http import bodies
-from pytest_egress.gateway.http.bodies import Body
+from pytest_egress.gateway.http.bodies import Body, searched
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.http.head import RequestTooLargeError
 from pytest_egress.traffic.http.headers import Headers
+from pytest_egress.traffic.redaction.values import KnownValues
 from tests.support.duplexes import FakeDuplex, coming_body
 
 
@@ -135,3 +137,17 @@ def test_a_body_that_may_have_no_end_is_kept_as_far_as_it_comes_soon() -> None:
     broken = coming_body(leaves)
     broken.keep_soon(0.01)
     assert broken.content == b"one"
+
+
+def test_compressed_messages_of_grpc_that_nobody_reads_are_searched() -> None:
+    accounts = Accounts()
+    accounts.secrets = KnownValues([("KEY", "sk-of-the-test-1")])
+    account = accounts.open()
+    packed = gzip.compress(b"sk-of-the-test-1" * 20)
+    message = b"\1" + len(packed).to_bytes(4, "big") + packed
+    duplex = FakeDuplex(b"\0\0\0\0\2hi", message[:30], message[30:])
+    headers = Headers({"Content-Type": "application/grpc+proto", "Grpc-Encoding": "gzip"})
+    body = Body(duplex, account, None, searched(account, headers))
+    body.search_rest()
+    assert body.passing is not None
+    assert body.passing.found == {("KEY", "")}

@@ -16,7 +16,7 @@ KEY = "sk/test+42?Zx9&q%"
 
 
 def passing(coding: str = "") -> Passing:
-    return Passing(KnownValues([("KEY", KEY)]), coding)
+    return Passing.encoded(KnownValues([("KEY", KEY)]), coding)
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096, 1 << 20])
