@@ -6,12 +6,14 @@ of the whole run. Nothing is done before the first is made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 from pytest_egress.ledger.ledger import Ledger
+from pytest_egress.ledger.report import fold
 from pytest_egress.routes.inner_route import InnerRoute
+from pytest_egress.traffic.entries import Entry, TcpConnection
 from pytest_egress.traffic.redaction.values import KnownValues
 from pytest_egress.traffic.search.secrets import MADE, UNNAMED, Secret
 from pytest_egress.traffic.shown import SCHEME_PORTS
@@ -24,11 +26,40 @@ ANY_HOSTS: Final = ("any.invalid", "240.0.0.1")
 
 def passes_everything(route: InnerRoute) -> bool:
     address = route.parsed_address
-    return (
-        route.kind.passes_through
-        and not route.removed
-        and any(address.matches(host, address.port or SCHEME_PORTS["https"]) for host in ANY_HOSTS)
+    return route.kind.passes_through and any(
+        address.matches(host, address.port or SCHEME_PORTS["https"]) for host in ANY_HOSTS
     )
+
+
+UNSEEN: Final = "passed through in TLS, where a secret is not seen"
+
+DECLARE_HOSTS: Final = (
+    'Declare the hosts that it is for, as by intercept_https("api.test", forward()), and refuse others: '
+    'unrouted="block" or "fail"'
+)
+
+
+def is_unseen(entry: Entry) -> bool:
+    """Whether a secret may have passed in it to any host, by a route or the policy there before it was made."""
+    if not isinstance(entry, TcpConnection) or entry.outcome != "passthrough":
+        return False
+    is_of_policy = entry.route is None
+    return entry.offers is not None and (is_of_policy or passes_everything(entry.route))
+
+
+def unseen_text(entries: Sequence[Entry]) -> str:
+    by = {f"{entry.route or PASSING_BY_POLICY}": None for entry in entries}
+    shown = [f"  {entry.where}" for entry, _ in fold(entries)[:SHOWN_UNSEEN]]
+    return "\n".join(
+        [
+            f"secret() beside {', '.join(by)}: this {UNSEEN}, so that it may have left there:",
+            *("", *shown, ""),
+            DECLARE_HOSTS,
+        ]
+    )
+
+
+SHOWN_UNSEEN: Final = 20
 
 
 class DeclaredSecrets:
@@ -72,12 +103,10 @@ class DeclaredSecrets:
         if window is None or not (self.wider or window.secrets):
             return
         passing = [PASSING_BY_POLICY] if window.policy == "passthrough" else []
-        passing += [f"{each}" for each in routes if passes_everything(each)]
+        passing += [f"{each}" for each in routes if passes_everything(each) and not each.removed]
         if passing:
             raise ValueError(
-                f"secret() beside {passing[0]}: a secret that passes through in TLS is not seen. Declare the hosts "
-                'that it is for, as by intercept_https("api.test", forward()), and refuse others: '
-                'unrouted="block" or "fail"'
+                f"secret() beside {passing[0]}: a secret that passes through in TLS is not seen. {DECLARE_HOSTS}"
             )
 
     def _name(self, of_test: list[Secret], variables: Mapping[str, str]) -> None:

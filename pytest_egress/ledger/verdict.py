@@ -138,6 +138,8 @@ def first_offence(
     found = failing(window)
     if window.leaks:
         return leak_offence(window.leaks)
+    if window.unseen:
+        return unseen_offence(window.unseen)
     if (broken := first_handler_error(found)) is not None:
         text, headline = handler_error_text(broken), handler_headline(broken)
         return Offence(HandlerError, text, headline, [broken], broken.error)
@@ -194,6 +196,12 @@ def leak_offence(found: Sequence[Leak]) -> Offence:
     return Offence(LeakError, leaks_text(found), leaks_headline(found), entries)
 
 
+def unseen_offence(found: Sequence[Entry]) -> Offence:
+    from pytest_egress.ledger.secrets import UNSEEN, unseen_text
+
+    return Offence(LeakError, unseen_text(found), f"{found[0]}: it {UNSEEN}", found)
+
+
 def leak_text(window: Window) -> str:
     """The text about the secrets that were sent where they must not be; "" where there are none."""
     find_leaks(window)
@@ -208,11 +216,15 @@ def find_leaks(window: Window) -> None:
     secrets = [*window.wider_secrets, *window.secrets]
     if not secrets or window.searched == len(window.entries):
         return
+    from pytest_egress.ledger.secrets import UNSEEN, is_unseen
     from pytest_egress.traffic.search.leaks import leaks
 
     if window.over.is_set():
         window.searched = len(window.entries)
     window.leaks = leaks(window.entries, secrets)
+    window.unseen = [entry for entry in window.entries if is_unseen(entry)]
+    for entry in window.unseen:
+        entry.leak = UNSEEN
     for leak in reversed(window.leaks):  # the first of an entry is told
         leak.entry.leak = f"sent {leak.told}"
 

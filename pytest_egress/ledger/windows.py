@@ -106,6 +106,7 @@ class Window:
         secrets: What its test has declared by `secret()`.
         wider_secrets: What is declared for the whole run, at present.
         leaks: The secrets that were found where they must not be, among the first `searched` entries.
+        unseen: Those of them in which one may have passed unseen.
         over: Set when the window has been closed. What waits for a fault then waits no longer.
     """
 
@@ -129,6 +130,7 @@ class Window:
     secrets: list[Secret] = field(default_factory=list)
     wider_secrets: Sequence[Secret] = ()
     leaks: Sequence[Leak] = ()
+    unseen: Sequence[Entry] = ()
     searched: int = 0
     over: threading.Event = field(default_factory=threading.Event)
 

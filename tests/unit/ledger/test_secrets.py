@@ -6,10 +6,12 @@ import contextlib
 
 import pytest
 
-from pytest_egress import Egress, secret
+from pytest_egress import Egress, LeakError, secret
 from pytest_egress.ledger.windows import Window
 from pytest_egress.session import Session
+from pytest_egress.traffic.entries import Offers
 from pytest_egress.traffic.redaction.declared import Redaction
+from tests.support.entries import tcp
 from tests.support.secrets import forgotten  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("forgotten")
@@ -101,3 +103,27 @@ def test_no_route_may_let_everything_pass_beside_a_secret(
         with refused:
             egress.passthrough("db.test")
     session.close_window(window)
+
+
+@pytest.mark.parametrize(("address", "is_unseen"), [("*", True), ("api.test", False)])
+def test_what_passed_before_a_secret_was_made_fails_its_test(address: str, is_unseen: bool) -> None:
+    session, offers = Session(), Offers("TLSv1.3", "OpenSSL")
+
+    def attempt() -> None:
+        with Egress(session=session) as egress:
+            egress.passthrough(address)
+            (route,) = egress._inner.routes
+            early, plain = (tcp(outcome="passthrough", route=route) for _ in range(2))
+            early.host, early.offers = "early.test", offers
+            assert session.ledger.window is not None
+            session.ledger.window.entries += [early, plain]
+            secret("made-in-a-test-1")
+
+    if not is_unseen:
+        attempt()
+        return
+    with pytest.raises(LeakError) as caught:
+        attempt()
+    assert "early.test:5432" in str(caught.value)
+    assert "api.test:5432" not in str(caught.value)
+    assert "may have left there" in str(caught.value)
