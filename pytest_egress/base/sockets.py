@@ -46,11 +46,13 @@ def pair(kind: int = socket.SOCK_STREAM) -> tuple[Socket, Socket]:
     return Socket(fileno=one.detach()), Socket(fileno=other.detach())
 
 
-def listener(backlog: int) -> Socket:
-    """A TCP listener on a free port of 127.0.0.1."""
+def listener(backlog: int, address: tuple[str, int] = ("127.0.0.1", 0)) -> Socket:
+    """A TCP listener, by default on a free port of 127.0.0.1; OSError where the address is taken."""
     sock = Socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        sock.bind(("127.0.0.1", 0))
+        if address[1]:  # connections of an earlier listener may still be in TIME_WAIT
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
         sock.listen(backlog)
     except BaseException:
         sock.close()

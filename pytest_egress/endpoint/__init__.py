@@ -7,7 +7,9 @@ made anew from the keys that are known.
 * `calls`: the calls of the API that are known, by method and decoded path.
 * `fields`: objects of JSON, of which each key is known.
 * `mounts`: mounts, volumes and devices.
+* `ports`: published ports.
 * `bodies`: the bodies of requests that make something.
 * `wire`: HTTP on both sides, and the streams that take a connection over.
+* `veil`: what the engine tells of containers, as it would be without us.
 * `server`: the socket, its connections, and the containers made through it.
 """

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pytest_egress.endpoint.fields import NETWORK, is_said, known, take, text, texts
 from pytest_egress.endpoint.mounts import check_devices, check_mounts
+from pytest_egress.endpoint.ports import AskedPorts, asked_ports
 from pytest_egress.endpoint.refusal import RefusedCall
 from pytest_egress.traffic.shown import shown
 from pytest_egress.traffic.strict_json import from_json
@@ -57,7 +58,8 @@ class AskedContainer:
 
     Attributes:
         config: What is passed on of it; without a network.
-        network: The network that it asks for: "none", or one of its own.
+        network: "none", or "" for one of its own.
+        network_mode: As it was asked for.
         extra_hosts: Further names of its /etc/hosts, with their addresses.
     """
 
@@ -67,6 +69,8 @@ class AskedContainer:
     domainname: str | None
     extra_hosts: Mapping[str, str]
     network: str
+    network_mode: str
+    ports: AskedPorts
     config: Mapping[str, Any]
 
 
@@ -85,6 +89,7 @@ def asked(body: bytes) -> AskedContainer:
     """The container that a body of `POST /containers/create` asks for; RefusedCall where it could leave its sidecar."""
     found = parsed(body)
     host = take(found, "HostConfig", dict)
+    network_mode = host.get("NetworkMode") or "default"
     network = network_of(host)
     image = take(found, "Image", str)
     if not image.strip():
@@ -94,7 +99,7 @@ def asked(body: bytes) -> AskedContainer:
     lines = texts(found, "Env")  # one without a sign unsets a variable of the image
     env = {name: value for name, sign, value in (each.partition("=") for each in lines) if sign}
     names = take(found, "Hostname", str) or None, take(found, "Domainname", str) or None
-    take(found, "ExposedPorts", dict)  # nothing is published, and so nothing exposed
+    ports = asked_ports(found, host)
     check_endpoints(take(found, "NetworkingConfig", dict))
     check_namespaces(host)
     check_masks(host)
@@ -110,6 +115,8 @@ def asked(body: bytes) -> AskedContainer:
         domainname=names[1],
         extra_hosts=hosts,
         network=network,
+        network_mode=network_mode,
+        ports=ports,
         config=config,
     )
 

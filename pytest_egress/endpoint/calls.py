@@ -34,6 +34,8 @@ class Act(Enum):
     EXEC_START = "exec start"  # a stream, unless it is detached
     REMOVE = "remove"
     WAIT = "wait"
+    START = "start"  # with its published ports
+    EVENTS = "events"  # without those of sidecars
 
 
 class Whose(Enum):
@@ -100,7 +102,7 @@ ROWS: Final = (
     Row(method="HEAD", path="/_ping"),
     Row(method="GET", path="/version"),
     Row(method="GET", path="/info"),
-    Row(method="GET", path="/events", query=EVENTS),
+    Row(method="GET", path="/events", act=Act.EVENTS, query=EVENTS),
     Row(method="GET", path="/images/json", query=("all", "filters", "digests", "shared-size")),
     Row(method="GET", path="/images/**/json", whose=Whose.ANY, query=("manifests",)),
     Row(method="POST", path="/images/create", query=PULL),
@@ -119,9 +121,9 @@ ROWS: Final = (
     captured("GET", f"{ONE}/archive", "path"),
     captured("HEAD", f"{ONE}/archive", "path"),
     captured("PUT", f"{ONE}/archive", "path", "noOverwriteDirNonDir", "copyUIDGID", act=Act.UPLOAD),
-    captured("POST", f"{ONE}/start", "detachKeys"),
+    captured("POST", f"{ONE}/start", "detachKeys", act=Act.START),
     captured("POST", f"{ONE}/stop", "t", "signal"),
-    captured("POST", f"{ONE}/restart", "t", "signal"),
+    captured("POST", f"{ONE}/restart", "t", "signal", act=Act.START),
     captured("POST", f"{ONE}/kill", "signal"),
     captured("POST", f"{ONE}/pause"),
     captured("POST", f"{ONE}/unpause"),

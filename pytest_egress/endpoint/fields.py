@@ -14,8 +14,6 @@ UNSAID: Final[Mapping[str, Any]] = {"MemorySwappiness": -1, "ConsoleSize": [0, 0
 """Values that say as much as a key which is left out."""
 WHY: Final[Mapping[str, str]] = {
     "Privileged": REFUSED_OPTIONS["privileged"],
-    "PortBindings": "ports are not published through egress.engine() yet",
-    "PublishAllPorts": "ports are not published through egress.engine() yet",
     "Dns": REFUSED_OPTIONS["dns"],
     "DnsOptions": REFUSED_OPTIONS["dns"],
     "DnsSearch": REFUSED_OPTIONS["dns"],

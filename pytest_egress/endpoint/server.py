@@ -1,5 +1,7 @@
 """`EngineEndpoint`: the socket of the endpoint, its connections, and the containers made through it.
 
+Each call of the API is a method here, since all need the engine, the scope and the containers: so the module is long.
+
 Threads: one accepts, and each connection has one, up to `MAX_CONNECTIONS`. The lock guards the containers and the open
 connections; no call of the engine is made while it is held.
 """
@@ -7,12 +9,13 @@ connections; no call of the engine is made while it is held.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import secrets
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +28,9 @@ from pytest_egress.base.sockets import Socket
 from pytest_egress.endpoint import bodies
 from pytest_egress.endpoint.calls import Act, EngineCall, Whose, call_of
 from pytest_egress.endpoint.mounts import check_volume, volumes_of
+from pytest_egress.endpoint.ports import PortTakenError, PublishedPorts
 from pytest_egress.endpoint.refusal import RefusedCall
+from pytest_egress.endpoint.veil import EventStream, Face, inspected, is_hidden, listed, others
 from pytest_egress.endpoint.wire import HeaderPairs, Tool, Upstream, answer_of, copy, pass_on
 from pytest_egress.engine.endpoint import connection_of
 from pytest_egress.engine.leftovers import (
@@ -33,8 +38,6 @@ from pytest_egress.engine.leftovers import (
     OURS,
     TARGET,
     is_gone,
-    is_ours,
-    is_sidecar,
     remove_container,
 )
 from pytest_egress.errors import EgressError, EngineError
@@ -62,11 +65,13 @@ class Made:
 
     Attributes:
         target: What captures it; None where it has no network.
-        network: As it was asked for.
+        face: What is told of it.
+        ports: Its published ports.
     """
 
     target: ExternalContainer | None
-    network: str
+    face: Face
+    ports: PublishedPorts
 
 
 class EngineEndpoint:
@@ -207,6 +212,8 @@ class EngineEndpoint:
             Act.EXEC_START: self._exec_start,
             Act.REMOVE: self._delete,
             Act.WAIT: self._wait,
+            Act.START: self._start,
+            Act.EVENTS: self._events,
         }
         acts[call.row.act](tool, call, self._name(call))
 
@@ -326,33 +333,74 @@ class EngineEndpoint:
             else:
                 tool.answer(response.status_code, upstream.body(), list(response.headers))
 
+    def _start(self, tool: Tool, call: EngineCall, name: str) -> None:
+        """Start a container again, or for the first time, with its ports published."""
+        tool.skip()
+        with self._lock:
+            made = self._made[name]
+        try:
+            self._publish(made)
+        except PortTakenError as taken:
+            if made.face.asked.config["HostConfig"].get("AutoRemove"):
+                self._remove(name)  # as the engine does: `docker run --rm` waits for that
+            raise RefusedCall(
+                f"driver failed programming external connectivity on endpoint {call.name}: Bind for {taken} failed: "
+                "port is already allocated",
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+            ) from None
+        status, headers, body = self._ask(tool, call, name)
+        if status >= HTTPStatus.BAD_REQUEST:
+            made.ports.close()
+        tool.answer(status, body, headers)
+
+    def _publish(self, made: Made) -> None:
+        try:
+            made.ports.open()
+        except PortTakenError:
+            self._withdraw()
+            made.ports.open()
+
+    def _withdraw(self) -> None:
+        """Publish no port any more of containers that have ended."""
+        with self._lock:
+            several = [*self._made.values()]
+        for each in several:
+            each.ports.close_if_ended()
+
+    def _events(self, tool: Tool, call: EngineCall, _: str) -> None:
+        tool.skip()
+        with self._dial() as upstream:
+            upstream.send(tool.method, call.target(), tool.headers())
+            pass_on(tool, upstream, change=EventStream().take)
+
     def _inspect(self, tool: Tool, call: EngineCall, name: str) -> None:
         tool.skip()
         status, headers, body = self._ask(tool, call, name)
         if status == HTTPStatus.OK:
-            body = json.dumps(self._veiled(json.loads(body))).encode()
+            found = json.loads(body)
+            if is_hidden(found):
+                raise RefusedCall(f"No such container: {call.name}", HTTPStatus.NOT_FOUND)
+            with self._lock:
+                made = self._made.get(found["Id"])
+            if made is not None:
+                found = inspected(found, made.face, made.ports.told())
+            body = json.dumps(found).encode()
         tool.answer(status, body, headers)
 
-    def _veiled(self, found: dict[str, Any]) -> dict[str, Any]:
-        """What a container would be without us: its network as it was asked for, and none of our labels."""
-        with self._lock:
-            made = self._made.get(found["Id"])
-        if made is not None:
-            found["HostConfig"]["NetworkMode"] = made.network
-            found["Config"]["Labels"] = self._theirs(found["Config"]["Labels"])
-        return found
-
-    def _theirs(self, labels: Mapping[str, str] | None) -> dict[str, str]:
-        own = {*self._engine.marks, NAME_LABEL}
-        return {name: value for name, value in (labels or {}).items() if name not in own}
-
     def _list(self, tool: Tool, call: EngineCall, name: str) -> None:
+        """A limit counts what is shown, and no sidecars."""
         tool.skip()
-        status, headers, body = self._ask(tool, call, name)
+        limit = number_of(call.query.get("limit", ""))
+        query = {name: value for name, value in call.query.items() if name != "limit"}
+        query.update({"all": "1"} if limit else {})
+        status, headers, body = self._ask(tool, dataclasses.replace(call, query=query), name)
         if status == HTTPStatus.OK:
-            found = [c for c in json.loads(body) if not (is_ours(c) and is_sidecar(c))]
+            found = others(json.loads(body))[: limit or None]
+            with self._lock:
+                made = {each["Id"]: self._made.get(each["Id"]) for each in found}
             for each in found:
-                each["Labels"] = self._theirs(each.get("Labels"))
+                if (its := made[each["Id"]]) is not None:
+                    listed(each, its.face, its.ports.told())
             body = json.dumps(found).encode()
         tool.answer(status, body, headers)
 
@@ -365,10 +413,8 @@ class EngineEndpoint:
         for volume in volumes_of(asked.config["HostConfig"]):
             self._check_volume(volume)
         name = name_of(call)
-        self._api.inspect_image(asked.image)  # type: ignore[no-untyped-call]  # the tool pulls one that is missing, and asks again
-        named = EngineCall(
-            row=call.row, version=call.version, name="", query={**call.query, "name": name}
-        )
+        found = self._api.inspect_image(asked.image)  # type: ignore[no-untyped-call]  # the tool pulls one that is missing, and asks again
+        named = dataclasses.replace(call, query={**call.query, "name": name})
         config = {
             **asked.config,
             "Image": asked.image,
@@ -383,7 +429,7 @@ class EngineEndpoint:
             config["HostConfig"]["NetworkMode"] = asked.network or (target and target.network_mode)
             status, headers, body = self._ask(tool, named, "", config)
             if status == HTTPStatus.CREATED:
-                made = Made(target=target, network=asked.network or "default")
+                made = self._made_of(asked, found["Config"], target, config["Env"])
                 self._adopt(json.loads(body)["Id"], made)
         except BaseException:
             if target is not None:
@@ -392,6 +438,31 @@ class EngineEndpoint:
         if status != HTTPStatus.CREATED and target is not None:
             target.close()
         tool.answer(status, body, headers)
+
+    def _made_of(
+        self,
+        asked: bodies.AskedContainer,
+        image: Mapping[str, Any],
+        target: ExternalContainer | None,
+        variables: Iterable[str],
+    ) -> Made:
+        exposed = tuple(image.get("ExposedPorts") or ())
+        face = Face(
+            asked=asked,
+            hostname=target.hostname if target else "",
+            address=target.own_address if target else "",
+            network_id=self._network_id("bridge" if target else "none"),
+            image_env=tuple(image.get("Env") or ()),
+            image_ports=exposed,
+            added=frozenset(each.partition("=")[0] for each in variables) - {*asked.env},
+        )
+        to_publish = asked.ports.to_publish(exposed)
+        return Made(target=target, face=face, ports=PublishedPorts(to_publish, target))
+
+    def _network_id(self, name: str) -> str:
+        with contextlib.suppress(docker.errors.APIError):
+            return str(self._api.inspect_network(name)["Id"])
+        return ""
 
     def _check_volume(self, name: str) -> None:
         with contextlib.suppress(docker.errors.NotFound):
@@ -446,6 +517,14 @@ class EngineEndpoint:
             made = self._made.pop(identifier, None)
         if made is not None and made.target is not None:
             self._scope.discard(made.target)
+
+
+def number_of(text: str) -> int:
+    """The limit of a list; 0 for none."""
+    try:
+        return max(0, int(text or 0))
+    except ValueError:
+        raise RefusedCall(f"limit={shown(text)} is no number") from None
 
 
 def name_of(call: EngineCall) -> str:

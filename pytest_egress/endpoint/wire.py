@@ -237,18 +237,24 @@ class Upstream(Peer):
         self.sock.close()
 
 
-def pass_on(tool: Tool, upstream: Upstream, before_end: Callable[[], object] = lambda: None) -> int:
+def pass_on(
+    tool: Tool,
+    upstream: Upstream,
+    before_end: Callable[[], object] = lambda: None,
+    change: Callable[[bytes], bytes] = bytes,
+) -> int:
     """Pass a response on as it comes, and return its status.
 
     Args:
         before_end: Called before the body, and so before the end of what the engine waits for.
+        change: What becomes of a piece of the body.
     """
     response = answer_of(tool, upstream)
     tool.begin(response.status_code, response.headers)
     for piece in upstream.pieces(lambda: watch(tool, upstream)):
         if piece and tool.method != "HEAD":
             before_end()
-            tool.send(piece)
+            tool.send(change(piece))
     tool.end()
     return response.status_code
 

@@ -1,7 +1,7 @@
 """Targets and their sidecars: how they are planned, created, trusted, started, watched and removed.
 
 The rule: no instruction of a target runs before its traffic is captured and its roots are in place.
-Doors: `container`, `external`, `handle`, `options`, `plan`, `readiness`, `results`, `sidecars.provision`,
+Doors: `container`, `external`, `handle`, `ingress`, `options`, `plan`, `readiness`, `results`, `sidecars.provision`,
 `sidecars.ready`, `sidecars.sidecar`, `trust.packages`, `trust.roots`.
 
 * `trust`: how the CA of the run gets into an image, before its first instruction.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,7 @@ import pytest_egress.targets.trust.placing as trust
 from pytest_egress.engine.engine import Engine, check_runtime
 from pytest_egress.targets.container import Container
 from pytest_egress.targets.contents import Contents
+from pytest_egress.targets.ingress import Ingress
 from pytest_egress.targets.options import check_container_options
 from pytest_egress.targets.processes import check_processes
 from pytest_egress.targets.sidecars.provision import SidecarSetup
@@ -88,6 +90,36 @@ class ExternalContainer(Container):
             path.write_bytes(content)
             path.chmod(0o644)
         return folder
+
+    @property
+    def hostname(self) -> str:
+        """The name that its programs see."""
+        return self._hostname
+
+    @property
+    def own_address(self) -> str:
+        """The IPv4 address that its programs see."""
+        return str(self.hosts[self._hostname.lower()].addresses[0])
+
+    def publish(
+        self, port: int, address: tuple[str, int], note_closed: Callable[[], object]
+    ) -> Ingress:
+        """Have an address of loopback lead to a port of the target, until it is closed.
+
+        Args:
+            note_closed: Called for each connection for which nothing listened.
+
+        Raises:
+            OSError: That address is taken.
+        """
+
+        def note() -> None:
+            self._note_closed(port)
+            note_closed()
+
+        ingress = Ingress(lambda: self.connect(port), note, address)
+        self._cleanup.callback(ingress.close)
+        return ingress
 
     def adopt(self, container: DockerContainer) -> None:
         """Put the CA into the target's bundles; ValueError if it runs already, or has options that `start` refuses."""

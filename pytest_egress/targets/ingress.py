@@ -22,21 +22,29 @@ from pytest_egress.base.sockets import shut
 
 CONNECT_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 0.05
+LOOPBACK: Final = "127.0.0.1"
 
 
 class Ingress:
-    """A listener on 127.0.0.1 for one port of a target.
+    """A listener on loopback for one port of a target.
 
     Args:
         connect: Connects to that port; it raises ConnectionRefusedError where nothing listens.
         note_closed: Called for each connection for which nothing did.
+        address: Where it listens, by default on a free port of 127.0.0.1.
+
+    Raises:
+        OSError: That address is taken.
     """
 
     def __init__(
-        self, connect: Callable[[], socket.socket], note_closed: Callable[[], None] = lambda: None
+        self,
+        connect: Callable[[], socket.socket],
+        note_closed: Callable[[], None] = lambda: None,
+        address: tuple[str, int] = (LOOPBACK, 0),
     ) -> None:
         self._connect, self._note_closed = connect, note_closed
-        self._listener = sockets.listener(backlog=128)
+        self._listener = sockets.listener(backlog=128, address=address)
         self.address: Final[tuple[str, int]] = self._listener.getsockname()
         self._open: set[socket.socket] = set()
         self._threads: set[threading.Thread] = set()
@@ -51,7 +59,7 @@ class Ingress:
             shut(self._listener)
             for sock in self._open:
                 shut(sock)
-            threads = list(self._threads)
+            threads = self._threads - {threading.current_thread()}  # `note_closed` may close it
         for thread in threads:
             thread.join(CONNECT_SECONDS)
         self._listener.close()

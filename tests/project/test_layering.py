@@ -91,8 +91,8 @@ ROOMS = {
         ),
         foreign=("cryptography", "docker", "requests"),
         doors=(
-            "container", "external", "handle", "options", "plan", "readiness", "results", "sidecars.provision",
-            "sidecars.ready", "sidecars.sidecar", "trust.packages", "trust.roots",
+            "container", "external", "handle", "ingress", "options", "plan", "readiness", "results",
+            "sidecars.provision", "sidecars.ready", "sidecars.sidecar", "trust.packages", "trust.roots",
         ),
     ),
     "cassettes": Room(uses=("errors", "base", "traffic", "routes", "shelf")),

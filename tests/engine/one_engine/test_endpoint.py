@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import stat
 import subprocess
 import tarfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -90,9 +92,16 @@ def test_a_container_is_used_by_other_commands(
     assert command("cp", str(file), f"{name}:/word").returncode == 0
     assert command("exec", name, "cat", "/word").stdout == "word"
     assert command("logs", name).stdout == "up\n"
-    form = "{{.HostConfig.NetworkMode}} {{json .Config.Labels}}"
-    assert "pytest-egress.session" not in command("inspect", "-f", form, name).stdout
+    form = "{{.HostConfig.NetworkMode}} {{json .Config.Labels}} {{json .Config.Env}}"
+    told = command("inspect", "-f", form, name).stdout
+    assert told.startswith("default {")
+    assert "org.pytest-egress.session" not in told
+    assert "SSL_CERT_FILE" not in told
     assert "sidecar" not in command("ps", "--all").stdout
+    events = command("events", "--since", "10m", "--until", "0s", "--filter", "type=container")
+    assert name in events.stdout
+    assert "org.pytest-egress.session" not in events.stdout
+    assert "sidecar" not in events.stdout
     assert command("kill", name).returncode == 0
     assert command("wait", name).stdout == "137\n"
     assert command("rm", "endpoint-shop").returncode == 0
@@ -105,7 +114,7 @@ def test_a_container_is_used_by_other_commands(
         (["--network", "back"], "networks between containers are not there yet"),
         (["--privileged"], "a privileged target can leave its namespace"),
         (["--pid", "host"], "PidMode='host' is refused"),
-        (["--publish", "80"], "ports are not published through egress.engine() yet"),
+        (["--publish", "192.0.2.1:80:80"], "ports are published on 127.0.0.1 alone"),
         (["--volume", "/var/run/docker.sock:/s"], "would not be captured"),
         (["--name", "pytest-egress-kept-a"], "the name 'pytest-egress-kept-a' is refused"),
     ],
@@ -156,6 +165,56 @@ def test_one_call_too_many_gets_a_sentence(engine: EngineEndpoint, command: Dock
         done = command("version")
         assert "pytest-egress: 64 calls are open at once" in done.stderr
     assert until(lambda: command("version").returncode == 0)
+
+
+SERVE = "echo hello >/index.html; exec python3 -m http.server -d / 80"
+
+
+def test_ports_are_published_on_loopback(command: Docker, clients_image: str) -> None:
+    serve = ["-d", "-p", "80", clients_image, "sh", "-c", SERVE]
+    name = command("run", *serve).stdout.strip()
+    address = command("port", name, "80").stdout.strip()
+    assert address.startswith("127.0.0.1:")
+    assert address in command("ps", "--format", "{{.Ports}}").stdout
+    url = f"http://{address}/index.html"
+    assert until(lambda: fetched(url) == b"hello\n")
+    form = "{{json .NetworkSettings.Ports}}"
+    assert address.partition(":")[2] in command("inspect", "-f", form, name).stdout
+    number = address.partition(":")[2]
+    again = command("run", "--rm", "-p", f"{number}:80", clients_image, "true")
+    assert f"Bind for 127.0.0.1:{number} failed: port is already allocated" in again.stderr
+    assert again.returncode == 125
+    assert command("kill", name).returncode == 0
+    assert command("port", name).stdout == ""
+    assert command("run", "--rm", "-p", f"{number}:80", clients_image, "true").returncode == 0
+
+
+def fetched(url: str) -> bytes:
+    with (
+        contextlib.suppress(OSError, http.client.HTTPException),
+        urllib.request.urlopen(url, timeout=5) as answer,
+    ):
+        return bytes(answer.read())
+    return b""
+
+
+def test_testcontainers_runs_behind_it(
+    egress: Egress, engine: EngineEndpoint, clients_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.wait_strategies import HttpWaitStrategy
+
+    monkeypatch.setattr("testcontainers.core.config.testcontainers_config.ryuk_disabled", True)
+    egress.intercept_https("api.test", {"id": "ch_1"})
+    for name, value in engine.environment().items():
+        monkeypatch.setenv(name, value)
+    made = DockerContainer(clients_image)
+    made.with_command(["sh", "-c", SERVE]).with_exposed_ports(80)
+    made.waiting_for(HttpWaitStrategy(80, "/index.html").for_status_code(200))
+    with made as container:
+        url = f"http://{container.get_container_host_ip()}:{container.get_exposed_port(80)}"
+        assert fetched(f"{url}/index.html") == b"hello\n"
+        assert container.exec(ASK).output == b'{"id": "ch_1"}'
 
 
 def test_docker_py_runs_behind_it(
