@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_egress.errors import LockError
-from pytest_egress.evidence.lock import DIALLED, Lock, LockLine
+from pytest_egress.evidence.lock import DIALLED, Lock, LockLine, plain_name
 from pytest_egress.ledger.report import route_line
 from pytest_egress.ledger.verdict import Offence
 from pytest_egress.traffic.address import is_localhost
@@ -120,14 +120,8 @@ def kind_of(entry: Entry) -> str | None:
 
 
 def image_of(container: str, images: Mapping[str, str]) -> str:
-    """The name of a container's image without registry, tag and digest: an update of it is no other image."""
-    name = images.get(container, container.partition("#")[0]).partition("@")[0]
-    registry, slash, rest = name.partition("/")
-    if slash and ("." in registry or ":" in registry or registry == "localhost"):
-        name = rest
-    folder, slash, short = name.rpartition("/")
-    name = f"{folder}{slash}{short.partition(':')[0]}"
-    return name.removeprefix("library/")
+    """The name of a container's image, as the lock lists it."""
+    return plain_name(images.get(container, container.partition("#")[0]))
 
 
 def offence(

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from pytest_egress.errors import AddressError, LockFileError
 from pytest_egress.traffic.address import Address, parse_address
-from pytest_egress.traffic.shown import shown
+from pytest_egress.traffic.shown import host_port, shown
 
 DIALLED: Final = ("https", "http", "tcp", "udp")
 """The kinds of what an image reaches, as `host:port`."""
@@ -69,6 +69,7 @@ class Lock:
         Raises:
             LockFileError: It is none.
         """
+        text = text.removeprefix("\ufeff")  # some editors begin a file with it
         for number, line in enumerate(text.splitlines(), 1):
             if CONFLICT.match(line):
                 raise LockFileError(f"line {number} has a merge conflict: {shown(line)}")
@@ -126,16 +127,19 @@ class Lock:
             not address.is_exact or (line.kind in DIALLED and address.port is None)
         )
 
-    def updated(self, found: Iterable[LockLine], *, is_whole: bool) -> Lock:
+    def updated(
+        self, found: Iterable[LockLine], *, is_whole: bool, new: Iterable[LockLine] = ()
+    ) -> Lock:
         """With what a run has found.
 
         Args:
+            new: Lines that were listed while the run went on, by another one or by hand: they stay.
             is_whole: Whether the run was of all tests, and green: then what nothing reached is taken out.
         """
         found = set(found)
-        new = {line for line in found if not self.covers(line)}
-        kept = self.lines - self.stale(found) if is_whole else self.lines
-        lines = kept | new
+        added = {line for line in found if not self.covers(line)}
+        kept = self.lines - self.stale({*found, *new}) if is_whole else self.lines
+        lines = kept | added
         dialled = {
             (line.image, host_and_port(line.where)[0]) for line in lines if line.kind in DIALLED
         }
@@ -172,6 +176,8 @@ def loaded(text: str) -> dict[str, Any]:
         tables: dict[str, Any] = toml.loads(text)
     except toml.TOMLDecodeError as error:
         raise LockFileError(f"it is no TOML: {error}") from None
+    except RecursionError:
+        raise LockFileError("it is no lock: its lists are nested too deeply") from None
     return tables
 
 
@@ -179,6 +185,11 @@ def lines_in(tables: Mapping[str, Any], text: str) -> Iterator[LockLine]:
     for image, kinds in tables.items():
         if not image.isprintable():  # a line end in it would be a rule of its own in an export
             raise LockFileError(f"{shown(image)} is no name of an image")
+        if ":" in image or "@" in image:
+            raise LockFileError(
+                f"{at(text, image)}[{quoted(image)}] has to be [{quoted(plain_name(image))}]: an image is listed "
+                "without registry, tag and digest"
+            )
         if not isinstance(kinds, dict):
             raise LockFileError(
                 f"{at(text, image)}{shown(image)} is no table; an image is one, as [{quoted('acme/shop')}]"
@@ -191,6 +202,16 @@ def lines_in(tables: Mapping[str, Any], text: str) -> Iterator[LockLine]:
             yield from (checked(image, kind, value, text) for value in values)
 
 
+def plain_name(image: str) -> str:
+    """The name of an image without registry, tag and digest: an update of it is no other image."""
+    name = image.partition("@")[0]
+    registry, slash, rest = name.partition("/")
+    if slash and ("." in registry or ":" in registry or registry == "localhost"):
+        name = rest
+    folder, slash, short = name.rpartition("/")
+    return f"{folder}{slash}{short.partition(':')[0]}".removeprefix("library/")
+
+
 def checked(image: str, kind: str, value: Any, text: str) -> LockLine:
     """A line of the file; one that could never be reached raises."""
     where = f"{at(text, str(value))}{shown(value)} in {kind} of {shown(image)}"
@@ -201,9 +222,16 @@ def checked(image: str, kind: str, value: Any, text: str) -> LockLine:
         address = None if kind == "names" else parse_address(value, default_port=None)
     except AddressError as error:
         raise LockFileError(f"{where}: {error}") from None
-    if kind in DIALLED and address is not None and str(address) != value:
-        raise LockFileError(f"{where} has to be {quoted(str(address))}, as the wire has it")
+    if address is not None and value not in (forms := forms_of(kind, address)):
+        raise LockFileError(f"{where} has to be {quoted(forms[0])}, as the wire has it")
     return line
+
+
+def forms_of(kind: str, address: Address) -> tuple[str, ...]:
+    """How a destination may be written, the usual way first."""
+    if kind == "blocked" and address.port is None:  # a packet has no port
+        return host_port(address.host, None), str(address)
+    return (str(address),)
 
 
 def address_in(line: LockLine) -> Address | None:

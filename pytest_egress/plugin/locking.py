@@ -162,14 +162,16 @@ class Locking:
             self._tell("that no test reached; --egress-lock=update takes them out", sorted(stale))
 
     def _write(self, gap: str) -> None:
-        new = self.lock.updated(self.seen, is_whole=not gap)
+        """The file is read again: another run, or a person, may have changed it meanwhile."""
         try:
+            old = read(self.path, self.name) if self.path.exists() else Lock()
+            new = old.updated(self.seen, is_whole=not gap, new=old.lines - self.lock.lines)
             if new.lines or self.exists:
                 write_whole(self.path, new.text())
-        except OSError as error:
+        except (OSError, pytest.UsageError) as error:
             self.notes.append(f"{self.name} could not be written: {error}")
             return
-        added, gone = sorted(new.lines - self.lock.lines), sorted(self.lock.lines - new.lines)
+        added, gone = sorted(new.lines - old.lines), sorted(old.lines - new.lines)
         if added:
             self._tell("added", added)
         if gone:

@@ -66,7 +66,9 @@ def test_any_form_of_toml_is_read() -> None:
 
 HOSTS = st.from_regex(r"[a-z][a-z0-9-]{0,8}\.test:[1-9][0-9]{0,3}", fullmatch=True)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
-IMAGES = NAMES.filter(str.isprintable)
+IMAGES = st.text(
+    st.characters(exclude_categories=["C", "Z"], exclude_characters=":@"), min_size=1, max_size=20
+)
 
 
 @given(
@@ -120,10 +122,20 @@ def test_additions_of_two_branches_to_different_images_touch_different_lines() -
             "line 2: 'a.test' in https of 'shop' has to be \"a.test:*\", as the wire has it",
         ),
         ('[shop]\ntcp = ["DB.test:5432"]\n', 'has to be "db.test:5432"'),
+        ('[shop]\nblocked = ["DB.test"]\n', 'has to be "db.test"'),
+        (
+            '["r.test:5000/acme/shop:1@sha256:0"]\n',
+            'line 1: ["r.test:5000/acme/shop:1@sha256:0"] has to be ["acme/shop"]: an image is listed without',
+        ),
+        (f"[shop]\ntcp = {'[' * 5000}", "its lists are nested too deeply"),
     ],
 )
 def test_what_is_no_lock_is_refused_with_its_line(text: str, said: str) -> None:
     assert said in refusal(text)
+
+
+def test_a_byte_order_mark_at_the_begin_is_read_over() -> None:
+    assert Lock.read(f"\ufeff{TEXT}") == Lock.read(TEXT)
 
 
 def covers(*lines: tuple[str, str, str]) -> list[bool]:

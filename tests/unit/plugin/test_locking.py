@@ -346,6 +346,31 @@ def test_a_file_that_cannot_be_written_is_a_line_and_no_failure(
     lines_of(result, "egress: egress.lock could not be written: no space left on device")
 
 
+@pytest.mark.parametrize(
+    ("meanwhile", "hosts", "said"),
+    [
+        (
+            LISTED.replace('    "old', '    "new.test:443",\n    "old'),
+            {"a.test:443", "b.test:443", "new.test:443"},
+            "egress: egress.lock: 1 line added",
+        ),
+        (
+            f"<<<<<<< HEAD\n{LISTED}",
+            {"a.test:443", "old.test:443"},
+            "egress: egress.lock could not be written: egress.lock: line 1 has a merge conflict*",
+        ),
+    ],
+)
+def test_what_was_written_while_the_run_went_on_stays(
+    run: RunPytest, lock: Path, meanwhile: str, hosts: set[str], said: str
+) -> None:
+    writes = (
+        f"import pathlib\ndef test_c(): pathlib.Path({str(lock)!r}).write_text({meanwhile!r})\n"
+    )
+    lines_of(run(TWO + writes, "--egress-lock=update"), said)
+    assert hosts_in(lock) == hosts
+
+
 @pytest.mark.plugins("xdist")
 def test_workers_compare_and_the_controller_writes_once(run: RunPytest, lock: Path) -> None:
     run(TWO, "-n2").assert_outcomes(passed=1, failed=1)
