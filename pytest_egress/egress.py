@@ -758,6 +758,22 @@ def inner_of(egress: Egress) -> InnerEgress:
     return egress._inner
 
 
+def run_unread(
+    egress: Egress, image: str, command: list[str] | None, env: Mapping[str, str], timeout: float
+) -> tuple[int, float]:
+    """As `Egress.run` with `check=False`, for who does not need what the container writes, however much that is.
+
+    Returns:
+        The exit code, and the seconds that it ran.
+    """
+    inner = egress._inner
+    inner.hide(env)
+    container = inner.launch(plan(image, command, env=env))
+    ended = inner.wait_for(container, lambda: container.wait_unread(timeout))
+    inner.discard(container, has_ended=True)
+    return ended
+
+
 def port_of(entry: Entry, allowed: Address) -> int:
     """A DNS query has no port, and so matches an address with any port."""
     return (allowed.port if isinstance(entry, DnsQuery) else entry.port) or 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pytest_egress.cassettes import Cassettes, Home
 from pytest_egress.commands.order import Order
-from pytest_egress.egress import Egress, inner_of
+from pytest_egress.egress import Egress, inner_of, run_unread
 from pytest_egress.errors import ContainerTimeoutError
 from pytest_egress.evidence.writing import ContainerFacts, facts_of
 from pytest_egress.ledger.windows import Window
@@ -101,14 +101,8 @@ def run_once(
     try:
         declare(egress)
         try:
-            done = egress.run(
-                order.image,
-                [*order.command] or None,
-                env=order.env,
-                timeout=order.timeout,
-                check=False,
-            )
-            code, duration = done.exit_code, done.duration
+            command = [*order.command] or None
+            code, duration = run_unread(egress, order.image, command, order.env, order.timeout)
         except ContainerTimeoutError:
             code = None
         except KeyboardInterrupt:

@@ -450,12 +450,17 @@ class Container(Interface):
             check_result(what, result, self.name, entries, self._services.ledger.redactor)
         return result
 
-    def wait(self, timeout: float = 60) -> CompletedContainer:
+    def wait_unread(self, timeout: float = 60) -> tuple[int, float]:
+        """Return the exit code and the seconds that it ran, and leave what it has written: it may be without end."""
         check_seconds(timeout)
         with self._services.engine.progress.step(f"waiting for the end of {self.name}"):
             code = self._wait_for_exit(timeout)
         duration = monotonic() - self._started
         self.gateway.settle_all()
+        return code, duration
+
+    def wait(self, timeout: float = 60) -> CompletedContainer:
+        code, duration = self.wait_unread(timeout)
         output = self.log.whole()
         with engine_errors(f"look at {self.name}"):
             is_clear = code == 0 and output.tail

@@ -51,6 +51,14 @@ def test_watch_prints_each_attempt_and_a_test_that_passes(
     inside(text).result.assert_outcomes(passed=1)
 
 
+def test_what_an_image_writes_is_not_read_however_much_it_is(
+    bare_image: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_egress.link.attach.MAX_OUTPUT_BYTES", 1000)
+    assert cli.main(["watch", bare_image, "head", "-c", "9000", "/dev/zero"]) == 0
+    assert "It exited with code 0; nothing got out." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
