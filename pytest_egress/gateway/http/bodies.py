@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
@@ -44,7 +44,8 @@ class Body:
     Attributes:
         trailers: The fields after the body, once it has been read to its end.
         streamed: How many bytes `stream` has given; None where nobody has called it.
-        is_cut: Whether `keep_soon` has not waited for its end, so that the content may be a part of it.
+        is_cut: Whether `keep_soon` has not waited for its end, or `relay_to_end` was closed before it, so that the
+            content may be a part of it.
         is_broken: Whether it cannot be read any more, until `give_up`, since it has not come whole.
         passing: Searches what `stream` gives, and what it has not, for secrets; None where none is declared.
     """
@@ -121,32 +122,41 @@ class Body:
         self._is_relayed = True
         check_size(self._expected or 0)
         while piece := self._receive(seconds):
-            self._account.keep(len(piece), BODIES)
-            self._kept = self._kept or BytesIO()
-            self._kept.write(piece)
-            check_size(self._kept.tell())
-            yield piece
+            yield self._keep_piece(piece)
         self.give_up()
 
-    def relay_to_end(self) -> Iterator[tuple[bytes, bool]]:
-        """As `relay`, with whether each is the last; an end that comes alone is b"". Raises as `content` does."""
+    def relay_to_end(self) -> Generator[tuple[bytes, bool], None, None]:
+        """As `relay`, with whether each is the last; an end that comes alone is b"". Raises as `content` does.
+
+        Whoever closes it leaves the rest to `search_rest`.
+        """
         if self._content is not None or self.streamed is not None:
             yield b"".join(self.stream()), True
             return
         self._is_relayed, self._kept = True, BytesIO()
         piece: bytes | None = None
         while True:
-            piece = self._receive() if piece is None else piece
-            self._account.keep(len(piece), BODIES)
-            self._kept.write(piece)
-            check_size(self._kept.tell())
+            piece = self._keep_piece(self._receive()) if piece is None else piece
             following = self._at_hand() if piece else b""
             if following == b"":
                 self.give_up()
                 yield piece, True
                 return
-            yield piece, False
+            # It is kept before the piece goes on: whoever gets that may ask for no more.
+            following = following and self._keep_piece(following)
+            try:
+                yield piece, False
+            except GeneratorExit:
+                self.is_cut = True
+                raise
             piece = following
+
+    def _keep_piece(self, piece: bytes) -> bytes:
+        self._account.keep(len(piece), BODIES)
+        self._kept = self._kept or BytesIO()
+        self._kept.write(piece)
+        check_size(self._kept.tell())
+        return piece
 
     def _at_hand(self) -> bytes | None:
         """The next piece, or b"" at the end, where it has come already; an error is the next call's."""
@@ -200,7 +210,8 @@ class Body:
 
         What has come is searched, and what comes soon. Nobody reads after it.
         """
-        if self.passing is None or self._content is not None or self._is_relayed:
+        is_read_elsewhere = self._is_relayed and not self.is_cut
+        if self.passing is None or self._content is not None or is_read_elsewhere:
             return
         deadline = monotonic() + REST_SECONDS
         with contextlib.suppress(ClientLeftError, OverLimitError, RuntimeError, TimeoutError):

@@ -69,6 +69,8 @@ class CallStream:
     def __init__(self, call: GrpcCall, duplex: Duplex, conversation: Conversation) -> None:
         self.call = call
         self._duplex, self._conversation = duplex, conversation
+        # A message that a servicer does not take, or cannot read, is searched for secrets too.
+        self._passing = getattr(conversation.exchange.request._body, "passing", None)
         headers = conversation.exchange.request.headers
         self._buffer = MessageBuffer(headers.get("grpc-encoding", "identity").lower())
         self._accepted = accepted_encodings(headers)
@@ -123,7 +125,10 @@ class CallStream:
 
     def _received(self) -> bytes:
         try:
-            return self._duplex.receive(SELDOM_SECONDS)
+            piece = self._duplex.receive(SELDOM_SECONDS)
+            if self._passing is not None:
+                self._passing.feed(piece)
+            return piece
         except ClientLeftError as error:
             raise CallEndedError(str(error)) from error
 

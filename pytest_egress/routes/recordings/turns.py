@@ -12,7 +12,7 @@ a call is recorded.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import Any, Final, NoReturn
 
@@ -41,7 +41,8 @@ from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import shown
 
-ComingBytes = Callable[[], Iterator[tuple[bytes, bool]]]
+ComingPieces = Generator[tuple[bytes, bool], None, None]
+ComingBytes = Callable[[], ComingPieces]
 """The bytes of a client as they come, each with whether it is the last."""
 Ask = Callable[[Iterator[bytes]], Response]
 """Sends the request to the real server, with these bytes. Raises UpstreamError, or ClientLeftError."""
@@ -90,9 +91,7 @@ class ClientMessages:
         turns: What has come, and what the server has sent.
     """
 
-    def __init__(
-        self, request: Request, pieces: Iterator[tuple[bytes, bool]], *, keeps: bool
-    ) -> None:
+    def __init__(self, request: Request, pieces: ComingPieces, *, keeps: bool) -> None:
         self._buffer = MessageBuffer(request.headers.get("grpc-encoding", "identity").lower())
         self._pieces, self._keeps, self._read = pieces, keeps, bytearray()
         self._has_ended, self._is_unreadable = False, False
@@ -114,6 +113,10 @@ class ClientMessages:
             self._buffer.receive(piece)
         self.turns.append(CallTurn(True, message))
         return message
+
+    def leave(self) -> None:
+        """Nothing more is read: what still comes is for a search alone."""
+        self._pieces.close()
 
     def all(
         self, note: Callable[[CallTurn], None], refuse: Callable[[str], None]
@@ -176,7 +179,9 @@ class CallPlayer:
                 if self._reel.records == "unknown" and not self._has_begun:
                     following.withdraw()
                     return False
+                self._client.leave()
                 self._fail(lines)
+            self._client.leave()
             self._end()
         finally:
             following.end()

@@ -187,33 +187,48 @@ def grpc_pieces(call: GrpcCall, request: Request, room: Room) -> PieceStream:
         if isinstance(value, bytes):
             place = f"metadata {name}"
             yield from content_pieces(place, value, "", room)
-    messages: Any = call.requests
-    if request.is_whole:
-        messages = framed(request)
+    kept = so_far(request)
     if request.is_cut or not (request.is_whole or call.is_read_out):
         yield Unread(place="body", why="may have more messages than were read")
+    messages: Any = call.requests
+    if (
+        request.is_whole or kept
+    ):  # a call of a cassette that its server has ended first is never whole
+        messages = framed(kept, request)
     for number, message in enumerate(messages):
-        if isinstance(message, Unread):
+        if isinstance(message, (Unread, Piece)):
             yield message
             continue
         yield from message_pieces(f"message {number}", message, room)
 
 
-def framed(request: Request) -> Iterator[bytes | Unread]:
-    """The messages in a body, one at a time; and last why they are not all of it, if they are not."""
-    buffer = MessageBuffer(request.headers.get("grpc-encoding", "identity"))
-    buffer.receive(request.raw_content)
-    left = buffer.size + MAX_PARSED_BYTES
+def so_far(request: Request) -> bytes:
+    """What has come of a body, and was kept. It is not waited for."""
+    if request.is_whole and not request.shown_stream:
+        return request.raw_content
+    return bytes(getattr(request._body, "so_far", b""))
+
+
+def framed(content: bytes, request: Request) -> Iterator[bytes | Unread | Piece]:
+    """The messages in a body, one at a time; and last its rest as it is, with why it is no message."""
+    buffer = MessageBuffer(request.headers.get("grpc-encoding", "identity").lower())
+    buffer.receive(content)
+    left, rest = buffer.size + MAX_PARSED_BYTES, buffer.size
     try:
         while (message := buffer.next_message()) is not None:
             left -= len(message)
             if left < 0:
                 yield spent("body")
-                return
+                break
+            rest = buffer.size
             yield message
-        buffer.check_end()
+        else:
+            if request.is_whole:
+                buffer.check_end()
     except StatusError as error:
         yield Unread(place="body", why=f"cannot be decoded: {error}")
+    if rest:
+        yield Piece(place="body", value=content[-rest:], is_raw=True)
 
 
 def message_pieces(place: str, message: Any, room: Room) -> PieceStream:

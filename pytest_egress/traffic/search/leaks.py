@@ -18,10 +18,9 @@ from pytest_egress.traffic.entries import (
     PacketAttempt,
     TcpConnection,
 )
-from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.redaction.values import KnownValues
-from pytest_egress.traffic.search.attempts import pieces_of
+from pytest_egress.traffic.search.attempts import pieces_of, so_far
 from pytest_egress.traffic.search.contents import DECODED
 from pytest_egress.traffic.search.passing import Passing
 from pytest_egress.traffic.search.pieces import Budget, Piece, Room
@@ -125,7 +124,8 @@ class LeakSearch:
         for place, passing, was_clear in passed(entry):
             for value, how in passing.found:
                 known = told.get(value, set())
-                if not any(is_within(each, place) for each in known) or was_clear != clear:
+                is_told = any(is_within(each, place) or is_message(each) for each in known)
+                if not is_told or was_clear != clear:
                     found.setdefault((value, place), Occurrence(place, how, was_clear))
         return [(value, place) for (value, _), place in found.items()]
 
@@ -163,13 +163,6 @@ def whole(entry: Entry) -> Iterator[tuple[str, bytes | str]]:
         yield "value", entry.value or b""
 
 
-def so_far(request: Request) -> bytes:
-    """What has come of a body. It is not waited for."""
-    if request.is_whole and not request.shown_stream:
-        return request.raw_content
-    return bytes(getattr(request._body, "so_far", b""))
-
-
 def passed(entry: Entry) -> Iterator[tuple[str, Passing, bool]]:
     """What was searched as it passed: its place, the search, and whether it was outside of TLS."""
     if isinstance(entry, Exchange):
@@ -192,6 +185,11 @@ def plainly(place: str) -> tuple[str, str]:
     if place.endswith(DECODED):
         return place.removesuffix(DECODED), "percent-encoded"
     return place, ""
+
+
+def is_message(place: str) -> bool:
+    """Whether a place is in a message of a call of gRPC, which is in its body."""
+    return place.startswith("message ")
 
 
 def is_within(place: str, whole: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import weakref
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,28 @@ def test_a_relayed_body_says_which_piece_is_its_last_where_the_end_has_come_with
     assert next(pieces) == (b"one", False)
     with pytest.raises(ClientLeftError):
         next(pieces)
+
+
+def test_what_comes_of_a_relayed_body_that_nobody_reads_on_is_searched() -> None:
+    class Noted:
+        def __init__(self) -> None:
+            self.fed: list[bytes] = []
+
+        def feed(self, piece: bytes) -> None:
+            self.fed.append(piece)
+
+    passing: Any = Noted()
+    body = coming_body(duplex := FakeDuplex(b"one", b"two", b"three", b"four"))
+    body.passing = passing
+    pieces = body.relay_to_end()
+    assert next(pieces) == (b"one", False)
+    assert (body.so_far, duplex.asked) == (b"onetwo", 2)
+    body.search_rest()  # which another one may read
+    assert passing.fed == []
+    pieces.close()
+    body.search_rest()
+    assert passing.fed == [b"three", b"four"]
+    assert (body.is_cut, body.is_whole, body.content) == (True, False, b"onetwo")
 
 
 def test_a_body_that_is_kept_can_still_be_streamed() -> None:

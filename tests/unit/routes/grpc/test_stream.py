@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import pytest_egress.base.account as account
 from pytest_egress.routes.grpc.server import GrpcServer, grpc_server
 from pytest_egress.routes.grpc.stream import MESSAGE_BYTES, CallEndedError, CallStream
 from pytest_egress.traffic.grpc import Code, frame
+from pytest_egress.traffic.http.headers import NO_FIELDS
+from pytest_egress.traffic.http.request import GivenBody
 from tests.support.greeter import pb, pb_grpc
 from tests.support.grpc_calls import SECONDS, Call, pairs
 
@@ -44,6 +47,22 @@ def test_messages_count_with_all_that_their_test_keeps(monkeypatch: pytest.Monke
     assert len(call.heard(pb.Reply)) == 5
     assert call.conversation.account.lost["messages of gRPC"] > 7000
     assert len(call.grpc.requests) + len(call.grpc.responses) == 2
+
+
+def test_what_a_servicer_does_not_take_is_searched_as_it_comes() -> None:
+    def up(self: object, request_iterator: Iterator[Any], context: Any) -> Any:
+        return pb.Reply(text=next(request_iterator).name)
+
+    class Noted(GivenBody):
+        passing: Any = SimpleNamespace(feed=lambda piece: fed.append(piece))
+
+    fed: list[bytes] = []
+    call = Call(server_of(Up=up), "/greet.v1.Greeter/Up")
+    object.__setattr__(call.conversation.exchange.request, "_body", Noted(b"", NO_FIELDS, None))
+    both = frame(pb.Hello(name="one").SerializeToString()) + frame(b"\1 is no Hello")
+    call.start(both).join()
+    assert len(call.grpc.requests) == 1
+    assert fed == [both]
 
 
 def test_messages_without_a_byte_count_as_objects(monkeypatch: pytest.MonkeyPatch) -> None:

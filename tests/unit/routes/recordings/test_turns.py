@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -63,7 +63,7 @@ def deck(*texts: str, records: ToRecord = "nothing", **options: Any) -> Deck:
     return Deck(reel, cassette(**options), is_required=False)
 
 
-def pieces(duplex: CallDuplex) -> Iterator[tuple[bytes, bool]]:
+def pieces(duplex: CallDuplex) -> Generator[tuple[bytes, bool], None, None]:
     while True:
         with contextlib.suppress(TimeoutError):
             piece = duplex.receive(0.02)

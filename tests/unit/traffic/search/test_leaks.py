@@ -10,15 +10,19 @@ import zipfile
 import zlib
 from dataclasses import replace
 from email.message import EmailMessage
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from pytest_egress.traffic.entries import Entry, Exchange, Mail, ProxyCall
+from pytest_egress.traffic.grpc import MAX_MESSAGE_BYTES, deflate, frame
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request, TlsInfo
+from pytest_egress.traffic.redaction.values import KnownValues
 from pytest_egress.traffic.search.leaks import leaks, leaks_headline, leaks_text
+from pytest_egress.traffic.search.passing import Passing
 from pytest_egress.traffic.search.secrets import Secret, secret
 from tests.support.entries import about, dns_query, packet, tcp, tls
 from tests.support.secrets import forgotten  # noqa: F401
@@ -219,6 +223,51 @@ def test_what_a_request_had_sent_when_it_broke_off_is_searched() -> None:
     entry = sent()
     entry.request = replace(entry.request, _body=Begun())
     assert found(entry) == [("body", "")]
+
+
+CALL = {"Content-Type": "application/grpc"}
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "place"),
+    [
+        (frame(KEY.encode()), {}, "message 0"),
+        (
+            frame(b"one") + frame(f"{KEY} more".encode())[:-1],
+            {},
+            "body",
+        ),  # not whole
+        (
+            frame(deflate(KEY.encode(), "gzip"), compressed=True),
+            {"grpc-encoding": "GZIP"},
+            "message 0",
+        ),
+        (frame(b"one") + b"\7" + KEY.encode(), {}, "body"),  # which is no message
+        (frame(bytes(MAX_MESSAGE_BYTES) + KEY.encode()), {}, "body"),
+    ],
+)
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_call_that_was_forwarded_or_replayed_is_searched_as_far_as_it_has_come(
+    content: bytes, headers: dict[str, str], place: str, is_whole: bool
+) -> None:
+    entry = sent(content, CALL | headers)
+    if not is_whole:  # as of a call that its server has ended before its client
+        body = SimpleNamespace(
+            so_far=content, is_whole=False, is_cut=True, streamed=None, passing=None
+        )
+        entry.request = replace(entry.request, _body=body)
+    assert found(entry) == [(place, "")]
+
+
+def test_a_message_that_has_a_secret_is_told_once() -> None:
+    entry = sent(frame(KEY.encode()), CALL)
+    passing = Passing.of_grpc(KnownValues((KEY, each) for each in watched().written), "")
+    passing.feed(frame(KEY.encode()))
+    body = SimpleNamespace(so_far=b"", is_whole=False, is_cut=False, streamed=None, passing=passing)
+    entry.request = replace(entry.request, _body=body)
+    assert found(entry) == [("body", "")]
+    entry.grpc.requests.append(KEY.encode())
+    assert found(entry) == [("message 0", "")]
 
 
 PEM = "-----BEGIN KEY-----\nabcdefghijk\nlmnopqrst\n-----END KEY-----\n"
