@@ -188,9 +188,9 @@ class Session:
             redactor = accounts.redactor or declared
             if redactor.rules is not declared.rules:  # that of secrets which no container has had
                 redactor = declared.hiding(redactor.secrets)
-            accounts.redactor = redactor
+            self.ledger.hide_by(redactor)
             self.secrets.learn(variables)
-            accounts.redactor = accounts.redactor.knowing(variables)
+            self.ledger.hide_by(self.ledger.redactor.knowing(variables))
 
     @once_property
     def _declared(self) -> Redactor:

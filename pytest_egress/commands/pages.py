@@ -43,8 +43,6 @@ def write_report(path: Path, order: Order, runs: Mapping[str, Trial], redactor: 
             duration=trial.duration,
         )
         folder = report.make(folder_name(redactor.hidden(facts.id)))
-        row = write_test(folder, [trial.window], facts, trial.containers, redactor)
-        report.note(row)
-        rows.append(row)
+        rows.append(write_test(folder, [trial.window], facts, trial.containers, redactor))
     write_index(path / "index.html", rows)
     return path / "index.html"

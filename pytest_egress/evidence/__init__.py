@@ -12,8 +12,10 @@ written unless it is asked for.
 * `facts`: what a line says beside the fields of its entry.
 * `folder`: the folder of a report, and what is removed from it again.
 * `har`: the HTTP of a test as HAR 1.2.
+* `later`: which folders of a report are written again, and by which process.
 * `lines`: a value as one line of JSON.
 * `rewriting`: the files of a test without secrets that became known after they were written.
+* `sealing`: notes that the processes of one run alone can read.
 * `summary`: why tests failed, as Markdown for a job's page.
 * `writing`: the files of one test, one entry after the other.
 """

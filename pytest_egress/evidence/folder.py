@@ -1,8 +1,8 @@
 """The folder of a report: what is written to it, by several processes, and what is removed again.
 
-A file `.egress-report` has a line of JSON for each folder of a test, and marks the report as ours: a later one removes
-what these lines name, and nothing else. Workers append to it, a line in one write, so that what a worker has written is
-known after it has crashed.
+A file `.egress-report` marks the report as ours, and each folder of a test in it: a later report removes these, and
+nothing else. That of a test has its row of the index until that is written, so that what a worker has written is known
+after it has crashed. That of the report has the secrets of the workers until then, sealed (`sealing`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,8 +58,8 @@ class ReportFolder:
         """Remove what an earlier report has written to the folder, if there is one."""
         if not (self.path / MARKER).exists():
             return
-        for row in self.rows():
-            remove_test(self.path / str(row["folder"]))
+        for folder in self.tests():
+            remove_test(folder)
         for name in OF_A_RUN:
             for each in (name, f"{name}{PARTIAL}"):  # the latter of a run that was killed
                 (self.path / each).unlink(missing_ok=True)
@@ -77,47 +77,75 @@ class ReportFolder:
         Raises:
             OSError: It cannot be made.
         """
+        folder = self._new(name, lambda each: each.mkdir(parents=True))
+        (folder / MARKER).touch()
+        (self.path / MARKER).touch()
+        return folder
+
+    def rename(self, folder: Path, name: str) -> Path:
+        """Give the folder of a test another name, as `make` gives it. What links to it leads nowhere then.
+
+        Raises:
+            OSError: It cannot be renamed.
+        """
+        return self._new(name, folder.rename)
+
+    def _new(self, name: str, put: Callable[[Path], object]) -> Path:
         for number in range(1, MOST_RERUNS):
             folder = self.path / (name if number == 1 else f"{name}-{number}")
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(parents=True)
-                self._append({"folder": folder.name})
+            if os.path.lexists(folder):
+                continue
+            try:
+                put(folder)
                 return folder
+            except FileExistsError:
+                if not os.path.lexists(folder):  # it is one above it
+                    raise
         raise FileExistsError(f"there are {MOST_RERUNS} folders {name}-... in {self.path}")
 
-    def note(self, row: Mapping[str, Any]) -> None:
-        """Note what is known of a test whose folder is written."""
-        self._append(row)
+    def note(self, folder: Path, row: Mapping[str, Any]) -> None:
+        """Note the row of a test whose folder is written."""
+        with replacing(folder / MARKER) as partial:
+            partial.write_text(line_of(row), encoding="utf-8")
 
-    def settle(self) -> None:
-        """Keep of each test the name of its folder alone: the rest is in the index, without later secrets."""
-        names = [row["folder"] for row in self.rows()]
-        (self.path / MARKER).write_text("".join(line_of({"folder": each}) + "\n" for each in names))
-
-    def _append(self, row: Mapping[str, Any]) -> None:
-        line = (line_of(row) + "\n").encode()
+    def seal(self, worker: str, note: str) -> None:
+        """Note what a worker has sealed: a line in one write, since several append to the file."""
+        line = (line_of([worker, note]) + "\n").encode()
+        self.path.mkdir(parents=True, exist_ok=True)
         marker = os.open(self.path / MARKER, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(marker, line)
         finally:
             os.close(marker)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """What is noted of each folder of a test, the latest of each; nothing where this is no report."""
-        found: dict[str, dict[str, Any]] = {}
-        for row in self._noted():
-            name = row.get("folder")
-            if isinstance(name, str) and ODD.search(name) is None and name.strip("."):
-                found[name] = row
-        return [*found.values()]
-
-    def _noted(self) -> Iterator[dict[str, Any]]:
+    def sealed(self) -> Iterator[tuple[str, str]]:
+        """What workers have sealed, each with the name of its worker."""
         with contextlib.suppress(OSError), (self.path / MARKER).open("rb") as file:
             for line in file:
-                with contextlib.suppress(ValueError):
-                    row = json.loads(line)
-                    if isinstance(row, dict):
-                        yield row
+                with contextlib.suppress(ValueError):  # one that was not written whole
+                    worker, note = json.loads(line)
+                    yield worker, note
+
+    def settle(self) -> None:
+        """Leave the marks alone: the rows are in the index, without later secrets."""
+        for folder in (*self.tests(), self.path):
+            (folder / MARKER).write_text("")
+
+    def tests(self) -> list[Path]:
+        """The folders of tests."""
+        found = [*self.path.iterdir()] if self.path.is_dir() else []
+        return [each for each in found if not each.is_symlink() and (each / MARKER).is_file()]
+
+    def rows(self) -> list[tuple[Path, dict[str, Any]]]:
+        """The folders of tests with the row of each."""
+        return [(folder, self.row(folder)) for folder in self.tests()]
+
+    def row(self, folder: Path) -> dict[str, Any]:
+        """The row of a test; empty where its folder was not written whole."""
+        with contextlib.suppress(OSError, ValueError):
+            row: dict[str, Any] = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+            return row
+        return {}
 
 
 @contextlib.contextmanager
@@ -137,7 +165,7 @@ def remove_test(folder: Path) -> None:
         return
     for file in folder.iterdir():
         name = file.name.removesuffix(PARTIAL)
-        if name in OF_A_TEST or name.endswith(".log"):
+        if name in (*OF_A_TEST, MARKER) or name.endswith(".log"):
             file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # something else is in it
         folder.rmdir()

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_egress.evidence.folder import replacing
+from pytest_egress.evidence.folder import PARTIAL, log_name, replacing
 from pytest_egress.evidence.lines import line_of
 from pytest_egress.evidence.pages.timeline import write_timeline
 from pytest_egress.traffic.redaction.redactor import Redactor
@@ -23,7 +23,7 @@ END: Final = "</script>"
 
 
 def rewrite_test(folder: Path, redactor: Redactor) -> None:
-    """Write the files of a test again that have a secret in them.
+    """Write the files of a test again that have a secret in them, or in their names.
 
     Args:
         redactor: One that knows what has become known since they were written.
@@ -32,8 +32,12 @@ def rewrite_test(folder: Path, redactor: Redactor) -> None:
         OSError: A file cannot be read, or not written.
     """
     for file in sorted(folder.iterdir()):
+        if file.suffix == PARTIAL:  # of a worker that has crashed
+            file.unlink()
         if file.suffix in (".jsonl", ".har", ".log"):
             rewrite_lines(file, redactor)
+        if (name := log_without(file.name, redactor)) != file.name:
+            file.rename(free_name(folder / name))
     page = folder / "timeline.html"
     if page.exists() and any(redactor.known(line) != line for line in lines_of(page)):
         rewrite_page(page, redactor)
@@ -47,7 +51,7 @@ def rewrite_lines(file: Path, redactor: Redactor) -> None:
 
 
 def lines_of(file: Path) -> Iterator[str]:
-    with file.open(encoding="utf-8", newline="\n") as lines:
+    with file.open(encoding="utf-8", errors="backslashreplace", newline="\n") as lines:
         yield from lines
 
 
@@ -97,10 +101,25 @@ def base64_without(value: Any, redactor: Redactor) -> Any:
     return redactor.known(base64.b64encode(shown).decode())
 
 
+def log_without(name: str, redactor: Redactor) -> str:
+    """The name of a log without secrets."""
+    if not name.endswith(".log") or redactor.known(name) == name:
+        return name
+    return log_name(redactor.known(name.removesuffix(".log")))
+
+
+def free_name(file: Path) -> Path:
+    while file.exists():
+        file = file.with_name(f"{file.stem}-2{file.suffix}")
+    return file
+
+
 def rewrite_page(page: Path, redactor: Redactor) -> None:
     """Make the page anew, of its head and of the lines, which have been written again before."""
     for line in lines_of(page):
         if line.startswith(RUN):
             head = json.loads(line.removeprefix(RUN).rstrip().removesuffix(END))
+            logs = sorted(each.name for each in page.parent.glob("*.log"))
+            head["files"] = [name for name in head["files"] if not name.endswith(".log")] + logs
             write_timeline(page, value_without(head, redactor), page.with_name("ledger.jsonl"))
             return

@@ -47,6 +47,7 @@ class Ledger:
         routes_changed: Called, without the lock, after a route was added or removed.
         turns_changed: Called, without the lock, after a route with a fault of connecting among its answers has taken or
             given back a turn.
+        has_learned: Called, within the lock, after the redactor was replaced by one that knows more.
         learn: Called, without the lock, before and after a fixture for more than one test is set up.
         wide_set_ups: The fixtures for more than one test that are being set up, the innermost last.
         late_heads: Calls what sends the head of a response alone, where its body is late.
@@ -69,6 +70,7 @@ class Ledger:
         self.running: Callable[[], list[str]] = list
         self.open_window_if_used: Callable[[], None] = lambda: None
         self.learn: Callable[[], None] = lambda: None
+        self.has_learned: Callable[[Redactor], None] = lambda _: None
         self.wide_set_ups: list[str] = []
         self.late_heads: Final = Alarms("egress head", HEAD_SECONDS)
         self.under_way: set[Activity] = set()
@@ -133,6 +135,13 @@ class Ledger:
     def redactor(self) -> Redactor:
         """What hides secrets in what is shown, at present."""
         return self.accounts.redactor or BY_NAMES
+
+    def hide_by(self, redactor: Redactor) -> None:
+        """Have all that is shown from now on pass another redactor."""
+        with self.changed:
+            before, self.accounts.redactor = self.redactor.secrets, redactor
+            if redactor.secrets != before:
+                self.has_learned(redactor)
 
     def record(self, window: Window, entry: Entry) -> None:
         entry._account = window.account

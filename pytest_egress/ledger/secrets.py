@@ -120,7 +120,7 @@ class DeclaredSecrets:
         redactor = self._ledger.redactor  # the suite's rules may not have been asked for yet
         found = redactor.hiding((each.name, form) for each in secrets for form in each.written)
         if found is not redactor:
-            self._ledger.accounts.redactor = found
+            self._ledger.hide_by(found)
 
     def _watch(self, of_test: list[Secret]) -> None:
         """Have the bytes that pass from now on searched. A value is found by itself."""

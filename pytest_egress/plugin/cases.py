@@ -73,6 +73,8 @@ class Cases:
         if not self._plugins.has_plugin("egress-reports"):
             self._plugins.register(Reports(self), "egress-reports")
         session.ledger.open_window_if_used = self.look
+        if self.evidence is not None:
+            self.evidence.later.watch(session.ledger)
 
     def case(self, item: pytest.Item) -> Case:
         """The window opens now if the test was not known to use egress."""

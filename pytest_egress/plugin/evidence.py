@@ -1,7 +1,8 @@
 """`Evidence`: the report of a run (`--egress-report`): the folder of each test, the index, the summary.
 
 A worker of pytest-xdist writes the folders of its tests. The controller empties the report at the beginning, and writes
-the index and the summary at the end. What cannot be written is told in a line of the summary, and fails nothing.
+the index and the summary at the end, of the rows that are noted in the folders. What cannot be written is told in a
+line of the summary, and fails nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,8 +18,10 @@ import pytest
 
 from pytest_egress.base.escaping import escaped
 from pytest_egress.evidence.folder import ReportFolder, folder_name
+from pytest_egress.evidence.later import LaterSecrets
 from pytest_egress.evidence.pages.index import write_index
-from pytest_egress.evidence.rewriting import rewrite_test, value_without
+from pytest_egress.evidence.rewriting import value_without
+from pytest_egress.evidence.sealing import new_key
 from pytest_egress.evidence.summary import summary
 from pytest_egress.evidence.writing import (
     ContainerFacts,
@@ -28,10 +30,8 @@ from pytest_egress.evidence.writing import (
     facts_of,
     write_test,
 )
-from pytest_egress.traffic.redaction.redactor import Redactor
 
 if TYPE_CHECKING:
-    from pytest_egress.base.account import Accounts
     from pytest_egress.inner_egress import InnerEgress
     from pytest_egress.ledger.windows import Window
     from pytest_egress.plugin.case import Case
@@ -51,7 +51,7 @@ class Evidence:
     """The report of a run, as one process sees it.
 
     Attributes:
-        rows: What is known of each test with a folder, and of those that a worker took with it.
+        rows: Those of the index, once it is written, and of each test that a worker took with it.
         failures: Lines about what could not be written.
     """
 
@@ -67,11 +67,13 @@ class Evidence:
         self.folder, self.of_all = ReportFolder(path), of_all
         self._config, self._hidden, self._locking = config, hidden, locking
         self._is_worker = hasattr(config, "workerinput")
-        self._worker: str = getattr(config, "workerinput", {}).get("workerid", "")
-        self.rows: dict[str, dict[str, Any]] = {}
+        given = getattr(config, "workerinput", {})
+        self._worker: str = given.get("workerid", "")
+        self._key = bytes.fromhex(given.get("egress report key", "")) or new_key()
+        self.later = LaterSecrets(self.folder, self._worker, self._key, self._try)
+        self.rows: list[dict[str, Any]] = []
         self.failures: list[str] = []
-        self._accounts: Accounts | None = None  # with the redactor that the run has now
-        self._known: dict[str, tuple[tuple[str, str], ...]] = {}  # when a folder was written
+        self._ended: set[str] = set()  # the workers that have told how they ended
 
     # The run.
 
@@ -84,12 +86,14 @@ class Evidence:
     def pytest_configure_node(self, node: Any) -> None:
         """A worker may have another folder as its current one."""
         node.workerinput["egress report"] = str(self.folder.path)
+        node.workerinput["egress report key"] = self._key.hex()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         output = getattr(node, "workeroutput", None) or {}  # absent when the worker crashed
-        self.rows |= output.get("egress report", {})
-        self.failures += output.get("egress report failures", ())
+        if "egress report failures" in output:
+            self._ended.add(node.workerinput["workerid"])
+            self.failures += output["egress report failures"]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -97,7 +101,7 @@ class Evidence:
         when: str | None = report.when
         if when == CRASHED and report.failed:
             said = self._hidden(str(report.longrepr)).partition("\n")[0]
-            self.rows[f"{CRASHED} {report.nodeid}"] = {
+            row = {
                 "id": self._hidden(report.nodeid),
                 "folder": "",
                 "outcome": "failed",
@@ -112,38 +116,30 @@ class Evidence:
                 "unrouted": [],
                 "failing": 0,
             }
+            self.rows.append(row)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logfinish(self) -> None:
+        self.later.end_test()
 
     @pytest.hookimpl(trylast=True)  # inside the wrapper of pytest-xdist that sends workeroutput
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if not session.config.getoption("collectonly"):
-            self._try(self._hide_what_is_known_by_now)
+        self.later.hide()
         if self._is_worker:
             output = session.config.workeroutput  # type: ignore[attr-defined]
-            output["egress report"] = self.rows
             output["egress report failures"] = self.failures[:MOST_FAILURES]
         elif not session.config.getoption("collectonly"):
             self._try(self._finish)
 
-    def _hide_what_is_known_by_now(self) -> None:
-        """Take the secrets out of what was written before they were known: a later test may have declared them."""
-        if self._accounts is None or self._accounts.redactor is None:
-            return
-        redactors: dict[frozenset[tuple[str, str]], Redactor] = {}
-        secrets = self._accounts.redactor.secrets
-        for name, known in self._known.items():
-            if new := frozenset(secrets) - frozenset(known):
-                redactor = redactors.setdefault(new, Redactor(secrets=tuple(sorted(new))))
-                self.rows[name] = value_without(self.rows[name], redactor)
-                self._try(partial(rewrite_test, self.folder.path / name, redactor))
-
     def _finish(self) -> None:
-        """Write the index and the summary: of what workers have sent, and of what those that crashed have noted."""
-        noted = {row["folder"]: row for row in self.folder.rows() if "id" in row}
-        rows = sorted((noted | self.rows).values(), key=lambda row: row["id"])
+        """Write the index and the summary."""
+        redactor = self.later.hide_of_workers(self._ended)
+        noted = [row for _, row in self.folder.rows() if row]
+        lost = [value_without(row, redactor) for row in self.rows]
+        rows = self.rows = sorted((*noted, *lost), key=lambda row: row["id"])
         if not rows:
             self.folder.leave()
             return
-        self.rows = {row["folder"] or row["id"]: row for row in rows}
         self.folder.path.mkdir(parents=True, exist_ok=True)
         self.folder.settle()
         locking = self._locking
@@ -172,9 +168,8 @@ class Evidence:
             return write()
         except Exception as error:
             why = f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else error
-            self.failures.append(
-                f"the report in {shown_path(self.folder.path)} is not whole: {why}"
-            )
+            said = f"the report in {shown_path(self.folder.path)} is not whole: {why}"
+            self.failures.append(self._hidden(said))
         return None
 
     # One test.
@@ -214,7 +209,7 @@ class Evidence:
         case.folder = folder
         containers = containers_of(session, case.window)
         row = write_test(folder, windows, facts, containers, redactor)
-        self._keep(row, session)
+        self._keep(folder, row)
         number = f"#entry-{row['unrouted'][0][2]}" if row["unrouted"] else ""
         page = folder / "timeline.html"
         self._attach(report, page, number)
@@ -241,13 +236,11 @@ class Evidence:
         containers = [facts_of(each) for each in egress.live()]
         folder = self.folder.make(OUTSIDE)
         row = write_test(folder, windows, facts, containers, session.ledger.redactor)
-        self._keep(row, session)
+        self._keep(folder, row)
 
-    def _keep(self, row: dict[str, Any], session: Session) -> None:
-        self._accounts = session.ledger.accounts
-        self._known[row["folder"]] = session.ledger.redactor.secrets
-        self.rows[row["folder"]] = row
-        self.folder.note(row)
+    def _keep(self, folder: Path, row: dict[str, Any]) -> None:
+        self.folder.note(folder, row)
+        self.later.wrote(folder)
 
     def _attach(self, report: Any, page: Path, number: str) -> None:
         """Name the page in the reports of other plugins, where they are used."""

@@ -40,14 +40,37 @@ def test_a_log_has_the_name_of_its_container() -> None:
 def test_a_rerun_has_a_folder_of_its_own(tmp_path: Path) -> None:
     folder = ReportFolder(tmp_path / "out")
     assert [folder.make("a").name for _ in range(3)] == ["a", "a-2", "a-3"]
-    assert [row["folder"] for row in folder.rows()] == ["a", "a-2", "a-3"]
+    assert {each.name for each in folder.tests()} == {"a", "a-2", "a-3"}
 
 
 def test_what_a_worker_has_noted_is_read_by_another_process(tmp_path: Path) -> None:
     worker, controller = ReportFolder(tmp_path), ReportFolder(tmp_path)
-    worker.make("a")
-    worker.note({"folder": "a", "id": "test_a"})
-    assert controller.rows() == [{"folder": "a", "id": "test_a"}]
+    folder = worker.make("a")
+    assert controller.rows() == [(folder, {})]
+    worker.note(folder, {"folder": "a", "id": "test_a"})
+    worker.seal("gw0", "sealed")
+    with (tmp_path / MARKER).open("a") as marker:
+        marker.write('["gw1"')  # of a worker that was killed
+    assert controller.rows() == [(folder, {"folder": "a", "id": "test_a"})]
+    assert [*controller.sealed()] == [("gw0", "sealed")]
+    controller.settle()
+    assert controller.tests() == [folder]
+    assert not [*controller.sealed()]
+    assert controller.rows() == [(folder, {})]
+
+
+def test_a_folder_with_another_name_takes_none_that_there_is(tmp_path: Path) -> None:
+    report = ReportFolder(tmp_path)
+    folder = report.make("a")
+    (tmp_path / "b").mkdir()
+    assert report.rename(folder, "b").name == "b-2"
+    assert [each.name for each in report.tests()] == ["b-2"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError, match="out"):
+        ReportFolder(tmp_path / "out").make("a")
 
 
 def test_a_report_removes_only_what_an_earlier_one_has_written(tmp_path: Path) -> None:
@@ -60,15 +83,14 @@ def test_a_report_removes_only_what_an_earlier_one_has_written(tmp_path: Path) -
     (mixed / "mine.txt").write_text("x")
     other.mkdir()
     (other / "timeline.html").write_text("x")
-    hostile = ["..", "../other", "/", str(other), "link", "", None, ".", "a\0b"]
+    (other / MARKER).touch()
     (out / "link").symlink_to(other)
-    for each in hostile:
-        folder.note({"folder": each})
-    with (out / MARKER).open("a") as marker:
-        marker.write("no JSON\n[]\n1\n")
+    (out / "unmarked").mkdir()
+    (out / "unmarked" / "ledger.jsonl").write_text("x")
     (out / "index.html").write_text("x")
     folder.begin()
-    assert {each.name for each in out.iterdir()} == {"test_b", "link"}
+    assert {each.name for each in out.iterdir()} == {"test_b", "link", "unmarked"}
+    assert (out / "unmarked" / "ledger.jsonl").exists()
     assert (other / "timeline.html").exists()
     assert (mixed / "mine.txt").exists()
 

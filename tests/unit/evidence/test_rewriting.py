@@ -51,3 +51,20 @@ def test_what_is_base64_stays_base64() -> None:
 def test_a_line_of_a_har_keeps_its_comma_and_a_line_of_text_is_one() -> None:
     assert without(f'{{"a":"{KEY}"}},\n', LATER) == '{"a":"<API_KEY>"},\n'
     assert without(f'{{"a":"{KEY}\n', LATER) == '{"a":"<API_KEY>\n'
+
+
+def test_a_log_whose_name_has_a_secret_has_another_and_the_page_leads_to_it(tmp_path: Path) -> None:
+    said = [LoggedLine(at=101.0, stream="stdout", text="ready")]
+    shop = ContainerFacts(name="shop-live_key_01234", image="shop", lines=said)
+    write_test(tmp_path, [Window(opened=99.0)], FACTS, [shop], BY_NAMES)
+    rewrite_test(tmp_path, Redactor(secrets=(("API_KEY", "live_key_01234"),)))
+    assert (tmp_path / "shop--API_KEY.log").read_text() == "ready\n"
+    assert '"traffic.har","shop--API_KEY.log"]' in (tmp_path / "timeline.html").read_text()
+
+
+def test_what_a_killed_process_has_left_is_rewritten_as_far_as_it_came(tmp_path: Path) -> None:
+    (tmp_path / "ledger.jsonl").write_bytes(b'{"text":"' + KEY.encode() + b" \xc3")
+    (tmp_path / "timeline.html.part").write_text(KEY)
+    rewrite_test(tmp_path, LATER)
+    (rewritten,) = tmp_path.iterdir()
+    assert rewritten.read_text() == '{"text":"<API_KEY> \\xc3'

@@ -54,7 +54,7 @@ def test_a_failed_test_has_a_folder_and_its_failure_ends_with_the_way_to_it(
         "test_x.py-test_unrouted",
     }
     folder = out / "test_x.py-test_unrouted"
-    assert names_in(folder) == {"ledger.jsonl", "timeline.html", "traffic.har"}
+    assert names_in(folder) == {".egress-report", "ledger.jsonl", "timeline.html", "traffic.har"}
     assert [line["text"] for line in lines_in(folder)] == [
         "GET https://api.test/v1",
         "GET https://api.test/v2",
@@ -157,6 +157,59 @@ def test_a_secret_that_becomes_known_later_is_in_no_file_that_was_written_before
     assert "API" in (out / "summary.md").read_text()
 
 
+LATER = """
+    import os
+    @pytest.mark.parametrize("key", ["{key}"])
+    def test_sends(egress, key):
+        traffic(egress, f"https://api.test/v1/{{key}}/y")
+    def test_knows(egress):
+        egress._inner.session.hide({{"API_KEY": "{key}"}})
+        {then}
+    def test_ends_the_run(egress):
+        {end}
+"""
+KEY = "live_key_0123456789"
+
+
+def check_no_key(out: Path) -> None:
+    """That a report has a test's page and its index, and the key in none of their files and names."""
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert {"index.html", "timeline.html", ".egress-report"} <= {path.name for path in files}
+    for path in files:
+        assert KEY not in str(path)
+        assert KEY not in path.read_text()
+
+
+def test_a_secret_that_becomes_known_later_is_in_no_name_of_a_folder(
+    run: RunPytest, out: Path
+) -> None:
+    run(LATER.format(key=KEY, then="", end="pass"), "--egress-report=out")
+    check_no_key(out)
+    (row,) = rows_of(out)
+    assert (out / row["folder"] / "timeline.html").exists()
+
+
+@pytest.mark.plugins("xdist")
+@pytest.mark.parametrize("end", ["", "os._exit(1)"], ids=["ends", "crashes"])
+def test_a_secret_that_another_worker_has_learned_is_in_no_file(
+    run: RunPytest, out: Path, end: str
+) -> None:
+    source = LATER.format(key=KEY, then=end, end="assert egress is None")
+    result = run(source, "--egress-report=out", "-n2", "-p", "xdist", "-v", subprocess=True)
+    assert "[gw1]" in result.stdout.str()
+    check_no_key(out)
+    assert "<API_KEY>" in "".join(each["id"] for each in rows_of(out))
+
+
+def test_of_a_run_that_is_killed_later_no_file_has_a_secret_that_it_knew(
+    run: RunPytest, out: Path
+) -> None:
+    run(LATER.format(key=KEY, then="", end="os._exit(1)"), "--egress-report=out", subprocess=True)
+    for path in out.rglob("*"):
+        assert KEY not in str(path)
+        assert path.is_dir() or KEY not in path.read_text()
+
+
 def test_a_test_that_fails_in_its_teardown_has_what_came_late(run: RunPytest, out: Path) -> None:
     source = """
     @pytest.fixture
@@ -231,7 +284,7 @@ def test_what_the_lock_file_does_not_have_is_new_in_the_index_and_the_summary(
     locking: Any = SimpleNamespace(new=lambda: {new}, name="egress.lock", updates=False)
     evidence = Evidence(pytestconfig, out, of_all=True, hidden=str, locking=locking)
     cell = {"count": 1, "worst": "fails", "entry": 1, "reached": False}
-    evidence.rows["a"] = {
+    row = {
         "id": "test_a",
         "folder": "a",
         "outcome": "failed",
@@ -245,6 +298,7 @@ def test_what_the_lock_file_does_not_have_is_new_in_the_index_and_the_summary(
         "failing": 0,
         "hosts": {new: cell},
     }
+    evidence.rows.append(row)
     evidence._finish()
     assert '"new":1' in (out / "index.html").read_text()
     assert "**1 new destination**" in (out / "summary.md").read_text()
