@@ -116,6 +116,7 @@ def story() -> list[dict[str, Any]]:
             rcode="NOERROR",
             cnames=[],
             duration=0.3,
+            outcome="recorded",
             text="api.stripe.com A",
         ),
         http_line(

@@ -114,13 +114,19 @@ function problem(e) {
   return (e.near.length && e.near[0].differences[0]) || "no route claims it";
 }
 
-// A lookup that led to an attempt is drawn in its bar, and has a row of its own where it is asked for.
+// A lookup that led to an attempt, and was none of the test's business, is drawn in its bar, and has a row of its own
+// where it is asked for. `lookups` of ledger/timeline.py counts the same.
+const isPlain = (e) =>
+  e.outcome === "recorded" &&
+  e.rcode === "NOERROR" &&
+  [e.route, e.fault, e.error, e.note].every(isNothing) &&
+  !(e.cnames || []).length;
 function foldLookups() {
   const next = new Map();
-  for (const e of [...entries].sort((a, b) => b.at - a.at)) {
+  for (const e of [...entries].reverse()) {
     const key = `${e.box} ${e.host}`;
     if (e.kind !== "dns") next.set(key, e);
-    else if (!isBad(e) && !e.fault && e.rcode === "NOERROR" && (e.answer || []).length && next.has(key)) {
+    else if (isPlain(e) && next.has(key)) {
       e.into = next.get(key);
       (e.into.lookups ||= []).push(e);
     }

@@ -13,6 +13,7 @@ from typing import Any, Final
 from pytest_egress.evidence.folder import replacing
 
 FOLDER: Final = Path(__file__).parent
+PAGE: Final = "page.html"  # what all pages have around their templates
 
 
 def embedded(text: bytes) -> bytes:
@@ -42,7 +43,7 @@ def write_page(
 
     Args:
         path: The file; one that is there is replaced.
-        template: The file's name of the template, beside this module, as those of `styles` and `scripts`.
+        template: The file's name of what the body shows, beside this module, as those of `styles` and `scripts`.
         title: The title, as text.
         styles: The style sheets, in order.
         scripts: The scripts, in order; they run as one.
@@ -58,7 +59,8 @@ def write_page(
         "SCRIPT": script,
         "RUN": embedded_value(run).decode(),
     }
-    before, _, after = (FOLDER / template).read_text().partition("%%LINES%%")
+    whole = read(PAGE).replace("%%BODY%%", read(template))
+    before, _, after = whole.partition("%%LINES%%")
     with replacing(path) as partial, partial.open("wb") as file:
         file.write(filled(before, parts).encode())
         file.writelines(lines)
@@ -67,7 +69,11 @@ def write_page(
 
 def joined(names: Sequence[str]) -> str:
     """The text of files as it stands in its element, with a line end at either end."""
-    return "\n" + "".join((FOLDER / name).read_text() for name in names)
+    return "\n" + "".join(map(read, names))
+
+
+def read(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
 
 
 def policy(style: str, script: str) -> str:

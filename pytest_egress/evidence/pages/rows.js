@@ -23,12 +23,19 @@ function refresh() {
   }
   rowNumbers.clear();
   rows.forEach((row, i) => row.e && rowNumbers.set(row.e, i));
-  const all = plural(run.attempts, "attempt");
-  $("count").textContent = found.length === run.attempts ? all : `${found.length.toLocaleString("en")} of ${all}`;
+  $("count").textContent = counted(found);
   $("scroll").setAttribute("aria-rowcount", rows.length);
   $("space").style.height = rows.length ? `${rows.length * ROW + 8}px` : "auto";
   wipe();
   paint();
+}
+function counted(found) {
+  const lookups = found.filter((e) => e.into).length;
+  const all = run.lookups || 0;
+  const told = (count, of, one) =>
+    count === of ? plural(of, one) : `${count.toLocaleString("en")} of ${plural(of, one)}`;
+  const attempts = told(found.length - lookups, run.attempts - all, "attempt");
+  return hidesLookups() ? attempts : `${attempts}, ${told(lookups, all, "lookup")}`;
 }
 function wipe() {
   drawn.clear();

@@ -109,7 +109,7 @@ def cells(lines: list[dict[str, Any]]) -> dict[str, Any]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with a page of each kind of test."""
     folder = tmp_path_factory.mktemp("report")
-    write_page_of(folder / "story", story())
+    write_page_of(folder / "story", story(), lookups=1)
     write_page_of(
         folder / "hostile", hostile(), verdict={"error": MARKUP, "headline": MARKUP, "text": MARKUP}
     )
@@ -266,7 +266,9 @@ def test_filters(browser: Chromium) -> None:
         "nobody": [],
     }
     assert "Nothing matches" in text_of(browser, "#space")
-    assert text_of(browser, "#count") == "0 of 18 attempts"
+    assert text_of(browser, "#count") == "0 of 17 attempts"
+    search(browser, "kind:dns")
+    assert text_of(browser, "#count") == "1 of 17 attempts, 1 lookup"
     browser.evaluate("document.querySelector('.chip.bad').click()")
     search(browser, "")
     assert shown(browser) == [7, 9, 18]
@@ -476,6 +478,9 @@ def test_the_report_of_a_real_run_leads_from_its_index_to_the_attempt_that_faile
     browser.open(f"real/{links[0]}")
     assert text_of(browser, ".facts").split("\n")[0] == "nothing got out"
     assert picked(browser) == "GET https://api.shop.test/v1/refunds"
+    assert "\n2 attempts\n" in text_of(browser, ".facts")
+    assert text_of(browser, "#count") == "2 attempts"
+    assert len(shown(browser)) == 2
     side = text_of(browser, "#side")
     for part in (
         "path\t'/v1/refunds'\t'/v1/charges'",
