@@ -78,8 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def whole(run: Callable[[], int]) -> int:
     """Run the command that was chosen; Ctrl-C ends it, in the imports too, and so does a reader that has left."""
-    if sys.stdout is None:  # closed, as by `>&-`: a file that is opened next would get its number
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # until the process ends
+    for name in ("stdout", "stderr"):
+        if (
+            getattr(sys, name) is None
+        ):  # closed, as by `>&-`: a file that is opened next would get its number
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # until the process ends
     try:
         code = run()
         sys.stdout.flush()

@@ -17,6 +17,7 @@ from pytest_egress.commands.findings import (
     INDENT,
     Audit,
     asked_lines,
+    bounded,
     findings,
     hosts_of,
     secret_lines,
@@ -85,6 +86,7 @@ def audited(session: Session, order: Order) -> tuple[dict[str, Trial], Audit]:
         ended=sum(run.exit_code is None for run in runs.values()),
         runs=len(runs),
         clear=order.clear,
+        unseen={name: run.unseen for name, run in runs.items() if run.unseen},
     )
 
 
@@ -148,7 +150,7 @@ def text_lines(order: Order, found: Audit) -> Iterator[str]:
         "Whom it asks": asked_lines(found),
         "Where its secrets go": secret_lines(found),
         "What it accepts": table_lines(found),
-        "Findings": wrong or ["none"],
+        "Findings": bounded(wrong) or ["none"],
     }
     yield f"The audit of {order.image}; nothing got out."
     for title, lines in parts.items():
@@ -156,8 +158,12 @@ def text_lines(order: Order, found: Audit) -> Iterator[str]:
     yield ""
     yield f"{counted(len(wrong), 'finding')}, of {counted(found.runs, 'run')}."
     if found.ended:
-        ended = f"{counted(found.ended, 'run')} ended after {order.timeout:g} s by --timeout"
-        yield f"{ended}: the image may have more to ask."
+        yield f"{ended_text(order, found.ended)}."
+
+
+def ended_text(order: Order, runs: int) -> str:
+    ended = f"{counted(runs, 'run')} ended after {order.timeout:g} s by --timeout"
+    return f"{ended}: the image may have more to ask"
 
 
 def tell(text: str) -> None:

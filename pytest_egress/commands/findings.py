@@ -51,6 +51,7 @@ class Audit:
         ended: How many runs were ended after their time.
         runs: How many there were.
         clear: The addresses that may be asked in the clear.
+        unseen: Why not all of a run may have been seen, by its name.
     """
 
     usual: Sequence[Entry]
@@ -61,6 +62,7 @@ class Audit:
     ended: int = 0
     runs: int = 1
     clear: Sequence[Address] = ()
+    unseen: Mapping[str, str] = field(default_factory=dict)
 
     def may_be_clear(self, entry: Entry) -> bool:
         return any(each.matches(entry.host, entry.port or 0) for each in self.clear)
@@ -260,7 +262,12 @@ def reaction(
 
 def findings(audit: Audit) -> list[str]:
     """A sentence for each thing that is wrong."""
-    return [*accepted_findings(audit), *secret_findings(audit), *clear_findings(audit)]
+    return [
+        *accepted_findings(audit),
+        *secret_findings(audit),
+        *clear_findings(audit),
+        *unseen_findings(audit),
+    ]
 
 
 def accepted_findings(audit: Audit) -> Iterator[str]:
@@ -291,6 +298,11 @@ def clear_findings(audit: Audit) -> Iterator[str]:
     )
     for each in clear:
         yield f"it asks {each} in the clear"
+
+
+def unseen_findings(audit: Audit) -> Iterator[str]:
+    for name, why in audit.unseen.items():
+        yield f"not all of the run {name!r} could be seen: {why}"
 
 
 # Text.

@@ -63,6 +63,10 @@ def record(order: Order) -> int:
             )
         if failed := broken(trial):
             raise CassetteError(f"{failed[0]}: {problem(failed[0])}, so nothing is written")
+        if trial.unseen:
+            raise CassetteError(
+                f"not all that it asks could be recorded ({trial.unseen}), so nothing is written"
+            )
         text = recorded_test(order, trial, session.ledger.redactor)
     write_test(test, text, beside=tape)
     print(*summary_lines(test, tape, trial), sep="\n")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 
 from pytest_egress.base.escaping import one_line
-from pytest_egress.commands.audit import AS_IT_IS, audited, declare_nothing, run_and_heed
+from pytest_egress.commands.audit import (
+    AS_IT_IS,
+    audited,
+    declare_nothing,
+    ended_text,
+    run_and_heed,
+)
 from pytest_egress.commands.findings import Audit, asked, reactions, whereabouts
 from pytest_egress.commands.order import Order
 from pytest_egress.commands.trial import opened
+from pytest_egress.errors import EgressError
 from pytest_egress.evidence.destinations import image_of, is_own_choice, kind_of
 from pytest_egress.evidence.lock import LockLine
 from pytest_egress.traffic.entries import DnsQuery, Entry
@@ -24,7 +32,22 @@ def audits(orders: Sequence[Order]) -> dict[str, tuple[Mapping[str, str], Mappin
 
 def parts_of_image(order: Order) -> dict[str, Mapping[str, str]]:
     with opened(order) as session:
-        return parts_of(audited(session, order)[1])
+        audit = audited(session, order)[1]
+    check_seen(order, *audit.unseen.values())
+    if audit.ended:
+        warn_of_ended(order, audit.ended)
+    return parts_of(audit)
+
+
+def check_seen(order: Order, *unseen: str) -> None:
+    """Raise EgressError where not all of a run was seen: what differs there would be no difference."""
+    for why in filter(None, unseen):
+        raise EgressError(f"{order.image} cannot be compared, since not all of it was seen: {why}")
+
+
+def warn_of_ended(order: Order, runs: int) -> None:
+    text = f"{order.image}: {ended_text(order, runs)}"
+    print(order.redactor.hidden(one_line(text)), file=sys.stderr)
 
 
 def parts_of(audit: Audit) -> dict[str, Mapping[str, str]]:
@@ -57,9 +80,11 @@ def reached(order: Order) -> tuple[str, list[LockLine]]:
     """The name of an image in a lock, and what it reaches in one run, where nothing is answered."""
     image = image_of(order.image, {})
     with opened(order) as session:
-        return image, lines_of(
-            run_and_heed(session, order, AS_IT_IS, declare_nothing).entries, image
-        )
+        trial = run_and_heed(session, order, AS_IT_IS, declare_nothing)
+    check_seen(order, trial.unseen)
+    if trial.exit_code is None:
+        warn_of_ended(order, 1)
+    return image, lines_of(trial.entries, image)
 
 
 def lines_of(entries: Sequence[Entry], image: str) -> list[LockLine]:

@@ -10,15 +10,21 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
+from pytest_egress.base.escaping import one_line
 from pytest_egress.cassettes import Cassettes, Home
 from pytest_egress.commands.order import Order
 from pytest_egress.egress import Egress, inner_of, run_unread
 from pytest_egress.errors import ContainerTimeoutError
 from pytest_egress.evidence.writing import ContainerFacts, facts_of
+from pytest_egress.ledger.verdict import incomplete_text
 from pytest_egress.ledger.windows import Window
 from pytest_egress.session import Session
 from pytest_egress.traffic.entries import Entry, Exchange
+from pytest_egress.traffic.shown import cut
+
+SHOWN_UNSEEN: Final = 400  # characters of why not all of a run was seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +38,7 @@ class Trial:
         window: That of its attempts, closed; None where none was opened.
         duration: Seconds that it ran.
         containers: What is known of its containers, where a report is asked for.
+        unseen: Why not all that it attempted may have been seen, in one line; "" where it was.
     """
 
     entries: tuple[Entry, ...]
@@ -40,6 +47,7 @@ class Trial:
     window: Window | None = None
     duration: float = 0.0
     containers: tuple[ContainerFacts, ...] = ()
+    unseen: str = ""
 
 
 @contextlib.contextmanager
@@ -60,8 +68,13 @@ def opened(order: Order, cassettes: Cassettes | None = None) -> Iterator[Session
 
 
 def is_whole(trial: Trial) -> bool:
-    """Whether a run ended by itself, and each request was answered."""
-    return trial.exit_code is not None and not broken(trial)
+    """Whether a run ended by itself, each request was answered, and all was seen."""
+    return trial.exit_code is not None and not broken(trial) and not trial.unseen
+
+
+def unseen_in(window: Window) -> str:
+    lines = map(str.strip, incomplete_text(window).splitlines())
+    return cut(one_line("; ".join(lines)), SHOWN_UNSEEN)
 
 
 def broken(trial: Trial) -> list[Entry]:
@@ -121,6 +134,7 @@ def run_once(
             window=inner.window,
             duration=duration,
             containers=tuple(map(facts_of, told)),
+            unseen="" if inner.window is None else unseen_in(inner.window),
         )
         if place is not None and is_whole(trial) and any(map(is_recorded, trial.entries)):
             inner.write_cassettes()

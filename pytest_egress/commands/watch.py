@@ -89,6 +89,8 @@ def ending(order: Order, trial: Trial) -> str:
             if trial.stopped
             else f"It still ran after {order.timeout:g} s, and was ended"
         )
+    if trial.unseen:
+        how = f"Not all that it attempted could be seen: {trial.unseen}\n{how}"
     return f"{how}; nothing got out. A test about it:"
 
 

@@ -30,6 +30,7 @@ SECRET: Final = "<secret>"
 NOT_NAMES: Final = re.compile(r"\W+", re.ASCII)
 FLAG: Final = re.compile(r"--?([\w-]+)")
 LEFT_OUT: Final = "# What may be a secret was left out of the command: put in what the test needs."
+SHOWN_ROUTES: Final = 200  # of an image that asks more, the test says so, and fails
 AGAIN: Final = "  # it was refused, and may have asked again"
 
 
@@ -74,6 +75,9 @@ def whole_test(
         check: The last argument of the run: "check=False", or "".
         exit_code: The exit code that the run is asserted to have; None for any.
     """
+    if len(routes) > SHOWN_ROUTES:
+        more = f"# and {len(routes) - SHOWN_ROUTES} more: declare them by globs, such as *.api.test"
+        routes = [*routes[:SHOWN_ROUTES], WrittenRoute(line=more)]
     imports = imported([route.line for route in routes])
     env = [*env_items(order, redactor)]
     body = [(f"{route.name} = " if route.name else "") + route.line for route in routes]

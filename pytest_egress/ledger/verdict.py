@@ -131,10 +131,8 @@ def first_offence(
     running: Callable[[], Sequence[str]],
     unlisted: Callable[[], Offence | None],
 ) -> Offence | None:
-    lost = window.account.lost
-    if window.complaints or window.unrecorded or window.evicted or lost:
-        told = (window.complaints, window.repeated, window.unrecorded, window.evicted, lost)
-        return Offence(TamperingError, complaints_text(*told))
+    if incomplete := incomplete_text(window):
+        return Offence(TamperingError, incomplete)
     found = failing(window)
     if window.leaks:
         return leak_offence(window.leaks)
@@ -169,6 +167,16 @@ def first_offence(
         text, headline = handshakes_text(failures), handshakes_headline(failures)
         return Offence(HandshakeError, text, headline, failures)
     return None
+
+
+def incomplete_text(window: Window) -> str:
+    """Why not all that was attempted may have been seen; "" where it was."""
+    lost = window.account.lost
+    if not (window.complaints or window.unrecorded or window.evicted or lost):
+        return ""
+    return complaints_text(
+        window.complaints, window.repeated, window.unrecorded, window.evicted, lost
+    )
 
 
 def failing(window: Window) -> list[Entry]:

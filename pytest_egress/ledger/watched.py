@@ -33,7 +33,9 @@ LONG_SECONDS: Final = 1.0
 LOOKUP_SECONDS: Final = 1.0  # within which an attempt follows a lookup that leads to it
 LEAST_ATTEMPT: Final = 24  # columns of an attempt on the narrowest terminal
 INDENT: Final = " " * 10  # past the time
-SHOWN_LINES: Final = 200  # of one look: whoever floods a terminal is told of by a number
+SHOWN_ATTEMPTS: Final = (
+    1000  # of a test, or of a run of a command: whoever floods a terminal is told of by a number
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,7 @@ class Watched:
         self._began, self._width = began, width
         self._pending: list[Entry] = []
         self._open: list[Entry] = []
+        self._shown = self._left_out = 0
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Take what was recorded since the last call. A lookup that led to an attempt is forgotten."""
@@ -78,15 +81,21 @@ class Watched:
         self._pending = [entry for entry in self._pending if id(entry) not in waiting]
         lines = [*self._ended(now, busy)]
         for entry in without_twins(due):
+            if self._shown == SHOWN_ATTEMPTS:
+                if not self._left_out:
+                    lines.append(WatchedLine(text=f"{INDENT}... the next ones are only counted"))
+                self._left_out += 1
+                continue
+            self._shown += 1
             lines += self._of(entry)
             if not is_over(entry, busy):
                 self._open.append(entry)
-        if last:
-            self._open = []
-        if len(lines) > SHOWN_LINES:
-            more = WatchedLine(text=f"{INDENT}... {len(lines) - SHOWN_LINES} more lines ...")
-            lines[SHOWN_LINES:] = [more]
-        return lines
+        return [*lines, *self._end()] if last else lines
+
+    def _end(self) -> Iterator[WatchedLine]:
+        if self._left_out:
+            yield WatchedLine(text=f"{INDENT}... {counted(self._left_out, 'more attempt')}")
+        self._open, self._shown, self._left_out = [], 0, 0
 
     def _is_due(self, entry: Entry, now: float) -> bool:
         age = now - entry.started

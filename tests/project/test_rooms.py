@@ -34,7 +34,6 @@ WITHOUT_FILE: Final = {
     "base/forks": "each test of a forked child, of whatever room, holds it",
     "base/once": IN_PARTS,
     "base/unset": ONLY_DATA,
-    "commands/trial": BY_ENGINE,
     "endpoint/refusal": "test_bodies and test_calls read each of them",
     "endpoint/server": BY_ENGINE,
     "engine/failures": BY_ENGINE,

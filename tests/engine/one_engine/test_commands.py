@@ -59,6 +59,22 @@ def test_what_an_image_writes_is_not_read_however_much_it_is(
     assert "It exited with code 0; nothing got out." in capsys.readouterr().out
 
 
+def test_attempts_that_no_command_could_see_are_told_of(
+    clients_image: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("pytest_egress.ledger.ledger.MAX_ENTRIES", 1)
+    lock = tmp_path / "egress.lock"
+    lock.touch()
+    asks = [clients_image, "curl", "-s", "http://a.test/", "http://b.test/"]
+    assert cli.main(["watch", *asks]) == 0
+    assert "Not all that it attempted could be seen: at least" in capsys.readouterr().out
+    assert cli.main(["diff", str(lock), *asks]) == 2
+    assert "cannot be compared, since not all of it was seen" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -13,7 +13,7 @@ from pytest_egress.commands.audit import (
     shows,
     text_lines,
 )
-from pytest_egress.commands.findings import Audit
+from pytest_egress.commands.findings import SHOWN, Audit
 from pytest_egress.commands.order import Order
 from pytest_egress.traffic.http.request import TlsInfo
 from tests.support.entries import http_exchange, tcp
@@ -59,6 +59,19 @@ def test_four_parts_and_a_count() -> None:
         "1 finding, of 1 run.",
         "1 run ended after 60 s by --timeout: the image may have more to ask.",
     ]
+
+
+def test_a_run_of_which_not_all_was_seen_is_a_finding() -> None:
+    found = Audit(usual=[], unseen={"expired": "5 were lost"})
+    lines = [*text_lines(Order(image="shop"), found)]
+    assert "  not all of the run 'expired' could be seen: 5 were lost" in lines
+    assert "1 finding, of 1 run." in lines
+
+
+def test_very_many_findings_are_told_of_by_a_number() -> None:
+    usual = [http_exchange(host=f"a{number}.test", secure=False) for number in range(SHOWN + 7)]
+    lines = [*text_lines(Order(image="shop"), Audit(usual=usual))]
+    assert lines.count("  ... 7 more") == 2  # whom it asks, and the findings
 
 
 def test_what_this_openssl_cannot_speak_is_not_tried() -> None:

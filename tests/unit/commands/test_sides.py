@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pytest_egress.commands.findings import Audit
-from pytest_egress.commands.sides import lines_of, parts_of
+from pytest_egress.commands.order import Order
+from pytest_egress.commands.sides import check_seen, lines_of, parts_of
+from pytest_egress.errors import EgressError
 from pytest_egress.evidence.lock import LockLine
 from tests.support.entries import dns_query, http_exchange, tcp, tls
 
@@ -44,3 +48,9 @@ def test_what_an_image_reaches_as_lines_of_a_lock() -> None:
         LockLine("shop", "https", "api.test:443"),
         LockLine("shop", "tcp", "api.test:5432"),
     ]
+
+
+def test_an_image_of_which_not_all_was_seen_is_not_compared() -> None:
+    check_seen(Order(image="shop"), "", "")
+    with pytest.raises(EgressError, match=r"shop cannot be compared, since .*: 5 were lost"):
+        check_seen(Order(image="shop"), "", "5 were lost")

@@ -36,6 +36,10 @@ def test_on_a_terminal_there_is(
         (Trial(entries=(), exit_code=3), "It exited with code 3; nothing got out."),
         (Trial(entries=()), "It still ran after 60 s, and was ended; nothing got out."),
         (Trial(entries=(), stopped=True), "It was stopped; nothing got out."),
+        (
+            Trial(entries=(), exit_code=0, unseen="5 were lost"),
+            "Not all that it attempted could be seen: 5 were lost\nIt exited with code 0;",
+        ),
     ],
 )
 def test_the_end_says_how_it_came(trial: Trial, said: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from pytest_egress.commands.order import Order
-from pytest_egress.commands.written import name_of
+from pytest_egress.commands.written import SHOWN_ROUTES, name_of
 from pytest_egress.commands.written import test_text as text_of
 from pytest_egress.traffic.entries import Entry
 from tests.support.entries import dns_query, http_exchange, packet, tcp
@@ -117,3 +117,10 @@ def test_a_variable_of_a_shell_is_no_secret() -> None:
 )
 def test_a_name_of_python(image: str, name: str) -> None:
     assert name_of(image) == name
+
+
+def test_an_image_that_asks_very_many_has_some_in_its_test_and_the_number_of_the_others() -> None:
+    entries = [http_exchange(host=f"a{number}.test") for number in range(SHOWN_ROUTES + 3)]
+    text = written(Order(image="shop"), *entries)
+    assert text.count("egress.intercept_https(") == SHOWN_ROUTES
+    assert "    # and 3 more: declare them by globs" in text

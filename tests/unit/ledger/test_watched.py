@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_egress import Response
-from pytest_egress.ledger.watched import LONG_SECONDS, SHOWN_LINES, Watched, WatchedLine
+from pytest_egress.ledger.watched import LONG_SECONDS, SHOWN_ATTEMPTS, Watched, WatchedLine
 from pytest_egress.traffic.entries import Accepted, Entry, KafkaRecord
 from tests.support.entries import about, dns_query, http_exchange, packet, tcp, tls
 
@@ -131,9 +131,17 @@ def test_a_line_is_one_line_without_what_moves_a_cursor() -> None:
 
 
 def test_a_flood_is_told_of_by_a_number() -> None:
-    lines = watching(*[answered() for _ in range(SHOWN_LINES + 7)]).lines(AT, set())
-    assert lines[-1].text.strip() == "... 7 more lines ..."
-    assert len(lines) == SHOWN_LINES + 1
+    watched = watching(*[answered() for _ in range(SHOWN_ATTEMPTS + 1)])
+    lines = watched.lines(AT, set())
+    assert lines[-1].text.strip() == "... the next ones are only counted"
+    assert len(lines) == SHOWN_ATTEMPTS + 1
+    watched.add([answered()])
+    assert watched.lines(AT, set()) == []
+    assert [line.text.strip() for line in watched.lines(AT, set(), last=True)] == [
+        "... 2 more attempts"
+    ]
+    watched.add([answered()])  # of the next test
+    assert len(watched.lines(AT, set(), last=True)) == 1
 
 
 def test_a_record_is_taken() -> None:
