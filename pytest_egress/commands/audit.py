@@ -1,7 +1,7 @@
 """`pytest-egress audit IMAGE [COMMAND]`: one run as it is, one for each bad certificate and old version of TLS.
 
 Mail and PostgreSQL begin in the clear. Where the image asks for them, another run offers STARTTLS, and the certificates
-are shown there too.
+are shown there too. One more does not offer it, as where somebody between them has taken it out.
 
 Nothing gets out of any of them. What was not intercepted cannot be audited, and is said to be so.
 """
@@ -22,11 +22,12 @@ from pytest_egress.commands.findings import (
     hosts_of,
     secret_lines,
     table_lines,
+    upgraded,
 )
 from pytest_egress.commands.order import Order
 from pytest_egress.commands.pages import check_folder, write_report
 from pytest_egress.commands.trial import Trial, opened, run_once
-from pytest_egress.commands.upgrades import offer, upgrading
+from pytest_egress.commands.upgrades import offer, upgrading, withheld
 from pytest_egress.egress import Egress
 from pytest_egress.ledger.remedies import is_host
 from pytest_egress.routes.certificates import BAD_CERTIFICATES, OLD_TLS_VERSIONS
@@ -36,6 +37,7 @@ from pytest_egress.traffic.shown import counted, host_port
 
 AS_IT_IS: Final = "as it is"
 STARTTLS: Final = "STARTTLS offered"
+WITHHELD: Final = "STARTTLS withheld"
 FOUND: Final = 1  # the exit code where something is wrong
 
 SHOWN_TO_CLIENTS: Final[dict[str, dict[str, Any]]] = {
@@ -68,6 +70,12 @@ def audited(session: Session, order: Order) -> tuple[dict[str, Trial], Audit]:
             session, order, STARTTLS, partial(offer, answers=upgrades, options={})
         )
     offered = runs[STARTTLS].entries if STARTTLS in runs else ()
+    stripped: dict[tuple[str, int | None], bool] = {}
+    if begun := upgraded(Audit(usual=usual, offered=offered)):
+        plain = withheld(upgrades, begun, stripped)
+        runs[WITHHELD] = run_and_heed(
+            session, order, WITHHELD, partial(offer, answers=plain, options={})
+        )
     skipped: dict[str, str] = {}
     if hosts_of(Audit(usual=usual, offered=offered)):
         raw = raw_addresses(usual)
@@ -81,6 +89,7 @@ def audited(session: Session, order: Order) -> tuple[dict[str, Trial], Audit]:
         usual=usual,
         presented=presented,
         offered=offered,
+        stripped=stripped,
         skipped=skipped,
         secrets=session.ledger.redactor.secrets,
         ended=sum(run.exit_code is None for run in runs.values()),

@@ -33,6 +33,7 @@ SSL_REQUEST: Final = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"  # PostgreSQL, section 
 CLEAR: Final = "in the clear"
 REJECTED, ACCEPTED, NOT_ASKED = "rejected", "ACCEPTED", "not asked"
 BROKE_OFF: Final = "broke off"
+NO_STARTTLS: Final = "no STARTTLS"  # a row of the table
 HOSTS_OF_A_TABLE: Final = 4  # columns that a terminal has room for; of more there is another table
 SHOWN: Final = 100  # lines of a part: an image that floods is told of by a number
 INDENT: Final = "  "
@@ -51,6 +52,7 @@ class Audit:
         ended: How many runs were ended after their time.
         runs: How many there were.
         clear: The addresses that may be asked in the clear.
+        stripped: Whether it went on in the clear where STARTTLS, which it begins, was not offered, by host and port.
         unseen: Why not all of a run may have been seen, by its name.
     """
 
@@ -62,6 +64,7 @@ class Audit:
     ended: int = 0
     runs: int = 1
     clear: Sequence[Address] = ()
+    stripped: Mapping[tuple[str, int | None], bool] = field(default_factory=dict)
     unseen: Mapping[str, str] = field(default_factory=dict)
 
     def may_be_clear(self, entry: Entry) -> bool:
@@ -84,7 +87,7 @@ def asked(audit: Audit) -> dict[tuple[str, str, str], int]:
     """How often each destination was tried: by protocol, address, and how it is protected."""
     rows: dict[tuple[str, str, str], int] = {}
     dialled = {entry.host for entry in audit.usual if not isinstance(entry, DnsQuery)}
-    upgraded = upgrades(audit)
+    begun = upgraded(audit)
     for entry in audit.usual:
         if isinstance(entry, (Mail, KafkaRecord, ProxyCall)):
             continue  # its connection has a line
@@ -93,13 +96,13 @@ def asked(audit: Audit) -> dict[tuple[str, str, str], int]:
                 continue
             key = ("dns", shown_host(entry), "looked up, never dialled")
         else:
-            how = upgraded.get((entry.host, entry.port)) if is_clear(entry) else None
+            how = begun.get((entry.host, entry.port)) if is_clear(entry) else None
             key = (protocol(entry), address_of(entry), how or protection(entry))
         rows[key] = rows.get(key, 0) + 1
     return rows
 
 
-def upgrades(audit: Audit) -> dict[tuple[str, int | None], str]:
+def upgraded(audit: Audit) -> dict[tuple[str, int | None], str]:
     """How the destinations are protected at which each connection has begun TLS by itself, where that was offered."""
     found: dict[tuple[str, int | None], str] = {}
     clear = set()
@@ -212,7 +215,8 @@ def table_lines(audit: Audit) -> list[str]:
     for start in range(0, len(hosts), HOSTS_OF_A_TABLE):
         some = hosts[start : start + HOSTS_OF_A_TABLE]
         rows = [["", *(one_line(host) for host in some)]]
-        rows += [[name, *(found[host][name] for host in some)] for name in audit.presented]
+        names = [*audit.presented, *([NO_STARTTLS] if audit.stripped else [])]
+        rows += [[name, *(found[host].get(name, "") for host in some)] for name in names]
         lines += [*([""] if lines else []), *aligned(rows)]
     lines += [f"{name}: not tried, {why}" for name, why in audit.skipped.items()]
     return bounded(lines)
@@ -226,7 +230,7 @@ def hosts_of(audit: Audit) -> list[str]:
 
 def reactions(audit: Audit) -> dict[str, dict[str, str]]:
     """What the image did with each thing that it was shown, by host and by the name of the thing."""
-    upgraded = upgrades(audit)
+    begun = upgraded(audit)
     clear = {entry.host for entry in audit.usual if is_clear(entry)}
     found: dict[str, dict[str, str]] = {host: {} for host in hosts_of(audit)}
     for name, entries in audit.presented.items():
@@ -235,19 +239,23 @@ def reactions(audit: Audit) -> dict[str, dict[str, str]]:
             if entry.host in by_host:
                 by_host[entry.host].append(entry)
         for host, of_host in by_host.items():
-            found[host][name] = reaction(of_host, upgraded, is_usually_clear=host in clear)
+            found[host][name] = reaction(of_host, begun, is_usually_clear=host in clear)
+    for (host, _), goes_on in audit.stripped.items():
+        if host in found:
+            before = found[host].get(NO_STARTTLS)
+            found[host][NO_STARTTLS] = CLEAR if goes_on else before or REJECTED
     return found
 
 
 def reaction(
     of_host: Sequence[Entry],
-    upgraded: Mapping[tuple[str, int | None], str],
+    begun: Mapping[tuple[str, int | None], str],
     *,
     is_usually_clear: bool,
 ) -> str:
     if any(entry.accepted is not None for entry in of_host):
         return ACCEPTED
-    if any(went_on(entry) for entry in of_host if (entry.host, entry.port) in upgraded):
+    if any(went_on(entry) for entry in of_host if (entry.host, entry.port) in begun):
         return CLEAR
     if any(map(is_clear, of_host)) and not is_usually_clear:
         return CLEAR
@@ -277,6 +285,11 @@ def accepted_findings(audit: Audit) -> Iterator[str]:
                 f"it accepted of {one_line(host)}: {', '.join(accepted)}. Whoever is between them can read and change "
                 "what they send"
             )
+        if reacted.pop(NO_STARTTLS, "") == CLEAR:
+            yield (
+                f"it goes on in the clear with {one_line(host)} where STARTTLS is not offered: whoever is between them "
+                "can take the offer away"
+            )
         if clear := [name for name, did in reacted.items() if did == CLEAR]:
             yield f"after the handshake with {one_line(host)} failed it went on in the clear: {', '.join(clear)}"
 
@@ -288,12 +301,12 @@ def secret_findings(audit: Audit) -> Iterator[str]:
 
 
 def clear_findings(audit: Audit) -> Iterator[str]:
-    upgraded = upgrades(audit)
+    begun = upgraded(audit)
     clear = dict.fromkeys(
         f"{protocol(entry)} {address_of(entry)}"
         for entry in audit.usual
         if is_clear(entry)
-        and (entry.host, entry.port) not in upgraded
+        and (entry.host, entry.port) not in begun
         and not audit.may_be_clear(entry)
     )
     for each in clear:

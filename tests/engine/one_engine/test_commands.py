@@ -192,8 +192,8 @@ def test_a_diff_of_a_lock_and_an_image_and_of_two_that_are_alike(
 
 
 BEGINS_TLS = """
-for mail in "-k smtp://careless.test:587" smtp://careful.test:587; do
-    curl -s -m 5 --ssl-reqd $mail --mail-from a@b.test --mail-rcpt c@d.test -T /etc/hostname
+for mail in "--ssl-reqd -k smtp://careless" "--ssl-reqd smtp://careful" "--ssl smtp://tries"; do
+    curl -s -m 5 $mail.test:587 --mail-from a@b.test --mail-rcpt c@d.test -T /etc/hostname
 done
 curl -s http://meant.test/
 echo "the key is $API_KEY"
@@ -212,11 +212,14 @@ def test_an_audit_offers_starttls_and_has_the_logs_on_its_pages(
     assert cli.main(["audit", *options, clients_image, "sh", "-c", BEGINS_TLS]) == 1
     text = capsys.readouterr().out
     assert "careless.test:587  STARTTLS, TLSv1.3, OpenSSL" in text
-    assert ["expired", "ACCEPTED", "rejected"] in [line.split() for line in text.splitlines()]
+    cells = [line.split() for line in text.splitlines()]
+    assert ["expired", "ACCEPTED", "rejected", "rejected"] in cells
+    assert ["no", "STARTTLS", "rejected", "rejected", "in", "the", "clear"] in cells
     assert "it accepted of careless.test: expired" in text
-    assert "1 finding, of 3 runs." in text
+    assert "it goes on in the clear with tries.test where STARTTLS is not offered" in text
+    assert "2 findings, of 4 runs." in text
     logs = [each.read_text() for each in tmp_path.rglob("*.log")]
-    assert len(logs) == 3
+    assert len(logs) == 4
     assert all("the key is <API_KEY>" in each for each in logs)
 
 

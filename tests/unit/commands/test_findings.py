@@ -186,6 +186,23 @@ def test_what_it_did_with_a_bad_certificate_after_starttls(entries: list[Entry],
     assert bool(findings(audit)) is (did != "rejected")
 
 
+def test_who_goes_on_without_starttls_where_it_is_not_offered_is_a_finding() -> None:
+    usual = [tcp(port=587), tcp(host="db.test"), http_exchange(host="web.test")]
+    offered = [over_tls(port=587), tls(host="db.test", port=5432, reason="rejected")]
+    stripped: dict[tuple[str, int | None], bool] = {
+        ("api.test", 587): True,
+        ("api.test", 25): False,
+        ("db.test", 5432): False,
+    }
+    audit = Audit(usual=usual, offered=offered, stripped=stripped)
+    assert [re.split("  +", line) for line in table_lines(audit)] == [
+        ["", "web.test", "api.test", "db.test"],
+        ["no STARTTLS", "in the clear", "rejected"],
+    ]
+    (found,) = findings(audit)
+    assert found.startswith("it goes on in the clear with api.test where STARTTLS is not offered")
+
+
 def test_one_that_rejects_our_own_certificate_after_its_request_is_not_in_the_clear() -> None:
     offered = [tcp(kept=REQUEST), tls(port=5432, reason="untrusted")]
     audit = Audit(usual=[tcp(first_bytes=SSL_REQUEST)], offered=offered)

@@ -5,9 +5,17 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import pytest
+
 from pytest_egress import Egress
 from pytest_egress.commands.findings import SSL_REQUEST
-from pytest_egress.commands.upgrades import accept_ssl_request, offer, upgrading
+from pytest_egress.commands.upgrades import (
+    MAX_COMMANDS,
+    accept_ssl_request,
+    offer,
+    upgrading,
+    withheld,
+)
 from pytest_egress.egress import inner_of
 from pytest_egress.session import Session
 from pytest_egress.traffic.http.request import TlsInfo
@@ -35,25 +43,61 @@ def test_it_is_offered_to_mail_and_to_postgresql_alone() -> None:
     ]
 
 
+class Socket:
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces, self.said = [*pieces], b""
+
+    def readexactly(self, size: int) -> bytes:
+        return self.recv(size)[:size]
+
+    def sendall(self, data: bytes) -> None:
+        self.said += data
+
+    def starttls(self) -> Any:
+        self.said += b"TLS"
+        return self
+
+    def recv(self, size: int) -> bytes:
+        return self.pieces.pop(0) if self.pieces else b""
+
+
 def test_a_client_that_asks_for_tls_gets_it_and_no_other() -> None:
-    class Socket:
-        def __init__(self, begins: bytes) -> None:
-            self.begins, self.said = begins, b""
-
-        def readexactly(self, size: int) -> bytes:
-            return self.begins[:size]
-
-        def sendall(self, data: bytes) -> None:
-            self.said += data
-
-        def starttls(self) -> Any:
-            self.said += b"TLS"
-            return self
-
-        def recv(self, size: int) -> bytes:
-            return b""
-
     asks, does_not = Socket(SSL_REQUEST), Socket(b"12345678")
     accept_ssl_request(asks)
     accept_ssl_request(does_not)
     assert (asks.said, does_not.said) == (b"STLS", b"")
+
+
+@pytest.mark.parametrize(
+    ("port", "pieces", "seen"),
+    [
+        (587, [b"EHLO me\r\n", b"QUIT\r\n"], [False]),
+        (587, [b"EHLO me\r\nST", b"ARTTLS\r\n"], [False]),
+        (587, [b"EHLO me\r\n", b"mail from:<a@b.test>\r\n"], [True]),
+        (587, [b"EHLO me\r\n", b"AUTH PLAIN AGEAYg==\r\n"], [True]),
+        (587, [b"NOOP\r\n"] * (MAX_COMMANDS + 1) + [b"MAIL"], [False]),
+        (587, [b"a" * 4000] * 9 + [b"\nMAIL\n"], [False]),
+        (5432, [SSL_REQUEST], [False]),
+        (5432, [SSL_REQUEST, b"\x00"], [True]),
+        (5432, [b"12345678"], []),
+    ],
+)
+def test_who_goes_on_where_tls_is_not_offered_is_noted(
+    port: int, pieces: list[bytes], seen: list[bool]
+) -> None:
+    first = pieces[0] if port == 5432 else b""
+    usual = [tcp(host="a.test", port=port, first_bytes=SSL_REQUEST if first else b"")]
+    noted: dict[tuple[str, int | None], bool] = {}
+    answers = withheld(upgrading(usual), [("a.test", port), ("other.test", 1)], noted)
+    assert [*answers] == [f"a.test:{port}"]
+    answers[f"a.test:{port}"](Socket(*pieces))
+    answers[f"a.test:{port}"](Socket())
+    assert [*noted.values()] == (seen or [])
+
+
+def test_a_client_that_goes_on_once_does() -> None:
+    noted: dict[tuple[str, int | None], bool] = {}
+    answers = withheld(upgrading([tcp(host="a.test", port=25)]), [("a.test", 25)], noted)
+    for piece in (b"MAIL\n", b"QUIT\n"):
+        answers["a.test:25"](Socket(piece))
+    assert noted == {("a.test", 25): True}
