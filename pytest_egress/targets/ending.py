@@ -13,6 +13,7 @@ import requests.exceptions
 
 from pytest_egress.engine.engine import Engine
 from pytest_egress.engine.failures import engine_errors, explanation
+from pytest_egress.engine.leftovers import ENDED
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
 from pytest_egress.ledger.report import awaited_text
 from pytest_egress.targets.logs import NO_LOG, Log
@@ -92,7 +93,7 @@ class Ending:
         """Raise an error if the container has ended before it was ready, or the time is over."""
         with engine_errors(f"look at {self.name}"):
             self.container.reload()
-        if self.container.status in ("exited", "dead"):
+        if self.container.status in ENDED:
             state = self.container.attrs["State"]
             code, why = state["ExitCode"], OUT_OF_MEMORY if state.get("OOMKilled") else ""
             text = f"{exit_text(self.name, code, why)} before it was ready: {missing}"

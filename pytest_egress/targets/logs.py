@@ -13,6 +13,7 @@ import docker.errors
 import requests.exceptions
 
 from pytest_egress.engine.engine import Engine
+from pytest_egress.engine.leftovers import ENDED
 from pytest_egress.errors import EngineError
 from pytest_egress.link.attach import STDERR, STDOUT, Output, StreamDemultiplexer
 from pytest_egress.targets.results import TAIL_LINES
@@ -102,7 +103,7 @@ class Log:
                 self.container, self._name, lines, timestamps=1, tail=MOST_LINES + 1
             )
             lines.end()
-            has_ended = state["Status"] in ("exited", "dead")
+            has_ended = state["Status"] in ENDED
             return Life(
                 command=tuple(map(str, [said["Path"], *said["Args"]])),
                 started=moment_of(state["StartedAt"], ahead),
