@@ -13,6 +13,7 @@ import pytest
 
 from pytest_egress.base.choices import NAME_POLICIES, POLICIES, union
 from pytest_egress.plugin.options import check_options
+from pytest_egress.plugin.secrets import any_made, id_problem, without_secrets
 from pytest_egress.routes.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ MARKERS: Final[Mapping[str, str]] = {
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
-    """Replace each test that has a malformed marker by a collector that fails."""
+    """Replace each test that has a malformed marker, or a secret in its id, by a collector that fails."""
     report = yield
     if report.passed:
-        plain = () if any(collector.iter_markers()) else (collector,)
+        plain = () if any(collector.iter_markers()) or any_made() else (collector,)
         report.result = [
             checked_item(node)
             if isinstance(node, pytest.Item) and (node.own_markers or node.parent not in plain)
@@ -70,7 +71,7 @@ def ours(markers: Iterable[pytest.Mark]) -> set[str]:
 
 
 class Malformed(pytest.Collector):
-    """A collector in the place of a test with a malformed marker, so that only this test's collection fails."""
+    """A collector in the place of a test with a malformed marker or id, so that only this test's collection fails."""
 
     problem: str
 
@@ -79,6 +80,8 @@ class Malformed(pytest.Collector):
 
 
 def checked_item(item: pytest.Item) -> pytest.Item | pytest.Collector:
+    if problem := id_problem(item):
+        return malformed(item, problem)
     for marker in item.iter_markers():
         try:
             check_marker(marker)
@@ -117,9 +120,10 @@ def check_marker(marker: pytest.Mark) -> None:
 
 def malformed(item: pytest.Item, problem: str) -> Malformed:
     """The text names the test, since pytest's headline does not."""
-    collector: Malformed = Malformed.from_parent(item.parent or item.session, name=item.name)
+    name = without_secrets(item.name)
+    collector: Malformed = Malformed.from_parent(item.parent or item.session, name=name)
     path, line, _ = item.reportinfo()
-    collector.problem = f"{os.path.relpath(path)}:{(line or 0) + 1}: {item.name}: {problem}"
+    collector.problem = f"{os.path.relpath(path)}:{(line or 0) + 1}: {name}: {problem}"
     return collector
 
 

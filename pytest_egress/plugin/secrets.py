@@ -7,6 +7,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pytest
+
     from pytest_egress.traffic.redaction.values import KnownValues
     from pytest_egress.traffic.search.secrets import Secret
 
@@ -23,9 +25,25 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, str) and without_secrets(val) != val else None
 
 
+ID_SHOWS = (
+    "its id has a secret() in it, and is shown in each report, each log and by each plugin: give another one "
+    "by ids= or pytest.param(id=), or none, and its argument is named instead"
+)
+
+
+def id_problem(item: pytest.Item) -> str:
+    """Why a test cannot have its id, which `ids=` may have given it; "" for none."""
+    given = getattr(getattr(item, "callspec", None), "id", "")
+    return ID_SHOWS if without_secrets(given) != given else ""
+
+
+def any_made() -> bool:
+    return HOME in sys.modules and bool(sys.modules[HOME].MADE)
+
+
 def without_secrets(text: str) -> str:
     """Without what is made until now. In an id, what is beyond ASCII is escaped."""
-    if HOME not in sys.modules:
+    if not any_made():
         return text
     return known(tuple(sys.modules[HOME].MADE)).replaced(text, lambda name: f"<{name}>")
 

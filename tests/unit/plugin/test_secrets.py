@@ -45,3 +45,40 @@ def test_a_secret_is_in_no_id_and_in_no_comparison(pytester: pytest.Pytester) ->
         'secret("sk_test_4242x")', ""
     )
     assert "4242x" not in text.replace('secret("sk_test_4242x")', "")
+
+
+EXPLICIT = """
+import pytest
+from pytest_egress import secret
+
+KEY = secret("sk_test_4242x/y")
+
+@pytest.mark.parametrize("word", [1, 2], ids=[KEY, "fine"])
+def test_list(word): ...
+
+@pytest.mark.parametrize("word", [f"a {KEY}"], ids=str)
+def test_function(word): ...
+
+@pytest.fixture(params=[pytest.param(3, id=f"x-{KEY}-y")])
+def given(request): ...
+
+def test_fixture(given): ...
+"""
+
+
+@pytest.mark.plugins("xdist")
+@pytest.mark.parametrize("options", [(), ("-n1",)], ids=["one process", "workers"])
+def test_an_id_that_is_given_and_has_a_secret_is_refused(
+    pytester: pytest.Pytester, options: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(EXPLICIT)
+    result = pytester.runpytest_subprocess(
+        "-v", "-p", "no:cacheprovider", "--continue-on-collection-errors", "--junitxml=x", *options
+    )
+    text = result.stdout.str()
+    assert result.parseoutcomes() == {"errors": 3, "passed": 1}
+    assert ": test_list[<SECRET>]: its id has a secret() in it" in text
+    for name in ("test_function[a <SECRET>]", "test_fixture[x-<SECRET>-y]"):
+        assert f"{name}: its id has" in text
+    assert "4242x" not in text.replace('secret("sk_test_4242x/y")', "")
+    assert "4242x" not in Path(pytester.path, "x").read_text()
