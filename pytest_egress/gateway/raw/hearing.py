@@ -6,6 +6,7 @@ descriptor of its socket, or by TLS of its own.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -123,7 +124,10 @@ def passing(entry: TcpConnection, account: Account) -> Heard | None:
 
 
 class Offered:
-    """Reads the ClientHello of a connection that is passed on, if it begins with one; TLS is not terminated here."""
+    """Reads the ClientHello of a connection that is passed on, if it has one; TLS is not terminated here.
+
+    It begins the connection, or follows what asks for TLS in mid-connection.
+    """
 
     def __init__(self, entry: TcpConnection) -> None:
         self._entry = entry
@@ -135,18 +139,37 @@ class Offered:
             return
         self._reads -= 1
         self._begun += bytes(data[:MAX_HELLO_BYTES])
+        start = hello_at(self._begun)
+        if start is None:
+            if len(self._begun) > MAX_ASKED_BYTES:
+                self._end()
+            return
         try:
-            if bytes_needed(self._begun):
+            if bytes_needed(self._begun[start:]):
                 return
-            hello = parse_client_hello(self._begun)
+            hello = parse_client_hello(self._begun[start:])
         except ClientHelloError:
             hello = None
-        self._reads, self._begun = 0, b""
         if hello is not None:
             self._entry.offers = Offers(newest_version(hello), library_of(hello))
+            self._entry._is_in_clear_first = not asks_alone(self._begun[:start])
+        self._end()
+
+    def _end(self) -> None:
+        self._reads, self._begun = 0, b""
 
 
+HELLO: Final = re.compile(rb"\x16\x03[\0-\x04].{2}\x01", re.DOTALL)
 HELLO_READS: Final = 64  # for one that comes in pieces: each looks at all that has come
+
+
+def hello_at(data: bytes) -> int | None:
+    """Where a ClientHello begins; None for nowhere."""
+    found = HELLO.search(data, 0, MAX_ASKED_BYTES + HELLO_HEAD_BYTES)
+    return None if found is None else found.start()
+
+
+HELLO_HEAD_BYTES: Final = 6  # of its record, and its type
 
 
 def keep_within(entry: TcpConnection, account: Account, data: bytes | memoryview) -> None:

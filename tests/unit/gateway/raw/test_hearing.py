@@ -265,3 +265,36 @@ def test_what_begins_with_no_hello_offers_nothing(data: bytes) -> None:
     for _ in range(100):
         heard(data)
     assert entry.offers is None
+
+
+EHLO = b"EHLO shop.test\r\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "is_in_clear"),
+    [
+        ([EHLO, b"STARTTLS\r\n"], False),
+        ([b"\0\0\0\x08\x04\xd2\x16\x2f"], False),  # PostgreSQL
+        ([EHLO, b"AUTH PLAIN AGpvZQBzZWNyZXQ=\r\n", b"STARTTLS\r\n"], True),
+    ],
+)
+@pytest.mark.parametrize("size", [1 << 16, 40])
+def test_the_hello_after_starttls_of_a_client_that_is_passed_on_is_read(
+    before: list[bytes], is_in_clear: bool, size: int, ca: trustme.CA
+) -> None:
+    entry, hello = tcp(), hello_bytes(ca)
+    heard = passing(entry, Account())
+    assert heard is not None
+    for said in [*before, *(hello[at : at + size] for at in range(0, len(hello), size))]:
+        heard(said)
+    assert entry.offers == Offers("TLSv1.3", "OpenSSL")
+    assert entry._is_in_clear_first is is_in_clear
+
+
+def test_a_hello_after_more_than_the_wish_for_it_can_have_is_not_looked_for(ca: trustme.CA) -> None:
+    entry = tcp()
+    heard = passing(entry, Account())
+    assert heard is not None
+    for said in (b"DATA" * 500, hello_bytes(ca)):
+        heard(said)
+    assert entry.offers is None
