@@ -358,6 +358,12 @@ class Frames:
             self.discard()
             yield Closing(code=TOO_BIG, reason=CUT_REASON, reply=self.can_close)
 
+    @property
+    def unfinished(self) -> bytes:
+        """What has come of a message that has not come whole."""
+        parts = (each.encode() if isinstance(each, str) else each for each in self._parts)
+        return b"".join(parts)
+
     def discard(self) -> None:
         """Nothing more comes of a message that has not come whole."""
         self._parts.clear()

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from pytest_egress.traffic.search.passing import Passing
 
 BODIES: Final = "requests' bodies"
-SOON_SECONDS: Final = 0.25  # for the next piece of a body that is read for nobody but a search
-REST_SECONDS: Final = 2.0  # for all of them: the response waits
+REST_SECONDS: Final = 2.0  # for a body that is read for nobody but a search: the response waits
 STREAMED_TWICE: Final = "the body of this request has been streamed: it is read once, and not kept"
 NOT_KEPT: Final = (
     "the body of this request was streamed ({} bytes), so that its content is not kept"
@@ -208,16 +207,14 @@ class Body:
     def search_rest(self) -> None:
         """Search for secrets, where one is declared, what a client sends of a body that nobody has read to its end.
 
-        What has come is searched, and what comes soon. Nobody reads after it.
+        What has come is searched, and what comes within `REST_SECONDS`, pauses or not. Nobody reads after it.
         """
         is_read_elsewhere = self._is_relayed and not self.is_cut
         if self.passing is None or self._content is not None or is_read_elsewhere:
             return
         deadline = monotonic() + REST_SECONDS
         with contextlib.suppress(ClientLeftError, OverLimitError, RuntimeError, TimeoutError):
-            while (left := deadline - monotonic()) > 0 and (
-                piece := self._receive(min(left, SOON_SECONDS))
-            ):
+            while (left := deadline - monotonic()) > 0 and (piece := self._receive(left)):
                 self.passing.feed(piece)
             if self.streamed is None:
                 for name, value in self.trailers.raw:

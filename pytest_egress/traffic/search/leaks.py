@@ -168,7 +168,8 @@ def passed(entry: Entry) -> Iterator[tuple[str, Passing, bool]]:
     if isinstance(entry, Exchange):
         passing = getattr(entry.request._body, "passing", None)
         if passing is not None:
-            yield "body", passing, is_clear(entry)
+            place = "body" if entry.websocket is None else "frames of no message"
+            yield place, passing, is_clear(entry)
     elif isinstance(entry, TcpConnection):
         for was_clear, passing in entry._passing:
             yield (

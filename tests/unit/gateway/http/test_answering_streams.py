@@ -11,14 +11,17 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from wsproto.events import TextMessage
 
 from pytest_egress.gateway import connection
 from pytest_egress.gateway.http import bodies
 from pytest_egress.routes.faults import reset as reset_fault
+from pytest_egress.routes.websocket.answer import websocket
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction.values import KnownValues
+from tests.support.raw_websockets import raw_client
 from tests.support.stage import (
     ADDRESS,
     SECONDS,
@@ -621,6 +624,18 @@ def test_the_rest_of_a_body_that_nobody_reads_is_searched(stage: Stage, answer: 
     sock = stage.tls()
     sock.sendall(b"POST / HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n")
     sock.sendall(b"3\r\none\r\n")
-    time.sleep(0.05)  # shorter than a pause is waited for
+    time.sleep(0.4)  # shorter than it is waited for
     sock.sendall(b"10\r\nsk-of-the-test-1\r\n0\r\n\r\n")
     assert eventually(lambda: found() == {("KEY", "")})
+
+
+def test_what_a_websocket_sends_and_is_no_message_is_searched(stage: Stage) -> None:
+    known = [("PINGED", "sk-of-the-test-1"), ("BEGUN", "sk-of-the-test-2")]
+    stage.window.account._others.secrets = KnownValues(known)
+    stage.http("api.test", websocket(lambda ws: [*ws]))
+    client = raw_client(stage)
+    begun = TextMessage(data="a sk-of-the-test-2", message_finished=False)
+    client.send(client.frames.ping(b"sk-of-the-test-1"), client.frames._sent(begun))
+    client.sock.close()
+    passing = stage.only(Exchange).request._body.passing
+    assert eventually(lambda: passing.found == {("PINGED", ""), ("BEGUN", "")})
