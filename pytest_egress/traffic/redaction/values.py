@@ -34,6 +34,9 @@ OF_BASE64: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 
 FEW_SECRETS: Final = 32  # that are indexed beside the others, until there are more
 
+LONG_NAMES: Final = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{16,63}(?:\.[A-Za-z0-9_-]{1,63})+")
+"""What may be a name of DNS in a text, such as a log, whose labels are pieces of a secret."""
+
 PLAIN_WORDS: Final = re.compile(r"[a-z]+(?:[_.:-][a-z]+)*")
 
 
@@ -227,6 +230,7 @@ class KnownValues:
         if is_host and "." in text:
             text = self._without_labels(text, instead)
         if not is_host:
+            text = LONG_NAMES.sub(lambda found: self._without_labels(found[0], instead), text)
             text = self._without_wrapped(text, instead)
             text = self._without_escaped(text, instead)
         if not is_host and ("..." in text or "\u2026" in text):

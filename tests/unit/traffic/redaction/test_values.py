@@ -272,3 +272,11 @@ def test_a_value_over_several_labels_of_a_name_is_hidden(size: int) -> None:
         assert shown.endswith("evil.test")
         assert len(shown) < len("a.<K0>.xx.evil.test") + 1
     assert hidden("a.evil.test", PLAIN, is_host=True) == "a.evil.test"
+
+
+@pytest.mark.parametrize("size", [20, 63])
+def test_a_name_with_a_value_over_its_labels_is_hidden_in_a_log_too(size: int) -> None:
+    form = (PLAIN * 3).encode().hex().upper()
+    labels = ".".join(form[at : at + size] for at in range(0, len(form), size))
+    shown = hidden(f"E lookup a.{labels}.evil.test: no such host", PLAIN * 3)
+    assert shown == "E lookup a.<K0>.evil.test: no such host"
