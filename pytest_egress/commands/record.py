@@ -15,7 +15,7 @@ from typing import Final
 
 from pytest_egress.cassettes import Cassettes, Home
 from pytest_egress.commands.order import Order
-from pytest_egress.commands.trial import Trial, broken, is_recorded, opened, run_once
+from pytest_egress.commands.trial import Trial, broken, is_left, is_recorded, opened, run_once
 from pytest_egress.commands.watch import watched
 from pytest_egress.commands.written import (
     WrittenRoute,
@@ -36,6 +36,7 @@ from pytest_egress.traffic.redaction.redactor import Redactor
 from pytest_egress.traffic.shown import counted, host_port
 
 PLACEHOLDER: Final = re.compile(r"<([\w.#-]{1,80})>")
+LEFT: Final = "its client left before its answer had ended"
 
 
 def record(order: Order) -> int:
@@ -62,7 +63,8 @@ def record(order: Order) -> int:
                 f"it still ran after {order.timeout:g} s, so nothing is written: give a command that ends, or --timeout"
             )
         if failed := broken(trial):
-            raise CassetteError(f"{failed[0]}: {problem(failed[0])}, so nothing is written")
+            why = LEFT if is_left(failed[0]) else problem(failed[0])
+            raise CassetteError(f"{failed[0]}: {why}, so nothing is written")
         if trial.unseen:
             raise CassetteError(
                 f"not all that it asks could be recorded ({trial.unseen}), so nothing is written"

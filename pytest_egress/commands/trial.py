@@ -78,8 +78,22 @@ def unseen_in(window: Window) -> str:
 
 
 def broken(trial: Trial) -> list[Entry]:
-    """The attempts whose answer failed, as where a real upstream is not reached."""
-    return [entry for entry in trial.entries if getattr(entry, "error", None) is not None]
+    """The attempts whose answer failed, as where a real upstream is not reached, or their client did not wait for."""
+    return [
+        entry
+        for entry in trial.entries
+        if getattr(entry, "error", None) is not None or is_left(entry)
+    ]
+
+
+def is_left(entry: Entry) -> bool:
+    """Whether a request has no answer that a cassette could have; a call of gRPC is recorded as far as it came."""
+    return (
+        isinstance(entry, Exchange)
+        and entry.outcome == "routed"
+        and entry.response is None
+        and entry.grpc is None
+    )
 
 
 def is_recorded(entry: Entry) -> bool:

@@ -98,7 +98,10 @@ class Forwarding:
         try:
             with self.ending_with_client(sock):  # a handler reads the response
                 response = upstream.ask(sock, request, server.path, encoded=False)
-                return whole(response, request.method, hold)
+                response = whole(response, request.method, hold)
+            if (left := self.left()) is not None:  # the end of a body without a length may be ours
+                raise left
+            return response
         finally:
             self._held.append(hold)
             if self._duplex.has_begun:

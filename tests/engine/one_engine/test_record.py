@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -33,10 +34,19 @@ def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            kind = "application/json" if "/v1/" in self.path else "text/event-stream"
             self.send_response(200)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", kind)
             self.end_headers()
-            self.wfile.write(b'{"from": "upstream"}')
+            if "/v1/" in self.path:
+                self.wfile.write(b'{"from": "upstream"}')
+                return
+            for number in range(3 if self.path == "/events" else 300):
+                try:
+                    self.wfile.write(b"id: %d\ndata: {}\n\n" % number)
+                except OSError:
+                    return
+                time.sleep(0.1)
 
         do_POST = do_GET
 
@@ -105,3 +115,17 @@ def test_one_that_does_not_end_leaves_no_file(
     assert cli.main(["record", "--timeout", "3", clients_image, "sh", "-c", asks]) == 2
     assert "still ran after 3 s, so nothing is written" in capsys.readouterr().err
     assert not [*pytester.path.rglob("*.yaml"), *pytester.path.rglob("test_*.py")]
+
+
+def test_a_stream_of_events_is_recorded_where_it_ends_and_is_no_half_recording_where_it_does_not(
+    clients_image: str, url: str, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert record(clients_image, url, pytester, "curl -sN -m 1 URL/without-end; exit 0") == 2
+    assert "its client left before its answer had ended, so nothing" in capsys.readouterr().err
+    assert not [*pytester.path.rglob("*.yaml"), *pytester.path.rglob("test_*.py")]
+    asks = "curl -sSfN URL/events | grep -c '^id: '; exit $(curl -sSfN URL/events | wc -l)"
+    assert record(clients_image, url, pytester, asks) == 0
+    text = (pytester.path / "cassettes/test_clients/test_clients.yaml").read_text()
+    assert '- {id: "2", json: {}}' in text
+    assert "exit_code == 9" in (pytester.path / "test_clients.py").read_text()
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
