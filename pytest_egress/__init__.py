@@ -105,6 +105,8 @@ if TYPE_CHECKING:
     )
     from pytest_egress.targets.results import CompletedContainer as CompletedContainer
     from pytest_egress.traffic.entries import (
+        Datagram as Datagram,
+        DatagramFlow as DatagramFlow,
         DnsQuery as DnsQuery,
         Entry as Entry,
         Exchange as Exchange,
@@ -160,7 +162,8 @@ _NAMES = {
     "targets.readiness": "http_ok log_line port_open",
     "targets.results": "CompletedContainer",
     "traffic.entries": (
-        "DnsQuery Entry Exchange KafkaRecord Mail PacketAttempt ProxyCall TcpConnection TlsFailure"
+        "Datagram DatagramFlow DnsQuery Entry Exchange KafkaRecord Mail PacketAttempt ProxyCall "
+        "TcpConnection TlsFailure"
     ),
     "traffic.grpc": "GrpcCall",
     "traffic.http.events": "Event",

@@ -31,7 +31,14 @@ from pytest_egress.ledger.report import (
     surplus_headline,
     surplus_text,
 )
-from pytest_egress.routes.answers import Delivered, DnsAnswer, HttpAnswer, RawAnswer, Service
+from pytest_egress.routes.answers import (
+    DatagramsAnswer,
+    Delivered,
+    DnsAnswer,
+    HttpAnswer,
+    RawAnswer,
+    Service,
+)
 from pytest_egress.routes.certificates import BadCertificate, TlsVersion
 from pytest_egress.routes.declarations import ClientCertificate, declare
 from pytest_egress.routes.kinds import Kind
@@ -45,6 +52,7 @@ from pytest_egress.targets.results import CompletedContainer, check_result
 from pytest_egress.traffic.address import Address, parse_address
 from pytest_egress.traffic.dns.answers import RecordTexts
 from pytest_egress.traffic.entries import (
+    Datagram,
     DnsQuery,
     Entry,
     Exchange,
@@ -307,6 +315,40 @@ class Egress:
             certificate=certificate,
             tls_version=tls_version,
             alpn=alpn,
+        )
+
+    def intercept_udp(
+        self,
+        address: str,
+        answer: DatagramsAnswer = None,
+        *,
+        match: Callable[[Datagram], object] | None = None,
+        times: int | None = None,
+        optional: bool = False,
+        name: str | None = None,
+    ) -> Route[Datagram]:
+        """Answer datagrams of UDP to an address; a call, or a decorator of the handler. A call is one datagram.
+
+        Args:
+            address: `host[:port]`; where none is given any port but 53, and those where a route answers HTTPS.
+            answer: A function of the `Datagram`; or what it may return: bytes, a list of bytes for several datagrams,
+                None for no answer, `delayed()`, `truncated()`, `silence()` or `refuse()`.
+            match: A predicate of the `Datagram`.
+            times: How many datagrams it answers; fewer fail the test.
+            optional: Whether the test passes also if the route is never called.
+            name: A name for `egress[name]`.
+
+        Raises:
+            AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
+        """
+        return self._add(
+            kinds.INTERCEPT_UDP,
+            address,
+            answer,
+            match=match,
+            times=times,
+            optional=optional,
+            name=name,
         )
 
     def passthrough(self, address: str) -> Route[TcpConnection]:

@@ -5,8 +5,9 @@ package `agent`. It imports few modules, since each start of a container waits f
 other rooms only `addresses`, `main` and `netlink`, which are facts and formats.
 
 * `addresses`: the addresses and interfaces of every namespace.
+* `capabilities`: what the program gives up once it has its sockets.
 * `capture`: makes a namespace capture everything.
-* `dials`: the connections that the kernel itself refuses or drops, and changes of that.
+* `dials`: the connections that the kernel itself refuses or drops, the datagrams that it lets out, and changes of both.
 * `keeper`: the first process of a sidecar that serves several targets.
 * `main`: the program; where the link is made of descriptors it passes the sockets.
 * `mux`: one end of the stream link, as a protocol without input or output.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import _socket
 import errno
-from struct import pack, unpack_from
+from array import array
+from posix import urandom
+from struct import pack, unpack, unpack_from
 
 from .addresses import ADDRESS4, ADDRESS6, INTERFACE, PEER, PREFIX4, PREFIX6
 from .netlink import (
@@ -29,7 +31,16 @@ from .netlink import (
     numbered,
     text,
 )
-from .nftables import LAST_PORT, LISTENERS, LOG_GROUP, SNAPLEN, batch, frame_ruleset, ruleset
+from .nftables import (
+    LAST_PORT,
+    LISTENERS,
+    LOG_GROUP,
+    SNAPLEN,
+    PacketMarks,
+    batch,
+    frame_ruleset,
+    ruleset,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +55,10 @@ loads a module from disk."""
 
 RECEIVE_BYTES = 4 << 20
 """The receive buffer of sockets that the test process reads: 100,000 rejected datagrams fit."""
+
+DATAGRAM_BYTES = 64 << 20
+"""The receive buffer of the socket for datagrams, which is memory only while datagrams wait. With 4 MiB, a sender of
+100,000 datagrams of 200 bytes by sendmmsg(2) lost 9,855 of them."""
 
 BACKLOG = 4096
 """How many connections may wait to be accepted; the kernel limits it to net.core.somaxconn."""
@@ -65,6 +80,10 @@ _IFNAME = 3
 _IFA_F_NODAD = 2  # else the address is tentative for 1.6 seconds and cannot be bound
 _MAIN_TABLE, _LOCAL_TABLE = 254, 200
 _INVERT = 2  # FIB_RULE_INVERT
+_WIDE = attribute(4, pack("=I", 65535))  # IFLA_MTU: any IPv4 datagram is one frame
+_ONE_BY_ONE = attribute(40, pack("=I", 1))  # IFLA_GSO_MAX_SEGS: the kernel cuts UDP_SEGMENT before
+_ATTACH_FILTER, _SO_MARK, _ALL_PROTOCOLS = 26, 36, 3  # socket(7), packet(7)
+_SOL_PACKET, _PACKET_STATISTICS = 263, 6
 _LAST = attribute(6, pack("=I", 9999))  # the metric of a route for sockets bound to its interface
 _NO_IPV6 = (errno.EACCES, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 _ABSENT = (
@@ -95,12 +114,14 @@ class Capture:
     Attributes:
         tcp: Listeners, `LISTENERS` on 127.0.0.1 and, with IPv6, as many on ::1.
         dns: UDP sockets for DNS, one of each family.
+        datagrams: The packet socket with every datagram that a rule lets out, as an Ethernet frame; what it sends comes
+            to the target. None where it cannot be opened, as without CAP_NET_RAW: every datagram is refused then.
         packets: The NFLOG socket with every packet that is neither DNS nor of a TCP connection.
         monitors: Sockets that report changes: one of nftables, one of interfaces and routes.
         frames: Whether the kernel can record the frames that packet sockets send.
     """
 
-    __slots__ = ("dns", "frames", "ipv6", "monitors", "packets", "tcp")
+    __slots__ = ("datagrams", "dns", "frames", "ipv6", "monitors", "packets", "tcp")
 
     def __init__(self) -> None:
         refuse_namespace_in_use()
@@ -113,7 +134,9 @@ class Capture:
             self.dns.append(_required(dns6))
         pairs = zip(self.tcp[::LISTENERS], self.dns, strict=True)
         ports = [(tcp.getsockname()[1], dns.getsockname()[1]) for tcp, dns in pairs]
-        self.frames = load_rules(ports[0], ports[1] if self.ipv6 else None)
+        marks = PacketMarks(urandom(8))
+        self.frames = load_rules(ports[0], ports[1] if self.ipv6 else None, marks)
+        self.datagrams = _datagrams(marks)
         self.packets = _packets()
         self.monitors = [_rules_monitor(), _network_monitor()]  # last: they must not report ours
 
@@ -127,6 +150,8 @@ class Capture:
             for sock in sockets:
                 family = "4" if sock.family == _socket.AF_INET else "6"
                 found.setdefault(name + family, []).append(sock)
+        if self.datagrams is not None:
+            found["datagrams"] = [self.datagrams]
         return {**found, "packets": [self.packets], "monitors": self.monitors}
 
 
@@ -241,9 +266,9 @@ def make_network(ipv6: bool) -> bool:
     The kernel sends nothing on it by itself: there is no address resolution, no link-local address and
     no solicitation.
     """
-    peer = nest(1, _interface() + attribute(_IFNAME, text(PEER)))
+    peer = nest(1, _interface() + attribute(_IFNAME, text(PEER)) + _WIDE)
     pair = nest(18, attribute(1, text("veth")), nest(2, peer))
-    create = _interface() + attribute(_IFNAME, text(INTERFACE)) + pair
+    create = _interface() + attribute(_IFNAME, text(INTERFACE)) + _WIDE + _ONE_BY_ONE + pair
     _ask_once(ROUTE, [NetlinkRequest("a pair of interfaces", "CONFIG_VETH", _NEWLINK, NEW, create)])
     index, peer_index = _socket.if_nametoindex(INTERFACE), _socket.if_nametoindex(PEER)
     _ask_once(ROUTE, [*_silence(index, peer_index, ipv6), _address(_socket.AF_INET, index)])
@@ -318,18 +343,31 @@ def _routes(family: int, index: int) -> list[NetlinkRequest]:
     universe_or_link, universe_or_host = (253, 254) if version4 else (0, 0)
     loopback, prefix = (b"\x7f\0\0\0", 8) if version4 else (bytes(15) + b"\1", 128)
     ports = attribute(24, pack("=HH", 1, LAST_PORT - 1))  # FRA_DPORT_RANGE
+    # An ICMP error has no ports either, and the kernel refuses one from a source that is local. Where a datagram is
+    # refused by it, its source has to be looked up in the main table. IPv6 looks no source up.
+    icmp = attribute(22, b"\1")  # FRA_IP_PROTO
+    errors = [_policy("ICMP", family, 0, 0, icmp, _MAIN_TABLE, 99)] if version4 else []
     return [
         _default(family, index, _MAIN_TABLE, universe_or_link, 1),
         _default(family, index, _LOCAL_TABLE, universe_or_host, 2, attribute(7, _own(family))),
         _policy("what is redirected", family, prefix, 0, attribute(1, loopback)),
         _policy("what has no ports", family, 0, _INVERT, ports),
+        *errors,
     ]
 
 
-def _policy(what: str, family: int, prefix: int, flags: int, condition: bytes) -> NetlinkRequest:
-    """A policy rule: packets that meet a condition use the table in which every destination is local."""
-    body = pack("=BBBBBBBBI", family, prefix, 0, 0, _LOCAL_TABLE, 0, 0, 1, flags)  # fib_rule_hdr
-    priority = attribute(6, pack("=I", 100 + flags))
+def _policy(
+    what: str,
+    family: int,
+    prefix: int,
+    flags: int,
+    condition: bytes,
+    table: int = _LOCAL_TABLE,
+    place: int = 100,
+) -> NetlinkRequest:
+    """A policy rule: packets that meet a condition use a table, as a rule that in which every destination is local."""
+    body = pack("=BBBBBBBBI", family, prefix, 0, 0, table, 0, 0, 1, flags)  # fib_rule_hdr
+    priority = attribute(6, pack("=I", place + flags))
     needs = f"CONFIG_{'IP' if family == _socket.AF_INET else 'IPV6'}_MULTIPLE_TABLES"
     return NetlinkRequest(
         f"the routing rule for {what}", needs, _NEWRULE, NEW, body + priority + condition
@@ -348,15 +386,15 @@ def _default(
 # ------------------------------------------------------------------ rules and sockets
 
 
-def load_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> bool:
+def load_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None, marks: PacketMarks) -> bool:
     """Load the rules of `ruleset`, which explains the arguments; return whether frames are recorded too.
 
     Where the kernel cannot record them (CONFIG_NF_TABLES_NETDEV), the frames of packet sockets are
     dropped unseen. Targets are started all the same: no ordinary client sends any.
     """
-    _ask_once(NETFILTER, ruleset(ports4, ports6), wrap=True)
+    _ask_once(NETFILTER, ruleset(ports4, ports6, marks), wrap=True)
     try:
-        _ask_once(NETFILTER, frame_ruleset(), wrap=True)
+        _ask_once(NETFILTER, frame_ruleset(marks), wrap=True)
     except Refusal as refusal:
         if refusal.number in _ABSENT:
             return False
@@ -404,13 +442,43 @@ def _required(sock: Socket | None) -> Socket:
     return sock
 
 
-def _roomy(sock: Socket) -> Socket:
+def _roomy(sock: Socket, size: int = RECEIVE_BYTES) -> Socket:
     """Give a socket a large receive buffer; a smaller one where a user namespace forbids that."""
     try:
-        sock.setsockopt(_socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, RECEIVE_BYTES)
+        sock.setsockopt(_socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, size)
     except OSError:
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, RECEIVE_BYTES)
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, size)
     return sock
+
+
+def _datagrams(marks: PacketMarks) -> Socket | None:
+    """The packet socket at the other end of the interface, for `Capture.datagrams`.
+
+    It is bound after its filter is attached, so that it never has a frame of another kind.
+    """
+    try:
+        sock = _socket.socket(_socket.AF_PACKET, _socket.SOCK_RAW, 0)
+    except OSError:  # no CAP_NET_RAW, or a kernel without CONFIG_PACKET
+        return None
+    _roomy(sock, DATAGRAM_BYTES)
+    program = array("B", b"".join(pack("=HBBI", *line) for line in _only_sent(marks.sent)))
+    lines = len(program) // 8
+    sock.setsockopt(_socket.SOL_SOCKET, _ATTACH_FILTER, pack("HL", lines, program.buffer_info()[0]))
+    sock.setsockopt(_socket.SOL_SOCKET, _SO_MARK, pack("=I", marks.reply))
+    sock.bind((PEER, _ALL_PROTOCOLS))
+    return sock
+
+
+def _only_sent(mark: int) -> tuple[tuple[int, int, int, int], ...]:
+    """A classic BPF program (linux/filter.h) for frames with a mark, without those that the socket sends itself."""
+    return (
+        (0x28, 0, 0, 0xFFFFF004),  # ldh: the type of the frame
+        (0x15, 3, 0, 4),  # is it PACKET_OUTGOING: return none of it
+        (0x20, 0, 0, 0xFFFFF014),  # ld: its mark
+        (0x15, 0, 1, mark),
+        (0x06, 0, 0, 1 << 18),  # ret: all of it
+        (0x06, 0, 0, 0),
+    )
 
 
 def _packets() -> Socket:
@@ -436,6 +504,12 @@ def dropped(packets: Socket) -> int:
     return unpack_from("=I", info, 4 * _DROPS)[0] if len(info) > 4 * _DROPS else 0
 
 
+def dropped_datagrams(datagrams: Socket) -> int:
+    """How many datagrams the kernel has dropped because the socket's buffer was full, since this was last asked."""
+    _, lost = unpack("=II", datagrams.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+    return int(lost)
+
+
 def _log_config(body: bytes) -> NetlinkRequest:
     header = pack("!BBH", 0, 0, LOG_GROUP)
     return NetlinkRequest(
@@ -444,7 +518,8 @@ def _log_config(body: bytes) -> NetlinkRequest:
 
 
 def _rules_monitor() -> Socket:
-    sock = _roomy(open_netlink(NETFILTER))
+    """The rules for dials and those for datagrams may be replaced before the events about either are read."""
+    sock = _roomy(open_netlink(NETFILTER), 2 * RECEIVE_BYTES)
     sock.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, 7)  # NFNLGRP_NFTABLES
     return sock
 

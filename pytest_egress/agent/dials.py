@@ -1,7 +1,8 @@
-"""The dials that the target's own kernel refuses or drops: messages that change them, and the rules that they become.
+"""What the target's own kernel does with dials and datagrams: messages that change it, and the rules that they become.
 
-A dial is the first packet of a TCP connection. The test process says which ones are not to be connected, as a list of
-rules of which the first that fits decides. The kernel applies a message as a whole or not at all.
+A dial is the first packet of a TCP connection. The test process says which ones are not to be connected, and likewise
+which datagrams are let out, each as a list of rules of which the first that fits decides. The kernel applies a message
+as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from struct import Struct
 
 from .capture import Refusal, ask, open_netlink
 from .netlink import NETFILTER
-from .nftables import DROP_UNLOGGED, dial_rule, dial_verdict, no_dial_rules
+from .nftables import DROP_UNLOGGED, dial_rule, dial_verdict, no_rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,19 +22,23 @@ if TYPE_CHECKING:
 REPLACE, INSERT = b"=", b"+"
 """The first byte of a message. `REPLACE`: its rules replace those that there are. `INSERT`: they come before those."""
 
+DATAGRAMS = b"u"
+"""Comes before the first byte of a message whose rules are for datagrams. Any other message is for dials."""
+
 RULE = Struct("!BBBH8s16s")
 """A rule: the verdict, the IP version, the bits of the address that count, the port (0 for any), the first bytes of the
 TCP header (zeros for any), and the address."""
 
-CAPTURED, REFUSED, DROPPED, SWALLOWED = range(4)
-"""Verdicts. `CAPTURED`: as any other connection. `REFUSED` and `DROPPED` are logged; a `SWALLOWED` dial is dropped
-too, and not logged again: it repeats one that was."""
+CAPTURED, REFUSED, DROPPED, SWALLOWED, LET_OUT = range(5)
+"""Verdicts. `CAPTURED`: as any other connection, or datagram, which is refused. `REFUSED` and `DROPPED` are logged; a
+`SWALLOWED` dial is dropped too, and not logged again: it repeats one that was. `LET_OUT`: of datagrams alone."""
 
 MAX_RULES = 2048
-"""The most rules of a namespace: more than the names that a test looks up. The kernel reports each that it deletes and
-adds; this many of both fit into the buffer of a monitor, which would else report a loss."""
+"""The most rules of a namespace for dials, and the most for datagrams: more than the names that a test looks up. The
+kernel reports each that it deletes and adds; this many of both fit into the buffer of a monitor, twice, which would
+else report a loss."""
 
-MAX_BYTES = 1 + MAX_RULES * RULE.size
+MAX_BYTES = 2 + MAX_RULES * RULE.size
 
 PORT = "dials="
 """Begins the word, among the features in the agent's first message, with the port id of the agent's netlink socket:
@@ -74,18 +79,22 @@ class Dials:
         except Refusal as refusal:
             return GONE if refusal.number == errno.ENOENT else str(refusal)
         except OSError as error:
-            return f"The kernel was not told which connections to refuse: {error}."
+            return f"The kernel was not told its rules: {error}."
         return ""
 
 
 def _requests(data: bytes) -> list[NetlinkRequest]:
+    chain = "dials"
+    if data[:1] == DATAGRAMS:
+        chain, data = "datagrams", data[1:]
     first = data[:1] == INSERT
-    rules = [_rule(*fields, first=first) for fields in RULE.iter_unpack(data[1:])]
+    rules = [_rule(chain, *fields, first=first) for fields in RULE.iter_unpack(data[1:])]
     # Each rule is put before those that are there: the last one has to come first.
-    return rules[::-1] if first else [no_dial_rules(), *rules]
+    return rules[::-1] if first else [no_rules(chain), *rules]
 
 
 def _rule(
+    chain: str,
     verdict: int,
     version: int,
     prefix: int,
@@ -101,7 +110,7 @@ def _rule(
         REFUSED: dial_verdict("refuse_dial"),
         DROPPED: dial_verdict("drop_dial"),
         SWALLOWED: DROP_UNLOGGED,
+        LET_OUT: dial_verdict("let_out"),
     }
-    return dial_rule(
-        packed, prefix, port, b"" if begins == _ANY else begins, ends[verdict], first=first
-    )
+    begins = b"" if begins == _ANY else begins
+    return dial_rule(packed, prefix, port, begins, ends[verdict], first=first, chain=chain)

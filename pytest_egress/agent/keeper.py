@@ -3,7 +3,7 @@
 It alone holds CAP_SYS_ADMIN, which unshare(2) needs to make a network namespace, and CAP_SETPCAP, which its children
 need to give up both. Before its first target it notes what the shared files are; from then on it reads nothing but
 one-byte orders of the test process: at each it ends its agent, moves to a new network namespace, and starts an agent
-there. An agent, which reads what targets send, has CAP_NET_ADMIN alone.
+there. An agent, which reads what targets send, has CAP_NET_ADMIN alone; CAP_NET_RAW only until its sockets are open.
 """
 
 from __future__ import annotations
@@ -11,9 +11,16 @@ from __future__ import annotations
 import posix
 import select
 import sys
-from ctypes import CDLL, get_errno
-from struct import pack
 
+from .capabilities import (
+    NET_RAW,
+    SETPCAP,
+    SYS_ADMIN,
+    c_library,
+    check,
+    forbid,
+    keep_for_network,
+)
 from .capture import start_loopback
 from .main import MOVE, check_nonce, connect, fail, serve
 from .shared_files import SharedFiles
@@ -27,9 +34,6 @@ if TYPE_CHECKING:
 
 _CLONE_NEWNET = 0x40000000
 _SIGKILL = 9
-_CAPBSET_DROP, _NO_NEW_PRIVS = 24, 38  # prctl(2)
-_SETPCAP, _NET_ADMIN, _SYS_ADMIN = 8, 12, 21  # capabilities(7)
-_VERSION = 0x20080522  # of the arguments of capset(2)
 _EVERY_UID = ["0", "0", "4294967295"]  # of the first user namespace, user_namespaces(7)
 
 
@@ -47,7 +51,7 @@ def main() -> None:
         posix.waitpid(agent, 0)
         posix.close(alive)
         try:
-            check(CDLL(None, use_errno=True).unshare(_CLONE_NEWNET))
+            check(c_library().unshare(_CLONE_NEWNET))
         except OSError as error:
             fail(link, f"The kernel refused a new network namespace: {error}.")
 
@@ -65,7 +69,8 @@ def start_agent(link: Socket, files: SharedFiles | None) -> tuple[int, int]:
 
 def be_agent(link: Socket, files: SharedFiles | None) -> NoReturn:
     try:
-        drop_capabilities()
+        forbid(SYS_ADMIN, NET_RAW, SETPCAP)
+        keep_for_network()
         start_loopback()
         serve(link, files)
     except OSError as error:
@@ -95,19 +100,3 @@ def is_ordered(link: Socket, alive: int) -> bool:
     poller.register(alive, select.POLLIN)
     ready = {descriptor for descriptor, _ in poller.poll()}
     return alive not in ready and link.recv(1) == MOVE
-
-
-def drop_capabilities() -> None:
-    """Keep CAP_NET_ADMIN alone, and no way to another."""
-    libc = CDLL(None, use_errno=True)
-    for capability in (_SYS_ADMIN, _SETPCAP):
-        check(libc.prctl(_CAPBSET_DROP, capability, 0, 0, 0))
-    check(libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0))
-    kept = 1 << _NET_ADMIN
-    check(libc.capset(pack("=Ii", _VERSION, 0), pack("=6I", kept, kept, 0, 0, 0, 0)))
-
-
-def check(result: int) -> None:
-    if result:
-        number = get_errno()
-        raise OSError(number, posix.strerror(number))

@@ -10,6 +10,7 @@ import _socket
 import sys
 from struct import pack
 
+from .capabilities import give_up_raw
 from .capture import FRAMES, Capture, CaptureError
 from .dials import MAX_BYTES, Dials
 
@@ -91,6 +92,7 @@ def serve(link: Socket, files: SharedFiles | None = None) -> None:
         dials = Dials()
         before = joined_setting()  # not later: with the sockets the test process may start a target
         control = hand_over(link, dials)
+        give_up_raw()  # not before, since the test process waits
         hand_out(control, dials, before, files)
     except CaptureError as error:
         fail(link, str(error))

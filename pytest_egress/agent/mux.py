@@ -48,11 +48,11 @@ from .mux_frames import (
     Bye,
     ByeAcknowledged,
     Data,
-    Datagram,
     Failed,
     Fin,
     Hello,
     Lost,
+    MuxDatagram,
     MuxEvent,
     Open,
     Opened,
@@ -334,6 +334,11 @@ class Mux:
             self._pop_datagram(dropped)
             self._lost[dropped] += 1
 
+    @property
+    def has_datagram_room(self) -> bool:
+        """Whether less than half of what may wait does."""
+        return self._datagram_bytes < MAX_DATAGRAMS // 2 and not self._closing
+
     def lose(self, channel: int, count: int) -> None:
         """Tell the peer by `Lost` of datagrams that were lost before they could be queued."""
         self._lost[channel] += count
@@ -567,7 +572,7 @@ class Mux:
 
     def _on_datagram(self, channel: int, payload: bytes) -> MuxEvent:
         self._check_channel(channel)
-        return Datagram(channel, payload)
+        return MuxDatagram(channel, payload)
 
     def _on_lost(self, channel: int, payload: bytes) -> MuxEvent:
         self._check_channel(channel)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-VERSION = 1
+VERSION = 2
 """The version of the framing. Both sides are of one installation; another version is left from an upgrade."""
 
 MAX_PAYLOAD = 65535
@@ -16,7 +16,7 @@ MAX_PAYLOAD = 65535
 MAX_TEXT = 4096
 """The most bytes of a text: an address, a sentence. A longer sentence is cut."""
 
-DNS, MONITORS, PACKETS = CHANNELS = range(3)
+DNS, MONITORS, DATAGRAMS, PACKETS = CHANNELS = range(4)
 """Channels of datagrams, the most important first. Its datagrams are sent first, and dropped last, so
 that a flood of packets hides neither a query nor a change of the rules."""
 
@@ -154,7 +154,7 @@ class StreamReset(MuxEvent):
         self.unheard = unheard
 
 
-class Datagram(MuxEvent):
+class MuxDatagram(MuxEvent):
     __slots__ = __match_args__ = ("channel", "data")
 
     def __init__(self, channel: int, data: bytes) -> None:

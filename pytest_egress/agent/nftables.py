@@ -2,7 +2,10 @@
 
 A packet that a socket sends passes these chains of the output hook, in this order:
 
-* `fragments` (before connection tracking) sends fragments, and port 53 without a DNS query, to `judge`.
+* `fragments` (before connection tracking) sends fragments, and port 53 without a DNS query, to `judge`. Between these
+  it lets `datagrams` look at each datagram: a rule there, which `dials.Dials` adds while the target runs, has `let_out`
+  mark it, so that no later chain stops it. It leaves by the interface, unchanged. A packet socket at the other end has
+  it before it is dropped there, and what that socket sends has another mark, by which it is accepted.
 * `redirect` redirects DNS and TCP connections to the sockets of `capture`. Before that it lets `dials` look at the
   first packet of each connection: a rule there, which `dials.Dials` adds while the target runs, has `refuse_dial` or
   `drop_dial` log that packet and reset the connection, or drop it.
@@ -18,7 +21,7 @@ Containment does not depend on these rules: the namespace has no route out with 
 from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, inet_pton
-from struct import pack
+from struct import pack, unpack
 
 from .addresses import ADDRESS4, ADDRESS6, INTERFACE, PEER
 from .netlink import APPEND, CREATE, NEW, NetlinkRequest, attribute, message, nest, text
@@ -30,6 +33,12 @@ if TYPE_CHECKING:
 TABLE = "egress"
 LOG_GROUP = 213
 """The NFLOG group of packets that are neither DNS nor of a TCP connection."""
+
+CHAINS = ("dials", "refuse_dial", "drop_dial", "datagrams", "let_out", "judge", "refuse")
+"""The chains without a hook, to which others lead."""
+
+LONGEST6 = 65535 - 40
+"""The longest payload of an IPv6 packet that is one frame: 65,487 bytes in a datagram. No IPv4 packet is longer."""
 
 REFUSED, DROPPED = "refused", "dropped"
 """The prefixes in the log of the dials that `refuse_dial` and `drop_dial` ended."""
@@ -59,9 +68,9 @@ ICMP, IGMP, TCP, UDP, ROUTING, FRAGMENT, ICMPV6 = 1, 2, 6, 17, 43, 44, 58
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _NEWTABLE, _NEWCHAIN, _NEWRULE, _DELRULE = 0, 3, 6, 8
 _BATCH_BEGIN, _BATCH_END = 16, 17
-_HOOK_OUTPUT, _HOOK_INGRESS = 3, 0
-_PRIORITY_FRAGMENTS, _PRIORITY_DSTNAT, _PRIORITY_FILTER = -450, -100, 0
-_EQUAL, _DIFFERENT, _LESS = 0, 1, 2
+_HOOK_OUTPUT, _HOOK_INGRESS, _HOOK_PREROUTING = 3, 0, 0
+_PRIORITY_FRAGMENTS, _PRIORITY_RAW, _PRIORITY_DSTNAT, _PRIORITY_FILTER = -450, -300, -100, 0
+_EQUAL, _DIFFERENT, _LESS, _GREATER = 0, 1, 2, 4
 _SHORTEST_QUERY = 8 + 12 + 5  # bytes: the headers of UDP and DNS; the root, its type and class
 _DNAT_STATUS = 32  # IPS_DST_NAT
 _SYN = 2
@@ -75,7 +84,25 @@ def batch(requests: Sequence[bytes]) -> bytes:
     return b"".join((message(_BATCH_BEGIN, 0, edge), *requests, message(_BATCH_END, 0, edge)))
 
 
-def ruleset(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[NetlinkRequest]:
+class PacketMarks:
+    """The marks of packets in one namespace.
+
+    Attributes:
+        sent: That of a datagram which a rule of the chain `datagrams` lets out.
+        reply: That of what the packet socket for datagrams sends back.
+    """
+
+    __slots__ = ("reply", "sent")
+
+    def __init__(self, random: bytes) -> None:
+        """Eight random bytes make both, so that no target knows them; they differ in their last bit."""
+        sent, reply = unpack("=II", random)
+        self.sent, self.reply = sent | 1, (reply | 2) & ~1
+
+
+def ruleset(
+    ports4: tuple[int, int], ports6: tuple[int, int] | None, marks: PacketMarks
+) -> list[NetlinkRequest]:
     """The table for packets that sockets send: its chains and their rules.
 
     Args:
@@ -87,27 +114,28 @@ def ruleset(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[Net
         _chain("redirect", "nat", _PRIORITY_DSTNAT, "NFT_NAT"),
         *(
             _request(f"the nftables chain {name}", "NF_TABLES", _NEWCHAIN, NEW, _named(name))
-            for name in ("dials", "refuse_dial", "drop_dial", "judge", "refuse")
+            for name in CHAINS
         ),
         *_redirect_rules(ports4, ports6),
         *_dial_rules(),
         _chain("fragments", "filter", _PRIORITY_FRAGMENTS, "NF_TABLES_INET"),
         _chain("record", "filter", _PRIORITY_FILTER, "NF_TABLES_INET"),
+        *_datagram_rules(marks),
         *_record_rules(),
         *_judge_rules(),
         *_refuse_rules(),
     ]
 
 
-def frame_ruleset() -> list[NetlinkRequest]:
+def frame_ruleset(marks: PacketMarks) -> list[NetlinkRequest]:
     """The table for frames that packet sockets send, which bypass the output hook.
 
-    They arrive at the other end of the veth pair, where the ingress hook sees them. Nothing else
-    arrives there, so every frame is recorded.
+    They arrive at the other end of the veth pair, where the ingress hook sees them. Nothing else arrives there but
+    datagrams that were let out, and their answers, so every other frame is recorded.
     """
     return [
         _table("netdev", NFPROTO_NETDEV),
-        *(it for device in (PEER, INTERFACE) for it in _frame_chain(device)),
+        *(it for device in (PEER, INTERFACE) for it in _frame_chain(device, marks)),
     ]
 
 
@@ -163,9 +191,16 @@ def dial_verdict(chain: str) -> bytes:
 
 
 def dial_rule(
-    address: bytes, prefix: int, port: int, begins: bytes, end: bytes, *, first: bool
+    address: bytes,
+    prefix: int,
+    port: int,
+    begins: bytes,
+    end: bytes,
+    *,
+    first: bool,
+    chain: str = "dials",
 ) -> NetlinkRequest:
-    """A rule of the chain `dials`.
+    """A rule of the chain `dials`, or of `datagrams`.
 
     Args:
         address: The packed address of a host or network, of 4 or 16 bytes.
@@ -179,11 +214,12 @@ def dial_rule(
         condition += _payload(_TRANSPORT, 2, 2) + _compare(pack("!H", port))
     if begins:
         condition += _payload(_TRANSPORT, 0, len(begins)) + _compare(begins)
-    return _rule("dials", "a dial", "NF_TABLES", condition + end, place=0 if first else APPEND)
+    place = 0 if first else APPEND
+    return _rule(chain, f"one of {chain}", "NF_TABLES", condition + end, place=place)
 
 
-def no_dial_rules() -> NetlinkRequest:
-    body = attribute(1, text(TABLE)) + attribute(2, text("dials"))
+def no_rules(chain: str) -> NetlinkRequest:
+    body = attribute(1, text(TABLE)) + attribute(2, text(chain))
     return _request("to delete nftables rules", "NF_TABLES", _DELRULE, 0, body)
 
 
@@ -205,6 +241,7 @@ def _record_rules() -> list[NetlinkRequest]:
         # hold them back until the packet is complete.
         _rule("fragments", "IPv4 fragments", "NF_TABLES", _is_ipv4_fragment() + judge),
         _rule("fragments", "IPv6 fragments", "NF_TABLES", _is_ipv6_fragment() + judge),
+        *_consider_datagrams(),
         # Judged before the redirect, such a packet still has the address of the server that it is for.
         *(
             _rule("fragments", "no DNS query", "NF_TABLES", _is_dns(UDP) + it + judge)
@@ -212,6 +249,37 @@ def _record_rules() -> list[NetlinkRequest]:
         ),
         _rule("record", "what was redirected", "NFT_CT", _was_redirected() + _ACCEPT),
         _rule("record", "the rest", "NF_TABLES", judge),
+    ]
+
+
+def _consider_datagrams() -> list[NetlinkRequest]:
+    """Rules that have the chain `datagrams` look at a datagram.
+
+    It sees none of a raw socket ("lo", by `capture`'s policy rules), and none of one that is bound to the peer.
+    """
+    udp = _protocol(UDP) + _by_way_of(INTERFACE)
+    length = _payload(_NETWORK, 4, 2) + _compare(pack("!H", LONGEST6), _GREATER)
+    long = udp + _family(NFPROTO_IPV6) + length  # the kernel would make fragments of it
+    jump = _verdict(_JUMP, attribute(2, text("datagrams")))
+    return [
+        _rule("fragments", "long datagrams", "NF_TABLES", long + _goto("judge")),
+        _rule("fragments", "datagrams", "NF_TABLES", udp + jump),
+    ]
+
+
+def _datagram_rules(marks: PacketMarks) -> list[NetlinkRequest]:
+    """What becomes of a datagram that is let out, and of an answer to one.
+
+    Connection tracking keeps neither, so that no flow outlives the rule that lets it out.
+    """
+    track = _expression("notrack")
+    # Without the protocol and the interface, a raw socket with this mark could send to listeners on loopback, unseen.
+    sent = _protocol(UDP) + _by_way_of(INTERFACE) + _is_marked(marks.sent)
+    return [
+        _rule("let_out", "the mark of datagrams", "NFT_CT", _mark(marks.sent) + track + _ACCEPT),
+        _rule("record", "datagrams", "NF_TABLES", sent + _ACCEPT),
+        _chain("replies", "filter", _PRIORITY_RAW, "NF_TABLES_INET", _HOOK_PREROUTING),
+        _rule("replies", "replies", "NFT_CT", _is_marked(marks.reply) + track + _ACCEPT),
     ]
 
 
@@ -248,13 +316,26 @@ def _refuse_rules() -> list[NetlinkRequest]:
     ]
 
 
-def _frame_chain(device: str) -> list[NetlinkRequest]:
+def _datagram_frames(device: str, marks: PacketMarks) -> list[bytes]:
+    """The frames of a device that are not recorded as such: datagrams that were let out, and their answers."""
+    if device == PEER:
+        return [_is_marked(marks.sent) + _verdict(_DROP)]  # the packet socket has had it
+    # The kernel hands a multicast or broadcast datagram to the target's own listeners too.
+    copies = _meta(_PKTTYPE) + _compare(bytes([_PACKET_HOST]), _DIFFERENT)
+    return [_is_marked(marks.reply) + _ACCEPT, _is_marked(marks.sent) + copies + _ACCEPT]
+
+
+def _frame_chain(device: str, marks: PacketMarks) -> list[NetlinkRequest]:
     hook = _hook(_HOOK_INGRESS, 0, attribute(3, text(device)))
     drop = attribute(5, pack("!I", _DROP))
     body = _named(device) + hook + attribute(7, text("filter")) + drop
     what, needs = "the nftables chain for frames", "NF_TABLES_NETDEV"
     return [
         _request(what, needs, _NEWCHAIN, NEW, body, NFPROTO_NETDEV),
+        *(
+            _rule(device, "datagrams", "NF_TABLES", it, NFPROTO_NETDEV)
+            for it in _datagram_frames(device, marks)
+        ),
         _rule(device, "log of frames", "NFT_LOG", _log(), NFPROTO_NETDEV),
     ]
 
@@ -293,8 +374,10 @@ def _hook(number: int, priority: int, more: bytes = b"") -> bytes:
     return nest(4, attribute(1, pack("!I", number)), attribute(2, pack("!i", priority)), more)
 
 
-def _chain(name: str, kind: str, priority: int, needs: str) -> NetlinkRequest:
-    body = _named(name) + _hook(_HOOK_OUTPUT, priority) + attribute(7, text(kind))
+def _chain(
+    name: str, kind: str, priority: int, needs: str, hook: int = _HOOK_OUTPUT
+) -> NetlinkRequest:
+    body = _named(name) + _hook(hook, priority) + attribute(7, text(kind))
     return _request(f"the nftables chain of type {kind}", needs, _NEWCHAIN, NEW, body)
 
 
@@ -325,7 +408,8 @@ def _redirect(what: str, condition: bytes, port: int, ports: int = 1) -> Netlink
 
 _REGISTER, _REGISTER_2 = pack("!I", 1), pack("!I", 2)  # NFT_REG_1, NFT_REG_2
 _NETWORK, _TRANSPORT = 1, 2  # payload bases: the IP header, the header after it
-_OIFNAME, _SKUID, _NFPROTO, _L4PROTO = 7, 10, 15, 16  # NFT_META_*
+_MARK, _OIFNAME, _SKUID, _NFPROTO, _L4PROTO, _PKTTYPE = 3, 7, 10, 15, 16, 19  # NFT_META_*
+_PACKET_HOST = 0
 
 
 def _expression(name: str, *parts: bytes) -> bytes:
@@ -367,6 +451,15 @@ def _payload(base: int, offset: int, length: int) -> bytes:
         attribute(3, pack("!I", offset)),
         attribute(4, pack("!I", length)),
     )
+
+
+def _mark(mark: int) -> bytes:
+    set_meta = _expression("meta", attribute(2, pack("!I", _MARK)), attribute(3, _REGISTER))
+    return _load(_REGISTER, pack("=I", mark)) + set_meta
+
+
+def _is_marked(mark: int) -> bytes:
+    return _meta(_MARK) + _compare(pack("=I", mark))
 
 
 def _meta(key: int) -> bytes:

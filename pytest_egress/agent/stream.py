@@ -12,17 +12,27 @@ import posix
 from struct import Struct
 from time import monotonic
 
-from .capture import FRAMES, LISTENER, Capture, CaptureError, dropped, target_addresses
+from .capabilities import give_up_raw
+from .capture import (
+    FRAMES,
+    LISTENER,
+    Capture,
+    CaptureError,
+    dropped,
+    dropped_datagrams,
+    target_addresses,
+)
 from .dials import Dials
 from .mux import AGENT, Mux
 from .mux_frames import (
+    DATAGRAMS,
     DNS,
     MONITORS,
     PACKETS,
     Bye,
     Data,
-    Datagram,
     Fin,
+    MuxDatagram,
     MuxEvent,
     Open,
     StreamReset,
@@ -51,12 +61,15 @@ CLIENT = Struct("!BH16s")
 QUEUED = Struct("!Q")
 """Answers `FLUSH`: how many datagrams have been queued since the start, those included that were lost."""
 
+DATAGRAM_SOCKET = "datagrams"
+"""The feature, in the first message, of an agent that has the socket for datagrams."""
+
 BATCH = 64
 """How many datagrams, or connections, of one socket are handled before the next one gets its turn."""
 
 _ALL_STREAMS = 1 << 30  # more than there ever are
 _CHUNK = 1 << 18
-_DATAGRAM = 1 << 16
+_DATAGRAM, _ETHERNET = 1 << 16, 14
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EAGAIN)
 
 
@@ -147,24 +160,32 @@ class Agent:
         self._resume_below: int | None = None  # set while connections stay in the backlog
         self._silent_seconds, self._last_read = silent_seconds, monotonic()
         self._dropped = 0  # packets, by the kernel
+        self._reads_datagrams = True  # when this waits for the next event
+        self._ethernet = bytes(12)  # the addresses in the header of what is sent to the target
         self._ended = False
 
     def run(self) -> None:
         self._wire.start()
         self._listen()
         frames = f" {FRAMES}" if self._capture.frames else ""
-        self._mux.hello(self._capture.ipv6, self._rules.feature + frames)
+        datagrams = f" {DATAGRAM_SOCKET}" if self._capture.datagrams is not None else ""
+        self._mux.hello(self._capture.ipv6, self._rules.feature + frames + datagrams)
+        self._wire.write()
+        give_up_raw()  # not before, since the test process waits
         while not self._ended:
             more = self._wire.write()
             self._pump.refresh()
+            self._read_datagrams_or_not()  # after writing, else nothing may ever wake this up
             self._interests.want(self._wire.output, WRITABLE if more else 0)
-            ready = self._interests.wait(0 if self._flushes else self._silent_seconds)
+            at_once = self._flushes and self._reads_datagrams
+            ready = self._interests.wait(0 if at_once else self._silent_seconds)
             busy = False
             for descriptor, events in ready:
                 if descriptor != self._wire.output:
                     busy = True
                     self._ready(descriptor, events)
-            if not busy:
+            # Where datagrams are left in the kernel, that nothing can be read is no proof.
+            if not busy and self._reads_datagrams:
                 self._answer_flushes()
             self._accept_or_not()
             self._check_silence()
@@ -178,6 +199,8 @@ class Agent:
             self._on(listener, self._accept)
         for index, names in enumerate(capture.dns):
             self._on(names, lambda sock, index=index: self._forward_queries(index, sock))  # type: ignore[misc]  # cannot infer
+        if capture.datagrams is not None:
+            self._on(capture.datagrams, self._forward_datagrams)
         self._on(capture.packets, lambda sock: self._forward(PACKETS, b"", sock))
         for index, monitor in enumerate(capture.monitors):
             prefix = bytes([index])
@@ -221,7 +244,9 @@ class Agent:
     def _handle(self, event: MuxEvent) -> None:
         if isinstance(event, Open):
             self._handle_open(event)
-        elif isinstance(event, Datagram):
+        elif isinstance(event, MuxDatagram) and event.channel == DATAGRAMS:
+            self._send_datagram(event.data)
+        elif isinstance(event, MuxDatagram):
             self._send_dns_answer(event.data)
         elif isinstance(event, Bye):
             self._ended = True
@@ -375,6 +400,33 @@ class Agent:
         except OSError:
             pass  # the client has gone; the descriptor link would not report that either
 
+    def _read_datagrams_or_not(self) -> None:
+        """Leave datagrams in the kernel, which has more room for them, while many wait for the wire."""
+        if (sock := self._capture.datagrams) is not None:
+            self._reads_datagrams = self._mux.has_datagram_room
+            self._interests.want(sock.fileno(), READABLE if self._reads_datagrams else 0)
+
+    def _forward_datagrams(self, sock: Socket) -> None:
+        """The Ethernet header is left out: the longest packet fits into a frame of the link exactly."""
+        for _ in range(BATCH):
+            if not self._mux.has_datagram_room:
+                return
+            try:
+                frame = sock.recv(_DATAGRAM + _ETHERNET)
+            except OSError:
+                return
+            self._ethernet = frame[6:12] + frame[:6]
+            self._mux.datagram(DATAGRAMS, frame[_ETHERNET:])
+
+    def _send_datagram(self, packet: bytes) -> None:
+        if (sock := self._capture.datagrams) is None:
+            return
+        kind = b"\x08\x00" if packet[:1] < b"\x50" else b"\x86\xdd"
+        try:  # noqa: SIM105 - contextlib takes long to import
+            sock.send(self._ethernet + kind + packet)
+        except OSError:
+            pass  # the target has shut its interface down, which a monitor tells
+
     def _forward(self, channel: int, prefix: bytes, sock: Socket) -> None:
         for _ in range(BATCH):
             try:
@@ -393,6 +445,8 @@ class Agent:
         now = dropped(self._capture.packets)
         self._mux.lose(PACKETS, now - self._dropped)
         self._dropped = now
+        if self._capture.datagrams is not None:
+            self._mux.lose(DATAGRAMS, dropped_datagrams(self._capture.datagrams))
 
 
 def purpose(sock: Socket, client: tuple[str, int]) -> bytes:

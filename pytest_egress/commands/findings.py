@@ -13,6 +13,7 @@ from pytest_egress.base.escaping import one_line
 from pytest_egress.evidence.destinations import is_own_choice
 from pytest_egress.traffic.address import Address
 from pytest_egress.traffic.entries import (
+    DatagramFlow,
     DnsQuery,
     Entry,
     Exchange,
@@ -155,7 +156,9 @@ def is_clear(entry: Entry) -> bool:
     """Whether what it carries can be read on its way."""
     if isinstance(entry, Exchange):
         return entry.request.scheme == "http"
-    return isinstance(entry, TcpConnection) and entry.tls is None
+    return isinstance(entry, DatagramFlow) or (
+        isinstance(entry, TcpConnection) and entry.tls is None
+    )
 
 
 def is_tls(entry: Entry) -> bool:

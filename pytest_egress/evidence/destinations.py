@@ -18,6 +18,7 @@ from pytest_egress.traffic.address import is_localhost
 from pytest_egress.traffic.dns.searchlist import APPENDED
 from pytest_egress.traffic.entries import (
     REJECTED,
+    DatagramFlow,
     DnsQuery,
     Entry,
     Exchange,
@@ -110,6 +111,8 @@ def kind_of(entry: Entry) -> str | None:
         return None
     if isinstance(entry, TlsFailure):
         return "https" if entry.reason == REJECTED else None
+    if isinstance(entry, DatagramFlow):
+        return "udp"
     if isinstance(entry, PacketAttempt):
         return "udp" if entry.is_quic else None
     if isinstance(entry, TcpConnection) and entry.outcome != "recorded":

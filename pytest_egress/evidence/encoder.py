@@ -30,6 +30,7 @@ from pytest_egress.ledger.upstream import got_out
 from pytest_egress.ledger.verdict import failing, unrouted_entries
 from pytest_egress.ledger.windows import Window
 from pytest_egress.traffic.entries import (
+    DatagramFlow,
     DnsQuery,
     Entry,
     Exchange,
@@ -216,6 +217,8 @@ class LineEncoder:
             return self._of_record(entry)
         if isinstance(entry, ProxyCall):
             return entry._of_its_kind() | {"headers": self._fields(entry.headers)}
+        if isinstance(entry, DatagramFlow):
+            return self._of_datagrams(entry) | {"handler": handler}
         if isinstance(entry, PacketAttempt):
             first = entry.first_bytes
             body = self._bodies.of(first, is_raw=True, has_more=True) if first else None
@@ -375,6 +378,16 @@ class LineEncoder:
             "body": body if content else None,
             "messages": [*self._messages(entry)],
             "unkept": unkept_of(entry),
+        }
+
+    def _of_datagrams(self, entry: DatagramFlow) -> dict[str, Any]:
+        datagrams = [*entry.datagrams]
+        first = datagrams[0].content
+        return entry._of_its_kind() | {
+            "datagrams": len(datagrams),
+            "sent": sum(len(each.content) for each in datagrams),
+            "received": sum(len(reply) for each in datagrams for reply in [*each.replies]),
+            "body": self._bodies.of(first, is_raw=True, has_more=len(datagrams) > 1),
         }
 
     def _of_mail(self, entry: Mail) -> dict[str, Any]:

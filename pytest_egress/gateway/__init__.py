@@ -15,6 +15,8 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `dials`: which dials of its target the kernel refuses or drops, and the record of those.
 * `connection`: one accepted connection: its thread, its socket, its window.
 * `connections`: the open connections of a target, their limit, and which one is cut when the limit is reached.
+* `datagram_rules`: which datagrams of its target the kernel lets out.
+* `datagrams`: reads those, answers them, and records them by flow.
 * `destination`: what a connection is for: address, port, name, SNI, TLS.
 * `dispatch`: finds out by a connection's first bytes what it carries, and passes it to the server for that.
 * `lasting`: a call that may outlive its test, as a WebSocket does.

@@ -276,7 +276,7 @@ class Deciding:
     def _literal(self) -> Iterator[DialRule]:
         for table in self._tables:
             for route in table.of_addresses():
-                if route.removed or route.kind.answers_names or route.is_used_up:
+                if route.removed or not route.kind.is_for_connections or route.is_used_up:
                     continue
                 for network in route.parsed_address.networks:
                     fault, port = route.turns.next_fault, route.parsed_address.port
@@ -310,7 +310,7 @@ class Deciding:
 
     def _for_connections(self, name: str) -> list[InnerRoute]:
         found = (route for route in in_order(self._tables, name) if route.names(name))
-        return [route for route in found if not route.kind.answers_names]
+        return [route for route in found if route.kind.is_for_connections]
 
     def _may_refuse(self, name: str) -> bool:
         return name in self._exact or any(route.names(name) for route in self._patterns)

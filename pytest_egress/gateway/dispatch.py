@@ -140,7 +140,7 @@ class Dispatcher:
         to, tables = self.connection.destination, self.connection.context.tables
         if to.name == to.address:
             return True
-        routes = (r for r in in_order(tables) if not r.removed and not r.kind.answers_names)
+        routes = (r for r in in_order(tables) if not r.removed and r.kind.is_for_connections)
         return any(route.parsed_address.port in (None, to.port) for route in routes)
 
     def opening(self) -> InnerRoute | None:

@@ -12,10 +12,10 @@ from pytest_egress.gateway.dials import FAULTS, ConnectFaults
 from pytest_egress.gateway.dns.names import NAMES_PORT, Names
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Claim, Recorder
 from pytest_egress.ledger.windows import AttemptContext
-from pytest_egress.routes.table import claimed, keyed_on
+from pytest_egress.routes.table import claimed, keyed_on, nearest_by_address
 from pytest_egress.traffic.dns.resolver import why_no_query
 from pytest_egress.traffic.entries import NO_HTTP3, NO_QUIC, UDP_HEADER_BYTES, PacketAttempt
-from pytest_egress.traffic.packets import Packet, parse_packets
+from pytest_egress.traffic.packets import Packet, parse_packet, parse_packets
 
 ANY_HOST: Final = "*"  # a redirected datagram does not tell its original destination
 BATCH: Final = 256  # datagrams to read before the reader returns to connections
@@ -60,6 +60,14 @@ class Packets:
         )
         self._recorder.record(context, entry)
 
+    def record_unreadable(self, data: bytes) -> None:
+        """Record what was let out as a datagram, and is no whole one: a fragment, or a packet with a forged mark."""
+        packet = parse_packet(data)
+        if packet is None:
+            self._recorder.miss(1)
+        else:
+            self._record(packet)
+
     def _record(self, packet: Packet) -> None:
         if packet.sequence is not None:
             self._missing += packet.sequence - self._next
@@ -95,3 +103,6 @@ class Packets:
         if falls_back and packet.protocol == "UDP":
             other = f"{NO_QUIC}, and {route} answers HTTPS over TCP alone"
             packet.note = NO_HTTP3 if packet.is_quic else other
+        if packet.protocol == "UDP" and packet.outcome == "unrouted":
+            miss = nearest_by_address(context.tables, "udp", host, port)
+            packet.near = (miss,) if miss is not None else ()

@@ -26,7 +26,7 @@ from pytest_egress.traffic.entries import (
     LIKELY_REJECTED,
     REJECTED,
     Accepted,
-    DnsQuery,
+    Called,
     Entry,
     Exchange,
     Handshake,
@@ -168,7 +168,7 @@ class Recorder:
     def fail(
         self,
         context: AttemptContext,
-        entry: Exchange | TcpConnection | DnsQuery,
+        entry: Called,
         error: BaseException,
         note: str,
     ) -> None:

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ from pytest_egress.gateway.connections import (
     UNUSED_SECONDS,
     Connections,
 )
+from pytest_egress.gateway.datagram_rules import DatagramRules
+from pytest_egress.gateway.datagrams import Datagrams
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.dials import ConnectFaults
 from pytest_egress.gateway.dispatch import Dispatcher, Parts
@@ -81,8 +83,12 @@ class Gateway:
         self.workers = Workers(f"egress {target.name} request", MAX_CONNECTIONS)
         self.names = Names(self.recorder, ipv6=link.ipv6)
         self.dials = ConnectFaults(link, self.recorder, self.names)
-        self.names.learn = self.dials.learn
+        self.datagram_rules = DatagramRules(link, self.recorder, self.names)
+        self.names.learn = self._learn
         self.packets = Packets(self.recorder, self.names, self.dials)
+        self.datagrams = Datagrams(
+            link, self.recorder, self.names, self.workers, self.packets.record_unreadable
+        )
         self.connections = Connections(
             self.recorder,
             link_most=link.most,
@@ -109,14 +115,16 @@ class Gateway:
         return self.connections.stopping
 
     def start(self) -> None:
-        """Raise LinkError where the target's kernel cannot refuse or drop connections as the routes say."""
-        others = (self.link.packets, *self.link.monitors, self._wake)
+        """Raise LinkError where the target's kernel cannot do with connections and datagrams as the routes say."""
+        datagrams = () if self.link.datagrams is None else (self.link.datagrams,)
+        others = (*datagrams, self.link.packets, *self.link.monitors, self._wake)
         for sock in (*self.link.tcp, *self.link.dns, *others):
             sock.setblocking(False)
         self.connections.reads = True
         self._reader.start()
-        self.dials.apply()
-        self.dials.check()
+        for rules in (self.dials, self.datagram_rules):
+            rules.apply()
+            rules.check()
 
     def flush(self, timeout: float = 5.0) -> None:
         """Return when the reader has read everything that had arrived on the link. Handlers may still run."""
@@ -201,8 +209,11 @@ class Gateway:
         sent no more. With `test_over` the test has ended, and with it what its own routes and options allowed.
         """
         self.dials.apply()
+        self.datagram_rules.apply()
         context, between = self.target.attempt_context(), self.ledger.window is None
         self.names.late.revise(test_over=test_over)
+        if test_over:
+            self.datagrams.forget()
 
         def is_over(carried: Carried) -> bool:
             if (lasting := carried.lasting) is not None:
@@ -260,10 +271,12 @@ class Gateway:
         if self._reader.ident is not None:
             self._reader.join(seconds)
         self.names.late.stop()
+        self.datagrams.stop()
         self.workers.stop()
         stuck = self.connections.join(deadline)
         self.workers.join(deadline)
-        self.names.late.workers.join(deadline)
+        for late in (self.names.late.workers, self.datagrams.late):
+            late.join(deadline)
         self._wake.close()
         if not self._reader.is_alive():
             self._poller.close()
@@ -280,6 +293,10 @@ class Gateway:
 
     def _wake_reader(self) -> None:
         self._waker.send(b"p")
+
+    def _learn(self, names: tuple[str, ...], addresses: Sequence[str]) -> None:
+        self.dials.learn(names, addresses)
+        self.datagram_rules.learn(names, addresses)
 
     # The reader's thread.
 
@@ -332,6 +349,8 @@ class Gateway:
             add(sock, self._accept)
         for sock in self.link.dns:
             add(sock, self._answer_names)
+        if self.link.datagrams is not None:
+            add(self.link.datagrams, self.datagrams.read)
         add(self.link.packets, self.packets.read)
         for sock in self.link.monitors:
             add(sock, self._watch)

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from pytest_egress.base.raising import said_of
 from pytest_egress.errors import ContentError
 from pytest_egress.traffic.entries import (
+    DatagramFlow,
     Entry,
     Exchange,
     Mail,
@@ -32,6 +33,7 @@ from pytest_egress.traffic.shown import counted, cut
 SHOWN_FIELDS: Final = 30  # of a head
 SHOWN_LINES: Final = 20  # of a body
 SHOWN_LINE: Final = 200  # characters of a field or a line: the middle is left out
+SHOWN_DATAGRAMS: Final = 5  # of a flow, and answers of each
 SHOWN_GRPC: Final = 10  # messages of a call each way
 SHOWN_BYTES: Final = 120  # characters of the bytes that are no text
 READ_BYTES: Final = 8192  # of a body, of which no more is looked at; nor is more of it decoded
@@ -45,6 +47,8 @@ def detail_lines(entry: Entry) -> list[str]:
         return [*connection_lines(entry)]
     if isinstance(entry, Mail):
         return [*body_lines(">", ShownBody.of(entry.content), redactor_of(entry))]
+    if isinstance(entry, DatagramFlow):
+        return [*datagram_lines(entry)]
     if isinstance(entry, PacketAttempt) and entry.first_bytes:
         return [f"> {bytes_text(redactor_of(entry).first_bytes(entry.first_bytes))}"]
     return []
@@ -185,6 +189,17 @@ def connection_lines(entry: TcpConnection) -> Iterator[str]:
         elif piece:
             yield f"< {bytes_text(redactor.content(piece, is_cut=True))}"
             is_asked = redactor.asks_for_login(piece)
+
+
+def datagram_lines(entry: DatagramFlow) -> Iterator[str]:
+    """The first datagrams, each with what answered it."""
+    redactor = redactor_of(entry)
+    for datagram in entry.datagrams[:SHOWN_DATAGRAMS]:
+        yield f"> {bytes_text(redactor.first_bytes(datagram.content))}"
+        for reply in datagram.replies[:SHOWN_DATAGRAMS]:
+            yield f"< {bytes_text(redactor.content(reply, is_cut=True))}"
+    if (more := len(entry.datagrams) - SHOWN_DATAGRAMS) > 0:
+        yield f"> ... {counted(more, 'more datagram')}"
 
 
 def bytes_text(data: bytes) -> str:

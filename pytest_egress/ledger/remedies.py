@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_egress.errors import AddressError
-from pytest_egress.routes.kinds import BLOCK, INTERCEPT_TCP, Kind
+from pytest_egress.routes.kinds import BLOCK, INTERCEPT_TCP, INTERCEPT_UDP, Kind
 from pytest_egress.routes.patterns import BRACES
 from pytest_egress.traffic.address import parse_address
 from pytest_egress.traffic.dns.answers import RECORD_EXAMPLES
@@ -19,6 +19,7 @@ from pytest_egress.traffic.entries import (
     Exchange,
     KafkaRecord,
     Mail,
+    PacketAttempt,
     ProxyCall,
     TcpConnection,
     TlsFailure,
@@ -60,7 +61,14 @@ def remedy(entry: Entry) -> str:
     if isinstance(entry, TcpConnection) and entry.port in MAIL_PORTS and not entry.first_bytes:
         return f'egress.intercept_tcp("{host_port(typed(entry), entry.port)}", smtp())'
     kind = INTERCEPT_TCP if isinstance(entry, TcpConnection) else BLOCK
+    if isinstance(entry, PacketAttempt) and entry.protocol == "UDP" and is_answerable(entry):
+        kind = INTERCEPT_UDP
     return f'egress.{kind.method}("{host_port(typed(entry), entry.port)}")'
+
+
+def is_answerable(packet: PacketAttempt) -> bool:
+    """Whether `intercept_udp` could answer it: no QUIC, of a known server, and of a port that rules match."""
+    return not packet.is_quic and bool(packet.address) and 0 < (packet.port or 0) < 65535
 
 
 def has_remedy(entry: Entry) -> bool:

@@ -25,6 +25,7 @@ from pytest_egress.routes.table import NearMiss
 from pytest_egress.traffic.entries import (
     CERTAIN,
     AskedProxy,
+    Called,
     DnsQuery,
     Entry,
     Exchange,
@@ -414,7 +415,7 @@ def close_to(route: InnerRoute, entries: Sequence[Entry]) -> list[Entry]:
     ]
 
 
-def handler_error_text(exchange: Exchange | TcpConnection | DnsQuery) -> str:
+def handler_error_text(exchange: Called) -> str:
     error, route = exchange.error, exchange.route
     who = f"the handler of {route_line(route)}" if route is not None else "a match= predicate"
     asked = next((miss.route for miss in exchange.near if miss.error is error), None)
@@ -430,11 +431,11 @@ def handler_error_text(exchange: Exchange | TcpConnection | DnsQuery) -> str:
 
 def errors_by_text(
     entries: Iterable[Entry],
-) -> dict[str, list[Exchange | TcpConnection | DnsQuery]]:
+) -> dict[str, list[Called]]:
     """The entries with errors of handlers, by the text that a failure has of each."""
-    found: dict[str, list[Exchange | TcpConnection | DnsQuery]] = {}
+    found: dict[str, list[Called]] = {}
     for entry in entries:
-        if isinstance(entry, (Exchange, TcpConnection, DnsQuery)) and entry.error is not None:
+        if isinstance(entry, Called) and entry.error is not None:
             found.setdefault(handler_error_text(entry), []).append(entry)
     return found
 
@@ -483,7 +484,7 @@ def accepted_headline(entries: Sequence[Entry]) -> str:
     return f"{text}{more_text(len(fold(entries)) - 1)}"
 
 
-def handler_headline(exchange: Exchange | TcpConnection | DnsQuery) -> str:
+def handler_headline(exchange: Called) -> str:
     who = "its handler" if exchange.route is not None else "a match= predicate"
     said = said_of(exchange.error).partition("\n")[0]
     return f"{exchange}: {who} raised {type(exchange.error).__name__}: {said}".rstrip(": ")

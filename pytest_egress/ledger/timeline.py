@@ -6,7 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from pytest_egress.ledger.details import detail_lines
-from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
+from pytest_egress.traffic.entries import (
+    Called,
+    DatagramFlow,
+    DnsQuery,
+    Entry,
+    Exchange,
+    PacketAttempt,
+    TcpConnection,
+)
 from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import SHOWN_TARGET, counted, cut
 from pytest_egress.traffic.websocket import message_text
@@ -105,6 +113,8 @@ def outcome_text(entry: Entry, told: str = "") -> str:
         what = exchange_text(entry)
     elif isinstance(entry, TcpConnection):
         what = connection_text(entry)
+    elif isinstance(entry, (DatagramFlow, PacketAttempt)):
+        what = f"{entry}{raised_text(entry)}"
     outcome = "" if entry.outcome in ("routed", "recorded") else entry.outcome.upper()
     if entry.accepted is not None:
         outcome = " ".join([outcome, f"ACCEPTED {entry.accepted.route.presented.given}"]).strip()
@@ -187,10 +197,11 @@ def connection_text(entry: TcpConnection) -> str:
     return f"{entry}{f' -> {answered}' if answered else ''}{raised_text(entry)}"
 
 
-def raised_text(entry: Exchange | TcpConnection | DnsQuery) -> str:
+def raised_text(entry: Called) -> str:
     if entry.error is None:
         return ""
-    who = "match= predicate" if isinstance(entry, Exchange) and entry.route is None else "handler"
+    asked = isinstance(entry, (Exchange, PacketAttempt)) and entry.route is None
+    who = "match= predicate" if asked else "handler"
     return f", {who} raised {type(entry.error).__name__}"
 
 

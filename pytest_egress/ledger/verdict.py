@@ -38,10 +38,8 @@ from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.entries import (
     CERTAIN,
     REJECTED,
-    DnsQuery,
+    Called,
     Entry,
-    Exchange,
-    TcpConnection,
     TlsFailure,
     peers_of,
 )
@@ -257,8 +255,8 @@ def suspicion(window: Window) -> str:
 
 def first_handler_error(
     entries: Sequence[Entry],
-) -> Exchange | TcpConnection | DnsQuery | None:
-    called = (e for e in entries if isinstance(e, (Exchange, TcpConnection, DnsQuery)))
+) -> Called | None:
+    called = (e for e in entries if isinstance(e, Called))
     return next((entry for entry in called if entry.error is not None), None)
 
 

@@ -15,6 +15,7 @@ from pytest_egress.ledger.report import attempt_text, problem, rejection_text
 from pytest_egress.ledger.timeline import grpc_status, is_plain
 from pytest_egress.ledger.verdict import NO_OFFENCE
 from pytest_egress.traffic.entries import (
+    DatagramFlow,
     DnsQuery,
     Entry,
     Exchange,
@@ -224,6 +225,8 @@ def answer_text(entry: Entry) -> str:
             or cut(entry.note.partition(". ")[0], SHOWN_VALUE)
             or entry.reason
         )
+    if isinstance(entry, DatagramFlow):
+        return "answered" if any(each.replies for each in [*entry.datagrams]) else "taken"
     if isinstance(entry, PacketAttempt):
         return cut(entry.note.partition(". ")[0], SHOWN_VALUE) or "listed"
     return "taken" if entry.outcome == "routed" else "listed"

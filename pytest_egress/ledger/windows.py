@@ -98,6 +98,7 @@ class Window:
         evicted: How many idle connections were cut to make room, by the resource that was short.
         closed_ports: How often the test connected to a port of a container where nothing listened, by both.
         account: What is kept of it. What that has refused fails the test.
+        datagrams: How many datagrams came that were let out.
         stuck: A text for each handler that still ran when the window was closed, with the line it was at.
         handshakes: The latest successful TLS handshake of each client and host.
         name: The name of its test in pytest; "" where there is none.
@@ -121,6 +122,7 @@ class Window:
     closed_ports: dict[tuple[str, int], int] = field(default_factory=dict)
     account: Account = field(default_factory=Account)
     calls: int = 0
+    datagrams: int = 0
     stuck: list[str] = field(default_factory=list)
     activities: set[Activity] = field(default_factory=set)
     handshakes: dict[TlsPeers, Handshake] = field(default_factory=dict)

@@ -1,7 +1,8 @@
-"""The dials of a target that its own kernel refuses or drops, as messages to the agent.
+"""The dials of a target that its kernel refuses or drops, and the datagrams that it lets out, as messages to the agent.
 
-A message is a list of `DialRule`. Of the rules that a namespace has, the first that fits a dial decides; a dial that
-none fits is captured, as every other connection. Values and bytes only: `Link.change_dials` sends them.
+A message is a list of `DialRule`. Of the rules that a namespace has for dials, the first that fits one decides; a dial
+that none fits is captured, as every other connection. So it is with the rules for datagrams; one that none fits is
+refused. Values and bytes only: `Link.change_dials` sends them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from pytest_egress.errors import LinkError
 NOT_CHANGED: Final = "The target's kernel does not refuse or drop connections as its routes say: {}"
 """A `LinkError` about a message that was not applied; the reason follows."""
 
+NOT_LET_OUT: Final = "The target's kernel does not let datagrams out as its routes say: {}"
+"""The same of a message about datagrams."""
+
 
 class Verdict(IntEnum):
     """What the kernel does with a dial.
@@ -26,16 +30,18 @@ class Verdict(IntEnum):
         REFUSED: It is logged and reset, so that its client gets ECONNREFUSED.
         DROPPED: It is logged and dropped, so that its client waits.
         SWALLOWED: It is dropped and not logged: it repeats a dial that was dropped before.
+        LET_OUT: A datagram is read by the gateway. One that is not let out is logged, and refused in its very call.
     """
 
     CAPTURED = dials.CAPTURED
     REFUSED = dials.REFUSED
     DROPPED = dials.DROPPED
     SWALLOWED = dials.SWALLOWED
+    LET_OUT = dials.LET_OUT
 
 
 class DialRule(NamedTuple):
-    """The verdict on the dials of a network's addresses."""
+    """The verdict on the dials of a network's addresses, or on the datagrams to them."""
 
     verdict: Verdict
     network: IPv4Network | IPv6Network
@@ -63,6 +69,23 @@ def change(present: Sequence[DialRule], wanted: Sequence[DialRule]) -> bytes:
     more = len(wanted) - len(present)
     is_addition = more > 0 and wanted[more:] == present
     return insertion(wanted[:more]) if is_addition else replacement(wanted)
+
+
+def datagram_change(present: Sequence[DialRule], wanted: Sequence[DialRule]) -> bytes:
+    """As `change`, of the rules for datagrams."""
+    if len(wanted) > dials.MAX_RULES:
+        reason = (
+            f"that takes {len(wanted)} rules for names and addresses, and {dials.MAX_RULES} are the most. Declare "
+            "intercept_udp() for fewer names, or for a network of addresses."
+        )
+        raise LinkError(NOT_LET_OUT.format(reason))
+    return dials.DATAGRAMS + change(present, wanted)
+
+
+def not_changed(message: bytes, reason: object) -> LinkError:
+    """The error about a message that was not applied."""
+    is_of_datagrams = message.startswith(dials.DATAGRAMS)
+    return LinkError((NOT_LET_OUT if is_of_datagrams else NOT_CHANGED).format(reason))
 
 
 def packed(rule: DialRule) -> bytes:

@@ -16,13 +16,13 @@ import threading
 from collections.abc import Mapping, Sequence
 
 import pytest_egress.agent.main as agent
-from pytest_egress.agent.capture import FRAMES, dropped, target_addresses
+from pytest_egress.agent.capture import FRAMES, dropped, dropped_datagrams, target_addresses
 from pytest_egress.agent.original_destination import original_destination
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.forks import close_in_forked_children
 from pytest_egress.base.sockets import Socket, shut
 from pytest_egress.errors import LinkError
-from pytest_egress.link.changes import NOT_CHANGED, own_port
+from pytest_egress.link.changes import not_changed, own_port
 
 REFILL_SECONDS = 30.0
 """How long the agent may take to answer a request. It does nothing else, but may have to wait for a processor."""
@@ -46,6 +46,7 @@ class DescriptorLink:
         tcp: Listeners on 127.0.0.1 and, with IPv6, on ::1.
         channel: The connection to the agent. Nothing is read from it but end of file: requests for more sockets have
             a connection of their own.
+        datagrams: The packet socket for the datagrams that rules let out, and for their answers; or None.
         frames: Whether `packets` also has the frames that packet sockets send.
         keeps_sidecar: Whether `close` leaves the sidecar, so that `renew` can be called.
     """
@@ -63,10 +64,11 @@ class DescriptorLink:
         self.ipv6 = "tcp6" in sockets
         self.tcp = (*sockets["tcp4"], *sockets.get("tcp6", ()))
         self.dns = (*sockets["dns4"], *sockets.get("dns6", ()))
+        self.datagrams = next(iter(sockets.get("datagrams", ())), None)
         (self.packets,), self.monitors = sockets["packets"], tuple(sockets["monitors"])
         (self._control,) = sockets[agent.CONTROL]
         self._control.settimeout(REFILL_SECONDS)
-        self._lock = threading.Lock()
+        self._lock, self._dropped = threading.Lock(), 0  # datagrams, by the kernel
         self._spare: dict[int, list[socket.socket]] = {socket.AF_INET: [], socket.AF_INET6: []}
         self._closed = self.keeps_sidecar = False
         close_in_forked_children(self, DescriptorLink._close_all)
@@ -107,7 +109,9 @@ class DescriptorLink:
 
     @property
     def lost_packets(self) -> int:
-        return dropped(self.packets)
+        if self.datagrams is not None and not self._closed:
+            self._dropped += dropped_datagrams(self.datagrams)
+        return dropped(self.packets) + self._dropped
 
     def flush(self, timeout: float) -> None:
         """Return at once: everything that the target has done is in these sockets already."""
@@ -117,9 +121,9 @@ class DescriptorLink:
             with self._lock:
                 answer = self._ask(message)[0]
         except OSError as error:
-            raise LinkError(NOT_CHANGED.format(error)) from error
+            raise not_changed(message, error) from error
         if answer != agent.CHANGED:
-            raise LinkError(NOT_CHANGED.format(reason_in(answer)))
+            raise not_changed(message, reason_in(answer))
 
     def connect(self, port: int, timeout: float) -> socket.socket:
         deadline = monotonic() + timeout
@@ -209,7 +213,8 @@ class DescriptorLink:
 
     def _close_own(self) -> None:
         spare = [sock for sockets in self._spare.values() for sock in sockets]
-        for sock in (*self.tcp, *self.dns, self.packets, *self.monitors, *spare):
+        datagrams = () if self.datagrams is None else (self.datagrams,)
+        for sock in (*self.tcp, *self.dns, *datagrams, self.packets, *self.monitors, *spare):
             sock.close()
 
 

@@ -35,6 +35,13 @@ class Link(Protocol):
         """The UDP sockets at which every DNS query of the target arrives."""
 
     @property
+    def datagrams(self) -> socket.socket | None:
+        """The socket for the datagrams that rules let out, as Ethernet frames, and for their answers.
+
+        None where the sidecar could not open it, without CAP_NET_RAW.
+        """
+
+    @property
     def packets(self) -> socket.socket:
         """The socket for packets of other protocols, in the format of the kernel's log (NFLOG)."""
 
@@ -59,7 +66,7 @@ class Link(Protocol):
 
     @property
     def lost_packets(self) -> int:
-        """How many packets were lost before they could be read from `packets`, as far as is known."""
+        """How many were lost before they could be read from `packets` or `datagrams`, as far as is known."""
 
     def destination(self, sock: socket.socket, /) -> tuple[str, int] | None:
         """The address that the client of an accepted connection dialled; None where it dialled the listener itself."""

@@ -31,6 +31,7 @@ from pytest_egress.agent import netlink
 from pytest_egress.agent.capture import FRAMES
 from pytest_egress.agent.mux import HOST, MAX_STREAMS, WINDOW, Mux
 from pytest_egress.agent.mux_frames import (
+    DATAGRAMS,
     DNS,
     MAX_PAYLOAD,
     MONITORS,
@@ -38,11 +39,11 @@ from pytest_egress.agent.mux_frames import (
     Bye,
     ByeAcknowledged,
     Data,
-    Datagram,
     Failed,
     Fin,
     Hello,
     Lost,
+    MuxDatagram,
     MuxEvent,
     Open,
     Opened,
@@ -55,6 +56,7 @@ from pytest_egress.agent.pump import READABLE, WRITABLE, Interests, Pump
 from pytest_egress.agent.stream import (
     CLIENT,
     CONNECT,
+    DATAGRAM_SOCKET,
     DIALS,
     FLUSH,
     QUEUED,
@@ -65,11 +67,13 @@ from pytest_egress.base.forks import close_in_forked_children
 from pytest_egress.base.sockets import Socket
 from pytest_egress.errors import LinkError
 from pytest_egress.link.attach import Attachment
-from pytest_egress.link.changes import NOT_CHANGED, own_port
+from pytest_egress.link.changes import not_changed, own_port
 from pytest_egress.link.stream_sockets import (
+    MAX_WAITING_DATAGRAMS,
     AcceptedSocket,
     Dialled,
     Fate,
+    FrameSocket,
     Listener,
     Mailbox,
     NameSocket,
@@ -126,6 +130,7 @@ class StreamLink:
 
     tcp: tuple[socket.socket, ...]
     dns: tuple[socket.socket, ...]
+    datagrams: socket.socket | None
     packets: socket.socket
     monitors: tuple[socket.socket, ...]
     channel: socket.socket
@@ -163,10 +168,13 @@ class StreamLink:
         self._waker, self._wake = sockets.pair()
         self._packets = self._mailbox(Socket)
         self._names = self._mailbox(NameSocket, lost=self._packets.tell_of_loss)
+        self._datagrams = self._mailbox(FrameSocket, lost=self._packets.tell_of_loss)
+        self._datagrams.most = MAX_WAITING_DATAGRAMS
         self._monitors = [self._mailbox(Socket, family) for family in MONITORED]
         self.dns, self.packets = (self._names.reader,), self._packets.reader
+        self.datagrams = self._datagrams.reader
         self.monitors = tuple(mailbox.reader for mailbox in self._monitors)
-        self._mailboxes = [self._names, self._packets, *self._monitors]
+        self._mailboxes = [self._names, self._datagrams, self._packets, *self._monitors]
         self._by_descriptor = {mailbox.writer.fileno(): mailbox for mailbox in self._mailboxes}
         self._wake.setblocking(False)
         self._interests.want(self._wake.fileno(), READABLE)
@@ -201,6 +209,8 @@ class StreamLink:
             raise
         features = hello.text.split()
         self.ipv6, self.frames, self.own_port = hello.ipv6, FRAMES in features, own_port(features)
+        if DATAGRAM_SOCKET not in features:
+            self.datagrams = None
 
     def words(self) -> str:
         return self._wire.text()
@@ -215,7 +225,7 @@ class StreamLink:
     @property
     def lost_packets(self) -> int:
         """The number is as of the last `flush`."""
-        return self._lost_there + self._packets.lost_here
+        return self._lost_there + self._packets.lost_here + self._datagrams.lost_here
 
     def connect(self, port: int, timeout: float) -> socket.socket:
         ours, theirs = loopback_pair()
@@ -244,9 +254,9 @@ class StreamLink:
             changed.result(CHANGE_SECONDS)
         except FutureTimeoutError:
             silence = f"the sidecar has not answered for {CHANGE_SECONDS:g} s"
-            raise LinkError(NOT_CHANGED.format(silence)) from None
+            raise not_changed(message, silence) from None
         except OSError as error:
-            raise LinkError(NOT_CHANGED.format(error.strerror)) from error
+            raise not_changed(message, error.strerror) from error
 
     def flush(self, timeout: float) -> None:
         """The end of the sidecar ends the wait too."""
@@ -273,7 +283,9 @@ class StreamLink:
             sock.close()
 
     def _readers(self) -> tuple[socket.socket, ...]:
-        return (*self.tcp, *self.dns, self.packets, *self.monitors, self.channel, self._waker)
+        datagrams = self._datagrams.reader
+        others = (self.packets, *self.monitors, self.channel, self._waker)
+        return (*self.tcp, *self.dns, datagrams, *others)
 
     # The link's thread: no other thread calls the methods of this section.
 
@@ -415,10 +427,12 @@ class StreamLink:
         if flush := self._flushes.pop(event.stream, None):
             flush.step()
 
-    def _on_datagram(self, event: Datagram) -> None:
+    def _on_datagram(self, event: MuxDatagram) -> None:
         data = event.data
         if event.channel == DNS:
             self._names.put(data)
+        elif event.channel == DATAGRAMS:
+            self._datagrams.put(data)
         elif event.channel == MONITORS:
             self._monitors[data[0]].put(data[1:])
         else:
@@ -426,7 +440,7 @@ class StreamLink:
         self._count_datagrams(1)
 
     def _on_lost(self, event: Lost) -> None:
-        if event.channel == PACKETS:
+        if event.channel in (DATAGRAMS, PACKETS):
             self._lost_there += event.count
         if event.channel == MONITORS:
             for mailbox in self._monitors:
@@ -455,7 +469,8 @@ class StreamLink:
             with contextlib.suppress(BlockingIOError):
                 while answer := mailbox.writer.recv(_DATAGRAM + CLIENT.size):
                     if self._deadline is None and not self._finished and len(answer) <= MAX_PAYLOAD:
-                        self._mux.datagram(DNS, answer)
+                        channel = DATAGRAMS if mailbox is self._datagrams else DNS
+                        self._mux.datagram(channel, answer)
 
     # Commands of other threads.
 
@@ -574,7 +589,7 @@ _HANDLERS: Final[dict[type[MuxEvent], Callable[[StreamLink, Any], None]]] = {
     StreamReset: StreamLink._on_reset,
     Data: StreamLink._on_queued,
     Fin: StreamLink._on_fin,
-    Datagram: StreamLink._on_datagram,
+    MuxDatagram: StreamLink._on_datagram,
     Lost: StreamLink._on_lost,
     Pong: StreamLink._on_pong,
     Bye: StreamLink._on_end,

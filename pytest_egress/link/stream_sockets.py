@@ -21,7 +21,10 @@ from pytest_egress.agent.stream import CLIENT
 from pytest_egress.base.sockets import Socket
 
 _MAX_WAITING: Final = 4 << 20  # bytes of a channel that wait for its reader
+MAX_WAITING_DATAGRAMS: Final = 64 << 20
+"""The bytes of datagrams that may wait for their reader: as many as in the kernel, for the other link."""
 
+_ETHERNET_BYTES: Final = 14
 
 Fate = Literal["heard", "doubtful", "unheard"]
 """Whether bytes sent to a client arrived: some did; none had when the client closed its side; none ever did."""
@@ -124,12 +127,28 @@ class NameSocket(Socket):
         return self.send(client + data) - CLIENT.size
 
 
+class FrameSocket(Socket):
+    """The socket for datagrams: what it receives and sends has an Ethernet header, which the link leaves out."""
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        packet = super().recv(size, flags)
+        return bytes(12) + (b"\x08\x00" if packet[:1] < b"\x50" else b"\x86\xdd") + packet
+
+    def send(self, frame: Any, flags: int = 0, /) -> int:
+        return super().send(frame[_ETHERNET_BYTES:], flags) + _ETHERNET_BYTES
+
+
 class Mailbox:
     """A socket pair for the datagrams of a channel, and a queue of those for which the socket has no room yet.
 
     Args:
         lost: Called for each datagram that the queue has no room for either; by default `tell_of_loss`.
+
+    Attributes:
+        most: How many bytes may wait.
     """
+
+    most = _MAX_WAITING
 
     def __init__(
         self,
@@ -149,7 +168,7 @@ class Mailbox:
     def put(self, item: bytes | Callable[[], None]) -> None:
         """Queue a datagram for the reader, or a function to call when all datagrams before it have been sent."""
         if isinstance(item, bytes):
-            if self._waiting + len(item) > _MAX_WAITING:
+            if self._waiting + len(item) > self.most:
                 self.lost_here += 1
                 self._lost()
                 return

@@ -4,8 +4,9 @@ The rule: no input or output. A malformed declaration is refused where it is mad
 lists what is accepted.
 
 Doors: `answers`, `applications.asgi`, `applications.asgi_websocket`, `applications.wsgi`, `cassette`,
-`certificates`, `declarations`, `duplex`, `faults`, `grpc.server`, `inner_route`, `kinds`, `openapi.answer`, `partials`,
-`patterns`, `raw.kafka`, `raw.libraries`, `raw.smtp`, `recordings.deck`, `recordings.reel`, `route`, `table`, `turns`,
+`certificates`, `datagrams`, `declarations`, `duplex`, `faults`, `grpc.server`, `inner_route`, `kinds`,
+`openapi.answer`, `partials`, `patterns`, `raw.kafka`, `raw.libraries`, `raw.smtp`, `recordings.deck`,
+`recordings.reel`, `route`, `table`, `turns`,
 `websocket.answer`, `websocket.asynchronous`, `websocket.open`.
 
 * `applications`: those of WSGI and ASGI as answers.
@@ -17,6 +18,7 @@ Doors: `answers`, `applications.asgi`, `applications.asgi_websocket`, `applicati
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
 * `cassette`: `cassette`, an answer by what was recorded in a file.
 * `certificates`: the words of `certificate=` and `tls_version=`, and what a route presents by them.
+* `datagrams`: what a route of datagrams may answer with.
 * `declarations`: a route's arguments, and what checks them.
 * `duplex`: the interface of answers that read and send by themselves.
 * `faults`: answers that fail, or that come late, slowly or in part.

@@ -8,7 +8,14 @@ from __future__ import annotations
 import inspect
 import os
 from asyncio import BaseProtocol, StreamReader, StreamWriter
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Sequence,
+)
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +46,7 @@ from pytest_egress.traffic.http.response import NO_BODY, Response, check_bodiles
 from pytest_egress.traffic.shown import SCHEME_PORTS, host_port, shown
 
 if TYPE_CHECKING:
-    from pytest_egress.traffic.entries import Entry
+    from pytest_egress.traffic.entries import Datagram, Entry
     from pytest_egress.traffic.kafka.records import ProducedRecord
     from pytest_egress.traffic.smtp import Envelope
 
@@ -287,6 +294,9 @@ HttpAnswer = HttpHandler | StaticAnswer
 LibraryServer = StreamsFunction | BaseServer | ProtocolFactory
 RawAnswer = RawHandler | LibraryServer | bytes | Forward | AnswerSequence | Fault | None
 DnsAnswer = NamesAnswer | AnswerSequence | Fault
+DatagramsResult = bytes | Sequence[bytes | Fault] | Fault | None
+DatagramsHandler = Callable[["Datagram"], DatagramsResult | Awaitable[DatagramsResult]]
+DatagramsAnswer = DatagramsHandler | DatagramsResult | AnswerSequence
 
 
 @overload

@@ -15,8 +15,10 @@ from typing import Any, Final, Literal
 import pytest_egress.routes.answers as answers
 import pytest_egress.routes.raw.libraries as raw
 from pytest_egress.base.renamed import refuse_renamed
+from pytest_egress.routes.answers import name_of
 from pytest_egress.routes.cassette import Cassette
 from pytest_egress.routes.certificates import BadCertificate, Presented, TlsVersion, check_presented
+from pytest_egress.routes.datagrams import checked_datagrams
 from pytest_egress.routes.duplex import DuplexAnswer
 from pytest_egress.routes.faults import check_connect_faults
 from pytest_egress.routes.kinds import Kind
@@ -26,6 +28,7 @@ from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.routes.turns import parts_of
 from pytest_egress.traffic.address import Address, parse_address
 from pytest_egress.traffic.dns.answers import NO_RECORDS, RECORD_EXAMPLES, Records
+from pytest_egress.traffic.entries import Datagram
 from pytest_egress.traffic.redaction.redactor import Redactor
 from pytest_egress.traffic.shown import host_port, shown
 
@@ -44,6 +47,8 @@ def accepted_options(kind: Kind) -> Mapping[str, None]:
         return dict.fromkeys(("optional", "name"))
     if not kind.has_handler:
         return {}
+    if kind.reads_datagrams:
+        return dict.fromkeys(("match", *OWN_OPTIONS))
     matchers = (*MATCHERS, "stream") if kind.reads_requests else ()
     of_tls = ("client_certificate", "certificate", "tls_version") if kind.ends_tls else ()
     of_raw_tls = ("alpn",) if kind.needs_tls else ()
@@ -68,6 +73,8 @@ def declare(kind: Kind, address: object, answer: object = None, **options: Any) 
         return Declaration(
             kind=kind, address=name, answer=checked, records=records, optional=optional
         )
+    if kind.reads_datagrams:
+        options["predicate"] = checked_predicate(options.pop("match", None))
     match = {name: options.pop(name) for name in MATCHERS if name in options}
     return Declaration(
         kind=kind,
@@ -110,6 +117,7 @@ class Declaration:
     address: Address
     answer: object
     match: Match = ANY_REQUEST
+    predicate: Callable[[Datagram], object] | None = None  # of a route of datagrams
     times: int | None = None
     optional: bool = False
     name: str | None = None
@@ -172,6 +180,8 @@ class Declaration:
         """Refuse a fault of connecting where a connection is made first, and conditions that come after the answer."""
         kind = self.kind
         where = with_port(self.address)
+        if kind.reads_datagrams:
+            return
         check_connect_faults(answer, kind.method, where, takes_unread=kind.takes_unread)
         if any(isinstance(part, DuplexAnswer) for part in parts_of(answer)):
             check_head_decides(self.match, shown(answer))
@@ -180,6 +190,7 @@ class Declaration:
         """The code of the declaration: `intercept_https("api.stripe.com", path='/v1')`."""
         parts = [f'"{redactor.host(self.address.text)}"']
         parts += filter(None, [self.match.text(redactor)])
+        parts += [f"match={name_of(self.predicate)}"] if self.predicate is not None else []
         parts += [f"times={self.times}"] if self.times is not None else []
         if self.client_certificate is not None:
             parts.append(f"client_certificate={self.client_certificate!r}")
@@ -228,6 +239,16 @@ def check_head_decides(match: Match, why: str) -> None:
             )
 
 
+def checked_predicate(match: object) -> Any:
+    """A `match=` of a route of datagrams that is no function raises TypeError."""
+    if match is not None and not callable(match):
+        raise TypeError(
+            f"match={shown(match)}: it takes a function of the datagram, such as "
+            'lambda datagram: datagram.content.startswith(b"shop.")'
+        )
+    return match
+
+
 def checked_answer(kind: Kind, answer: object, records: Records = NO_RECORDS) -> object:
     """Convert the answer to the form that the route uses.
 
@@ -239,6 +260,8 @@ def checked_answer(kind: Kind, answer: object, records: Records = NO_RECORDS) ->
     """
     if kind.answers_names:
         return check_names(answer, records)
+    if kind.reads_datagrams:
+        return checked_datagrams(answer)
     if kind.has_handler:
         given = raw.adapted(answer) if kind.reads_bytes else answer
         return answers.check_answer(given, raw=kind.reads_bytes)

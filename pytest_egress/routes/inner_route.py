@@ -33,6 +33,7 @@ class InnerRoute(Route[Any]):
         self.kind: Final = declaration.kind
         self.parsed_address: Final = declaration.address
         self.matcher: Final = declaration.match
+        self.predicate: Final = declaration.predicate
         self.optional: Final = declaration.optional
         self.name = declaration.name
         self.client_certificate: Final = declaration.client_certificate
@@ -67,8 +68,13 @@ class InnerRoute(Route[Any]):
 
     def covers(self, host: str, port: int) -> bool:
         """The protocol of the connection does not matter."""
-        is_for_connections = not self._is_removed and not self.kind.answers_names
+        is_for_connections = self.kind.is_for_connections and not self._is_removed
         return is_for_connections and self.parsed_address.matches(host, port)
+
+    def takes_datagrams(self, host: str, port: int) -> bool:
+        """Whether it says what becomes of a datagram to an address: it answers or refuses it."""
+        decides = self.kind.decides_datagrams and not self._is_removed
+        return decides and self.parsed_address.matches(host, port)
 
     def claims(self, secure: bool, host: str, port: int) -> bool:
         """The matchers of the route are not called."""
@@ -86,7 +92,8 @@ class InnerRoute(Route[Any]):
 
     @property
     def is_used_up(self) -> bool:
-        return self.kind.reads_bytes and self.turns.is_exhausted
+        counts = self.kind.reads_bytes or self.kind.reads_datagrams
+        return counts and self.turns.is_exhausted
 
     def was_exhausted(self, moment: float) -> bool:
         """The moment is in the time of entries."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-Carries = Literal["requests", "bytes", "names", "tunnels", "nothing"]
+Carries = Literal["requests", "bytes", "datagrams", "names", "tunnels", "nothing"]
 
 
 class Kind:
@@ -22,7 +22,8 @@ class Kind:
         method: The method of `Egress` that declares such a route. Reports show the route by it.
         marker: The marker that declares such a route.
         usage: The text of that marker in `pytest --markers`.
-        carries: What the route's answer is given: requests, the bytes of a connection, or the names of DNS queries.
+        carries: What the route's answer is given: requests, the bytes of a connection, datagrams, or the names of DNS
+            queries.
             "tunnels" of a proxy: other routes answer what is within. "nothing" where no function of the test answers:
             such a route claims every attempt at its address.
         default_port: The port of an address without one; None is any port.
@@ -31,6 +32,9 @@ class Kind:
         has_handler: A call counts when the handler has returned; without one, when the route claims the attempt.
         must_be_called: Whether such a route of a test fails it when it is never called.
         reads_bytes: Whether it is a raw route, which answers a whole connection, as bytes.
+        reads_datagrams: Whether it answers datagrams of UDP, and no connections.
+        is_for_connections: Whether it claims connections.
+        decides_datagrams: Whether it says what becomes of a datagram: it answers or refuses it.
         answers_names: Whether it answers DNS queries, and no connections.
         is_proxy: Whether it leads its connections to other hosts, as their clients ask.
         claims_all: Whether it claims every attempt at its address, and no function of the test answers.
@@ -39,7 +43,7 @@ class Kind:
         takes_unread: Whether it answers a connection from its first byte on, whatever that is.
         needs_tls: Whether it accepts only TLS connections: its handler gets the bytes within.
         client_speaks_first: Whether its clients send before the server does, as those of TLS and HTTP do.
-        scheme: "https", "http" or "tcp"; None where it answers no connections.
+        scheme: "https", "http", "tcp" or "udp"; None where it answers none of these.
     """
 
     def __init__(
@@ -60,14 +64,18 @@ class Kind:
         self.passes_through, self.has_handler = passes_through, has_handler
         self.must_be_called = must_be_called
         self.reads_requests, self.reads_bytes = carries == "requests", carries == "bytes"
-        self.answers_names = carries == "names"
+        self.answers_names, self.reads_datagrams = carries == "names", carries == "datagrams"
+        self.is_for_connections = not (self.answers_names or self.reads_datagrams)
         self.is_proxy, self.claims_all = carries == "tunnels", carries == "nothing"
         self.refuses = self.claims_all and not passes_through
+        self.decides_datagrams = self.reads_datagrams or self.refuses
         self.answers_https = self.reads_requests and ends_tls
         self.takes_unread = self.reads_bytes and not ends_tls
         self.needs_tls = self.reads_bytes and ends_tls
         self.client_speaks_first = ends_tls or self.reads_requests or self.is_proxy
         self.scheme = "tcp" if self.reads_bytes else None
+        if self.reads_datagrams:
+            self.scheme = "udp"
         if self.reads_requests:
             self.scheme = "https" if ends_tls else "http"
 
@@ -103,6 +111,13 @@ INTERCEPT_TLS: Final = Kind(
     usage="(address, answer=None, *, alpn=(), ...): the same for what is in TLS, by the protocols of `alpn`",
     carries="bytes",
     ends_tls=True,
+)
+INTERCEPT_UDP: Final = Kind(
+    method="intercept_udp",
+    marker="intercept_udp",
+    usage="(address, answer=None, *, match=None, times=None, optional=False, name=None): answer datagrams of UDP to "
+    "host[:port]; the handler gets each",
+    carries="datagrams",
 )
 PASSTHROUGH: Final = Kind(
     method="passthrough",
@@ -144,6 +159,7 @@ KINDS: Final = (
     INTERCEPT_HTTP,
     INTERCEPT_TCP,
     INTERCEPT_TLS,
+    INTERCEPT_UDP,
     PROXY,
     PASSTHROUGH,
     BLOCK,

@@ -20,6 +20,7 @@ from pytest_egress.base.renamed import renamed
 from pytest_egress.errors import CallError
 from pytest_egress.traffic.entries import (
     REJECTED,
+    Datagram,
     DnsQuery,
     Entry,
     Exchange,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from pytest_egress.routes.answers import (
+        DatagramsAnswer,
+        DatagramsHandler,
         DnsAnswer,
         HttpAnswer,
         HttpHandler,
@@ -51,8 +54,8 @@ if TYPE_CHECKING:
     Call = TypeVarWithDefault("Call", bound=Entry, default=Exchange)
 else:
     Call = TypeVar("Call", bound=Entry)
-"""The type of a route's calls: `Exchange` (the default), `TcpConnection`, `Mail`, `KafkaRecord`, `DnsQuery` or
-`ProxyCall`."""
+"""The type of a route's calls: `Exchange` (the default), `TcpConnection`, `Mail`, `KafkaRecord`, `Datagram`,
+`DnsQuery` or `ProxyCall`."""
 
 RawCall = TypeVar("RawCall", TcpConnection, Mail, KafkaRecord)
 """The type of the calls of a raw route: its connections, or what a service gets on them."""
@@ -123,6 +126,8 @@ class Route(Generic[Call]):
     def __call__(
         self: Route[TcpConnection], handler: RawHandler | StreamsFunction, /
     ) -> Route[TcpConnection]: ...
+    @overload
+    def __call__(self: Route[Datagram], handler: DatagramsHandler, /) -> Route[Datagram]: ...
     def __call__(self, handler: Any, /) -> Any:
         """Make a function the route's handler: the decorator form."""
         if not callable(handler):
@@ -136,6 +141,8 @@ class Route(Generic[Call]):
     def respond(self: Route[RawCall], answer: RawAnswer | Service[Any]) -> Route[RawCall]: ...
     @overload
     def respond(self: Route[DnsQuery], answer: DnsAnswer) -> Route[DnsQuery]: ...
+    @overload
+    def respond(self: Route[Datagram], answer: DatagramsAnswer) -> Route[Datagram]: ...
     @renamed(handler="answer=")
     def respond(self, answer: Any) -> Any:
         """Replace the answer; requests and connections that begin from now on get the new one."""
@@ -152,7 +159,7 @@ class Route(Generic[Call]):
 
     @property
     def calls(self) -> list[Call]:
-        """The calls that the route answered, in order: exchanges, connections, mails, Kafka records, or DNS queries.
+        """The calls that the route answered, in order: exchanges, connections, mails, datagrams, ...
 
         Raises:
             CallError: The route's scope has ended, and its calls are no longer kept.

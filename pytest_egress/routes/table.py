@@ -82,6 +82,7 @@ class RouteTable:
         may_begin_at_head: Whether a route answers some request from its head on, or did before it was removed.
         leads: Whether a route has a CNAME, or did before it was removed.
         has_proxy: Whether a route is a proxy, or was before it was removed.
+        has_datagrams: Whether a route answers datagrams, or did before it was removed.
     """
 
     def __init__(self) -> None:
@@ -89,7 +90,7 @@ class RouteTable:
         self._alike: dict[str, tuple[Likeness, ...]] = {}  # replaced by an empty one at each change
         self._addressed: tuple[str, ...] = ()  # the hosts in `_ranked.exact` that are IP addresses
         self.requires_certificate, self.presents, self.may_begin_at_head = False, False, False
-        self.leads, self.has_proxy = False, False
+        self.leads, self.has_proxy, self.has_datagrams = False, False, False
         self.refusing: tuple[InnerRoute, ...] = ()
 
     def add(self, route: InnerRoute) -> None:
@@ -105,6 +106,7 @@ class RouteTable:
         self.presents |= not route.presented.is_usual
         self.leads |= "CNAME" in route.records
         self.has_proxy |= route.kind.is_proxy
+        self.has_datagrams |= route.kind.reads_datagrams
         route.turns.on_answer = lambda: self._note_answer(route)
         self._note_answer(route)
 
@@ -428,16 +430,21 @@ def spent_route(tables: Sequence[RouteTable], host: str, port: int) -> NearMiss 
 def nearest_by_address(
     tables: Sequence[RouteTable], scheme: str, host: str, port: int
 ) -> NearMiss | None:
-    """The route whose address is most similar to one that no route has; for the scheme "tcp", of raw routes alone."""
+    """The route whose address is most similar to one that no route has; for "tcp" and "udp", of their own alone."""
     misses = [
         address_miss(each, scheme, host, port)
         for table in tables
         for each in table.alike(host)
-        if not each.route.removed
-        and (each.route.kind.reads_bytes if scheme == "tcp" else each.route.kind.reads_requests)
+        if not each.route.removed and is_of_scheme(each.route, scheme)
     ]
     likeness, miss = max(misses, key=lambda found: found[0], default=(0.0, None))
     return miss if likeness >= SIMILAR else None
+
+
+def is_of_scheme(route: InnerRoute, scheme: str) -> bool:
+    if scheme == "udp":
+        return route.kind.reads_datagrams
+    return route.kind.reads_bytes if scheme == "tcp" else route.kind.reads_requests
 
 
 def address_miss(alike: Likeness, scheme: str, host: str, port: int) -> tuple[float, NearMiss]:

@@ -10,6 +10,7 @@ error of ours where they are malformed. Every module is a door.
 * `tls`: what the first message of a client says, over TCP and in QUIC.
 * `absent`: the error of a name that a message does not have.
 * `address`: a host with a port, and what each kind of route accepts as one.
+* `datagrams`: datagrams of UDP as frames, and the frames of their answers.
 * `entries`: the entries of the ledger, one class for each kind of attempt.
 * `grpc`: gRPC over HTTP/2: messages, metadata, deadlines and status.
 * `kafka`: Kafka's protocol as a broker speaks it.

@@ -1,6 +1,7 @@
 """The entries of the ledger as values: each is an attempt of a target and what became of it.
 
-Nothing here reads a socket, a clock or a container.
+Nothing here reads a socket, a clock or a container. The module is long since each kind of attempt has a class, and the
+texts of these share their helpers.
 """
 
 from __future__ import annotations
@@ -693,6 +694,100 @@ def needs_server(entry: Entry) -> bool:
     return isinstance(entry, TlsFailure) and entry.reason == "alpn"
 
 
+@dataclass(kw_only=True, eq=False)
+class Datagram(Entry):
+    """A datagram that a route of `intercept_udp` has taken. It is a call of the route; the ledger has its flow.
+
+    Attributes:
+        address: The IP address it was for.
+        client: The address and port in the container that it came from.
+        hops: The hop limit (TTL) that it had.
+        replies: The contents of the datagrams that answer it, in order, those included that are still to be sent.
+        fault: The fault that it was answered by, such as `delayed(b"late", 0.5)`; or None.
+    """
+
+    address: str
+    client: tuple[str, int]
+    content: bytes = field(repr=False)
+    hops: int = 64
+    replies: list[bytes] = field(default_factory=list, repr=False)
+    fault: object | None = None
+    _reply: Any = field(default=None, init=False, repr=False)
+
+    @property
+    def kind(self) -> str:
+        return "udp"
+
+    def _of_its_kind(self) -> dict[str, Any]:
+        size = UDP_HEADER_BYTES + len(self.content)
+        return {"address": self.address, "protocol": "UDP", "size": size}
+
+    @property
+    def text(self) -> str:
+        """The content as UTF-8. Bytes that are none are replaced."""
+        return self.content.decode(errors="replace")
+
+    def reply(self, content: bytes) -> None:
+        """Send a datagram to its client, from the address that this one was for.
+
+        It may be called from any thread, at any time until the container ends, and any number of times.
+
+        Args:
+            content: At most 65,507 bytes; of IPv6 65,487.
+
+        Raises:
+            CallError: The container has ended.
+            TypeError, ValueError: It is no bytes, or longer.
+        """
+        if not isinstance(content, (bytes, bytearray)):
+            raise TypeError(f"reply({shown(content)}) takes bytes")
+        self._reply(bytes(content))
+
+    def __str__(self) -> str:
+        return f"UDP {self.where}, {counted(len(self.content), 'byte')}{first_text(self)}"
+
+
+@dataclass(kw_only=True, eq=False)
+class DatagramFlow(Entry):
+    """The datagrams of one client to one server that a route of `intercept_udp` has taken in a test.
+
+    Attributes:
+        address: The IP address they were for.
+        client: The address and port in the container that they came from.
+        datagrams: The datagrams, in order, which are calls of the route.
+        error: The exception that the handler raised, or None.
+    """
+
+    address: str
+    client: tuple[str, int]
+    datagrams: list[Datagram] = field(repr=False)
+    error: BaseException | None = None
+
+    @property
+    def kind(self) -> str:
+        return "udp"
+
+    def _of_its_kind(self) -> dict[str, Any]:
+        size = sum(UDP_HEADER_BYTES + len(each.content) for each in self.datagrams)
+        return {"address": self.address, "protocol": "UDP", "size": size}
+
+    def __str__(self) -> str:
+        datagrams = [*self.datagrams]
+        size = counted(sum(len(each.content) for each in datagrams), "byte")
+        many = f"{len(datagrams)} datagrams of {size}" if len(datagrams) > 1 else size
+        return f"UDP {self.where}, {many}{first_text(datagrams[0])}"
+
+
+def first_text(datagram: Datagram) -> str:
+    """The beginning of a datagram, as the end of a line."""
+    if not datagram.content:
+        return ""
+    first = redactor_of(datagram).first_bytes(datagram.content[:SHOWN_FIRST])
+    return f", first {shown(first)}"
+
+
+SHOWN_FIRST: Final = 64  # bytes of a datagram, in a line about it
+
 PACKET_KINDS: Final = {"UDP": "udp", "ICMP": "icmp", "ICMPv6": "icmp"}
 
 
@@ -705,12 +800,14 @@ class PacketAttempt(Entry):
         address: The IP address it was for; "" where that is not known, and then its host is `*`.
         size: The length of its IP payload in bytes.
         first_bytes: The first bytes of the transport's payload, at most 64.
+        error: The exception that the predicate of a route has raised for it, or None.
     """
 
     protocol: str
     address: str
     size: int
     first_bytes: bytes = b""
+    error: BaseException | None = None
 
     @property
     def kind(self) -> str:
@@ -728,3 +825,7 @@ class PacketAttempt(Entry):
 
     def __str__(self) -> str:
         return f"{self.protocol} {self.where}, {counted(self.size, 'byte')}{', probably QUIC' if self.is_quic else ''}"
+
+
+Called = Exchange | TcpConnection | DnsQuery | DatagramFlow | PacketAttempt
+"""An entry with the error of a function of the test, if that has raised one."""

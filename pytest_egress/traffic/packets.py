@@ -107,6 +107,11 @@ def parse_packets(data: bytes) -> Iterator[Packet]:
         yield replace(packet, sequence=number, prefix=prefix)
 
 
+def parse_packet(data: bytes) -> Packet | None:
+    """An IP packet as it came from an interface; None where its header is not complete."""
+    return _ip(data)
+
+
 def _frame(ethertype: int, header: bytes, payload: bytes) -> Packet | None:
     """The packet as known by its Ethernet frame alone; None where it came without one."""
     if len(header) < _FRAME_HEADER_BYTES:

@@ -60,6 +60,8 @@ LOOK = """
     used = [line.split() for line in seen["ipv6_route"]]  # each with two counters of use, which order them
     seen["ipv6_route"] = sorted(words[:6] + words[8:] for words in used)
     seen["unix"] = [line for line in seen["unix"] if "@" in line]
+    # A line for each packet socket, whose address, references and inode are those of one socket and say no more.
+    seen["packet"] = sorted(line.split()[2:8] for line in read("/proc/net/packet").splitlines())
     seen["addresses"] = read("/proc/net/fib_trie")
     seen["interfaces"] = sorted(socket.if_nameindex())
     seen["tables"] = read("/proc/net/ip_tables_names"), read("/proc/net/nf_conntrack")
@@ -131,7 +133,7 @@ def test_a_next_target_has_the_same_sidecar_and_another_namespace(scene: Success
 
 
 DIRTY = """
-    import fcntl, os, socket, struct
+    import fcntl, os, signal, socket, struct, time
     for path in "/etc/hosts", "/etc/hostname":
         with open(path) as file:
             before = fcntl.ioctl(file, 0x80086601, bytes(8))  # FS_IOC_GETFLAGS
@@ -153,6 +155,11 @@ DIRTY = """
         address += struct.pack("=HH4B", 8, kind, 192, 0, 2, 67)
     control.send(struct.pack("=IHHII", 16 + len(address), 20, 0x605, 1, 0) + address)
     assert struct.unpack_from("=i", control.recv(1000), 16) == (0,)
+    if not os.fork():  # it leaves a packet socket
+        listening = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        os.dup2(os.dup2(os.open("/dev/null", os.O_RDWR), 1), 2)
+        signal.pause()
+    while len(open("/proc/net/packet").readlines()) < 3: time.sleep(0.01)
 """
 
 
@@ -164,7 +171,7 @@ def test_what_a_target_leaves_is_not_there_for_the_next(scene: Successors) -> No
     settings = {"net.ipv4.ip_default_ttl": "42", "net.ipv4.ip_unprivileged_port_start": "7"}
     with scene.target() as target:
         first, before = scene.sidecar_of(target), look(target)
-    with scene.target(cap_add=["NET_ADMIN"], sysctls=settings) as target:
+    with scene.target(cap_add=["NET_ADMIN", "NET_RAW"], sysctls=settings) as target:
         python(target, DIRTY)
         dirty = look(target)
     with scene.target() as target:
@@ -173,7 +180,7 @@ def test_what_a_target_leaves_is_not_there_for_the_next(scene: Successors) -> No
         answer = target.exec("getent hosts evil.test", check=False).stdout
     for changed in (
         *("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "attributes of /etc/hosts"),
-        *("attributes of /etc/hostname", "tcp", "addresses"),
+        *("attributes of /etc/hostname", "tcp", "addresses", "packet"),
     ):
         assert dirty[changed] != before[changed], changed
     assert dirty["/proc/sys/net/ipv4/ip_default_ttl"].strip() == "42"
@@ -312,7 +319,7 @@ STATUS = """
             names = "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"
             print(*(int(words[name], 16) for name in names), int(words["NoNewPrivs"]))
 """
-NET_ADMIN, SYS_ADMIN, SETPCAP = 1 << 12, 1 << 21, 1 << 8
+NET_ADMIN, NET_RAW, SYS_ADMIN, SETPCAP = 1 << 12, 1 << 13, 1 << 21, 1 << 8
 
 
 def test_the_first_process_alone_may_make_namespaces(scene: Successors) -> None:
@@ -325,7 +332,7 @@ def test_the_first_process_alone_may_make_namespaces(scene: Successors) -> None:
             assert engine.exec(sidecar, code, {}, "look", output, lambda: 60.0) == 0, output.tail
             lines = output.stdout.decode().splitlines()
             keeper, agent = ([*map(int, line.split())] for line in lines)
-            most = NET_ADMIN | SYS_ADMIN | SETPCAP
+            most = NET_ADMIN | NET_RAW | SYS_ADMIN | SETPCAP
             assert keeper == [0, most, most, most, 0, 0]
             assert agent == [0, NET_ADMIN, NET_ADMIN, NET_ADMIN, 0, 1]
 
@@ -370,7 +377,7 @@ def test_where_the_kernel_refuses_a_namespace_each_target_has_a_sidecar_of_its_o
             sidecars.append(scene.sidecar_of(target))
             capabilities = scene.capabilities_of(target)
     assert len({*sidecars}) == 3
-    assert capabilities == {"NET_ADMIN"}
+    assert capabilities == {"NET_ADMIN", "NET_RAW"}
     (told,) = caplog.messages
     assert told.startswith(
         "Each container has a sidecar of its own from now on: The kernel refused"
@@ -384,7 +391,7 @@ def test_where_the_first_process_cannot_start_each_target_has_a_sidecar_of_its_o
     for _ in range(2):
         with scene.target() as target:
             assert '"id"' in target.exec(CURL).stdout
-            assert scene.capabilities_of(target) == {"NET_ADMIN"}
+            assert scene.capabilities_of(target) == {"NET_ADMIN", "NET_RAW"}
     (told,) = caplog.messages
     assert told.startswith("Each container has a sidecar of its own from now on: The agent failed")
 
@@ -399,7 +406,7 @@ def test_a_target_that_does_not_join_the_namespace_of_its_sidecar_is_refused(
     with pytest.raises(LinkError, match=r"in another network namespace(.|\n)*sidecar-reuse=off"):
         scene.egress.start(scene.image, SLEEP)
     with scene.target() as target:
-        assert scene.capabilities_of(target) == {"NET_ADMIN"}
+        assert scene.capabilities_of(target) == {"NET_ADMIN", "NET_RAW"}
         assert '"id"' in target.exec(CURL).stdout
 
 
@@ -425,14 +432,17 @@ def test_where_it_is_off_or_a_sidecar_has_names_of_its_own_it_has_no_such_capabi
     scene: Successors, engine_client: docker.DockerClient
 ) -> None:
     with scene.target(hostname="shop") as target:
-        assert scene.capabilities_of(target) == {"NET_ADMIN"}
+        assert scene.capabilities_of(target) == {"NET_ADMIN", "NET_RAW"}
     options = scene.egress.docker_options(scene.image)
     sidecar = engine_client.api.inspect_container(options["network_mode"].partition(":")[2])
-    assert [name.removeprefix("CAP_") for name in sidecar["HostConfig"]["CapAdd"]] == ["NET_ADMIN"]
+    assert [name.removeprefix("CAP_") for name in sidecar["HostConfig"]["CapAdd"]] == [
+        "NET_ADMIN",
+        "NET_RAW",
+    ]
     with Egress(session=Session(sidecar_reuse=False)) as egress:
         off = Successors(egress, engine_client, scene.image)
         with off.target() as target:
-            assert off.capabilities_of(target) == {"NET_ADMIN"}
+            assert off.capabilities_of(target) == {"NET_ADMIN", "NET_RAW"}
             first = off.sidecar_of(target)
         with off.target() as target:
             assert off.sidecar_of(target) != first

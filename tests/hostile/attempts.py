@@ -29,7 +29,6 @@ from tests.hostile.means import (
     DELLINK,
     DELROUTE,
     DELRULE,
-    EXCLUSIVE,
     NET_DIAG,
     NET_FILTER,
     NET_ROUTE,
@@ -55,12 +54,16 @@ from tests.hostile.means import (
     beacon,
     datagram,
     device,
+    flow,
     ipv4,
     link,
+    marks_of_datagrams,
     named,
+    new_connection,
     nft,
     over,
     route,
+    send_marked,
     send_udp,
     unshare,
 )
@@ -100,6 +103,12 @@ def empties_a_chain(nonce: bytes) -> None:
 def accepts_before_the_rules(nonce: bytes) -> None:
     rule = nftables._rule("record", "", "", nftables._ACCEPT)
     ask(NET_FILTER, rule.kind, rule.body, CREATE)  # without APPEND it comes first
+
+
+@attempt
+def lets_its_datagrams_out_by_a_rule_of_its_own(nonce: bytes) -> None:
+    rule = nftables._rule("datagrams", "", "", nftables.dial_verdict("let_out"))
+    ask(NET_FILTER, rule.kind, rule.body, CREATE)
 
 
 @attempt
@@ -477,6 +486,24 @@ def marks_its_packets(nonce: bytes) -> None:
 
 
 @attempt
+def sends_with_the_marks_of_datagrams(nonce: bytes) -> str:
+    """The marks of what is let out and of what answers it, on packets and frames that no route has let out."""
+    for mark in (marks := marks_of_datagrams()):
+        send_marked(mark, nonce)
+    return f"marks: {len(marks)}"
+
+
+@attempt
+def makes_its_interface_narrow(nonce: bytes) -> None:
+    """What a route lets out leaves in fragments then."""
+    for size in (1500, 65535):
+        mtu = netlink.attribute(4, struct.pack("=I", size))
+        ask(NET_ROUTE, NEWLINK, capture._interface(device("eth0")) + mtu)
+        for family, to in ((socket.AF_INET, TO4), (socket.AF_INET6, TO6)):
+            send_udp(family, to, (b"\0" + nonce + b" of %d" % size).ljust(5000, b"x"), TRICK_PORT)
+
+
+@attempt
 def speaks_in_other_families(nonce: bytes) -> str:
     """Every address family but those of IP, unix, netlink and packet sockets; a hypervisor over AF_VSOCK."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as sock:
@@ -582,41 +609,6 @@ def claims_to_have_dialled_another(nonce: bytes) -> None:
     new_connection(6, ("127.0.0.1", client, "198.51.100.66", 443), ("", 0), more, reply)
 
 
-def new_connection(
-    protocol: int,
-    original: tuple[str, int, str, int],
-    to: tuple[str, int],
-    more: bytes,
-    reply: tuple[str, int, str, int] | None = None,
-) -> None:
-    """IPCTNL_MSG_CT_NEW with a translated destination."""
-    source, source_port, destination, port = original
-    back = reply or (destination, port, source, source_port)
-    body = struct.pack("!BBH", socket.AF_INET, 0, 0)
-    body += (
-        netlink.nest(1, *flow(protocol, original)) + netlink.nest(2, *flow(protocol, back)) + more
-    )
-    if reply is None:
-        ends = netlink.attribute(1, socket.inet_aton(to[0])) + netlink.attribute(
-            2, socket.inet_aton(to[0])
-        )
-        body += netlink.nest(13, ends)  # CTA_NAT_DST
-    ask(NET_FILTER, 1 << 8 | 0, body, CREATE | EXCLUSIVE)
-
-
-def flow(protocol: int, ends: tuple[str, int, str, int]) -> tuple[bytes, bytes]:
-    source, source_port, destination, port = ends
-    addresses = netlink.attribute(1, socket.inet_aton(source)) + netlink.attribute(
-        2, socket.inet_aton(destination)
-    )
-    ports = netlink.attribute(1, bytes([protocol])) + netlink.attribute(
-        2, struct.pack("!H", source_port)
-    )
-    return netlink.nest(1, addresses), netlink.nest(
-        2, ports + netlink.attribute(3, struct.pack("!H", port))
-    )
-
-
 # Floods.
 
 
@@ -660,6 +652,14 @@ def floods_datagrams(nonce: bytes) -> None:
         for number in range(12_000):
             with contextlib.suppress(OSError):
                 sock.sendto(b"%d" % number, (TO4, TRICK_PORT + number % 1000))
+
+
+@attempt
+def floods_a_route_of_datagrams(nonce: bytes) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect((TO4, TRICK_PORT))
+        for number in range(100_000):
+            sock.send(b"%d" % number)
 
 
 @attempt

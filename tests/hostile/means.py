@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import socket
 import struct
 
@@ -28,6 +29,7 @@ REPLACE = 0x100
 CREATE, EXCLUSIVE = 0x400, 0x200
 UNREACHABLE, BLACKHOLE = 7, 6
 NEWNET, NEWUSER = 0x40000000, 0x10000000
+DATA = rb"\x0c\x00[\x02\x03][\x00\x80]\x08\x00\x01\x00(....)"  # four bytes of a rule
 
 
 def named(error: OSError) -> str:
@@ -73,10 +75,47 @@ def speak(sock: socket.socket, address: str, nonce: bytes, port: int = TCP_PORT)
         sock.recv(1)  # until it is reset, so that it has been read
 
 
-def send_frame(device: str, nonce: bytes) -> None:
+def send_frame(device: str, nonce: bytes, mark: bytes = bytes(4)) -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, 36, mark)  # SO_MARK
         sock.bind((device, 0))
         sock.send(b"\xff" * 6 + b"\2" * 6 + b"\x08\0" + ipv4(17, datagram(nonce)))
+
+
+def marks_of_datagrams() -> list[bytes]:
+    """Those that the rules of the chains `let_out` and `replies` name: values of four bytes."""
+    sock = capture.open_netlink(NET_FILTER)
+    body = struct.pack("!BBH", nftables.NFPROTO_INET, 0, 0)
+    sock.send(netlink.message(10 << 8 | 7, 0x301, body))  # NFT_MSG_GETRULE, a dump
+    found: list[bytes] = []
+    while True:
+        data = sock.recv(1 << 20)
+        while data:
+            size, kind = struct.unpack_from("=IH", data)
+            if kind == 3:  # NLMSG_DONE
+                sock.close()
+                return [each for each in found if each != b"\0\0\0\1"]  # accept
+            rule, data = data[:size], data[size + 3 & ~3 :]
+            if b"let_out\0" in rule or b"replies\0" in rule:
+                found += re.findall(DATA, rule, re.DOTALL)
+
+
+def send_marked(mark: bytes, nonce: bytes) -> None:
+    """Packets of several protocols, and a frame on each interface, with a mark."""
+    by_mark = b"\0" + nonce + b" by mark"
+    for family, kind, protocol, to, said in (
+        (socket.AF_INET, socket.SOCK_DGRAM, 0, TO4, by_mark),
+        (socket.AF_INET6, socket.SOCK_DGRAM, 0, TO6, by_mark),
+        (socket.AF_INET, socket.SOCK_RAW, 1, TO4, b"\x08" + bytes(7) + nonce),
+        (socket.AF_INET, socket.SOCK_STREAM, 0, TO4, by_mark),
+    ):
+        with socket.socket(family, kind, protocol) as sock, contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, 36, mark)  # SO_MARK
+            sock.settimeout(SECONDS)
+            sock.connect((to, TRICK_PORT))
+            sock.send(said)
+    for name in ("eth0", "egress0"):
+        send_frame(name, b"\0" + nonce + b" by frame", mark)
 
 
 def datagram(nonce: bytes) -> bytes:
@@ -162,3 +201,38 @@ def unshare(flags: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(flags):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def new_connection(
+    protocol: int,
+    original: tuple[str, int, str, int],
+    to: tuple[str, int],
+    more: bytes,
+    reply: tuple[str, int, str, int] | None = None,
+) -> None:
+    """IPCTNL_MSG_CT_NEW with a translated destination."""
+    source, source_port, destination, port = original
+    back = reply or (destination, port, source, source_port)
+    body = struct.pack("!BBH", socket.AF_INET, 0, 0)
+    body += (
+        netlink.nest(1, *flow(protocol, original)) + netlink.nest(2, *flow(protocol, back)) + more
+    )
+    if reply is None:
+        ends = netlink.attribute(1, socket.inet_aton(to[0])) + netlink.attribute(
+            2, socket.inet_aton(to[0])
+        )
+        body += netlink.nest(13, ends)  # CTA_NAT_DST
+    ask(NET_FILTER, 1 << 8 | 0, body, CREATE | EXCLUSIVE)
+
+
+def flow(protocol: int, ends: tuple[str, int, str, int]) -> tuple[bytes, bytes]:
+    source, source_port, destination, port = ends
+    addresses = netlink.attribute(1, socket.inet_aton(source)) + netlink.attribute(
+        2, socket.inet_aton(destination)
+    )
+    ports = netlink.attribute(1, bytes([protocol])) + netlink.attribute(
+        2, struct.pack("!H", source_port)
+    )
+    return netlink.nest(1, addresses), netlink.nest(
+        2, ports + netlink.attribute(3, struct.pack("!H", port))
+    )

@@ -13,6 +13,7 @@ import secrets
 import socket
 import textwrap
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -175,6 +176,7 @@ TOLD = {
     "deletes every rule there is": RULE,
     "empties a chain": RULE,
     "accepts before the rules": "something added a rule of nftables",
+    "lets its datagrams out by a rule of its own": "something added a rule of nftables",
     "lays a table of its own before ours": "something added a table of nftables",
     "deletes the interface": "something shut down the interface eth0",
     "shuts loopback down": "something shut down the interface lo",
@@ -229,23 +231,19 @@ HIDDEN = ["blocks by ipsec policy", "drops by legacy iptables"]
 """What keeps the target's own packets from being sent at all, and is not noticed."""
 
 FLOODS = {
-    "holds connections",
-    "waits on connections",
-    "floods datagrams",
-    "asks for 10000 names",
-    "sends heads hellos and bodies without end",
+    *("holds connections", "waits on connections", "changes the rules over and over"),
+    *("floods datagrams", "floods a route of datagrams", "asks for 10000 names"),
+    *("sends heads hellos and bodies without end", "says 300 server names"),
     "leaves messages mails and bodies unfinished",
-    "says 300 server names",
-    "changes the rules over and over",
 }
 """What is to exhaust the test process."""
 
 
 def test_every_attempt_is_tried() -> None:
     others = {
-        "destroys the listeners",
-        "claims to have dialled another",
-        "takes the address that it dials",
+        *("destroys the listeners", "claims to have dialled another"),
+        *("takes the address that it dials", "sends with the marks of datagrams"),
+        "makes its interface narrow",
     }
     assert {*TOLD, *SEEN, *HIDDEN, *FLOODS, *others} == attempts()
 
@@ -329,6 +327,42 @@ def test_of_tcp_that_is_routed_by_its_source_each_attempt_is_recorded(
         ("UDP", "198.51.100.1"),
         ("TCP", "2001:db8::1"),
     }
+
+
+@pytest.mark.egress(unrouted="block")
+def test_with_the_marks_of_datagrams_nothing_gets_out_and_nothing_is_hidden(
+    egress: Egress, client: Container, witness: PacketCapture
+) -> None:
+    outcome = attempt(client, egress, "sends with the marks of datagrams", witness.nonce)
+    assert outcome.came == "marks: 2"
+    kinds = (PacketAttempt, TcpConnection)
+    entries = [it for it in outcome.entries if isinstance(it, kinds)]
+    by_mark = Counter((type(it), it.host) for it in entries if b" by mark" in it.first_bytes)
+    ends = (
+        (PacketAttempt, "203.0.113.9"),
+        (PacketAttempt, "2001:db8::9"),
+        (TcpConnection, "203.0.113.9"),
+    )
+    assert by_mark == dict.fromkeys(ends, 2)
+    pings = [it for it in entries if isinstance(it, PacketAttempt) and it.protocol == "ICMP"]
+    assert [it.first_bytes for it in pings] == [witness.nonce.encode()] * 2
+    assert len([it for it in entries if b" by frame" in it.first_bytes]) >= 2
+    assert witness.saw() == []
+
+
+@pytest.mark.egress(unrouted="block")
+def test_the_fragments_of_what_a_route_lets_out_are_recorded_and_are_no_call(
+    egress: Egress, client: Container, witness: PacketCapture
+) -> None:
+    route = egress.intercept_udp("203.0.113.9")
+    egress.intercept_udp("2001:db8::9")
+    outcome = attempt(client, egress, "makes its interface narrow", witness.nonce)
+    packets = [it for it in outcome.entries if isinstance(it, PacketAttempt)]
+    narrow = [(it.host, it.protocol) for it in packets if b" of 1500" in it.first_bytes]
+    assert narrow == [("203.0.113.9", "UDP"), ("2001:db8::9", "UDP")]
+    whole = [call.content.rstrip(b"x") for call in route.calls if call.port == 9003]
+    assert whole == [b"\0%b of 65535" % witness.nonce.encode()]
+    assert witness.saw() == []
 
 
 HARDER = {
@@ -676,6 +710,20 @@ def test_a_flood_of_datagrams_fills_the_ledger_and_no_more(
     (unrecorded,) = UNRECORDED.findall(str(caught.value))
     # On Podman, under load, the last have been lost: nothing tells how many those were.
     assert int(unrecorded) > (0 if is_podman else 12_000 - ledger.MAX_ENTRIES)
+    assert watch.more("bytes") <= ledger.MAX_ENTRIES * A_REQUEST
+
+
+def test_of_a_flood_to_a_route_each_datagram_is_kept_or_counted(
+    watch: Watch, clients_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "MAX_ENTRIES", 5_000)
+    with failing(TamperingError) as (egress, caught):
+        route = egress.intercept_udp("203.0.113.9:9003")
+        flood(egress, clients_image, "floods a route of datagrams")
+        kept = [call.text for call in route.calls]
+    assert len(kept) == len({*kept}) == ledger.MAX_ENTRIES
+    (unrecorded,) = UNRECORDED.findall(str(caught.value))
+    assert int(unrecorded) == 100_000 - ledger.MAX_ENTRIES
     assert watch.more("bytes") <= ledger.MAX_ENTRIES * A_REQUEST
 
 

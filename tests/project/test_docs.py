@@ -38,6 +38,7 @@ PAGES = [
     "docs/protocols.md",
     "docs/routes.md",
     "docs/stacks.md",
+    "docs/udp.md",
     "docs/match.md",
     "docs/answer.md",
     "docs/assert.md",

@@ -67,9 +67,10 @@ ROOMS = {
         ),
         doors=(
             "answers", "applications.asgi", "applications.asgi_websocket", "applications.wsgi", "cassette",
-            "certificates", "declarations", "duplex", "faults", "grpc.server", "inner_route", "kinds", "openapi.answer",
-            "partials", "patterns", "raw.kafka", "raw.libraries", "raw.smtp", "recordings.deck", "recordings.reel",
-            "route", "table", "turns", "websocket.answer", "websocket.asynchronous", "websocket.open",
+            "certificates", "datagrams", "declarations", "duplex", "faults", "grpc.server", "inner_route", "kinds",
+            "openapi.answer", "partials", "patterns", "raw.kafka", "raw.libraries", "raw.smtp", "recordings.deck",
+            "recordings.reel", "route", "table", "turns", "websocket.answer",
+            "websocket.asynchronous", "websocket.open",
         ),
     ),
     "engine": Room(
@@ -144,7 +145,7 @@ ROOMS = {
 
 FLOORS: dict[str, list[set[str]]] = {
     "traffic": [
-        {"address", "packets", "shown", "smtp", "tls"},
+        {"address", "datagrams", "packets", "shown", "smtp", "tls"},
         {"absent", "kafka", "redaction", "strict_json"},
         {"http"},
         {"grpc", "notes", "websocket"},
@@ -154,7 +155,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "routes": [
         {"cassette", "certificates", "kinds", "partials", "patterns", "sequences"},
         {"faults", "literals"},
-        {"answers", "json_bodies", "names"},
+        {"answers", "datagrams", "json_bodies", "names"},
         {"duplex", "raw"},
         {"websocket"},
         {"recordings"},
@@ -171,7 +172,8 @@ FLOORS: dict[str, list[set[str]]] = {
         {"connection"},
         {"connections", "dns"},
         {"dials", "http", "proxying", "tls"},
-        {"http1", "http2", "packets", "raw"},
+        {"datagram_rules", "http1", "http2", "packets", "raw"},
+        {"datagrams"},
         {"dispatch"},
         {"server"},
     ],

@@ -24,6 +24,8 @@ class LoopbackLink:
 
     Attributes:
         packet_source: What is sent here arrives as if the kernel had logged a packet.
+        datagrams: The gateway's end of the socket for datagrams; None stands for an engine without CAP_NET_RAW.
+        datagram_source: Its other end: what is sent here arrives as a frame that was let out.
         monitor_source: Likewise, as an event of a monitor.
         agent: The other end of the channel; closed, it is a sidecar that has ended.
         lost_packets: As of any link.
@@ -50,6 +52,8 @@ class LoopbackLink:
         names.bind(("127.0.0.1", 0))
         self.dns = (names,)
         self.packets, self.packet_source = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        kind = socket.AF_UNIX, socket.SOCK_DGRAM
+        self.datagrams, self.datagram_source = socket.socketpair(*kind)
         monitor, self.monitor_source = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.monitors = (monitor,)
         self.channel, self.agent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -87,6 +91,12 @@ class LoopbackLink:
 
     def close(self) -> None:
         """Close all that this end holds, and what stands for the sidecar."""
-        ours = (*self.tcp, *self.dns, *self.monitors, self.packets, self.channel)
-        for sock in (*ours, self.packet_source, self.monitor_source, self.agent):
+        ours = (*self.tcp, *self.dns, *self.monitors, self.datagrams, self.packets, self.channel)
+        for sock in (
+            *ours,
+            self.datagram_source,
+            self.packet_source,
+            self.monitor_source,
+            self.agent,
+        ):
             sock.close()

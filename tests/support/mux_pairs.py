@@ -11,7 +11,7 @@ from pytest_egress.agent.mux_frames import Data, Hello, MuxEvent
 # As on the wire.
 HELLO, OPEN, OPENED, REFUSED, DATA, CREDIT, FIN, RST = range(1, 9)
 HEADER = struct.Struct("!BIH")
-GREETING = b"\0\1\1Python"
+GREETING = b"\0\2\1Python"
 
 
 def frame(kind: int, number: int = 0, payload: bytes = b"") -> bytes:

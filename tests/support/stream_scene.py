@@ -55,26 +55,37 @@ def connect_while_served(
 # ------------------------------------------------------------------ both ends, without an engine
 
 
+class PacketSocket(socket.socket):
+    """What stands for the packet socket for datagrams, which has dropped none."""
+
+    def getsockopt(self, *_: object) -> bytes:  # type: ignore[override]  # of PACKET_STATISTICS alone
+        return bytes(8)
+
+
 class Namespace:
     """What stands for a namespace: listeners and sockets of this machine, and the agent on a thread."""
 
     ipv6, frames = False, True
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_datagrams: bool = True) -> None:
         self.tcp = [socket.create_server(("127.0.0.1", 0), backlog=512)]
         names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         names.bind(("127.0.0.1", 0))
         self.dns = [names]
+        frames, self.datagram_source = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._frames = PacketSocket(fileno=frames.detach())
+        self.datagrams = self._frames if has_datagrams else None  # None as without CAP_NET_RAW
         self.packets, self.packet_source = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
         self.monitors = [pair[0] for pair in pairs]
         self.monitor_sources = [pair[1] for pair in pairs]
 
     def sockets(self) -> list[socket.socket]:
-        return [*self.tcp, *self.dns, self.packets, *self.monitors]
+        return [*self.tcp, *self.dns, self._frames, self.packets, *self.monitors]
 
     def close(self) -> None:
-        for sock in (*self.sockets(), self.packet_source, *self.monitor_sources):
+        sources = (self.datagram_source, self.packet_source, *self.monitor_sources)
+        for sock in (*self.sockets(), *sources):
             sock.close()
 
 
@@ -102,8 +113,9 @@ class Unframed(Attachment):
 class StreamScene:
     """A link, and the namespace that it leads to."""
 
-    def __init__(self, most: int = MAX_STREAMS) -> None:
-        self.namespace, self.dials = Namespace(), ScriptedDials()
+    def __init__(self, most: int = MAX_STREAMS, *, has_datagrams: bool = True) -> None:
+        self.namespace = Namespace(has_datagrams=has_datagrams)
+        self.dials = ScriptedDials()
         ours, theirs = socket.socketpair()
         self.theirs, self.mux = theirs, Mux(AGENT, most)
         self.output = theirs.dup()  # standard input and output are two descriptors

@@ -86,6 +86,9 @@ NAMESERVER = "192.0.2.53"
 HAS_CTYPES = importlib.util.find_spec("_ctypes") is not None
 """Whether this process's Python can call the C library, which a sidecar needs that serves several targets."""
 
+CAPABILITIES: tuple[str, ...] = ("NET_ADMIN", "NET_RAW")
+"""Those of an agent, which keeps the first alone. Where the engine refuses the other, UDP cannot be answered."""
+
 KEEPER_CAPABILITIES = ("SYS_ADMIN", "SETPCAP")
 """The capabilities of the first process of such a sidecar, and of nothing else: see `agent.keeper`."""
 
@@ -138,6 +141,7 @@ class Sidecar:
         self.id = ""
         self.name = f"{SIDECAR}{secrets.token_hex(6)}"
         self.is_reusable = self.has_served = False
+        self._capabilities = CAPABILITIES
         self._removes_itself = True
         self.link: AnyLink | None = None
         self._api = client.api
@@ -286,6 +290,10 @@ class Sidecar:
             try:
                 container = self._create_container(config, hosts, _ipv6_settings())
             except APIError as error:
+                if "NET_RAW" in str(error) and "NET_RAW" in self._capabilities:
+                    self._capabilities = ("NET_ADMIN",)
+                    self._create(domainname, extra_hosts, labels)
+                    return
                 if self.is_reusable:  # the engine may refuse the capabilities
                     self.is_reusable = False
                     self._create(domainname, extra_hosts, labels)
@@ -304,7 +312,7 @@ class Sidecar:
         host_config = self._api.create_host_config(
             network_mode="none",
             cap_drop=["ALL"],
-            cap_add=["NET_ADMIN", *(KEEPER_CAPABILITIES if self.is_reusable else ())],
+            cap_add=[*self._capabilities, *(KEEPER_CAPABILITIES if self.is_reusable else ())],
             security_opt=["label=disable"],  # SELinux would refuse both the mounts and the socket
             auto_remove=self._removes_itself,
             log_config=LogConfig(type="none"),

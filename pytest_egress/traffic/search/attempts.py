@@ -12,6 +12,8 @@ from typing import Any, Final
 from pytest_egress.errors import ContentError
 from pytest_egress.traffic.entries import (
     UDP_HEADER_BYTES,
+    Datagram,
+    DatagramFlow,
     DnsQuery,
     Entry,
     Exchange,
@@ -63,6 +65,11 @@ def pieces_of(entry: Entry, room: Room | None = None) -> PieceStream:
         yield from all_of_mail(entry, room)
     elif isinstance(entry, KafkaRecord):
         yield from record_pieces(entry, room)
+    elif isinstance(entry, Datagram):
+        yield from content_pieces("its bytes", entry.content, "", room)
+    elif isinstance(entry, DatagramFlow):
+        for number, datagram in enumerate([*entry.datagrams], 1):
+            yield from content_pieces(f"datagram {number}", datagram.content, "", room)
     elif isinstance(entry, PacketAttempt):
         yield from packet_pieces(entry, room)
     elif isinstance(entry, ProxyCall):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from pytest_egress.traffic.entries import (
+    DatagramFlow,
     DnsQuery,
     Entry,
     Exchange,
@@ -156,6 +157,9 @@ def whole(entry: Entry) -> Iterator[tuple[str, bytes | str]]:
                     yield f"message {number}", message.content
     elif isinstance(entry, TcpConnection):
         yield "its bytes", entry.content or entry.first_bytes
+    elif isinstance(entry, DatagramFlow):
+        for number, datagram in enumerate([*entry.datagrams], 1):
+            yield f"datagram {number}", datagram.content
     elif isinstance(entry, Mail):
         yield "mail", entry.content
     elif isinstance(entry, KafkaRecord):
@@ -235,4 +239,6 @@ def attempt(entry: Entry) -> str:
         return f"DNS {entry}"
     if isinstance(entry, PacketAttempt):
         return f"{entry.protocol} {entry.where}"
+    if isinstance(entry, DatagramFlow):
+        return f"UDP {entry.where}"
     return f"TCP {entry.where}" if isinstance(entry, TcpConnection) else f"{entry}"

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_egress.agent.dials import MAX_RULES
 from pytest_egress.errors import LinkError
-from pytest_egress.link.changes import DialRule, Verdict, insertion, replacement
+from pytest_egress.link.changes import DialRule, Verdict, datagram_change, insertion, replacement
 from pytest_egress.link.tampering import tampering
 from pytest_egress.targets.sidecars.program import agent_archive
 from pytest_egress.targets.sidecars.sidecar import AnyLink
@@ -25,7 +25,7 @@ from tests.support.target_shell import (
     target_in,
 )
 
-CAPTURED, REFUSED, DROPPED, SWALLOWED = Verdict
+CAPTURED, REFUSED, DROPPED, SWALLOWED, LET_OUT = Verdict
 DIAL = """
 def dial(address, port, seconds=10, source=0):
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
@@ -137,9 +137,15 @@ def test_changes_by_the_agent_are_no_tampering_however_many_rules_they_have(
     ruled: AnyLink, target: Target
 ) -> None:
     rules = [rule(REFUSED, "192.0.2.1", port) for port in range(1, MAX_RULES + 1)]
+    let_out = [rule(LET_OUT, "192.0.2.1", port) for port in range(1, MAX_RULES + 1)]
     read = 0
-    for change in (replacement(rules), replacement(rules[1:]), insertion(rules[:1])):
+    for change, wanted in (
+        (replacement(rules), let_out),
+        (replacement(rules[1:]), let_out[1:]),
+        (insertion(rules[:1]), []),
+    ):
         ruled.change_dials(change)
+        ruled.change_dials(datagram_change([], wanted))
         ruled.flush(SECONDS)
         for monitor in ruled.monitors:
             while not is_silent((monitor,)):
@@ -154,7 +160,7 @@ FLUSH = """
 sys.path.insert(0, "/egress")
 from agent import capture, netlink, nftables
 socket_ = capture.open_netlink(netlink.NETFILTER)
-capture.ask(socket_, [nftables.no_dial_rules()], wrap=True)
+capture.ask(socket_, [nftables.no_rules('dials')], wrap=True)
 table = netlink.NetlinkRequest("", "", 10 << 8 | 2, 0, b"\\1\\0\\0\\0" + netlink.attribute(1, b"egress\\0"))
 capture.ask(socket_, [table], wrap=True)
 """

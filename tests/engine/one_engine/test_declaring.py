@@ -80,7 +80,7 @@ def test_the_block_pasted_into_the_test_makes_it_pass(inside: Inside) -> None:
         'egress.intercept_tcp("mail.test:587", smtp())',
         'egress.intercept_tls("queue.test:8883")',
         'egress.intercept_tcp("db.test:5432")',
-        'egress.block("192.0.2.7:123")',
+        'egress.intercept_udp("192.0.2.7:123")',
     ]
     assert section.index(BLOCK) < section.index("POST https://api.test/v1/charges?n=1 ->")
     inside(source(ATTEMPTS, block=block)).result.assert_outcomes(passed=1)

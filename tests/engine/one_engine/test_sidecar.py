@@ -112,7 +112,7 @@ def test_a_sidecar_has_names_hosts_labels_and_a_resolver_of_ours(
 def test_a_sidecar_has_no_capability_but_net_admin(prepared: Sidecar) -> None:
     found = prepared._api.inspect_container(prepared.id)["HostConfig"]
     assert (found["CapDrop"], found["NetworkMode"], found["AutoRemove"]) == (["ALL"], "none", True)
-    assert [name.removeprefix("CAP_") for name in found["CapAdd"]] == ["NET_ADMIN"]
+    assert [name.removeprefix("CAP_") for name in found["CapAdd"]] == ["NET_ADMIN", "NET_RAW"]
 
 
 def test_a_sidecar_ends_with_its_link(engine_client: docker.DockerClient) -> None:

@@ -100,7 +100,7 @@ def test_a_kernel_that_refuses_is_told_of(
 def test_a_message_that_cannot_be_sent_is_told_of(asked: Asked, dials: Dials) -> None:
     asked.error = OSError(errno.EMSGSIZE, "Message too long")
     assert dials.change(REPLACE) == (
-        "The kernel was not told which connections to refuse: [Errno 90] Message too long."
+        "The kernel was not told its rules: [Errno 90] Message too long."
     )
 
 

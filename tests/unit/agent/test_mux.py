@@ -29,11 +29,11 @@ from pytest_egress.agent.mux_frames import (
     Bye,
     ByeAcknowledged,
     Data,
-    Datagram,
     Failed,
     Fin,
     Hello,
     Lost,
+    MuxDatagram,
     Open,
     Opened,
     Pong,
@@ -432,11 +432,11 @@ def test_the_least_precious_datagrams_are_dropped_and_their_number_is_told() -> 
     for index in range(2 * MAX_DATAGRAMS // MAX_PAYLOAD):
         agent.datagram(PACKETS, bytes([index]) * MAX_PAYLOAD)
     first, second, lost, *packets = carry(agent, host)
-    assert (first, second) == (Datagram(DNS, b"query"), Datagram(MONITORS, b"tampered"))
+    assert (first, second) == (MuxDatagram(DNS, b"query"), MuxDatagram(MONITORS, b"tampered"))
     assert isinstance(lost, Lost)
     assert lost.channel == PACKETS
     assert lost.count + len(packets) == 2 * MAX_DATAGRAMS // MAX_PAYLOAD
-    assert isinstance(packets[0], Datagram)
+    assert isinstance(packets[0], MuxDatagram)
     assert packets[0].data[0] == lost.count  # the oldest are those that are lost
     assert carry(agent, host) == []
 
@@ -457,7 +457,7 @@ def test_a_datagram_that_no_frame_can_hold_is_lost() -> None:
     agent, host = pair()
     agent.datagram(MONITORS, bytes(MAX_PAYLOAD + 1))
     agent.datagram(MONITORS, bytes(MAX_PAYLOAD))
-    assert carry(agent, host) == [Lost(MONITORS, 1), Datagram(MONITORS, bytes(MAX_PAYLOAD))]
+    assert carry(agent, host) == [Lost(MONITORS, 1), MuxDatagram(MONITORS, bytes(MAX_PAYLOAD))]
 
 
 def test_what_was_lost_before_it_could_be_queued_is_told_with_what_was_dropped() -> None:
@@ -467,7 +467,7 @@ def test_what_was_lost_before_it_could_be_queued_is_told_with_what_was_dropped()
     agent.datagram(PACKETS, b"kept")
     agent.datagram(PACKETS, bytes(MAX_PAYLOAD + 1))
     assert agent.datagrams == 5
-    assert carry(agent, host) == [Lost(PACKETS, 4), Datagram(PACKETS, b"kept")]
+    assert carry(agent, host) == [Lost(PACKETS, 4), MuxDatagram(PACKETS, b"kept")]
 
 
 def test_a_pong_carries_the_number_of_the_ping() -> None:
@@ -496,7 +496,7 @@ def test_bye_follows_all_that_was_queued() -> None:
     agent.write(stream, b"waits for credit")
     agent.datagram(PACKETS, b"packet")
     agent.close()
-    assert carry(agent, host) == [Datagram(PACKETS, b"packet")]
+    assert carry(agent, host) == [MuxDatagram(PACKETS, b"packet")]
     host.consumed(stream, WINDOW)
     carry(host, agent)
     assert carry(agent, host) == [Data(stream, b"waits for credit"), Bye()]
@@ -576,8 +576,8 @@ def test_a_peer_that_is_no_agent_is_quoted() -> None:
 
 
 def test_another_version_is_refused() -> None:
-    with pytest.raises(ProtocolError, match="The peer speaks version 2 of the link, not 1"):
-        list(Mux(HOST).receive(frame(HELLO, 0, b"\0\2\0 and more")))
+    with pytest.raises(ProtocolError, match="The peer speaks version 3 of the link, not 2"):
+        list(Mux(HOST).receive(frame(HELLO, 0, b"\0\3\0 and more")))
 
 
 @pytest.mark.parametrize(
@@ -607,8 +607,8 @@ def test_another_version_is_refused() -> None:
         (frame(FIN, 1) * 2, "FIN on stream 1 out of turn"),
         (frame(FIN, 2), "FIN on stream 2 out of turn"),
         (frame(RST, 4), "stream 4, which was never open"),
-        (frame(DATAGRAM, 3), "a datagram on channel 3"),
-        (frame(LOST, 3, number(1)), "a datagram on channel 3"),
+        (frame(DATAGRAM, 4), "a datagram on channel 4"),
+        (frame(LOST, 4, number(1)), "a datagram on channel 4"),
         (frame(PING, 1, number(1)), "type 11 on stream 1"),
         (frame(PONG, 0, number(1)), "answered ping 1, which was not sent"),
         (frame(BYE_ACK), "acknowledged a BYE that was not sent"),

@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 
 from pytest_egress.agent.mux import AGENT, HOST, MAX_STREAMS, WINDOW, Mux
 from pytest_egress.agent.mux_frames import (
+    CHANNELS,
     DNS,
-    MONITORS,
-    PACKETS,
     Bye,
     ByeAcknowledged,
     Data,
-    Datagram,
     Fin,
     Hello,
+    MuxDatagram,
     MuxEvent,
     Open,
     Opened,
@@ -112,8 +111,8 @@ class End:
         self.mux.hello()
         self.wire = bytearray()
         self.stories: dict[int, Story] = {}
-        self.sent: dict[int, list[bytes]] = {DNS: [], MONITORS: [], PACKETS: []}
-        self.arrived: dict[int, list[bytes]] = {DNS: [], MONITORS: [], PACKETS: []}
+        self.sent: dict[int, list[bytes]] = {channel: [] for channel in CHANNELS}
+        self.arrived: dict[int, list[bytes]] = {channel: [] for channel in CHANNELS}
         self.pongs: list[int] = []
         self.last_ping = 0
         self.ends: list[MuxEvent] = []
@@ -192,7 +191,7 @@ class End:
             case StreamReset(stream) | Refused(stream):
                 assert not self.stories[stream].over
                 self.stories[stream].over = True
-            case Datagram(channel, data):
+            case MuxDatagram(channel, data):
                 self.arrived[channel].append(data)
             case Pong(number):
                 self.pongs.append(number)

@@ -10,7 +10,9 @@ import pytest
 
 from pytest_egress.agent import netlink
 from pytest_egress.agent.capture import Refusal, ask
-from pytest_egress.agent.nftables import ruleset
+from pytest_egress.agent.nftables import PacketMarks, ruleset
+
+MARKS = PacketMarks(bytes(8))
 
 
 class ScriptedKernel:
@@ -38,19 +40,19 @@ class ScriptedKernel:
 def refusal(*refusals: tuple[int, int]) -> str:
     """What is said when the kernel refuses these of the rule set's requests."""
     with pytest.raises(Refusal) as caught:
-        ask(ScriptedKernel(refusals), ruleset((1, 2), None), wrap=True)  # type: ignore[arg-type]
+        ask(ScriptedKernel(refusals), ruleset((1, 2), None, MARKS), wrap=True)  # type: ignore[arg-type]
     return str(caught.value)
 
 
 def test_requests_that_are_all_acknowledged_are_done() -> None:
-    ask(ScriptedKernel([]), ruleset((1, 2), (3, 4)), wrap=True)  # type: ignore[arg-type]
+    ask(ScriptedKernel([]), ruleset((1, 2), (3, 4), MARKS), wrap=True)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     "number", [errno.EOPNOTSUPP, errno.ENOENT, errno.EPROTONOSUPPORT, errno.EINVAL]
 )
 def test_a_kernel_without_an_expression_is_told_what_it_lacks(number: int) -> None:
-    assert refusal((8, number)) == (
+    assert refusal((10, number)) == (
         "The kernel refused the nftables rule (redirect of resolver DNS over UDP) "
         f"({errno.errorcode[number]}). It lacks nf_tables NAT (CONFIG_NFT_REDIR), which is neither "
         "built in nor loadable. Use an engine whose kernel has it: without it no target is started."

@@ -48,7 +48,7 @@ def test_shop(egress):
     api_test = egress.intercept_https("api.test", {}, method="POST")
     api_test_2 = egress.intercept_https("api.test:8443", {}, method="GET")
     egress.intercept_tcp("mail.test:25", smtp())
-    egress.block("api.test:123")
+    egress.intercept_udp("api.test:123")
 
     egress.run("registry.test:5000/a/shop:1.2@sha256:ab", ["sh", "-c", "it"], check=False)
 

@@ -43,7 +43,7 @@ def test_one_line_is_no_block_since_it_stands_beside_its_attempt() -> None:
             'egress.intercept_tls("api.test:8883")',
         ),
         (tls(reason="alpn"), 'egress.block("api.test:443")'),
-        (packet(), 'egress.block("api.test:123")'),
+        (packet(), 'egress.intercept_udp("api.test:123")'),
         (
             http_exchange("POST", "/shop.Charges/Charge", headers=GRPC),
             '# egress.intercept_https("api.test", grpc_server((add_ChargesServicer_to_server, Charges())))',

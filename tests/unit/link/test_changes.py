@@ -10,7 +10,15 @@ import pytest
 from pytest_egress.agent.dials import INSERT, MAX_BYTES, MAX_RULES, REPLACE, RULE
 from pytest_egress.agent.mux import WINDOW
 from pytest_egress.errors import LinkError
-from pytest_egress.link.changes import DialRule, Verdict, change, insertion, own_port, replacement
+from pytest_egress.link.changes import (
+    DialRule,
+    Verdict,
+    change,
+    datagram_change,
+    insertion,
+    own_port,
+    replacement,
+)
 
 ONE = DialRule(Verdict.REFUSED, ip_network("192.0.2.0/24"), None)
 OTHER = DialRule(Verdict.SWALLOWED, ip_network("2001:db8::1"), 443, b"12345678")
@@ -38,7 +46,7 @@ def test_rules_that_are_put_before_the_others_are_told_alone() -> None:
 
 
 def test_there_are_no_more_rules_than_either_link_takes() -> None:
-    assert len(change([], [ONE] * MAX_RULES)) == MAX_BYTES <= WINDOW
+    assert len(datagram_change([], [ONE] * MAX_RULES)) == MAX_BYTES <= WINDOW
     with pytest.raises(LinkError, match=r"takes 2049 rules .* and 2048 are the most\. Declare"):
         change([ONE] * MAX_RULES, [ONE] * (MAX_RULES + 1))
 

@@ -231,6 +231,64 @@ def test_a_flush_ends_whichever_datagrams_were_lost_before_it_could_be_answered(
     assert len(found) + scene.link.lost_packets == 50
 
 
+FRAME = b"at eth0" + bytes(5) + b"\x08\x00" + b"\x45 a packet"
+REPLY = b"\0" * 12 + b"\x86\xdd" + b"\x60 an answer"
+
+
+def test_a_datagram_passes_both_ways_without_its_ethernet_header(scene: StreamScene) -> None:
+    datagrams = scene.link.datagrams
+    assert datagrams is not None
+    scene.namespace.datagram_source.send(FRAME)
+    assert readable((datagrams,)).recv(70_000) == bytes(12) + FRAME[12:]
+    assert datagrams.send(REPLY) == len(REPLY)
+    answer = readable((scene.namespace.datagram_source,)).recv(70_000)
+    assert answer == FRAME[6:12] + FRAME[:6] + REPLY[12:]
+
+
+def test_the_longest_datagram_passes(scene: StreamScene) -> None:
+    longest = FRAME[:14] + b"\x45" + bytes(65_534)
+    scene.namespace.datagram_source.send(longest)
+    assert scene.link.datagrams is not None
+    assert readable((scene.link.datagrams,)).recv(70_000)[12:] == longest[12:]
+
+
+def test_datagrams_wait_in_the_sidecars_kernel_while_many_wait_for_the_wire(
+    scene: StreamScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its agent drops none."""
+    monkeypatch.setattr(agent_mux, "MAX_DATAGRAMS", 400)
+    source, count = scene.namespace.datagram_source, 2_000
+    feeder = threading.Thread(
+        target=lambda: [source.send(FRAME + b"%d" % number) for number in range(count)]
+    )
+    feeder.start()
+    datagrams = scene.link.datagrams
+    assert datagrams is not None
+    datagrams.settimeout(SECONDS)
+    arrived = [datagrams.recv(99)[len(FRAME) :] for _ in range(count)]
+    feeder.join()
+    scene.link.flush(SECONDS)
+    assert arrived == [b"%d" % number for number in range(count)]
+    assert scene.link.lost_packets == 0
+
+
+def test_a_flush_tells_how_many_datagrams_the_sidecars_kernel_had_no_room_for(
+    scene: StreamScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = iter([5, 0, 2])
+    monkeypatch.setattr(agent, "dropped_datagrams", lambda sock: next(lost, 0))
+    for expected in (5, 5, 7):
+        scene.link.flush(SECONDS)
+        assert scene.link.lost_packets == expected
+
+
+def test_a_sidecar_without_the_socket_for_datagrams_has_a_link_without() -> None:
+    scene = StreamScene(has_datagrams=False)
+    assert scene.link.datagrams is None
+    scene.link.flush(SECONDS)
+    scene.close()
+
+
 def fate_of(ours: socket.socket) -> str:
     assert isinstance(ours, stream_sockets.AcceptedSocket)
     return ours.fate

@@ -24,7 +24,17 @@ def test_the_agents_archive_holds_source_and_bytecode_and_nothing_else(
 ) -> None:
     with tarfile.open(fileobj=io.BytesIO(agent_archive(link))) as archive:
         names = set(archive.getnames())
-    stems = {"__init__", "addresses", "capture", "dials", "keeper", "main", "netlink", "nftables"}
+    stems = {
+        "__init__",
+        "addresses",
+        "capabilities",
+        "capture",
+        "dials",
+        "keeper",
+        "main",
+        "netlink",
+        "nftables",
+    }
     stems |= {"shared_files", *more}
     tag = sys.implementation.cache_tag
     assert names == {

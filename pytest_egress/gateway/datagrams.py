@@ -1,0 +1,398 @@
+"""`Datagrams`: reads the datagrams that a target's kernel has let out, answers them, and records them by flow.
+
+A flow is what one client has sent to one server in one window. Its jobs run one after the other, on a worker, so that
+answers keep their order; those of other flows run beside it. What needs no function of the test is done at once, on the
+reader's thread, where the flow has no job. A late answer waits on a thread of its own, and is dropped with its window.
+
+Threads: the gateway's reader calls `read`; any thread calls what a `Datagram` replies by. The lock guards the jobs of
+flows, and no other one is acquired while it is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from pytest_egress.base.account import OBJECT_BYTES
+from pytest_egress.base.workers import Workers
+from pytest_egress.errors import CallError
+from pytest_egress.gateway.datagram_rules import candidates
+from pytest_egress.gateway.dns.names import Names
+from pytest_egress.gateway.handlers import call
+from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Claim, Recorder
+from pytest_egress.ledger import ledger
+from pytest_egress.ledger.pauses import outlast
+from pytest_egress.ledger.windows import Activity, AttemptContext, Pause, Window
+from pytest_egress.link.interface import Link
+from pytest_egress.routes.datagrams import calls_functions, content_of, parts_of_answer
+from pytest_egress.routes.faults import Delayed, Refuse, drawn, layers
+from pytest_egress.routes.inner_route import InnerRoute
+from pytest_egress.routes.table import NearMiss, used_up
+from pytest_egress.traffic.datagrams import ETHERNET_BYTES, SentDatagram, answer, parse, refusal
+from pytest_egress.traffic.entries import (
+    UDP_HEADER_BYTES,
+    Datagram,
+    DatagramFlow,
+    PacketAttempt,
+)
+
+BATCH: Final = 256  # datagrams to read before the reader returns to connections
+FRAME_BYTES: Final = 65535 + ETHERNET_BYTES
+MAX_FLOWS: Final = (
+    4096  # of the latest window: of an older one the next datagram begins another entry
+)
+MAX_LATE: Final = 1024
+"""How many late answers of a target may wait, each on a thread."""
+
+TOO_LATE: Final = "its container has ended, and gets no answer"
+SEND_MILLISECONDS: Final = 1000  # for the link to take an answer
+
+
+class Taken(NamedTuple):
+    """A datagram that a route has taken, with the answer of its turn."""
+
+    datagram: Datagram
+    sent: SentDatagram
+    route: InnerRoute
+    answer: Any
+    context: Context
+
+
+class Arrival(NamedTuple):
+    """A datagram that has come, in the time of entries.
+
+    Attributes:
+        name: Its host where no route is offered.
+        offered: The routes that may take it, each with the host that it is for.
+    """
+
+    sent: SentDatagram
+    started: float
+    name: str
+    offered: Sequence[tuple[str, InnerRoute]]
+
+
+class Flow:
+    """The datagrams of one client to one server in one window, and the entry that they are in for each route."""
+
+    def __init__(self, context: AttemptContext) -> None:
+        self.context = context
+        self.entries: dict[InnerRoute, DatagramFlow] = {}
+        self.jobs: deque[Callable[[], None]] = deque()
+        self.is_running = False
+        self.activity = Activity()
+
+
+class Datagrams:
+    """Those of one target.
+
+    Args:
+        unreadable: Records a frame that is no whole datagram.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        recorder: Recorder,
+        names: Names,
+        workers: Workers,
+        unreadable: Callable[[bytes], None],
+    ) -> None:
+        self._link, self._recorder, self._names = link, recorder, names
+        self._workers, self._unreadable = workers, unreadable
+        self._ledger, self._target = recorder.ledger, recorder.target
+        self.late: Final = Workers(f"egress {recorder.target.name} late datagram", MAX_LATE)
+        self._waiting = 0  # late answers
+        self._flows: dict[tuple[object, ...], Flow] = {}
+        self._window: Window | None = None  # that of these flows
+        self._lock = threading.Lock()
+        self._is_stopped = False
+
+    def read(self, sock: socket.socket) -> None:
+        for _ in range(BATCH):
+            try:
+                frame = sock.recv(FRAME_BYTES)
+            except OSError:
+                return
+            if (sent := parse(frame)) is None:
+                self._unreadable(frame[ETHERNET_BYTES:])
+            else:
+                self._take(sent)
+
+    def forget(self) -> None:
+        """Keep nothing of a window that is over, since what a test received is freed with its report."""
+        self._window, self._flows = None, {}
+
+    def stop(self) -> None:
+        """Late answers are dropped, since the target has gone, and `reply` raises."""
+        self._is_stopped = True
+        self.late.stop()
+
+    # The reader's thread.
+
+    def _take(self, sent: SentDatagram) -> None:
+        context = self._target.attempt_context()
+        if not self._has_room(context, sent):
+            return
+        hosts = (*self._names.of(sent.server[0]), sent.server[0])
+        offered = [*candidates(context.tables, hosts, sent.server[1])]
+        arrival = Arrival(sent, self._ledger.now(), hosts[0], offered)
+        flow = self._flow(context, sent)
+        if flow.is_running or any(route.predicate is not None for _, route in offered):
+            self._run(flow, partial(self._decide, flow, arrival, at_once=True))
+        else:
+            self._decide(flow, arrival, at_once=False)
+
+    def _has_room(self, context: AttemptContext, sent: SentDatagram) -> bool:
+        """What is over the limits of a window is not answered, and counted: that fails the test."""
+        window = context.window
+        with self._ledger.changed:
+            window.datagrams += 1
+            if window.datagrams > ledger.MAX_ENTRIES:
+                self._ledger.count_unrecorded(window, 1)
+                return False
+        return window.account.has_room(len(sent.content) + OBJECT_BYTES, "datagrams")
+
+    def _flow(self, context: AttemptContext, sent: SentDatagram) -> Flow:
+        if context.window is not self._window:
+            self._window, self._flows = context.window, {}
+        flows, key = self._flows, (sent.client, sent.server)  # another thread may forget them
+        if (flow := flows.get(key)) is None:
+            flow = flows[key] = Flow(context)
+            if len(flows) > MAX_FLOWS:
+                del flows[next(iter(flows))]
+        return flow
+
+    def _run(self, flow: Flow, job: Callable[[], None]) -> None:
+        """Run a job after those of its flow; the window waits for it."""
+        with self._lock:
+            flow.jobs.append(job)
+            if flow.is_running:
+                return
+            flow.is_running = True
+        activity = Activity(container=self._target.name, told=lambda: "a datagram")
+        flow.activity = activity
+        self._ledger.begin(flow.context.window, activity)
+        try:
+            self._workers.run(partial(self._work, flow, activity))
+        except RuntimeError as error:
+            self._recorder.complain(f"a datagram was not answered: {error}")
+            self._end(flow, activity)
+
+    def _work(self, flow: Flow, activity: Activity) -> None:
+        activity.thread = threading.get_ident()
+        while True:
+            with self._lock:
+                job = flow.jobs.popleft() if flow.jobs else None
+                flow.is_running = job is not None
+            if job is None:
+                break
+            try:
+                job()
+            except Exception as error:  # a defect of ours must fail the test, and no other datagram
+                self._recorder.complain("a datagram was not answered", error)
+        self._ledger.end(flow.context.window, activity)  # the flow may have another one by now
+
+    def _end(self, flow: Flow, activity: Activity) -> None:
+        with self._lock:
+            flow.jobs.clear()
+            flow.is_running = False
+        self._ledger.end(flow.context.window, activity)
+
+    # The reader's thread, or a worker's.
+
+    def _decide(self, flow: Flow, arrival: Arrival, *, at_once: bool) -> None:
+        """Have the first route that takes a datagram answer it.
+
+        Args:
+            at_once: Whether functions of the test may be called on this thread.
+        """
+        near: list[NearMiss] = []
+        for host, route in arrival.offered:
+            if route.kind.refuses:
+                break
+            datagram = self._datagram(flow, arrival, host, route)
+            if (miss := self._miss(flow, route, datagram)) is not None:
+                near.append(miss)
+                if miss.error is not None:
+                    break
+            elif (turn := route.turns.reserve()) is None:
+                near.append(NearMiss(route=route, differences=(used_up(route),), is_spent=True))
+            else:
+                answer, context = route.turns.answer(turn)
+                self._claim(flow, Taken(datagram, arrival.sent, route, answer, context), at_once)
+                return
+        self._refuse(flow, arrival, near)
+
+    def _datagram(self, flow: Flow, arrival: Arrival, host: str, route: InnerRoute) -> Datagram:
+        sent, claim = arrival.sent, Claim("routed", route)
+        datagram = Datagram(
+            **self._recorder.about(claim, host, sent.server[1], arrival.started),
+            address=sent.server[0],
+            client=sent.client,
+            content=sent.content,
+            hops=sent.hops,
+        )
+        datagram._account = flow.context.window.account
+        datagram._reply = partial(self._reply, flow, datagram, sent)
+        return datagram
+
+    def _miss(self, flow: Flow, route: InnerRoute, datagram: Datagram) -> NearMiss | None:
+        """Why the predicate of a route does not take a datagram; None where it does."""
+        if route.predicate is None:
+            return None
+        error: Exception | None = None
+        with self._running(flow, route, datagram, "match= predicate"):
+            try:
+                if route.predicate(datagram):
+                    return None
+            except Exception as raised:
+                error = raised
+        said = "did not accept it" if error is None else f"raised {type(error).__name__}"
+        name = getattr(route.predicate, "__name__", "the predicate")
+        return NearMiss(route=route, differences=(f"match: {name} {said}",), error=error)
+
+    @contextlib.contextmanager
+    def _running(self, flow: Flow, route: InnerRoute, datagram: Datagram, part: str) -> Any:
+        activity = flow.activity
+        activity.route, activity.what, activity.part = route, datagram, part
+        try:
+            yield
+        finally:
+            activity.rest()
+
+    def _refuse(self, flow: Flow, arrival: Arrival, near: Sequence[NearMiss]) -> None:
+        """Record a datagram that no route takes, although it was let out, and tell its client that nobody listens."""
+        context, sent, port = flow.context, arrival.sent, arrival.sent.server[1]
+        host = arrival.offered[0][0] if arrival.offered else arrival.name
+        claim = self._recorder.outcome(context, host, port)
+        entry = PacketAttempt(
+            **self._recorder.about(claim, host, port, arrival.started),
+            protocol="UDP",
+            address=sent.server[0],
+            size=UDP_HEADER_BYTES + len(sent.content),
+            first_bytes=sent.content[:FIRST_BYTES_KEPT],
+            near=tuple(near) if claim.outcome == "unrouted" else (),
+        )
+        entry.error = next((miss.error for miss in near if miss.error is not None), None)
+        self._recorder.record(context, entry)
+        self._send(refusal(sent))
+
+    def _claim(self, flow: Flow, taken: Taken, at_once: bool) -> None:
+        datagram, route = taken.datagram, taken.route
+        if (entry := flow.entries.get(route)) is None:
+            entry = flow.entries[route] = DatagramFlow(
+                **self._recorder.about(
+                    Claim("routed", route), datagram.host, datagram.port, datagram.started
+                ),
+                address=datagram.address,
+                client=datagram.client,
+                datagrams=[datagram],
+            )
+            self._recorder.record(flow.context, entry)
+        else:
+            entry.datagrams.append(datagram)
+        if at_once or not calls_functions(taken.answer):
+            self._answer(flow, entry, taken)
+        else:
+            self._run(flow, partial(self._answer, flow, entry, taken))
+
+    def _answer(self, flow: Flow, entry: DatagramFlow, taken: Taken) -> None:
+        """Answer a datagram, and count it as a call of its route when its handler has returned."""
+        datagram, route = taken.datagram, taken.route
+        try:
+            parts = taken.answer
+            if not isinstance(parts, tuple):
+                with self._running(flow, route, datagram, "handler"):
+                    returned = call(parts, datagram, taken.context, lambda: self._is_stopped)
+                parts = parts_of_answer(returned)
+            late = [(lateness(part, taken.context), part) for part in parts]
+            frames = [
+                (seconds, self._frame(flow, datagram, taken.sent, each)) for seconds, each in late
+            ]
+        except BaseException as error:  # pytest.fail() raises one
+            self._recorder.fail(flow.context, entry, error, "")
+            return
+        datagram.fault = next((fault for part in parts for fault in layers(part)[0]), None)
+        self._ledger.count(route, flow.context.window, datagram)
+        for seconds, frame in frames:
+            if frame is not None:
+                self._send_later(flow, entry, datagram, seconds, frame)
+
+    def _frame(self, flow: Flow, datagram: Datagram, sent: SentDatagram, part: Any) -> bytes | None:
+        if isinstance(part, Refuse):
+            return refusal(sent)
+        content = content_of(part)
+        return None if content is None else self._kept(flow, datagram, sent, content)
+
+    def _kept(self, flow: Flow, datagram: Datagram, sent: SentDatagram, content: bytes) -> bytes:
+        """The frame of an answer, which its datagram keeps."""
+        frame = answer(sent, content)
+        if flow.context.window.account.has_room(len(content) + OBJECT_BYTES, "datagrams"):
+            datagram.replies.append(content)
+        return frame
+
+    def _send_later(
+        self, flow: Flow, entry: DatagramFlow, datagram: Datagram, seconds: float, frame: bytes
+    ) -> None:
+        if not seconds:
+            self._send(frame)
+            return
+        with self._lock:
+            has_room = self._waiting < MAX_LATE
+            self._waiting += has_room
+        if not has_room:
+            entry.note = f"not answered: {MAX_LATE:,} late answers wait already"
+            return
+        self.late.run(partial(self._wait, flow, entry, datagram.fault, seconds, frame))
+
+    def _wait(
+        self, flow: Flow, entry: DatagramFlow, fault: object, seconds: float, frame: bytes
+    ) -> None:
+        over = flow.context.window.over
+        try:
+            with self._ledger.pausing(Pause(entry, fault), None, is_endless=False):
+                end = outlast(self._ledger, over, seconds, has_left=lambda: self._is_stopped)
+            if end == "elapsed":
+                self._send(frame)
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    # Any thread.
+
+    def _reply(self, flow: Flow, datagram: Datagram, sent: SentDatagram, content: bytes) -> None:
+        if self._is_stopped:
+            raise CallError(f"{datagram}: reply() comes too late: {TOO_LATE}")
+        self._send(self._kept(flow, datagram, sent, content))
+
+    def _send(self, frame: bytes) -> None:
+        """Where the link takes no frame for long, the test fails."""
+        sock = self._link.datagrams
+        if sock is None or self._is_stopped:
+            return
+        try:
+            sock.send(frame)
+        except BlockingIOError:
+            poller = select.poll()
+            poller.register(sock, select.POLLOUT)
+            if poller.poll(SEND_MILLISECONDS):
+                with contextlib.suppress(OSError):
+                    sock.send(frame)
+                    return
+            self._recorder.complain("an answer to a datagram could not be sent")
+        except OSError:
+            return  # the target has shut its interface down, which a monitor tells
+
+
+def lateness(part: Any, context: Context) -> float:
+    """How late a part of an answer is sent, in seconds. It may call functions of the test."""
+    delays = [fault for fault in layers(part)[0] if isinstance(fault, Delayed)]
+    return sum(context.run(drawn, fault.seconds, fault) for fault in delays)

@@ -1,0 +1,91 @@
+"""The answers of a route of datagrams: checks them where they are declared, and what a handler returns.
+
+An answer is a function of the `Datagram`, or what such a function may return: bytes for one datagram, a list for
+several, None for none, and faults. It becomes a tuple of parts, each of them bytes or a fault.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pytest_egress.base.unset import UNSET
+from pytest_egress.routes.faults import (
+    Delayed,
+    Fault,
+    Refuse,
+    Silence,
+    Truncated,
+    check_fault,
+    is_maker,
+    layers,
+    shown_answer,
+)
+from pytest_egress.routes.sequences import AnswerSequence
+from pytest_egress.traffic.shown import shown
+
+TAKES: Final = (
+    "a route of datagrams takes bytes, a list of bytes, None for no answer, delayed(), truncated(), silence() or "
+    "refuse(), a sequence() of these, or a function of the datagram that returns one"
+)
+PARTS: Final = (bytes, bytearray)
+
+
+def checked_datagrams(answer: object) -> object:
+    """Convert an answer to the form that a route of datagrams uses; TypeError where it cannot answer by it."""
+    if isinstance(answer, AnswerSequence):
+        return answer.checked(checked_datagrams)
+    if is_maker(answer):
+        name = shown_answer(answer)
+        raise TypeError(f"{name} without parentheses is no answer; write {name}(...); {TAKES}")
+    if callable(answer):
+        return answer
+    return parts_of_answer(answer)
+
+
+def parts_of_answer(answer: object) -> tuple[Any, ...]:
+    """The datagrams and faults of an answer that is no function; TypeError where there are others."""
+    if answer is None:
+        return ()
+    several = answer if isinstance(answer, (list, tuple)) else (answer,)
+    parts = tuple(map(checked_part, several))
+    if len(parts) > 1 and any(isinstance(part, (Refuse, Silence)) for part in parts):
+        raise TypeError(
+            f"{shown(answer)}: refuse() and silence() are answers by themselves, not in a list"
+        )
+    return parts
+
+
+def checked_part(part: Any) -> Any:
+    if isinstance(part, Fault):
+        return checked_fault(part)
+    if isinstance(part, PARTS):
+        return bytes(part)
+    hint = f": write b{part!r}, or .encode()" if isinstance(part, str) and part.isascii() else ""
+    raise TypeError(f"{shown(part)} is no datagram{hint}; {TAKES}")
+
+
+def checked_fault(fault: Fault) -> Fault:
+    """Faults of connections raise TypeError: a datagram has none that could be reset or closed."""
+    is_cut = isinstance(fault, Truncated) and not fault.reset
+    if isinstance(fault, Silence) and fault.seconds is not None:
+        raise TypeError(f"{fault}: a datagram has no connection to close; write silence()")
+    if not (is_cut or isinstance(fault, (Delayed, Refuse, Silence))):
+        raise TypeError(f"{fault} is a fault of connections, and a datagram has none; {TAKES}")
+    return check_fault(fault, check=checked_part)
+
+
+def calls_functions(parts: object) -> bool:
+    """Whether a function of the test tells the answer, or how late it comes."""
+    if not isinstance(parts, tuple):
+        return True
+    faults = (fault for part in parts for fault in layers(part)[0])
+    return any(isinstance(fault, Delayed) and callable(fault.seconds) for fault in faults)
+
+
+def content_of(part: Any) -> bytes | None:
+    """The bytes that are sent of a part; None for a fault that sends nothing."""
+    faults, content = layers(part)
+    if content is UNSET:
+        return None
+    ends = [fault.after for fault in faults if isinstance(fault, Truncated)]
+    return bytes(content[: min(ends)] if ends else content)

@@ -1,0 +1,184 @@
+"""Datagrams that were let out: which route takes them, what answers them, and what is kept and counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_egress import CallError, delayed, refuse, sequence
+from pytest_egress.errors import HandlerError, UnroutedError
+from pytest_egress.ledger import ledger
+from pytest_egress.ledger.verdict import judge
+from pytest_egress.traffic.datagrams import SentDatagram, answer, parse
+from pytest_egress.traffic.entries import Datagram, DatagramFlow, PacketAttempt
+from tests.support.stage import ADDRESS, SECONDS, Stage
+
+OWN = "10.213.0.2"
+
+
+def frame(content: bytes, *, source: int = 40000, port: int = 9, server: str = ADDRESS) -> bytes:
+    """A frame as the kernel lets it out; it is made as the answer to one the other way."""
+    ethernet = bytes(12) + b"\x08\x00"
+    other = SentDatagram(
+        version=4,
+        client=(server, port),
+        server=(OWN, source),
+        content=b"",
+        hops=64,
+        frame=ethernet + bytes(28),
+    )
+    return answer(other, content)
+
+
+def send(stage: Stage, *contents: bytes, source: int = 40000) -> None:
+    for content in contents:
+        stage.link.datagram_source.send(frame(content, source=source))
+    stage.settle()
+
+
+def replies(stage: Stage, count: int) -> list[bytes]:
+    """The contents of the next answers."""
+    stage.link.datagram_source.settimeout(SECONDS)
+    found = [parse(stage.link.datagram_source.recv(70000)) for _ in range(count)]
+    assert all(each is not None and each.server == (OWN, 40000) for each in found)
+    return [each.content for each in found if each is not None]
+
+
+def test_a_flow_is_one_entry_and_each_datagram_a_call(stage: Stage) -> None:
+    route = stage.route("intercept_udp", f"{ADDRESS}:9")
+    send(stage, b"shop.orders:1|c", b"shop.ms:3|ms")
+    send(stage, b"other", source=40001)
+    assert [call.text for call in route.calls] == ["shop.orders:1|c", "shop.ms:3|ms", "other"]
+    flows = stage.entries(DatagramFlow)
+    assert [str(flow) for flow in flows] == [
+        f"UDP {ADDRESS}:9, 2 datagrams of 27 bytes, first b'shop.orders:1|c'",
+        f"UDP {ADDRESS}:9, 5 bytes, first b'other'",
+    ]
+    assert flows[0].client == (OWN, 40000)
+    assert judge(stage.window, [route]) is None
+
+
+def test_answers_of_a_flow_keep_their_order(stage: Stage) -> None:
+    def echo(datagram: Datagram) -> list[bytes]:
+        return [datagram.content, b"again"]
+
+    route = stage.route("intercept_udp", f"{ADDRESS}:9", echo)
+    send(stage, b"1", b"2", b"3")
+    assert replies(stage, 6) == [b"1", b"again", b"2", b"again", b"3", b"again"]
+    assert route.wait_for_call(3).replies == [b"3", b"again"]
+
+
+def test_a_sequence_ends_and_then_nobody_listens(stage: Stage) -> None:
+    stage.route("intercept_udp", f"{ADDRESS}:9", sequence(b"one", [delayed(b"2", 0.1), b"3"]))
+    send(stage, b"?", b"?", b"?")
+    (left,) = stage.entries(PacketAttempt)
+    (difference,) = left.near[0].differences
+    assert difference.startswith("sequence(...): it has ended, after 2 answers")
+    error = judge(stage.window, [])
+    assert isinstance(error, UnroutedError)
+    assert f'to answer it: egress.intercept_udp("{ADDRESS}:9")' in str(error)
+    stage.link.datagram_source.settimeout(SECONDS)
+    frames = [stage.link.datagram_source.recv(70000) for _ in range(4)]
+    contents = [found.content if (found := parse(each)) else each[23] for each in frames]
+    assert contents == [b"one", b"3", 1, b"2"]  # 1 is ICMP
+
+
+def test_refuse_is_an_answer_and_no_connection_is_refused(stage: Stage) -> None:
+    route = stage.route("intercept_udp", f"{ADDRESS}:9", refuse())
+    send(stage, b"?")
+    assert stage.link.datagram_source.recv(70000)[23] == 1
+    assert route.calls[0].fault == refuse()
+    assert not stage.table.refusing
+
+
+def test_a_predicate_decides_and_the_next_route_gets_the_rest(stage: Stage) -> None:
+    other = stage.route("intercept_udp", f"{ADDRESS}:9")
+    route = stage.route(
+        "intercept_udp", f"{ADDRESS}:9", b"yes", match=lambda datagram: datagram.content == b"mine"
+    )
+    send(stage, b"mine", b"not")
+    assert replies(stage, 1) == [b"yes"]
+    assert other.wait_for_call().content == b"not"
+    assert [call.content for call in route.calls] == [b"mine"]
+
+
+def test_a_predicate_that_raises_fails_the_test(stage: Stage) -> None:
+    stage.route("intercept_udp", f"{ADDRESS}:9", match=lambda datagram: 1 / 0)
+    send(stage, b"?")
+    assert stage.ledger.wait_for(lambda: bool(stage.window.entries), SECONDS)
+    error = judge(stage.window, [])
+    assert isinstance(error, HandlerError)
+    assert str(error).startswith("the match= predicate of intercept_udp(")
+    assert "raised ZeroDivisionError: division by zero" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [
+        (lambda datagram: 1 / 0, "raised ZeroDivisionError: division by zero"),
+        (lambda datagram: "text", "raised TypeError: 'text' is no datagram"),
+        (lambda datagram: bytes(65508), "raised ValueError: 65508 bytes do not fit"),
+    ],
+)
+def test_an_error_of_a_handler_fails_the_test(stage: Stage, handler: object, said: str) -> None:
+    stage.route("intercept_udp", f"{ADDRESS}:9", handler)
+    send(stage, b"?")
+    flows = stage.window.entries
+    assert stage.ledger.wait_for(lambda: bool(flows and flows[0].error), SECONDS)  # type: ignore[attr-defined]
+    error = judge(stage.window, [])
+    assert isinstance(error, HandlerError)
+    assert said in str(error)
+
+
+def test_a_window_waits_for_a_handler(stage: Stage) -> None:
+    import threading
+
+    go = threading.Event()
+    stage.route("intercept_udp", f"{ADDRESS}:9", lambda datagram: go.wait(SECONDS) and b"late")
+    stage.link.datagram_source.send(frame(b"?"))
+    assert stage.ledger.wait_for(lambda: bool(stage.window.activities), SECONDS)
+    go.set()
+    assert replies(stage, 1) == [b"late"]
+    assert stage.ledger.wait_for(lambda: not stage.window.activities, SECONDS)
+
+
+def test_a_reply_comes_at_any_time_until_the_container_ends(stage: Stage) -> None:
+    route = stage.route("intercept_udp", f"{ADDRESS}:9")
+    send(stage, b"?")
+    (call,) = route.calls
+    with pytest.raises(TypeError, match=r"reply\('text'\) takes bytes"):
+        call.reply("text")
+    call.reply(b"now")
+    assert replies(stage, 1) == [b"now"]
+    stage.gateway.stop()
+    with pytest.raises(CallError, match=r"reply\(\) comes too late: its container has ended"):
+        call.reply(b"late")
+
+
+def test_a_datagram_that_is_over_the_limit_is_counted_and_fails_the_test(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "MAX_ENTRIES", 2)
+    route = stage.route("intercept_udp", f"{ADDRESS}:9", b"yes")
+    send(stage, b"1", b"2", b"3")
+    assert (route.call_count, stage.window.unrecorded) == (2, 1)
+    assert replies(stage, 2) == [b"yes", b"yes"]
+    assert judge(stage.window, []) is not None
+
+
+def test_what_is_no_whole_datagram_is_an_attempt(stage: Stage) -> None:
+    stage.route("intercept_udp", f"{ADDRESS}:9")
+    fragment = bytearray(frame(b"content"))
+    fragment[20] = 0x20
+    stage.link.datagram_source.send(bytes(fragment))
+    stage.link.datagram_source.send(b"x")
+    stage.settle()
+    (packet,) = stage.entries(PacketAttempt)
+    assert (packet.outcome, packet.protocol, packet.port) == ("unrouted", "UDP", 9)
+    assert stage.window.unrecorded == 1
+
+
+def test_a_datagram_that_had_left_before_its_route_went_is_unrouted(stage: Stage) -> None:
+    send(stage, b"?")
+    (packet,) = stage.entries(PacketAttempt)
+    assert (packet.outcome, packet.host) == ("unrouted", ADDRESS)
+    assert stage.link.datagram_source.recv(70000)[23] == 1
