@@ -64,6 +64,12 @@ class LaterSecrets:
         """Note that a folder was written, without all that is known now."""
         self._written[folder] = len(self._learned)
 
+    def rename(self, folder: Path, test: str) -> Path:
+        """Give a folder of this process the name of its test, of which a secret has become known."""
+        renamed = self._folder.rename(folder, folder_name(test))
+        self._written[renamed] = self._written.pop(folder, 0)
+        return renamed
+
     def end_test(self) -> None:
         """Rewrite what has to be, unless that was done a short while ago: each time all folders are read."""
         self._ended += 1
@@ -125,5 +131,6 @@ def rewritten(report: ReportFolder, folder: Path, redactor: Redactor) -> Path:
         return folder
     if shown["id"] != row["id"]:
         folder = report.rename(folder, folder_name(shown["id"]))
+        shown["renamed"] = True
     report.note(folder, shown | {"folder": folder.name})
     return folder

@@ -219,6 +219,8 @@ def write_entries(
 def write_logs(folder: Path, containers: Sequence[ContainerFacts], redactor: Redactor) -> list[str]:
     """Write what each container has written; return the names of the files."""
     names: dict[str, None] = {}
+    for old in folder.glob("*.log"):  # of the same test, before its teardown
+        old.unlink()
     for each in containers:
         if not each.lines:
             continue

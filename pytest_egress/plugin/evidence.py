@@ -30,6 +30,7 @@ from pytest_egress.evidence.writing import (
     facts_of,
     write_test,
 )
+from pytest_egress.traffic.shown import counted
 
 if TYPE_CHECKING:
     from pytest_egress.inner_egress import InnerEgress
@@ -74,6 +75,7 @@ class Evidence:
         self.rows: list[dict[str, Any]] = []
         self.failures: list[str] = []
         self._ended: set[str] = set()  # the workers that have told how they ended
+        self._linked: dict[str, int] = {}  # how many pages of a test pytest-html was told of
 
     # The run.
 
@@ -161,6 +163,8 @@ class Evidence:
         if self.rows and terminalreporter.verbosity >= 0 and not self.failures:
             where = shown_path(self.folder.path / "index.html")
             terminalreporter.write_line(f"egress: the report is {where}")
+        if renamed := sum(row.get("renamed", False) for row in self.rows):
+            terminalreporter.write_line(f"egress: {RENAMED.format(counted(renamed, 'folder'))}")
 
     def _try(self, write: Callable[[], object]) -> Any:
         """Call what writes files. What it raises is told, and fails nothing."""
@@ -204,16 +208,25 @@ class Evidence:
         windows: Sequence[Window],
     ) -> str:
         session = case.session
-        redactor = session.ledger.redactor
-        folder = case.folder or self.folder.make(folder_name(redactor.hidden(facts.id)))
-        case.folder = folder
+        redactor, is_first = session.ledger.redactor, case.folder is None
+        folder = case.folder = self._folder_of(case, redactor.hidden(facts.id))
         containers = containers_of(session, case.window)
         row = write_test(folder, windows, facts, containers, redactor)
         self._keep(folder, row)
         number = f"#entry-{row['unrouted'][0][2]}" if row["unrouted"] else ""
         page = folder / "timeline.html"
-        self._attach(report, page, number)
+        if is_first:
+            self._link(report, page, number)
+        self._attach(page)
         return f"{LINK}{shown_path(page)}{number}"
+
+    def _folder_of(self, case: Case, test: str) -> Path:
+        """The folder of a test, by its name without secrets: one more may be known in its teardown."""
+        if case.folder is None:
+            return self.folder.make(folder_name(test))
+        if self.folder.row(case.folder).get("id", test) == test:
+            return case.folder
+        return self.later.rename(case.folder, test)
 
     def outside(self, egress: InnerEgress, error: BaseException | None) -> None:
         """Write a folder of what containers of a wider scope did outside of any test, where that is to be shown."""
@@ -242,21 +255,30 @@ class Evidence:
         self.folder.note(folder, row)
         self.later.wrote(folder)
 
-    def _attach(self, report: Any, page: Path, number: str) -> None:
-        """Name the page in the reports of other plugins, where they are used."""
-        plugins = self._config.pluginmanager
-        html = sys.modules.get("pytest_html")
-        if html is not None and (target := self._config.getoption("htmlpath", None)):
-            base = Path(os.path.expandvars(target)).expanduser().absolute().parent
-            where = Path(os.path.relpath(page, base)).as_posix()
-            link = html.extras.url(f"{where}{number}", name="egress")
-            report.extras = [*getattr(report, "extras", ()), link]
+    def _link(self, report: Any, page: Path, number: str) -> None:
+        """Name the page in the report of pytest-html, which has the links of all reruns beside each of them."""
+        html, target = sys.modules.get("pytest_html"), self._config.getoption("htmlpath", None)
+        if html is None or not target:
+            return
+        count = self._linked[report.nodeid] = self._linked.get(report.nodeid, 0) + 1
+        base = Path(os.path.expandvars(target)).expanduser().absolute().parent
+        where = Path(os.path.relpath(page, base)).as_posix()
+        name = "egress" if count == 1 else f"egress {count}"
+        link = html.extras.url(f"{where}{number}", name=name)
+        report.extras = [*getattr(report, "extras", ()), link]
+
+    def _attach(self, page: Path) -> None:
+        """Give the page to Allure, which keeps a copy with the part of the test that failed."""
         allure = sys.modules.get("allure")
-        if allure is not None and plugins.hasplugin("allure_listener"):
+        if allure is not None and self._config.pluginmanager.hasplugin("allure_listener"):
             allure.attach.file(str(page), "egress", allure.attachment_type.HTML)
 
 
 LINK: Final = "the whole of it: "
+RENAMED: Final = (
+    "{} of the report had a secret in the name that became known later, and has another name:"
+    " follow the index, since a link above may lead nowhere"
+)
 
 
 def verdict_of(error: BaseException) -> Failure:

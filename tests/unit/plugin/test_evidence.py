@@ -183,10 +183,30 @@ def check_no_key(out: Path) -> None:
 def test_a_secret_that_becomes_known_later_is_in_no_name_of_a_folder(
     run: RunPytest, out: Path
 ) -> None:
-    run(LATER.format(key=KEY, then="", end="pass"), "--egress-report=out")
+    result = run(LATER.format(key=KEY, then="", end="pass"), "--egress-report=out")
     check_no_key(out)
+    lines_of(result, "egress: 1 folder of the report had a secret in the name*: follow the index*")
     (row,) = rows_of(out)
     assert (out / row["folder"] / "timeline.html").exists()
+
+
+def test_a_secret_that_a_teardown_has_learned_is_in_no_name_of_a_folder(
+    run: RunPytest, out: Path
+) -> None:
+    source = f"""
+    @pytest.fixture
+    def late(egress):
+        yield egress
+        egress._inner.session.hide({{"API_KEY": "{KEY}"}})
+        traffic(egress, "https://late.test/")
+    @pytest.mark.parametrize("key", ["{KEY}"])
+    def test_sends(late, key):
+        assert False
+    """
+    result = run(source, "--egress-report=out")
+    check_no_key(out)
+    assert len(rows_of(out)) == 1
+    assert "is not whole" not in result.stdout.str()
 
 
 @pytest.mark.plugins("xdist")
@@ -235,7 +255,18 @@ def test_a_test_that_fails_in_its_teardown_has_what_came_late(run: RunPytest, ou
 @pytest.mark.plugins("rerunfailures")
 def test_each_rerun_has_a_folder(run: RunPytest, out: Path) -> None:
     pytest.importorskip("pytest_rerunfailures")
-    run(FAILS, "--egress-report=out", "--reruns=1")
+    conftest = """
+    import sys, types
+    sys.modules["pytest_html"] = html = types.ModuleType("pytest_html")
+    html.extras = types.SimpleNamespace(url=lambda content, name: f"{name}: {content}")
+    def pytest_addoption(parser): parser.addoption("--html", dest="htmlpath")
+    def pytest_runtest_logreport(report):
+        for each in getattr(report, "extras", ()): print("EXTRA", each)
+    """
+    (out.parent / "conftest.py").write_text(textwrap.dedent(conftest))
+    result = run(FAILS, "--egress-report=out", "--reruns=1", "--html=it.html", "-s")
+    for name, folder in (("egress", "test_unrouted"), ("egress 2", "test_unrouted-2")):
+        lines_of(result, f"*EXTRA {name}: out/test_x.py-{folder}/timeline.html*")
     assert {"test_x.py-test_unrouted", "test_x.py-test_unrouted-2"} <= names_in(out)
 
 
@@ -338,10 +369,19 @@ def test_a_page_is_named_in_the_report_of_pytest_html_and_attached_to_allures(
     def pytest_sessionfinish(): print("FILES", files)
     """
     (out.parent / "conftest.py").write_text(textwrap.dedent(conftest))
-    result = run(FAILS, "--egress-report=out", "--html=reports/it.html", "-s")
+    source = f"""{FAILS}
+    @pytest.fixture
+    def late(egress):
+        yield
+        traffic(egress, "https://late.test/")
+    def test_fails_twice(late):
+        assert False
+    """
+    printed = run(source, "--egress-report=out", "--html=reports/it.html", "-s").stdout.str()
     page = "out/test_x.py-test_unrouted/timeline.html"
-    assert f"'content': '../{page}#entry-1', 'name': 'egress'" in result.stdout.str()
-    assert f"{page}', 'egress', 'html')" in result.stdout.str()
+    assert f"'content': '../{page}#entry-1', 'name': 'egress'" in printed
+    assert f"{page}', 'egress', 'html')" in printed
+    assert len(re.findall("EXTRA .*test_fails_twice", printed)) == 1
 
 
 def test_the_program_of_the_page_prints_what_fails_a_test_and_why(
