@@ -21,6 +21,7 @@ SHOWN_ROWS: Final = 60
 SHOWN_CODE: Final = 250  # characters of a line to paste, which is cut before
 SHOWN_NEW: Final = 20
 SHOWN_CELL: Final = 120  # characters
+SHOWN_WHY: Final = 300
 MARKS: Final = re.compile(
     r"(?<!\w)_|_(?!\w)|[\\`*\[\]<>|@~$&#]|:(?=//|[A-Za-z0-9_+-]+:)|(?<=[Ww]{3})\."
 )
@@ -66,16 +67,19 @@ def summary(
 
 
 def table(failed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A row for each attempt that fails its test, which is named once."""
+    """A row for each attempt that fails its test, which is named once, as is one that came several times."""
     shown, size, more = 0, 0, 0
     for row in failed:
-        told = row["unrouted"] or [["", ", ".join(row["images"]), None, row["headline"]]]
-        more += max(row["failing"] - len(told), 0)
-        for number, (text, container, _, why) in enumerate(told):
+        told = row["unrouted"] or [["", ", ".join(row["images"]), None, row["headline"], 1]]
+        more += max(row["failing"] - sum(each[-1] for each in told), 0)
+        for number, (text, container, _, why, count) in enumerate(told):
             test = code(row["id"]) if not number else ""
-            line = f"| {test} | {cell(container, 40)} | {code(text)} | {cell(why)} |"
+            often = f" ({count} times)" if count > 1 else ""
+            line = (
+                f"| {test} | {cell(container, 40)} | {code(text)}{often} | {cell(why, SHOWN_WHY)} |"
+            )
             if shown == SHOWN_ROWS or size + len(line.encode()) > TABLE_BYTES:
-                more += 1
+                more += count
                 continue
             shown, size = shown + 1, size + len(line.encode())
             yield line

@@ -22,9 +22,12 @@ from pytest_egress.ledger.timeline import lookups
 from pytest_egress.ledger.windows import Window
 from pytest_egress.traffic.entries import Entry
 from pytest_egress.traffic.redaction.redactor import Redactor
+from pytest_egress.traffic.shown import cut
 
 SHOWN_FAILING: Final = 60  # attempts in the row of a test
 SHOWN_LINE: Final = 4000  # characters of a line of a log, in the page
+SHOWN_HEADLINE: Final = 1000  # characters: its end may be a line of a log
+SHOWN_VERDICT: Final = 200_000  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +107,15 @@ def facts_of(container: Any) -> ContainerFacts:
 
 @dataclass(kw_only=True)
 class Tally:
-    """What the entries of a test have shown. A lookup that led to an attempt is none by itself."""
+    """What the entries of a test have shown. A lookup that led to an attempt is none by itself.
+
+    Attributes:
+        failing: Those that fail it, with how often each came: text, container, number of the first, why, count.
+    """
 
     attempts: int = 0
     lookups: int = 0
-    failing: list[list[Any]] = field(default_factory=list)
+    failing: dict[tuple[str, str, str], list[Any]] = field(default_factory=dict)
     number_failing: int = 0
     destinations: Destinations = field(default_factory=Destinations)
 
@@ -118,9 +125,15 @@ class Tally:
         self.destinations.add(line)
         if line["fails"]:
             self.number_failing += 1
-            if len(self.failing) < SHOWN_FAILING:
-                told = [line["text"], line["container"], line["n"], line["problem"]]
-                self.failing.append(told)
+            self._tell(line)
+
+    def _tell(self, line: Mapping[str, Any]) -> None:
+        text = f"DNS {line['text']}" if line["kind"] == "dns" else line["text"]
+        key = text, line["container"], line["problem"]
+        if key in self.failing:
+            self.failing[key][-1] += 1
+        elif len(self.failing) < SHOWN_FAILING:
+            self.failing[key] = [text, line["container"], line["n"], line["problem"], 1]
 
 
 def write_test(
@@ -144,8 +157,8 @@ def write_test(
     logs = write_logs(folder, containers, redactor)
     verdict = facts.verdict and {
         "error": facts.verdict.error,
-        "headline": hidden(facts.verdict.headline),
-        "text": hidden(facts.verdict.text),
+        "headline": cut(hidden(facts.verdict.headline), SHOWN_HEADLINE),
+        "text": cut(hidden(facts.verdict.text), SHOWN_VERDICT),
     }
     paste = encoder.paste()
     head: dict[str, Any] = {
@@ -181,7 +194,7 @@ def write_test(
         "images": sorted({hidden(each.image) for each in containers}),
         "hosts": found.destinations.cells(),
         "paste": paste,
-        "unrouted": found.failing,
+        "unrouted": [*found.failing.values()],
         "failing": found.number_failing,
     }
 

@@ -283,10 +283,12 @@ RENAMED: Final = (
 
 def verdict_of(error: BaseException) -> Failure:
     from pytest_egress.base.raising import said_of
+    from pytest_egress.plugin.reports import error_line
 
-    text = said_of(error)
-    headline = getattr(error, "headline", "") or text.partition("\n")[0]
-    name = type(error).__name__
+    text, name = said_of(error), type(error).__name__
+    is_ours = type(error).__module__ == "pytest_egress.errors"
+    line = error_line(error) if is_ours else text
+    headline = getattr(error, "headline", "") or line.partition("\n")[0]
     return Failure(error=name, headline=headline or name, text=text)
 
 

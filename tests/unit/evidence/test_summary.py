@@ -16,7 +16,7 @@ def row(**fields: Any) -> dict[str, Any]:
         "attempts": 3,
         "hosts": {"https api.test:443": {}},
         "paste": ['egress.intercept_https("api.test")'],
-        "unrouted": [["POST https://api.test/", "shop", 2, "no route claims it"]],
+        "unrouted": [["POST https://api.test/", "shop", 2, "no route claims it", 1]],
         "failing": 1,
     }
     return common | fields
@@ -29,14 +29,15 @@ def test_nothing_is_said_where_all_have_passed() -> None:
 
 def test_each_attempt_is_a_row_and_its_test_is_named_once() -> None:
     two = [
-        ["POST https://api.test/", "shop", 2, "no route claims it"],
-        ["DNS x.test", "shop", 4, "no"],
+        ["POST https://api.test/", "shop", 2, "no route claims it", 1],
+        ["DNS x.test A", "shop", 4, "no", 3],
     ]
-    text = summary([row(unrouted=two, failing=2), row(outcome="passed", id="fine")])
+    text = summary([row(unrouted=two, failing=4), row(outcome="passed", id="fine")])
     assert text.count("test_shop.py") == 1
     assert text.startswith("### Egress: 1 of 2 tests failed\n")
     assert "| <code>POST https&#58;//api.test/</code> | no route claims it |" in text
-    assert "\n|  | shop | <code>DNS x.test</code> | no |\n" in text
+    assert "\n|  | shop | <code>DNS x.test A</code> (3 times) | no |\n" in text
+    assert "more: see" not in text
     assert '```python\negress.intercept_https("api.test")\n```' in text
 
 
@@ -59,7 +60,9 @@ def test_no_text_is_markup() -> None:
     assert "\u202e" not in shown
     assert "\x1b" not in shown
     assert "snake_case" in cell("snake_case")
-    text = summary([row(id=hostile, unrouted=[[hostile, hostile, 1, hostile]], headline=hostile)])
+    text = summary(
+        [row(id=hostile, unrouted=[[hostile, hostile, 1, hostile, 1]], headline=hostile)]
+    )
     assert "<img" not in text
     assert len([line for line in text.splitlines() if line.startswith("|")]) == 3
 
@@ -70,7 +73,7 @@ def test_a_fence_is_longer_than_any_in_it() -> None:
 
 
 def test_it_stays_below_its_limit_and_its_fence_is_closed() -> None:
-    attempts = [["<" * 500, "|" * 500, n, "`" * 500] for n in range(60)]
+    attempts = [["<" * 500, "|" * 500, n, "`" * 500, 1] for n in range(60)]
     lines = [f'egress.block("{"`" * 300}{n}")' for n in range(200)]
     rows = [
         row(id=f"{'*' * 500}{n}", unrouted=attempts, failing=999, paste=lines) for n in range(99)

@@ -43,7 +43,7 @@ def test_the_files_have_the_entries_of_all_windows_once_and_in_time(tmp_path: Pa
     ]
     assert len(json.loads((tmp_path / "traffic.har").read_text())["log"]["entries"]) == 1
     assert (row["attempts"], row["failing"]) == (3, 3)
-    assert row["unrouted"][0][1:] == ["shop", 1, "no route claims it"]
+    assert row["unrouted"][0][1:] == ["shop", 1, "no route claims it", 2]
     assert row["paste"] == [
         'egress.intercept_tcp("api.test:5432")',
         'egress.intercept_https("api.test", method="GET", path="/")',
@@ -168,3 +168,16 @@ def test_what_is_held_does_not_grow_with_the_number_of_attempts(
     assert len(row["unrouted"]) <= 100
     with (tmp_path / "ledger.jsonl").open() as file:
         assert sum(1 for _ in file) == 3_000
+
+
+def test_of_a_long_text_of_an_error_the_page_and_the_row_have_both_ends(tmp_path: Path) -> None:
+    text = f"begin {KEY}{'x' * 1_000_000} end"
+    facts = TestFacts(
+        id="a", outcome="failed", duration=1.0, verdict=Failure(error="E", headline=text, text=text)
+    )
+    redactor = BY_NAMES.hiding([("API_KEY", KEY)])
+    row = write_test(tmp_path, [Window(opened=1.0)], facts, [], redactor)
+    assert len(row["headline"]) <= 1000
+    assert row["headline"].startswith("begin <API_KEY>x")
+    assert row["headline"].endswith("x end")
+    assert (tmp_path / "timeline.html").stat().st_size < 400_000

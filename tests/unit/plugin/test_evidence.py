@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.plugin.evidence import Evidence
+from pytest_egress.errors import CommandError
+from pytest_egress.plugin.evidence import Evidence, verdict_of
 from tests.support.project import ROOT
 from tests.support.stand_in import RunPytest, lines_of
 
@@ -407,3 +408,10 @@ def test_the_page_names_each_key_of_a_line(run: RunPytest, out: Path) -> None:
 
 def text_of_page() -> str:
     return (ROOT / "docs" / "evidence.md").read_text()
+
+
+def test_the_headline_of_a_command_that_failed_has_the_last_line_of_its_log() -> None:
+    error = CommandError("shop exited with code 3\nIts log:", logs="one\nboom\n")
+    assert verdict_of(error).headline == "shop exited with code 3: boom"
+    assert verdict_of(AssertionError("a\nb")).headline == "a"
+    assert verdict_of(ValueError()).headline == "ValueError"
