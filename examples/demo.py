@@ -73,8 +73,9 @@ def audit(*args: str) -> subprocess.CompletedProcess[str]:
     """Run pytest-egress audit, show and return what it says."""
     program = "import sys; from pytest_egress.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "audit", *args]
-    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
-    print(done.stdout + done.stderr, flush=True)
+    # On a terminal it says on stderr which of its runs goes on.
+    done = subprocess.run(command, cwd=FOLDER, stdout=subprocess.PIPE, text=True, check=False)
+    print(done.stdout, flush=True)
     return done
 
 

@@ -72,7 +72,7 @@ def audited(session: Session, order: Order) -> tuple[dict[str, Trial], Audit]:
     offered = runs[STARTTLS].entries if STARTTLS in runs else ()
     stripped: dict[tuple[str, int | None], bool] = {}
     if begun := upgraded(Audit(usual=usual, offered=offered)):
-        plain = withheld(upgrades, begun, stripped)
+        plain = withheld(usual, begun, stripped)
         runs[WITHHELD] = run_and_heed(
             session, order, WITHHELD, partial(offer, answers=plain, options={})
         )

@@ -29,6 +29,7 @@ from pytest_egress.traffic.redaction.values import KnownValues
 from pytest_egress.traffic.search.leaks import IN_NAME, IN_URL, NAMES, LeakSearch
 from pytest_egress.traffic.search.secrets import written
 from pytest_egress.traffic.shown import counted, host_port
+from pytest_egress.traffic.tls.asked import asks_alone
 
 SSL_REQUEST: Final = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"  # PostgreSQL, section 55.7 (SSLRequest)
 CLEAR: Final = "in the clear"
@@ -127,7 +128,7 @@ def went_on(entry: Entry) -> bool:
     if entry.tls is not None:
         return entry._is_in_clear_first  # such as a login before STARTTLS
     said = entry.kept or entry.first_bytes
-    return bool(said) and not said.startswith(SSL_REQUEST)
+    return not asks_alone(bytes(said))
 
 
 def protocol(entry: Entry) -> str:
