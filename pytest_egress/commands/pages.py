@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_egress.commands.order import Order
 from pytest_egress.commands.trial import Trial
-from pytest_egress.evidence.folder import ReportFolder, folder_name
+from pytest_egress.evidence.folder import ReportFolder, folder_name, foreign_file
 from pytest_egress.evidence.pages.index import write_index
 from pytest_egress.evidence.writing import TestFacts, write_test
 from pytest_egress.ledger.verdict import failing
@@ -17,6 +18,8 @@ from pytest_egress.traffic.redaction.redactor import Redactor
 
 def check_folder(path: Path) -> None:
     """Raise OSError where no report can be written, before an image is run for it."""
+    if (file := foreign_file(path)) is not None:
+        raise FileExistsError(errno.EEXIST, "it is of no report, and would be replaced", str(file))
     there = path.exists()
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path):

@@ -148,6 +148,13 @@ class ReportFolder:
         return {}
 
 
+def foreign_file(path: Path) -> Path | None:
+    """A file in a folder that a report would replace, and that none has written; None where there is none."""
+    if (path / MARKER).exists():
+        return None
+    return next((path / name for name in OF_A_RUN if os.path.lexists(path / name)), None)
+
+
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """A path beside a file, which takes its name once the `with` block has written it whole."""

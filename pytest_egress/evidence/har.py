@@ -13,14 +13,21 @@ from urllib.parse import unquote_plus
 
 from pytest_egress.evidence.lines import line_of
 
+PAGE: Final = "test"
 UNKNOWN: Final = -1  # a time or a size that nobody has measured
 TEXT, BINARY = 1, 2  # opcodes of RFC 6455 section 5.2
 
 
-def har_head(comment: str) -> str:
-    """What comes before the first entry."""
+def har_head(test: str, opened: float) -> str:
+    """What comes before the first entry. The test is the page of all: some readers take no HAR without one.
+
+    Args:
+        opened: When its window opened, in seconds since the epoch.
+    """
+    timings = {"onContentLoad": UNKNOWN, "onLoad": UNKNOWN}
+    page = {"startedDateTime": moment(opened), "id": PAGE, "title": test, "pageTimings": timings}
     log = {"version": "1.2", "creator": {"name": "pytest-egress", "version": "1"}}
-    return line_of({"log": log | {"comment": comment, "pages": []}})[:-2] + ',"entries":[\n'
+    return line_of({"log": log | {"comment": test, "pages": [page]}})[:-2] + ',"entries":[\n'
 
 
 HAR_END: Final = "\n]}}\n"
@@ -38,6 +45,7 @@ def har_entry(line: Mapping[str, Any], connection: Mapping[str, Any], opened: fl
     request, response = line["request"], line["response"]
     timings = timings_of(line, connection)
     made: dict[str, Any] = {
+        "pageref": PAGE,
         "startedDateTime": moment(opened + line["at"] / 1000),
         "time": round(sum(v for k, v in timings.items() if v > 0 and k != "ssl"), 3),
         "request": request_of(request),

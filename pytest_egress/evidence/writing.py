@@ -217,7 +217,7 @@ def write_entries(
     with contextlib.ExitStack() as files:
         ledger = files.enter_context((folder / "ledger.jsonl").open("w", encoding="utf-8"))
         har = files.enter_context((folder / "traffic.har").open("w", encoding="utf-8"))
-        har.write(har_head(test))
+        har.write(har_head(test, opened))
         comma = ""
         for number, entry in enumerate(entries, 1):
             line = encoder.encoded(number, entry)

@@ -289,7 +289,7 @@ class ReportOption(NamedTuple):
 
 
 def report_option(config: pytest.Config) -> ReportOption | None:
-    """None for no report. --egress-report-all without a folder raises `pytest.UsageError`."""
+    """None for no report. `pytest.UsageError` where the folder is none to write to, or missing with --egress-report-all."""
     of_all = bool(config.getoption("egress_report_all"))
     if (sent := getattr(config, "workerinput", {}).get("egress report")) is not None:
         return ReportOption(sent, of_all)
@@ -298,7 +298,15 @@ def report_option(config: pytest.Config) -> ReportOption | None:
     if not given and (given := config.getini("egress_report")):
         base = config.rootpath
     if given:
-        return ReportOption(str(base / os.path.expanduser(given)), of_all)
+        from pytest_egress.evidence.folder import foreign_file
+
+        path = base / os.path.expanduser(given)
+        if (file := foreign_file(path)) is not None:
+            raise pytest.UsageError(
+                f"--egress-report={given}: it would replace {file.name} there, which is of no report; "
+                "name another folder, or remove the file"
+            )
+        return ReportOption(str(path), of_all)
     if of_all:
         raise pytest.UsageError(
             "--egress-report-all: it needs a folder to write to; add --egress-report=DIR"

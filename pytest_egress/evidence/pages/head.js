@@ -17,8 +17,9 @@ function facts() {
 }
 function failures() {
   const line = (e) => {
-    const about = { class: "fail", type: "button", on: { click: () => choose(e, true) } };
-    return el("li", {}, el("button", about, span("n", String(e.n)), span("mono", e.text), span("err", problem(e))));
+    const about = { class: "fail", type: "button", title: problem(e), on: { click: () => choose(e, true) } };
+    const text = e.kind === "dns" ? `DNS ${e.text}` : e.text;
+    return el("li", {}, el("button", about, span("n", String(e.n)), span("mono", text), span("err", problem(e))));
   };
   const bad = entries.filter(isBad);
   const more = run.failing - Math.min(bad.length, LISTED);

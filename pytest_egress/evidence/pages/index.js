@@ -71,7 +71,11 @@ function tests(asked) {
         row.headline ||
           (isFailed(row) ? row.error || "failed" : row.outcome === "passed" ? "as declared" : row.outcome),
       ),
-      el("td", { class: "r" }, row.attempts.toLocaleString("en")),
+      el(
+        "td",
+        { class: "r", "data-noun": row.attempts === 1 ? "attempt" : "attempts" },
+        row.attempts.toLocaleString("en"),
+      ),
       el("td", { class: "soft opt" }, (row.images || []).join(", ")),
       el(
         "td",

@@ -422,6 +422,8 @@ def test_nothing_is_cut_off_at_a_width(browser: Chromium, width: int) -> None:
         browser.open(path)
         assert browser.evaluate("document.documentElement.scrollWidth") <= width
         assert browser.evaluate(OUTSIDE) == []
+    wide = "document.querySelector('#tests td.id').getBoundingClientRect().width"
+    assert browser.evaluate(wide) > 200
 
 
 def test_the_index_leads_to_the_entries(browser: Chromium) -> None:

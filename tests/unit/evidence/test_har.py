@@ -48,7 +48,7 @@ def har_of(entries: list[Exchange]) -> str:
     for number, entry in enumerate(entries, 1):
         line = encoder.encoded(number, entry)
         made.append(har_entry(line, encoder.latest, OPENED))
-    return har_head("test_shop.py::test_charge") + BETWEEN.join(made) + HAR_END
+    return har_head("test_shop.py::test_charge", OPENED) + BETWEEN.join(made) + HAR_END
 
 
 def entry_of(entry: Exchange) -> dict[str, Any]:
@@ -72,6 +72,12 @@ def test_haralyzer_reads_it(har: Path) -> None:
     entries = parser.har_data["entries"]
     assert (parser.har_data["version"], len(entries)) == ("1.2", 4)
     assert [each["response"]["status"] for each in entries] == [200, 200, 302, 0]
+    (page,) = parser.pages  # har2tree and others take no HAR without one
+    assert (page.title, page.url, len(page.entries)) == (
+        "test_shop.py::test_charge",
+        entries[0]["request"]["url"],
+        4,
+    )
     assert parser.match_headers(entries[0], "request", "content-type", "json")
     assert parser.match_request_type(entries[0], "POST")
     assert parser.match_status_code(entries[2], "302")
@@ -99,7 +105,7 @@ def test_each_entry_is_a_line(har: Path) -> None:
 
 
 def test_without_an_entry_it_is_a_har_too() -> None:
-    assert json.loads(har_head("x") + HAR_END)["log"]["entries"] == []
+    assert json.loads(har_head("x", OPENED) + HAR_END)["log"]["entries"] == []
 
 
 def test_the_parts_of_its_time_come_of_the_marks_and_the_connection() -> None:

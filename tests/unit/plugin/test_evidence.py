@@ -97,6 +97,15 @@ def test_a_later_run_removes_what_an_earlier_one_wrote_and_nothing_else(
     assert names_in(out / "test_x.py-test_unrouted") == {"mine.txt"}
 
 
+def test_a_file_that_is_of_no_report_is_not_replaced(run: RunPytest, out: Path) -> None:
+    out.mkdir()
+    (out / "index.html").write_text("mine")
+    result = run(FAILS, "--egress-report=out")
+    result.stderr.fnmatch_lines(["*--egress-report=out: it would replace index.html there*"])
+    assert names_in(out) == {"index.html"}
+    assert (out / "index.html").read_text() == "mine"
+
+
 def test_what_cannot_be_written_is_one_line_and_no_failure(run: RunPytest, out: Path) -> None:
     out.write_text("a file")
     result = run(FAILS, "--egress-report=out")
