@@ -299,6 +299,7 @@ class Datagrams:
             self._recorder.record(flow.context, entry)
         else:
             entry.datagrams.append(datagram)
+            self._ledger.stir()
         if at_once or not calls_functions(taken.answer):
             self._answer(flow, entry, taken)
         else:

@@ -52,7 +52,7 @@ class Ledger:
         wide_set_ups: The fixtures for more than one test that are being set up, the innermost last.
         late_heads: Calls what sends the head of a response alone, where its body is late.
         pauses: The attempts that wait for a fault, in the order in which they began to, and whether without end.
-        begun: The number of activities that have begun.
+        begun: The number of activities that have begun, and of attempts that have joined an entry.
         running: Called, without the lock, for the names of the running containers.
         open_window_if_used: Called where no window is open. It opens one where a running test turns out to use egress.
         witness: All entries since they were last taken, the kernel's too; None where nobody asks for them.
@@ -211,6 +211,12 @@ class Ledger:
             self.under_way.add(activity)
             self.begun += 1
             self.tell()  # a thread may wait until all that has arrived is being served
+
+    def stir(self) -> None:
+        """Note an attempt that joins an entry, and so is none: without it the container would seem to be quiet."""
+        with self.changed:
+            self.begun += 1
+            self.tell()
 
     def end(self, window: Window, activity: Activity) -> None:
         with self.changed:

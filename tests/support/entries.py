@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pytest_egress.traffic.entries import (
+    Datagram,
+    DatagramFlow,
     DnsQuery,
     Exchange,
     PacketAttempt,
@@ -46,6 +48,12 @@ def tls(**fields: Any) -> TlsFailure:
 
 def packet(**fields: Any) -> PacketAttempt:
     return PacketAttempt(**about(port=123, protocol="UDP", address="198.18.0.1", size=56) | fields)
+
+
+def datagrams(*contents: bytes, **fields: Any) -> DatagramFlow:
+    """Those of one client to one server, each without an answer."""
+    common = about(port=8125, address="198.18.0.1", client=("10.213.0.2", 4000)) | fields
+    return DatagramFlow(**common, datagrams=[Datagram(**common, content=each) for each in contents])
 
 
 def dns_query(**fields: Any) -> DnsQuery:

@@ -122,7 +122,9 @@ def wait_until_gone(client: docker.DockerClient, container: str) -> None:
 
 def assert_a_child_keeps_nothing(link: AnyLink) -> None:
     """A forked child has no descriptor of a link, and can close it without harm."""
-    sockets = (*link.tcp, *link.dns, link.packets, *link.monitors, link.channel)
+    assert link.datagrams is not None
+    others = (link.datagrams, link.packets, link.channel)
+    sockets = (*link.tcp, *link.dns, *link.monitors, *others)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: a fork beside threads
         child = os.fork()

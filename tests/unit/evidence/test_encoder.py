@@ -33,7 +33,7 @@ from pytest_egress.traffic.notes import Marks, NotedMessages, Notes
 from pytest_egress.traffic.redaction.redactor import BY_NAMES
 from pytest_egress.traffic.websocket import WebSocketMessage
 from tests.support.attempts import route, route_of
-from tests.support.entries import about, dns_query, http_exchange, packet, tcp, tls
+from tests.support.entries import about, datagrams, dns_query, http_exchange, packet, tcp, tls
 
 KEY = "live_key_0123456789abcdef"
 COMMON = {
@@ -115,6 +115,7 @@ ENTRIES = [
     (tls(sni=f"{KEY}.test", note=KEY), "tls"),
     (dns_query(host=f"{KEY}.test", answer=(KEY,), cnames=(f"{KEY}.test",)), "dns"),
     (packet(first_bytes=KEY.encode()), "udp"),
+    (datagrams(KEY.encode(), b"x" * 60 + KEY.encode()), "udp"),
 ]
 
 
@@ -127,6 +128,14 @@ def test_a_line_of_each_kind_has_all_keys_and_no_secret(entry: Entry, kind: str)
     assert KEY not in text
     assert "abcdefgh01234567" not in text
     assert "<API_KEY_0>" in text
+
+
+def test_datagrams_are_counted_and_the_first_is_kept() -> None:
+    flow = datagrams(b"shop.orders:1|c", b"shop.ms:3|ms")
+    flow.datagrams[1].replies.append(b"ok")
+    (line,) = encoded(flow)
+    assert (line["datagrams"], line["sent"], line["received"]) == (2, 27, 2)
+    assert line["body"]["text"] == "shop.orders:1|c"
 
 
 def test_times_are_milliseconds_from_the_opening_of_the_window() -> None:

@@ -57,6 +57,14 @@ def test_a_flow_is_one_entry_and_each_datagram_a_call(stage: Stage) -> None:
     assert judge(stage.window, [route]) is None
 
 
+def test_each_datagram_of_a_flow_ends_a_quiet_time(stage: Stage) -> None:
+    stage.route("intercept_udp", f"{ADDRESS}:9")
+    send(stage, b"first")
+    before = stage.ledger.begun
+    send(stage, b"second", b"third")
+    assert stage.ledger.begun == before + 2
+
+
 def test_answers_of_a_flow_keep_their_order(stage: Stage) -> None:
     def echo(datagram: Datagram) -> list[bytes]:
         return [datagram.content, b"again"]

@@ -22,7 +22,7 @@ from pytest_egress.traffic.http.content_coding import FIRST_BYTES
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
-from tests.support.entries import about, dns_query, http_exchange, packet, tcp, tls
+from tests.support.entries import about, datagrams, dns_query, http_exchange, packet, tcp, tls
 
 
 def exchange(content: bytes = b"", response: Any = None, **fields: Any) -> Exchange:
@@ -172,6 +172,17 @@ def test_bytes_are_shown_both_ways_and_in_order() -> None:
     ]
     assert detail_lines(tcp(first_bytes=b"\0\1")) == [r"> b'\x00\x01'"]
     assert detail_lines(packet(first_bytes=b"x")) == ["> b'x'"]
+
+
+def test_the_first_datagrams_are_shown_each_with_what_answers_it() -> None:
+    flow = datagrams(b"token=abcdefghijkl", *(b"%d" % number for number in range(6)))
+    flow.datagrams[0].replies.append(b"ok")
+    assert detail_lines(flow) == [
+        "> b'token=abc... (12 characters)'",
+        "< b'ok'",
+        *(f"> b'{number}'" for number in range(4)),
+        "> ... 2 more datagrams",
+    ]
 
 
 def test_a_transcript_keeps_the_beginning() -> None:

@@ -17,7 +17,7 @@ from pytest_egress.ledger.encryption import (
 from pytest_egress.traffic.entries import Entry, Exchange, Mail, Offers, ProxyCall
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import TlsInfo
-from tests.support.entries import about, dns_query, http_exchange, packet, tcp, tls
+from tests.support.entries import about, datagrams, dns_query, http_exchange, packet, tcp, tls
 from tests.support.traffic import quic_initial
 
 
@@ -67,6 +67,7 @@ def found(entry: Entry, *allow: str, minimum: str = "TLSv1.2") -> list[str]:
         (tcp(received=7), "in the clear"),
         (mail(None), "in the clear"),
         (packet(), "in the clear"),
+        (datagrams(b"shop.orders:1|c", outcome="routed"), "in the clear"),
         (heard(), "in the clear"),
         (proxied("GET"), "in the clear"),
         (proxied("CONNECT", ("Proxy-Authorization", "Basic am9lOg==")), "in the clear"),

@@ -9,10 +9,16 @@ import pytest
 from pytest_egress import smtp
 from pytest_egress.ledger.remedies import remedy
 from pytest_egress.routes.declarations import declare
-from pytest_egress.routes.kinds import INTERCEPT_HTTP, INTERCEPT_HTTPS, INTERCEPT_TCP
+from pytest_egress.routes.kinds import (
+    INTERCEPT_HTTP,
+    INTERCEPT_HTTPS,
+    INTERCEPT_TCP,
+    INTERCEPT_UDP,
+)
 from pytest_egress.traffic.address import parse_address
 from pytest_egress.traffic.entries import Entry, Exchange
 from tests.support.entries import http_exchange, packet, tcp, tls
+from tests.support.traffic import quic_initial
 
 REMEDIES = [
     (http_exchange(), 'egress.intercept_https("api.test", method="GET", path="/")'),
@@ -48,6 +54,10 @@ REMEDIES = [
     (tcp(port=25, first_bytes=b""), 'egress.intercept_tcp("api.test:25", smtp())'),
     (tcp(port=25, first_bytes=b"GET"), 'egress.intercept_tcp("api.test:25")'),
     (packet(protocol="ICMP", port=None), 'egress.block("api.test")'),
+    (packet(), 'egress.intercept_udp("api.test:123")'),
+    (packet(port=65535), 'egress.block("api.test:65535")'),
+    (packet(address="", host="*", port=53), 'egress.block("*:53")'),
+    (packet(port=443, first_bytes=quic_initial()[:64], size=1208), 'egress.block("api.test:443")'),
 ]
 
 
@@ -65,6 +75,10 @@ class Egress:
     @staticmethod
     def intercept_tcp(address: str, answer: Any = None) -> Any:
         return declare(INTERCEPT_TCP, address, answer)
+
+    @staticmethod
+    def intercept_udp(address: str) -> Any:
+        return declare(INTERCEPT_UDP, address)
 
     @staticmethod
     def block(address: str) -> Any:

@@ -24,7 +24,7 @@ from pytest_egress.traffic.redaction.values import KnownValues
 from pytest_egress.traffic.search.leaks import leaks, leaks_headline, leaks_text
 from pytest_egress.traffic.search.passing import Passing
 from pytest_egress.traffic.search.secrets import Secret, secret
-from tests.support.entries import about, dns_query, packet, tcp, tls
+from tests.support.entries import about, datagrams, dns_query, packet, tcp, tls
 from tests.support.secrets import forgotten  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("forgotten")
@@ -104,6 +104,7 @@ JSON = {"Content-Type": "application/json"}
         (sent(trailers=Headers({"X-Sum": KEY})), "trailer X-Sum", ""),
         (tcp(first_bytes=b"AUTH " + KEY.encode()), "its bytes", ""),
         (packet(first_bytes=KEY.encode()), "its bytes", ""),
+        (datagrams(b"", b"key=" + KEY.encode()), "datagram 2", ""),
     ],
 )  # fmt: skip
 def test_a_secret_is_found_in_each_place_and_form(entry: Entry, place: str, how: str) -> None:
