@@ -289,7 +289,7 @@ class ReportOption(NamedTuple):
 
 
 def report_option(config: pytest.Config) -> ReportOption | None:
-    """None for no report. `pytest.UsageError` where the folder is none to write to, or missing with --egress-report-all."""
+    """None for no report. `pytest.UsageError` for a folder that is missing with --egress-report-all, or not ours."""
     of_all = bool(config.getoption("egress_report_all"))
     if (sent := getattr(config, "workerinput", {}).get("egress report")) is not None:
         return ReportOption(sent, of_all)
