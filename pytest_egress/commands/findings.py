@@ -88,9 +88,10 @@ def asked_lines(audit: Audit) -> list[str]:
 def asked(audit: Audit) -> dict[tuple[str, str, str], int]:
     """How often each destination was tried: by protocol, address, and how it is protected."""
     rows: dict[tuple[str, str, str], int] = {}
-    dialled = {entry.host for entry in audit.usual if not isinstance(entry, DnsQuery)}
+    entries = [*audit.usual, *later(audit)]
+    dialled = {entry.host for entry in entries if not isinstance(entry, DnsQuery)}
     begun = upgraded(audit)
-    for entry in audit.usual:
+    for entry in entries:
         if isinstance(entry, (Mail, KafkaRecord, ProxyCall)):
             continue  # its connection has a line
         if isinstance(entry, DnsQuery):
@@ -102,6 +103,18 @@ def asked(audit: Audit) -> dict[tuple[str, str, str], int]:
             key = (protocol(entry), address_of(entry), how or protection(entry))
         rows[key] = rows.get(key, 0) + 1
     return rows
+
+
+def later(audit: Audit) -> Iterator[Entry]:
+    """What was attempted at hosts that the first run did not ask, in the first one that did.
+
+    The requests of the first run are refused. A handshake that failed in a later one was meant to.
+    """
+    known = {entry.host for entry in audit.usual}
+    for run in (audit.offered, *audit.presented.values()):
+        new = [entry for entry in run if entry.host not in known]
+        known |= {entry.host for entry in new}
+        yield from (entry for entry in new if not isinstance(entry, TlsFailure))
 
 
 def upgraded(audit: Audit) -> dict[tuple[str, int | None], str]:
@@ -308,7 +321,7 @@ def clear_findings(audit: Audit) -> Iterator[str]:
     begun = upgraded(audit)
     clear = dict.fromkeys(
         f"{protocol(entry)} {address_of(entry)}"
-        for entry in audit.usual
+        for entry in (*audit.usual, *later(audit))
         if is_clear(entry)
         and (entry.host, entry.port) not in begun
         and not audit.may_be_clear(entry)

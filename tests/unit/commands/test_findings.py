@@ -203,6 +203,19 @@ def test_who_goes_on_without_starttls_where_it_is_not_offered_is_a_finding() -> 
     assert found.startswith("it goes on in the clear with api.test where STARTTLS is not offered")
 
 
+def test_what_is_asked_only_after_an_answer_is_told_of_too() -> None:
+    late = http_exchange(host="late.test", secure=False)
+    refused = tls(host="careful.test", reason="rejected")
+    expired = [http_exchange(), refused, dns_query(host="late.test"), late, late]
+    presented = {"expired": expired, "weak-key": expired}
+    audit = Audit(usual=[http_exchange()], presented=presented)
+    assert [*map(str.split, asked_lines(audit))] == [
+        ["https", "api.test:443", "TLS", "1", "attempt"],
+        ["http", "late.test:80", "in", "the", "clear", "2", "attempts"],
+    ]
+    assert findings(audit) == ["it asks http late.test:80 in the clear"]
+
+
 def test_one_that_rejects_our_own_certificate_after_its_request_is_not_in_the_clear() -> None:
     offered = [tcp(kept=REQUEST), tls(port=5432, reason="untrusted")]
     audit = Audit(usual=[tcp(first_bytes=SSL_REQUEST)], offered=offered)
