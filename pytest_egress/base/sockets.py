@@ -53,6 +53,8 @@ def listener(backlog: int, address: tuple[str, int] = ("127.0.0.1", 0)) -> Socke
         if address[1]:  # connections of an earlier listener may still be in TIME_WAIT
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
+        # Its connections inherit this: else one in TIME_WAIT keeps a later listener from this port.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.listen(backlog)
     except BaseException:
         sock.close()

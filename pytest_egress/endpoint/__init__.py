@@ -8,6 +8,8 @@ made anew from the keys that are known.
 * `fields`: objects of JSON, of which each key is known.
 * `mounts`: mounts, volumes and devices.
 * `ports`: published ports.
+* `networks`: networks that tools make, kept by us.
+* `network_calls`: the calls about them.
 * `bodies`: the bodies of requests that make something.
 * `wire`: HTTP on both sides, and the streams that take a connection over.
 * `veil`: what the engine tells of containers, as it would be without us.

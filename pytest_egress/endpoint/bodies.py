@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Final
 
-from pytest_egress.endpoint.fields import NETWORK, is_said, known, take, text, texts
+from pytest_egress.endpoint.fields import NETWORK, known, take, text, texts
 from pytest_egress.endpoint.mounts import check_devices, check_mounts
+from pytest_egress.endpoint.networks import aliases_of
 from pytest_egress.endpoint.ports import AskedPorts, asked_ports
 from pytest_egress.endpoint.refusal import RefusedCall
 from pytest_egress.traffic.shown import shown
@@ -60,6 +60,7 @@ class AskedContainer:
         config: What is passed on of it; without a network.
         network: "none", or "" for one of its own.
         network_mode: As it was asked for.
+        aliases: Its aliases in each network that it asks for by name.
         extra_hosts: Further names of its /etc/hosts, with their addresses.
     """
 
@@ -70,6 +71,7 @@ class AskedContainer:
     extra_hosts: Mapping[str, str]
     network: str
     network_mode: str
+    aliases: Mapping[str, tuple[str, ...]]
     ports: AskedPorts
     config: Mapping[str, Any]
 
@@ -100,7 +102,7 @@ def asked(body: bytes) -> AskedContainer:
     env = {name: value for name, sign, value in (each.partition("=") for each in lines) if sign}
     names = take(found, "Hostname", str) or None, take(found, "Domainname", str) or None
     ports = asked_ports(found, host)
-    check_endpoints(take(found, "NetworkingConfig", dict))
+    aliases = places_of(network_mode, take(found, "NetworkingConfig", dict))
     check_namespaces(host)
     check_masks(host)
     config = known(found, CONFIG, "the container")
@@ -116,6 +118,7 @@ def asked(body: bytes) -> AskedContainer:
         extra_hosts=hosts,
         network=network,
         network_mode=network_mode,
+        aliases=aliases,
         ports=ports,
         config=config,
     )
@@ -138,28 +141,24 @@ def start(body: bytes) -> dict[str, Any]:
 
 def network_of(host: dict[str, Any]) -> str:
     mode: str = take(host, "NetworkMode", str)
-    if mode in OWN:
-        return ""
-    if mode == "none":
-        return mode
-    if mode == "host" or mode.startswith("container:"):
+    if mode == "host" or ":" in mode:
         raise RefusedCall(f"the network {shown(mode)} is refused: {NETWORK}")
-    raise RefusedCall(
-        f"the network {shown(mode)} is refused: networks between containers are not there yet",
-        HTTPStatus.NOT_IMPLEMENTED,
-    )
+    return mode if mode == "none" else ""
 
 
-def check_endpoints(config: dict[str, Any]) -> None:
-    """The docker command names the network of whoever asks for none, without any settings."""
+def places_of(mode: str, config: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The aliases in each network that is asked for by its name; the docker command also names the one of `mode`."""
     ends = take(config, "EndpointsConfig", dict)
     known(config, frozenset(), "NetworkingConfig")
-    for name, end in ends.items():
-        if name not in OWN or (isinstance(end, dict) and any(map(is_said, end.values()))):
+    found = {name: aliases_of(name, end) for name, end in {mode: None, **ends}.items()}
+    for name in [each for each in found if each in (*OWN, "none")]:
+        if found.pop(name):
             raise RefusedCall(
-                f"the network {shown(name)} is refused: networks between containers are not there yet",
-                HTTPStatus.NOT_IMPLEMENTED,
+                f"aliases in the network {shown(name)} are refused: make a network for them"
             )
+    if "host" in found or (found and mode == "none"):
+        raise RefusedCall(f"the network {shown(next(iter(found)))} is refused: {NETWORK}")
+    return found
 
 
 def check_namespaces(host: dict[str, Any]) -> None:

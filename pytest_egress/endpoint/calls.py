@@ -36,6 +36,7 @@ class Act(Enum):
     WAIT = "wait"
     START = "start"  # with its published ports
     EVENTS = "events"  # without those of sidecars
+    NETWORK = "network"  # of the networks that we keep
 
 
 class Whose(Enum):
@@ -91,6 +92,7 @@ LOGS: Final = ("follow", "stdout", "stderr", "since", "until", "timestamps", "ta
 EVENTS: Final = ("since", "until", "filters")
 PULL: Final = ("fromImage", "tag", "platform")
 ONE: Final = "/containers/*"
+ONE_NETWORK: Final = "/networks/*"
 
 
 def captured(method: str, path: str, *query: str, act: Act = Act.PASS) -> Row:
@@ -132,13 +134,21 @@ ROWS: Final = (
     captured("POST", f"{ONE}/attach", *STREAM, act=Act.ATTACH),
     captured("POST", f"{ONE}/exec", act=Act.EXEC_CREATE),
     captured("DELETE", ONE, "v", "force", "link", act=Act.REMOVE),
+    Row(method="GET", path="/volumes", query=("filters",)),
+    Row(method="GET", path="/volumes/*"),
+    Row(method="GET", path="/networks", act=Act.NETWORK, query=("filters",)),
+    Row(method="GET", path=ONE_NETWORK, act=Act.NETWORK, query=("verbose", "scope")),
+    Row(method="DELETE", path=ONE_NETWORK, act=Act.NETWORK),
+    Row(method="POST", path="/networks/create", act=Act.NETWORK),
+    Row(method="POST", path="/networks/prune", act=Act.NETWORK, query=("filters",)),
+    Row(method="POST", path=f"{ONE_NETWORK}/connect", act=Act.NETWORK),
+    Row(method="POST", path=f"{ONE_NETWORK}/disconnect", act=Act.NETWORK),
     Row(method="POST", path="/exec/*/start", act=Act.EXEC_START, whose=Whose.EXEC),
     Row(method="POST", path="/exec/*/resize", whose=Whose.EXEC, query=("h", "w")),
     Row(method="GET", path="/exec/*/json", whose=Whose.EXEC),
 )
 
 LATER: Final[Mapping[str, str]] = {
-    "networks": "networks are not made here yet: containers of egress.engine() reach routes, and not each other",
     "volumes": "volumes are not made here yet: name one in the container's mounts, and the engine makes it",
     "build": "builds are not captured here: build the image before the test, without DOCKER_HOST",
     "session": "builds are not captured here: build the image before the test, without DOCKER_HOST",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import threading
@@ -53,9 +54,14 @@ class AskedPorts:
 
     def to_publish(self, of_image: Iterable[str]) -> dict[str, tuple[Binding, ...]]:
         """What is to be published of a container whose image exposes some ports too."""
-        more = (port for port in (*of_image, *self.exposed) if port.endswith("/tcp"))
+        more = (*of_image, *self.exposed) if self.publishes_all else ()
         free = (Binding(host=LOOPBACK, numbers=range(1)),)
-        return {**(dict.fromkeys(more, free) if self.publishes_all else {}), **self.bindings}
+        wanted = {
+            **dict.fromkeys((port for port in more if port.endswith("/tcp")), free),
+            **self.bindings,
+        }
+        check_number(wanted.values())
+        return wanted
 
 
 def asked_ports(config: dict[str, Any], host: dict[str, Any]) -> AskedPorts:
@@ -63,8 +69,7 @@ def asked_ports(config: dict[str, Any], host: dict[str, Any]) -> AskedPorts:
     exposed = tuple(port_of(port) for port in take(config, "ExposedPorts", dict))
     said = take(host, "PortBindings", dict)
     bindings = {port_of(port): bindings_of(port, said) for port in said}
-    if sum(map(len, bindings.values())) > MAX_PORTS or len(exposed) > MAX_PORTS:
-        raise RefusedCall(f"more than {MAX_PORTS} ports of one container are refused")
+    check_number(bindings.values())
     for port in bindings:
         if not port.endswith("/tcp"):
             raise RefusedCall(
@@ -77,6 +82,22 @@ def asked_ports(config: dict[str, Any], host: dict[str, Any]) -> AskedPorts:
         said=said,
         publishes_all=take(host, "PublishAllPorts", bool),
     )
+
+
+def check_number(several: Iterable[tuple[Binding, ...]]) -> None:
+    if sum(map(len, several)) > MAX_PORTS:
+        raise RefusedCall(
+            f"more than {MAX_PORTS} published ports of one container are refused: name those that the test uses"
+        )
+
+
+def ports_of_image(exposed: Iterable[str]) -> tuple[str, ...]:
+    """The ports that an image exposes; whoever made it may have written others than the engine does."""
+    found = []
+    for each in exposed:
+        with contextlib.suppress(RefusedCall):
+            found.append(port_of(each))
+    return tuple(found)
 
 
 def port_of(written: str) -> str:

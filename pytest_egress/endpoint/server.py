@@ -28,7 +28,9 @@ from pytest_egress.base.sockets import Socket
 from pytest_egress.endpoint import bodies
 from pytest_egress.endpoint.calls import Act, EngineCall, Whose, call_of
 from pytest_egress.endpoint.mounts import check_volume, volumes_of
-from pytest_egress.endpoint.ports import PortTakenError, PublishedPorts
+from pytest_egress.endpoint.network_calls import NetworkCalls
+from pytest_egress.endpoint.networks import Member, Networks, Place
+from pytest_egress.endpoint.ports import PortTakenError, PublishedPorts, ports_of_image
 from pytest_egress.endpoint.refusal import RefusedCall
 from pytest_egress.endpoint.veil import EventStream, Face, inspected, is_hidden, listed, others
 from pytest_egress.endpoint.wire import HeaderPairs, Tool, Upstream, answer_of, copy, pass_on
@@ -64,11 +66,13 @@ class Made:
     """A container that was made through the endpoint.
 
     Attributes:
+        name: Its name on the engine.
         target: What captures it; None where it has no network.
         face: What is told of it.
         ports: Its published ports.
     """
 
+    name: str
     target: ExternalContainer | None
     face: Face
     ports: PublishedPorts
@@ -87,6 +91,13 @@ class EngineEndpoint:
         if self._engine.is_podman:
             raise EngineError(PODMAN)
         self._made: dict[str, Made] = {}
+        self._networks = Networks()
+        self._network_calls = NetworkCalls(
+            networks=self._networks,
+            api=self._api,
+            captured=self._connectable,
+            members=self._members,
+        )
         self._open: dict[threading.Thread, socket.socket] = {}
         self._lock = threading.Lock()
         self._has_ended = False
@@ -214,6 +225,7 @@ class EngineEndpoint:
             Act.WAIT: self._wait,
             Act.START: self._start,
             Act.EVENTS: self._events,
+            Act.NETWORK: self._network,
         }
         acts[call.row.act](tool, call, self._name(call))
 
@@ -333,11 +345,34 @@ class EngineEndpoint:
             else:
                 tool.answer(response.status_code, upstream.body(), list(response.headers))
 
+    def _network(self, tool: Tool, call: EngineCall, name: str) -> None:
+        tool.answer(*self._network_calls.answer(call, name, tool.body(bodies.MAX_BODY)))
+
+    def _connectable(self, name: str) -> str:
+        """The identifier of a container that may be in networks."""
+        identifier = self._captured(name)
+        if self._known(identifier).target is None:
+            raise RefusedCall(f"{shown(name)} was created without a network: create it anew")
+        return identifier
+
+    def _members(self) -> list[Member]:
+        """The containers made through the endpoint that run."""
+        running = {each["Id"] for each in self._api.containers(quiet=True)}
+        with self._lock:
+            made = [(each, its) for each, its in self._made.items() if each in running]
+        return [Member(container=i, name=its.name, address=its.face.address) for i, its in made]
+
+    def _known(self, identifier: str) -> Made:
+        with self._lock:
+            made = self._made.get(identifier)
+        if made is None:  # it has been removed since it was looked for
+            raise RefusedCall(f"No such container: {identifier}", HTTPStatus.NOT_FOUND)
+        return made
+
     def _start(self, tool: Tool, call: EngineCall, name: str) -> None:
         """Start a container again, or for the first time, with its ports published."""
         tool.skip()
-        with self._lock:
-            made = self._made[name]
+        made = self._known(name)
         try:
             self._publish(made)
         except PortTakenError as taken:
@@ -383,7 +418,8 @@ class EngineEndpoint:
             with self._lock:
                 made = self._made.get(found["Id"])
             if made is not None:
-                found = inspected(found, made.face, made.ports.told())
+                places = self._networks.places(found["Id"])
+                found = inspected(found, made.face, made.ports.told(), places)
             body = json.dumps(found).encode()
         tool.answer(status, body, headers)
 
@@ -400,7 +436,7 @@ class EngineEndpoint:
                 made = {each["Id"]: self._made.get(each["Id"]) for each in found}
             for each in found:
                 if (its := made[each["Id"]]) is not None:
-                    listed(each, its.face, its.ports.told())
+                    listed(each, its.face, its.ports.told(), self._networks.places(each["Id"]))
             body = json.dumps(found).encode()
         tool.answer(status, body, headers)
 
@@ -412,6 +448,7 @@ class EngineEndpoint:
             self._captured(other.partition(":")[0])
         for volume in volumes_of(asked.config["HostConfig"]):
             self._check_volume(volume)
+        places = self._places(asked)
         name = name_of(call)
         found = self._api.inspect_image(asked.image)  # type: ignore[no-untyped-call]  # the tool pulls one that is missing, and asks again
         named = dataclasses.replace(call, query={**call.query, "name": name})
@@ -429,8 +466,10 @@ class EngineEndpoint:
             config["HostConfig"]["NetworkMode"] = asked.network or (target and target.network_mode)
             status, headers, body = self._ask(tool, named, "", config)
             if status == HTTPStatus.CREATED:
-                made = self._made_of(asked, found["Config"], target, config["Env"])
-                self._adopt(json.loads(body)["Id"], made)
+                made = self._made_of(name, asked, found["Config"], target, config["Env"])
+                identifier = json.loads(body)["Id"]
+                self._networks.join(identifier, places)
+                self._adopt(identifier, made)
         except BaseException:
             if target is not None:
                 target.close()
@@ -441,23 +480,33 @@ class EngineEndpoint:
 
     def _made_of(
         self,
+        name: str,
         asked: bodies.AskedContainer,
         image: Mapping[str, Any],
         target: ExternalContainer | None,
         variables: Iterable[str],
     ) -> Made:
-        exposed = tuple(image.get("ExposedPorts") or ())
+        exposed = ports_of_image(image.get("ExposedPorts") or ())
         face = Face(
             asked=asked,
             hostname=target.hostname if target else "",
             address=target.own_address if target else "",
-            network_id=self._network_id("bridge" if target else "none"),
             image_env=tuple(image.get("Env") or ()),
             image_ports=exposed,
             added=frozenset(each.partition("=")[0] for each in variables) - {*asked.env},
         )
         to_publish = asked.ports.to_publish(exposed)
-        return Made(target=target, face=face, ports=PublishedPorts(to_publish, target))
+        return Made(name=name, target=target, face=face, ports=PublishedPorts(to_publish, target))
+
+    def _places(self, asked: bodies.AskedContainer) -> list[Place]:
+        """The networks that a container is to be in."""
+        if not asked.aliases:
+            name = asked.network or "bridge"
+            return [Place(network=name, identifier=self._network_id(name))]
+        try:
+            return [self._network_calls.place(name, its) for name, its in asked.aliases.items()]
+        except RefusedCall as missing:  # to 404 the docker command pulls the image
+            raise RefusedCall(str(missing)) from None
 
     def _network_id(self, name: str) -> str:
         with contextlib.suppress(docker.errors.APIError):
@@ -515,6 +564,7 @@ class EngineEndpoint:
         """End the sidecar of a container that has been removed."""
         with self._lock:
             made = self._made.pop(identifier, None)
+        self._networks.forget(identifier)
         if made is not None and made.target is not None:
             self._scope.discard(made.target)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_egress.endpoint.bodies import AskedContainer
+from pytest_egress.endpoint.networks import Place
 from pytest_egress.endpoint.ports import PortsByName
 from pytest_egress.engine.leftovers import (
     FILLED,
@@ -32,7 +33,6 @@ class Face:
     Attributes:
         hostname: The name that its programs see, where none was asked for.
         address: The address that its programs see; "" where it has no network.
-        network_id: The engine's identifier of the network that it asked for.
         image_env: The variables of its image, as `NAME=value`.
         image_ports: The ports that its image exposes.
         added: The names of variables that only we have set.
@@ -41,24 +41,21 @@ class Face:
     asked: AskedContainer
     hostname: str
     address: str
-    network_id: str
     image_env: tuple[str, ...]
     image_ports: tuple[str, ...]
     added: frozenset[str]
 
-    @property
-    def network(self) -> str:
-        return "none" if self.asked.network == "none" else "bridge"
-
-    def networks(self, identifier: str, is_running: bool) -> dict[str, Any]:
+    def networks(
+        self, identifier: str, is_running: bool, places: Iterable[Place]
+    ) -> dict[str, Any]:
         address = self.address if is_running else ""
         return {
-            self.network: {
+            place.network: {
                 "IPAMConfig": None,
                 "Links": None,
-                "Aliases": None,
+                "Aliases": [*place.aliases] or None,
                 "MacAddress": "",
-                "NetworkID": self.network_id,
+                "NetworkID": place.identifier,
                 "EndpointID": identifier if is_running else "",
                 "Gateway": "",
                 "IPAddress": address,
@@ -69,13 +66,16 @@ class Face:
                 "DriverOpts": None,
                 "DNSNames": None,
             }
+            for place in places
         }
 
     def exposed(self, published: Iterable[str]) -> dict[str, Any]:
         return {port: {} for port in (*self.image_ports, *self.asked.ports.exposed, *published)}
 
 
-def inspected(found: dict[str, Any], face: Face, ports: PortsByName) -> dict[str, Any]:
+def inspected(
+    found: dict[str, Any], face: Face, ports: PortsByName, places: Iterable[Place]
+) -> dict[str, Any]:
     """`GET /containers/{id}/json`."""
     asked, config, host = face.asked, found["Config"], found["HostConfig"]
     exposed = face.exposed(asked.ports.bindings)
@@ -90,16 +90,18 @@ def inspected(found: dict[str, Any], face: Face, ports: PortsByName) -> dict[str
     host["PublishAllPorts"] = asked.ports.publishes_all
     host["ExtraHosts"] = [f"{name}:{address}" for name, address in asked.extra_hosts.items()]
     is_running = bool(found["State"]["Running"])
-    networks = face.networks(found["Id"], is_running)
+    networks = face.networks(found["Id"], is_running, places)
     settings = found["NetworkSettings"]
     settings["Networks"] = networks
     settings["Ports"] = {**dict.fromkeys(exposed), **ports} if is_running else {}
-    for name in ("IPAddress", "IPPrefixLen", "EndpointID"):
-        settings[name] = networks[face.network][name]
+    for name, empty in (("IPAddress", ""), ("IPPrefixLen", 0), ("EndpointID", "")):
+        settings[name] = networks.get("bridge", {}).get(name, empty)  # as the engine: of no other
     return found
 
 
-def listed(found: dict[str, Any], face: Face, ports: PortsByName) -> dict[str, Any]:
+def listed(
+    found: dict[str, Any], face: Face, ports: PortsByName, places: Iterable[Place]
+) -> dict[str, Any]:
     """A container of `GET /containers/json`."""
     is_running = found.get("State") == "running"
     found["HostConfig"] = {
@@ -107,7 +109,7 @@ def listed(found: dict[str, Any], face: Face, ports: PortsByName) -> dict[str, A
         "NetworkMode": face.asked.network_mode,
     }
     found["Ports"] = [*ports_of(face, ports)] if is_running else []
-    found["NetworkSettings"] = {"Networks": face.networks(found["Id"], is_running)}
+    found["NetworkSettings"] = {"Networks": face.networks(found["Id"], is_running, places)}
     return found
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from pytest_egress import Egress, UnroutedError
+from pytest_egress import Egress, UnroutedError, forward
 from pytest_egress.endpoint.server import EngineEndpoint
 from tests.support.killed_runs import KilledRun, assert_nothing_is_left
 from tests.support.leftovers import Witness, containers, until
@@ -111,7 +111,7 @@ def test_a_container_is_used_by_other_commands(
     ("options", "text"),
     [
         (["--network", "host"], "the network 'host' is refused"),
-        (["--network", "back"], "networks between containers are not there yet"),
+        (["--network", "back"], "network back not found"),
         (["--privileged"], "a privileged target can leave its namespace"),
         (["--pid", "host"], "PidMode='host' is refused"),
         (["--publish", "192.0.2.1:80:80"], "ports are published on 127.0.0.1 alone"),
@@ -189,6 +189,32 @@ def test_ports_are_published_on_loopback(command: Docker, clients_image: str) ->
     assert command("run", "--rm", "-p", f"{number}:80", clients_image, "true").returncode == 0
 
 
+def test_networks_are_kept_and_carry_nothing(
+    egress: Egress, engine_client: docker.DockerClient, command: Docker, clients_image: str
+) -> None:
+    made = command("network", "create", "--label", "of=shop", "endpoint-back").stdout.strip()
+    assert "endpoint-back" in command("network", "ls", "--filter", "label=of=shop").stdout
+    assert not engine_client.networks.list(names=["endpoint-back"])
+    at = ["--network", "endpoint-back", "--network-alias", "shop", "-p", "80"]
+    name = command("run", "-d", *at, clients_image, "sh", "-c", SERVE).stdout.strip()
+    form = "{{.HostConfig.NetworkMode}} {{json .NetworkSettings.Networks}}"
+    mode, _, told = command("inspect", "-f", form, name).stdout.partition(" ")
+    place = json.loads(told)["endpoint-back"]
+    assert (mode, place["NetworkID"], place["Aliases"]) == ("endpoint-back", made, ["shop"])
+    assert name in command("network", "inspect", "endpoint-back").stdout
+    assert "has active endpoints" in command("network", "rm", "endpoint-back").stderr
+    address = command("port", name, "80").stdout.strip()
+    assert until(lambda: fetched(f"http://{address}/index.html") == b"hello\n")
+    egress.intercept_tcp("shop:80", forward(f"tcp://{address}"))  # names need a route
+    ask = ["curl", "-sS", "http://shop/index.html"]
+    done = command("run", "--rm", "--network", "endpoint-back", clients_image, *ask)
+    assert done.stdout == "hello\n", done.stderr
+    assert command("network", "disconnect", "endpoint-back", name).returncode == 0
+    assert command("network", "connect", "endpoint-back", name).returncode == 0
+    assert command("kill", name).returncode == 0
+    assert command("network", "rm", "endpoint-back").returncode == 0
+
+
 def fetched(url: str) -> bytes:
     with (
         contextlib.suppress(OSError, http.client.HTTPException),
@@ -217,6 +243,31 @@ def test_testcontainers_runs_behind_it(
         assert container.exec(ASK).output == b'{"id": "ch_1"}'
 
 
+COMPOSE = """
+services:
+  web:
+    image: {}
+    command: ["curl", "-sS", "https://api.test/"]
+"""
+
+
+def test_compose_runs_services_behind_it(
+    egress: Egress, command: Docker, clients_image: str, tmp_path: Path
+) -> None:
+    route = egress.intercept_https("api.test", {"id": "ch_1"})
+    file = tmp_path / "compose.yaml"
+    file.write_text(COMPOSE.format(clients_image))
+    compose = ("compose", "--file", str(file), "--project-name", "endpoint-shop")
+    up = command(*compose, "up", "--abort-on-container-exit")
+    assert up.returncode == 0, up.stderr
+    assert '{"id": "ch_1"}' in up.stdout
+    assert command(*compose, "run", "--rm", "web").stdout == '{"id": "ch_1"}'
+    assert len(route.calls) == 2
+    down = command(*compose, "down")
+    assert down.returncode == 0, down.stderr
+    assert not egress.containers
+
+
 def test_docker_py_runs_behind_it(
     egress: Egress, engine: EngineEndpoint, clients_image: str
 ) -> None:
@@ -234,7 +285,7 @@ def test_docker_py_runs_behind_it(
         assert found["size"] == 0
         assert client.containers.run(clients_image, ASK, remove=True) == b'{"id": "ch_1"}'
         with pytest.raises(docker.errors.APIError, match="not among the calls"):
-            client.networks.create("back")
+            client.volumes.create("back")
         with pytest.raises(docker.errors.NotFound):
             client.containers.get("endpoint-nobody")
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -54,7 +53,6 @@ def test_what_the_docker_command_sends_is_made_anew() -> None:
     [
         ({"NetworkMode": "host"}, "the network 'host' is refused: it would give the target a way"),
         ({"NetworkMode": "container:db"}, "the network 'container:db' is refused"),
-        ({"NetworkMode": "back"}, "networks between containers are not there yet"),
         ({"NetworkMode": ["host"]}, "NetworkMode is no"),
         ({"networkmode": "host"}, "HostConfig has the key 'networkmode', which is not known here"),
         ({"Privileged": True}, "Privileged=True is refused: a privileged target can leave"),
@@ -104,7 +102,11 @@ def test_no_network_stays_none() -> None:
         '{"Image": "shop", "Ho\u017ftConfig": {"NetworkMode": "host"}}'.encode(),
         b'{"Image": "shop"} {"HostConfig": {"NetworkMode": "host"}}',
         b'{"Image": "shop", "StopTimeout": NaN}',
-        b'{"Image": "shop", "NetworkingConfig": {"EndpointsConfig": {"back": {}}}}',
+        b'{"Image": "shop", "NetworkingConfig": {"EndpointsConfig": {"host": {}}}}',
+        b'{"Image": "shop", "NetworkingConfig": {"EndpointsConfig": {"back": {"Links": ["a"]}}}}',
+        b'{"Image": "shop", "NetworkingConfig": {"EndpointsConfig": {"back": {"aliases": ["a"]}}}}',
+        b'{"Image": "shop", "HostConfig": {"NetworkMode": "none"}, "NetworkingConfig": {"EndpointsConfig": {"a": {}}}}',
+        b'{"Image": "shop", "HostConfig": {"NetworkMode": "ns:/proc/1/ns/net"}}',
         b'{"Image": "shop", "NetworkingConfig": {"endpointsconfig": {"back": {"a": 1}}}}',
         b'{"Image": "shop", "NetworkingConfig": {"EndpointsConfig": {"default": {"Aliases": ["a"]}}}}',
         b"{}",
@@ -118,10 +120,13 @@ def test_other_bodies_are_refused(body: bytes) -> None:
         bodies.asked(body)
 
 
-def test_networks_are_not_implemented() -> None:
-    with pytest.raises(RefusedCall) as refused:
-        of_host(NetworkMode="back")
-    assert refused.value.status == HTTPStatus.NOT_IMPLEMENTED
+def test_networks_are_asked_for_by_name() -> None:
+    found = of_host(NetworkMode="back")
+    assert (found.network, found.network_mode, found.aliases) == ("", "back", {"back": ()})
+    ends = {"back": {"Aliases": ["db"], "IPAMConfig": None}, "front": None}
+    found = asked(HostConfig={"NetworkMode": "back"}, NetworkingConfig={"EndpointsConfig": ends})
+    assert found.aliases == {"back": ("db",), "front": ()}
+    assert "NetworkMode" not in found.config["HostConfig"]
 
 
 KEYS = st.sampled_from(["NetworkMode", "Privileged", "PidMode", "PortBindings", "Image", "Links"])

@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.endpoint.ports import AskedPorts, PortTakenError, PublishedPorts, asked_ports
+from pytest_egress.endpoint.ports import (
+    AskedPorts,
+    PortTakenError,
+    PublishedPorts,
+    asked_ports,
+    ports_of_image,
+)
 from pytest_egress.endpoint.refusal import RefusedCall
 from pytest_egress.targets.ingress import Ingress
 
@@ -72,13 +78,21 @@ def test_ports_are_taken_out_of_the_bodies() -> None:
         ({"80/tcp": [{"HostPort": "9-8"}]}, "HostPort='9-8' is no port"),
         ({"80/tcp": [{"HostPort": 80}]}, "HostPort is a text, not 80"),
         ({"80/tcp": [{"hostport": "80"}]}, "the API writes HostPort"),
-        ({f"{n}/tcp": [{}] for n in range(1, 200)}, "more than 128 ports"),
+        ({f"{n}/tcp": [{}] for n in range(1, 200)}, "more than 128 published ports"),
     ],
 )  # fmt: skip
 def test_another_port_is_refused(bindings: dict[str, Any], text: str) -> None:
     with pytest.raises(RefusedCall) as refused:
         asked(bindings)
     assert text in str(refused.value)
+
+
+def test_an_image_publishes_so_many_ports_and_those_that_are_any() -> None:
+    assert ports_of_image({"80": {}, "8000-9000/tcp": {}, "0/tcp": {}}) == ("80/tcp",)
+    many = [f"{number}/tcp" for number in range(1, 200)]
+    assert asked({}).to_publish(many) == {}
+    with pytest.raises(RefusedCall, match="more than 128 published ports"):
+        asked({}, publishes_all=True).to_publish(many)
 
 
 def test_a_port_that_is_taken_is_an_error_and_closes_the_others(taken: int) -> None:
@@ -116,6 +130,19 @@ def test_the_ports_of_a_container_that_has_ended_are_closed() -> None:
     assert published.told() == {}
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address, 5)
+
+
+def test_a_port_is_free_again_once_its_container_has_ended() -> None:
+    published = PublishedPorts(asked({"80/tcp": [{}]}).to_publish(()), FakeTarget())
+    published.open()
+    (told,) = published.told()["80/tcp"]
+    with socket.create_connection((told["HostIp"], int(told["HostPort"])), 5) as sock:
+        assert sock.recv(1) == b""  # closed by the server first: its side is in TIME_WAIT
+    published.close()
+    said = {"80/tcp": [{"HostPort": told["HostPort"]}]}
+    again = PublishedPorts(asked(said).to_publish(()), FakeTarget())
+    again.open()
+    again.close()
 
 
 def test_without_a_network_nothing_is_published() -> None:

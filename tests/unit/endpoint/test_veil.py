@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 from pytest_egress.endpoint import bodies
+from pytest_egress.endpoint.networks import Place
 from pytest_egress.endpoint.veil import EventStream, Face, inspected, is_hidden, listed, others
 
 OURS = {"org.pytest-egress.session": "s", "org.pytest-egress.folder": "/f"}
 SIDECAR = {**OURS, "org.pytest-egress.name": "pytest-egress-sidecar-a"}
+BRIDGE = [Place(network="bridge", identifier="n1")]
 PORTS = {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "49153"}]}
 
 
@@ -19,7 +21,6 @@ def face(**changes: Any) -> Face:
         asked=bodies.asked(json.dumps({**body, **changes}).encode()),
         hostname="made",
         address="192.0.2.2",
-        network_id="n1",
         image_env=("PATH=/bin", "SSL_CERT_FILE=/its"),
         image_ports=("90/tcp",),
         added=frozenset(("SSL_CERT_FILE", "CURL_CA_BUNDLE")),
@@ -41,7 +42,7 @@ def found(*, running: bool = True) -> dict[str, Any]:
 
 
 def test_a_container_is_inspected_as_it_was_asked_for() -> None:
-    told = inspected(found(), face(Hostname="db"), PORTS)
+    told = inspected(found(), face(Hostname="db"), PORTS, BRIDGE)
     config, host, settings = told["Config"], told["HostConfig"], told["NetworkSettings"]
     assert config["Labels"] == {"a": "b"}
     assert config["Env"] == ["A=1", "PATH=/bin", "SSL_CERT_FILE=/its"]
@@ -53,24 +54,38 @@ def test_a_container_is_inspected_as_it_was_asked_for() -> None:
 
 
 def test_one_that_has_ended_has_no_ports_and_no_address() -> None:
-    told = inspected(found(running=False), face(), {})
+    told = inspected(found(running=False), face(), {}, BRIDGE)
     assert told["NetworkSettings"]["Ports"] == {}
     assert told["NetworkSettings"]["IPAddress"] == ""
     assert told["Config"]["Hostname"] == "made"
 
 
 def test_one_without_a_network_says_so() -> None:
-    told = inspected(found(), face(HostConfig={"NetworkMode": "none"}), {})
+    told = inspected(
+        found(),
+        face(HostConfig={"NetworkMode": "none"}),
+        {},
+        [Place(network="none", identifier="n0")],
+    )
     assert told["HostConfig"]["NetworkMode"] == "none"
     assert set(told["NetworkSettings"]["Networks"]) == {"none"}
+
+
+def test_one_in_networks_of_its_own_tells_them_and_its_aliases() -> None:
+    places = [Place(network="back", identifier="b1", aliases=("db",)), *BRIDGE]
+    told = inspected(found(), face(), {}, places)["NetworkSettings"]
+    assert told["Networks"]["back"]["Aliases"] == ["db"]
+    assert told["Networks"]["back"]["NetworkID"] == "b1"
+    assert told["Networks"]["bridge"]["IPAddress"] == told["IPAddress"] == "192.0.2.2"
+    assert inspected(found(), face(), {}, places[:1])["NetworkSettings"]["IPAddress"] == ""
 
 
 def test_a_list_has_no_sidecars_and_the_ports() -> None:
     sidecar = {"Names": ["/pytest-egress-sidecar-a"], "Labels": SIDECAR}
     (mine,) = others([sidecar, {"Id": "c1", "Names": ["/shop"], "Labels": {**OURS, "a": "b"}}])
     assert mine["Labels"] == {"a": "b"}
-    listed({**mine, "State": "exited"}, face(), {})
-    told = listed({**mine, "State": "running"}, face(), PORTS)
+    listed({**mine, "State": "exited"}, face(), {}, BRIDGE)
+    told = listed({**mine, "State": "running"}, face(), PORTS, BRIDGE)
     public = {"IP": "127.0.0.1", "PrivatePort": 80, "PublicPort": 49153, "Type": "tcp"}
     assert told["Ports"] == [public, {"PrivatePort": 90, "Type": "tcp"}]
     assert told["HostConfig"]["NetworkMode"] == "default"
