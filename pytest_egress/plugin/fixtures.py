@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_egress.cassettes import Home
     from pytest_egress.egress import Egress
+    from pytest_egress.endpoint.server import EngineEndpoint
     from pytest_egress.routes.route import Scope
     from pytest_egress.targets import handle as container_handle
     from pytest_egress.traffic.redaction.declared import Redaction
@@ -82,6 +83,21 @@ def egress_container(egress: Egress, request: pytest.FixtureRequest) -> containe
             f"the fixture egress_container starts what {form} says; this test has none"
         )
     return egress.start(*markers[-1].args, **markers[-1].kwargs)
+
+
+@pytest.fixture
+def egress_engine(egress: Egress) -> Iterator[EngineEndpoint]:
+    """The `EngineEndpoint` of this test, which DOCKER_HOST names while it runs.
+
+    `@pytest.mark.egress_engine` requests it.
+
+    Raises:
+        EngineError: No engine answers; or it is Podman.
+    """
+    with egress.engine() as engine, pytest.MonkeyPatch.context() as patch:
+        for name, value in engine.environment().items():
+            patch.setenv(name, value)
+        yield engine
 
 
 @pytest.fixture(scope="session")

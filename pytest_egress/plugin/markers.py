@@ -28,6 +28,7 @@ MARKERS: Final[Mapping[str, str]] = {
     **{kind.marker: kind.usage for kind in KINDS},
     "egress_container": "(image, command=None, **options): start a container with the options of "
     "`egress.start`; the fixture egress_container is it",
+    "egress_engine": "(): name `egress.engine()` in DOCKER_HOST while the test runs; the fixture egress_engine is it",
     "egress_cassette": "(path=None, *, ignore=(), repeat=False, optional=False): answer every request that no route "
     "claims by what was recorded, as `cassette()` does",
     "egress": f"(*, unrouted={union(POLICIES)}, dns={union(NAME_POLICIES)}, "
@@ -63,7 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             above = ours(parent.iter_markers() if parent is not None else ())
         markers = above | ours(item.own_markers) if item.own_markers else above
         if markers and hasattr(item, "fixturenames"):
-            item.fixturenames = fixture_names(item.fixturenames, markers)
+            item.fixturenames = fixture_names(item.fixturenames, markers, wider_fixtures(item))
 
 
 def ours(markers: Iterable[pytest.Mark]) -> set[str]:
@@ -105,6 +106,10 @@ def check_marker(marker: pytest.Mark) -> None:
     if marker.name == "egress_cassette":
         cassette_of(marker)
         return
+    if marker.name == "egress_engine":
+        if marker.args or marker.kwargs:
+            raise TypeError("it takes no arguments")
+        return
     from pytest_egress.base.clock import check_seconds
     from pytest_egress.targets.options import START_OPTIONS, container
     from pytest_egress.targets.readiness import strategies
@@ -127,13 +132,24 @@ def malformed(item: pytest.Item, problem: str) -> Malformed:
     return collector
 
 
-def fixture_names(names: Iterable[str], markers: set[str]) -> list[str]:
+def wider_fixtures(item: pytest.Item) -> set[str]:
+    """The fixtures of a test that are shared with others."""
+    definitions = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    return {name for name, found in definitions.items() if found[-1].scope != "function"}
+
+
+def fixture_names(names: Iterable[str], markers: set[str], wider: set[str]) -> list[str]:
     """The fixtures of a marked test: a new list, since parametrized siblings share the old one.
 
     `egress` comes first, so that its routes answer what other fixtures set off; the container of
-    `egress_container` last, since other fixtures may declare the routes that it needs.
+    `egress_container` last, since other fixtures may declare the routes that it needs. The engine of
+    `egress_engine` comes before those of the test's own, which use it, and after those that outlive it.
     """
     found = ["egress", *(name for name in names if name != "egress")]
+    if "egress_engine" in markers:
+        rest = [name for name in found[1:] if name != "egress_engine"]
+        kept = [name for name in rest if name in wider]
+        found = ["egress", *kept, "egress_engine", *(name for name in rest if name not in wider)]
     if "egress_container" in markers and "egress_container" not in found:
         found.append("egress_container")
     return found

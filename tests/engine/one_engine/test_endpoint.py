@@ -257,6 +257,8 @@ def test_compose_runs_services_behind_it(
     route = egress.intercept_https("api.test", {"id": "ch_1"})
     file = tmp_path / "compose.yaml"
     file.write_text(COMPOSE.format(clients_image))
+    if command("compose", "version").returncode:
+        pytest.skip("the docker command has no Compose here")
     compose = ("compose", "--file", str(file), "--project-name", "endpoint-shop")
     up = command(*compose, "up", "--abort-on-container-exit")
     assert up.returncode == 0, up.stderr
@@ -290,6 +292,24 @@ def test_docker_py_runs_behind_it(
             client.containers.get("endpoint-nobody")
     finally:
         client.close()
+
+
+@pytest.fixture
+def of_environment(clients_image: str) -> Iterator[str]:
+    """What the engine that the environment names answers to a request, as a fixture of a project would ask."""
+    client = docker.from_env()
+    yield client.containers.run(clients_image, ASK, remove=True).decode()
+    client.close()
+
+
+@pytest.mark.egress_engine
+@pytest.mark.intercept_https("api.test", {"id": "ch_1"})
+def test_a_marker_names_it_in_the_environment(
+    egress: Egress, of_environment: str, clients_image: str
+) -> None:
+    assert of_environment == '{"id": "ch_1"}'
+    with egress.start(clients_image, ["sleep", "60"]) as container:
+        assert container.exec(ASK).stdout == '{"id": "ch_1"}'  # by the engine that was found before
 
 
 def test_nothing_gets_round_it(engine: EngineEndpoint, clients_image: str) -> None:

@@ -241,6 +241,7 @@ def test_beside_a_malformed_marker_a_named_test_runs(run: RunPytest) -> None:
         ("egress_dns('a.test', 'nxdomain')", "*'nxdomain' is no answer of DNS: it takes an IP *"),
         ("egress_dns('a.test', 1)", "*1 is no answer of DNS: it takes an IP address, a list *"),
         ("egress_container()", "*image*"),
+        ("egress_engine('shop')", "*egress_engine: it takes no arguments"),
         ("egress_container('shop', network='host')", "*network='host' is refused*"),
         ("egress_container('shop', wait=8080)", "*wait= takes port_open(port), *, not 8080"),
         ("egress_container('shop', timeout=None)", "*timeout=None: it takes a number of seconds"),
@@ -288,12 +289,37 @@ def test_a_malformed_marker_of_a_module_names_every_test(run: RunPytest) -> None
     lines_of(result, "test_x.py:4: test_a: *colour*", "test_x.py:5: test_b: *colour*")
 
 
+def test_an_engine_comes_after_shared_fixtures_and_before_the_tests_own(run: RunPytest) -> None:
+    result = run(
+        """
+        @pytest.fixture(scope="session")
+        def client_of_all(): pass
+        @pytest.fixture
+        def shop(): pass
+        @pytest.mark.egress_engine
+        def test_a(shop, client_of_all): pass
+        """,
+        "--setup-plan",
+    )
+    text = result.stdout.str()
+    order = [
+        text.index(f"SETUP    {name}") for name in ("S client_of_all", "F egress_engine", "F shop")
+    ]
+    assert order == sorted(order)
+
+
 def test_markers_and_fixtures_are_listed(run: RunPytest) -> None:
     listed = run("", "--markers")
     for name in MARKERS:
         lines_of(listed, f"@pytest.mark.{name}(*): ?*")
     fixtures = run("", "--fixtures", "-p", "no:cacheprovider")
-    for name in (*EGRESS_FIXTURES, "egress_ca", "egress_docker_client", "egress_redaction"):
+    for name in (
+        *EGRESS_FIXTURES,
+        "egress_ca",
+        "egress_docker_client",
+        "egress_engine",
+        "egress_redaction",
+    ):
         lines_of(fixtures, f"{name}*-- *fixtures.py:*", "    ?*")
     lines_of(fixtures, "    Routes, containers, ledger and assertions of this test.")
 
