@@ -75,6 +75,10 @@ class AskedContainer:
     ports: AskedPorts
     config: Mapping[str, Any]
 
+    @property
+    def host_lines(self) -> list[str]:
+        return [f"{name}:{address}" for name, address in self.extra_hosts.items()]
+
 
 def parsed(body: bytes) -> dict[str, Any]:
     """The object that a body is; RefusedCall where it is none, or a key is there twice in any case."""

@@ -40,6 +40,7 @@ NAMESPACES: Final = ("/proc", "/run/docker", "/run/netns")
 DRIVERS: Final = ("", "local")
 FILE_SYSTEMS: Final = ("", "none", "bind", "tmpfs")
 """Of a volume of the driver `local`; the engine mounts others over the host's network, as nfs and cifs."""
+NO_DEVICE: Final = ("", "none", "tmpfs")
 OPTIONS: Final = ("type", "o", "device", "size")
 
 
@@ -102,7 +103,13 @@ def check_options(options: Mapping[str, Any]) -> None:
             f"the volume of type {shown(kind)} is refused: the engine may mount it over the host's network; "
             f"known are {', '.join(filter(None, FILE_SYSTEMS))}"
         )
-    check_source(text(options.get("device"), "device"))
+    device = text(options.get("device"), "device")
+    if not device.startswith("/") and device not in NO_DEVICE:
+        raise RefusedCall(
+            f"the volume with device={shown(device)} is refused: the engine may bind that path, from its own folder; "
+            "write an absolute one"
+        )
+    check_source(device)
 
 
 def check_source(source: str) -> None:

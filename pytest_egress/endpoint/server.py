@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import docker.errors
 import h11
-import requests.exceptions
 
 from pytest_egress.base.sockets import Socket
 from pytest_egress.endpoint import bodies
@@ -42,7 +41,7 @@ from pytest_egress.engine.leftovers import (
     is_gone,
     remove_container,
 )
-from pytest_egress.errors import EgressError, EngineError
+from pytest_egress.errors import EngineError
 from pytest_egress.targets.external import ExternalContainer, check_created
 from pytest_egress.targets.plan import plan
 from pytest_egress.traffic.shown import shown
@@ -58,7 +57,6 @@ JSON: Final[HeaderPairs] = [(b"Content-Type", b"application/json")]
 PODMAN: Final = (
     "egress.engine() works with Docker alone: give Podman's containers egress.docker_options(image)"
 )
-FAILURES: Final = (docker.errors.DockerException, requests.exceptions.RequestException, EgressError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +189,11 @@ class EngineEndpoint:
                 tool.answer(error.status_code or HTTPStatus.INTERNAL_SERVER_ERROR, said)
         except (ValueError, TypeError) as error:
             self._refuse(tool, RefusedCall(str(error)))
-        except FAILURES as error:
-            self._refuse(tool, RefusedCall(str(error), HTTPStatus.INTERNAL_SERVER_ERROR))
+        except (
+            Exception
+        ) as error:  # a tool that gets no answer says "EOF", and nothing of the cause
+            said_of_it = str(error) or type(error).__name__
+            self._refuse(tool, RefusedCall(said_of_it, HTTPStatus.INTERNAL_SERVER_ERROR))
 
     def _check_room(self) -> None:
         with self._lock:
@@ -464,6 +465,9 @@ class EngineEndpoint:
         target = None if asked.network else self._capture(asked, config)
         try:
             config["HostConfig"]["NetworkMode"] = asked.network or (target and target.network_mode)
+            if target is None:  # a captured one has these of its sidecar
+                config.update(Hostname=asked.hostname or "", Domainname=asked.domainname or "")
+                config["HostConfig"]["ExtraHosts"] = asked.host_lines
             status, headers, body = self._ask(tool, named, "", config)
             if status == HTTPStatus.CREATED:
                 made = self._made_of(name, asked, found["Config"], target, config["Env"])

@@ -88,7 +88,7 @@ def inspected(
     host["NetworkMode"] = asked.network_mode
     host["PortBindings"] = dict(asked.ports.said)
     host["PublishAllPorts"] = asked.ports.publishes_all
-    host["ExtraHosts"] = [f"{name}:{address}" for name, address in asked.extra_hosts.items()]
+    host["ExtraHosts"] = asked.host_lines
     is_running = bool(found["State"]["Running"])
     networks = face.networks(found["Id"], is_running, places)
     settings = found["NetworkSettings"]

@@ -110,7 +110,7 @@ ROOMS = {
     ),
     "endpoint": Room(
         uses=("errors", "base", "traffic", "engine", "targets", "inner_egress"),
-        foreign=("docker", "h11", "requests"),
+        foreign=("docker", "h11"),
         doors=("server",),
     ),
     "egress": Room(

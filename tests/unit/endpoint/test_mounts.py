@@ -44,6 +44,8 @@ def driven(name: str = "", **options: str) -> dict[str, Any]:
         ({"Mounts": [{"source": "/run/docker.sock"}]}, "the API writes Source"),
         ({"Mounts": [{"Type": "image", "Source": "shop"}]}, "the mount of type 'image' is refused"),
         ({"Mounts": [driven(device="/var/run", o="bind")]}, "would not be captured"),
+        ({"Mounts": [driven(device="run", o="bind")]}, "the engine may bind that path"),
+        ({"Mounts": [driven(type="tmpfs", device="../run", o="bind")]}, "the engine may bind that path"),
         ({"Mounts": [driven(**NFS)]}, "the volume of type 'nfs' is refused: the engine may mount"),
         ({"Mounts": [driven(type="CIFS")]}, "the volume of type 'CIFS' is refused"),
         ({"Mounts": [driven(TYPE="nfs")]}, "the API writes type"),
