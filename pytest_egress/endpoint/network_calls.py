@@ -14,8 +14,8 @@ from pytest_egress.endpoint.fields import known, text
 from pytest_egress.endpoint.networks import (
     NO_LINKS,
     PREDEFINED,
-    Member,
     Network,
+    NetworkMember,
     Networks,
     Place,
     aliases_of,
@@ -47,7 +47,7 @@ class NetworkCalls:
     networks: Networks
     api: APIClient
     captured: Callable[[str], str]
-    members: Callable[[], list[Member]]
+    members: Callable[[], list[NetworkMember]]
 
     def answer(self, call: EngineCall, name: str, body: bytes) -> Answer:
         """The status and body of a response."""
@@ -78,8 +78,8 @@ class NetworkCalls:
             )
         raise missing(name)
 
-    def _told(self, network: Network, members: list[Member]) -> dict[str, Any]:
-        def is_in(member: Member) -> bool:
+    def _told(self, network: Network, members: list[NetworkMember]) -> dict[str, Any]:
+        def is_in(member: NetworkMember) -> bool:
             places = self.networks.places(member.container)
             return any(each.identifier == network.identifier for each in places)
 

@@ -70,7 +70,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class NetworkMember:
     """A container in a network, as the network tells it."""
 
     container: str
@@ -209,7 +209,7 @@ def aliases_of(network: str, end: object) -> tuple[str, ...]:
     return tuple(texts(known(end, ENDPOINT, "the place in a network"), "Aliases"))
 
 
-def inspected_network(network: Network, members: Iterable[Member]) -> dict[str, Any]:
+def inspected_network(network: Network, members: Iterable[NetworkMember]) -> dict[str, Any]:
     """`GET /networks/{id}`; a list has it without members."""
     return {
         "Name": network.name,

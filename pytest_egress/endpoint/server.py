@@ -28,7 +28,7 @@ from pytest_egress.endpoint import bodies
 from pytest_egress.endpoint.calls import Act, EngineCall, Whose, call_of
 from pytest_egress.endpoint.mounts import check_volume, volumes_of
 from pytest_egress.endpoint.network_calls import NetworkCalls
-from pytest_egress.endpoint.networks import Member, Networks, Place
+from pytest_egress.endpoint.networks import NetworkMember, Networks, Place
 from pytest_egress.endpoint.ports import PortTakenError, PublishedPorts, ports_of_image
 from pytest_egress.endpoint.refusal import RefusedCall
 from pytest_egress.endpoint.veil import EventStream, Face, inspected, is_hidden, listed, others
@@ -356,12 +356,14 @@ class EngineEndpoint:
             raise RefusedCall(f"{shown(name)} was created without a network: create it anew")
         return identifier
 
-    def _members(self) -> list[Member]:
+    def _members(self) -> list[NetworkMember]:
         """The containers made through the endpoint that run."""
         running = {each["Id"] for each in self._api.containers(quiet=True)}
         with self._lock:
             made = [(each, its) for each, its in self._made.items() if each in running]
-        return [Member(container=i, name=its.name, address=its.face.address) for i, its in made]
+        return [
+            NetworkMember(container=i, name=its.name, address=its.face.address) for i, its in made
+        ]
 
     def _known(self, identifier: str) -> Made:
         with self._lock:

@@ -136,7 +136,7 @@ ROOMS = {
         uses=(
             "errors", "base", "shelf", "traffic", "routes", "engine", "ledger", "evidence", "gateway", "targets",
             "cassettes",
-            "session", "inner_egress", "egress",
+            "session", "inner_egress", "endpoint", "egress",
         ),
         foreign=("docker", "pytest", "trustme"),
     ),

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_egress.endpoint.calls import call_of
 from pytest_egress.endpoint.network_calls import NetworkCalls
-from pytest_egress.endpoint.networks import Member, Networks
+from pytest_egress.endpoint.networks import NetworkMember, Networks
 from pytest_egress.endpoint.refusal import RefusedCall
 
 
@@ -35,7 +35,7 @@ def calls() -> NetworkCalls:
         networks=Networks(),
         api=FakeApi(),  # type: ignore[arg-type]
         captured=captured,
-        members=lambda: [Member(container="c1", name="shop", address="192.0.2.2")],
+        members=lambda: [NetworkMember(container="c1", name="shop", address="192.0.2.2")],
     )
 
 

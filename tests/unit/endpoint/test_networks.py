@@ -9,7 +9,7 @@ import pytest
 
 from pytest_egress.endpoint.networks import (
     MAX_NETWORKS,
-    Member,
+    NetworkMember,
     Networks,
     Place,
     aliases_of,
@@ -94,7 +94,7 @@ def test_filters_have_two_forms_and_each_has_to_fit() -> None:
     labels = {"project": "shop", "kind": ""}
     told = inspected_network(
         network_of({"Name": "shop_back", "Labels": labels}),
-        [Member(container="c1", name="db", address="192.0.2.2")],
+        [NetworkMember(container="c1", name="db", address="192.0.2.2")],
     )
     assert told["Containers"]["c1"]["IPv4Address"] == "192.0.2.2/32"
     used = {told["Id"]}
