@@ -16,8 +16,8 @@ from pytest_egress.endpoint.networks import (
     PREDEFINED,
     Network,
     NetworkMember,
+    NetworkPlace,
     Networks,
-    Place,
     aliases_of,
     filters_of,
     inspected_network,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CONNECT: Final = frozenset(("Container", "EndpointConfig"))
 DISCONNECT: Final = frozenset(("Container", "Force"))
 
-Answer = tuple[int, bytes]
+NetworkAnswer = tuple[int, bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,9 @@ class NetworkCalls:
     captured: Callable[[str], str]
     members: Callable[[], list[NetworkMember]]
 
-    def answer(self, call: EngineCall, name: str, body: bytes) -> Answer:
+    def answer(self, call: EngineCall, name: str, body: bytes) -> NetworkAnswer:
         """The status and body of a response."""
-        acts: Mapping[tuple[str, str], Callable[[EngineCall, str, bytes], Answer]] = {
+        acts: Mapping[tuple[str, str], Callable[[EngineCall, str, bytes], NetworkAnswer]] = {
             ("GET", "/networks"): self._list,
             ("GET", ONE_NETWORK): self._inspect,
             ("DELETE", ONE_NETWORK): self._remove,
@@ -62,9 +62,9 @@ class NetworkCalls:
         }
         return acts[call.row.method, call.row.path](call, name, body)
 
-    def place(self, name: str, aliases: tuple[str, ...]) -> Place:
+    def place(self, name: str, aliases: tuple[str, ...]) -> NetworkPlace:
         network = self._found(name)
-        return Place(network=network.name, identifier=network.identifier, aliases=aliases)
+        return NetworkPlace(network=network.name, identifier=network.identifier, aliases=aliases)
 
     def _found(self, name: str) -> Network:
         """A network that was made through the endpoint."""
@@ -85,7 +85,7 @@ class NetworkCalls:
 
         return inspected_network(network, filter(is_in, members))
 
-    def _list(self, call: EngineCall, _: str, __: bytes) -> Answer:
+    def _list(self, call: EngineCall, _: str, __: bytes) -> NetworkAnswer:
         filters = filters_of(call.query.get("filters", ""))
         members = self.members() if "dangling" in filters else []
         own = [self._told(each, members) for each in self.networks.all()]
@@ -94,7 +94,7 @@ class NetworkCalls:
         found = [each for each in [*engines, *own] if is_meant(each, filters, used)]
         return said([{**each, "Containers": {}} for each in found])
 
-    def _inspect(self, _: EngineCall, name: str, __: bytes) -> Answer:
+    def _inspect(self, _: EngineCall, name: str, __: bytes) -> NetworkAnswer:
         if (network := self.networks.find(name)) is not None:
             return said(self._told(network, self.members()))
         for each in self.api.networks():
@@ -102,16 +102,16 @@ class NetworkCalls:
                 return said({**each, "Containers": {}})
         raise missing(name)
 
-    def _create(self, _: EngineCall, __: str, body: bytes) -> Answer:
+    def _create(self, _: EngineCall, __: str, body: bytes) -> NetworkAnswer:
         network = self.networks.create(parsed(body))
         return said({"Id": network.identifier, "Warning": ""}, HTTPStatus.CREATED)
 
-    def _remove(self, _: EngineCall, name: str, __: bytes) -> Answer:
+    def _remove(self, _: EngineCall, name: str, __: bytes) -> NetworkAnswer:
         network = self._found(name)
         self.networks.remove(network, [each.container for each in self.members()])
         return HTTPStatus.NO_CONTENT, b""
 
-    def _prune(self, call: EngineCall, _: str, __: bytes) -> Answer:
+    def _prune(self, call: EngineCall, _: str, __: bytes) -> NetworkAnswer:
         filters = filters_of(call.query.get("filters", ""))
         running, removed = [each.container for each in self.members()], []
         for network in self.networks.all():
@@ -123,7 +123,7 @@ class NetworkCalls:
                 removed.append(network.name)
         return said({"NetworksDeleted": removed})
 
-    def _connect(self, _: EngineCall, name: str, body: bytes) -> Answer:
+    def _connect(self, _: EngineCall, name: str, body: bytes) -> NetworkAnswer:
         found = known(parsed(body), CONNECT, "the connection")
         network, container = self._found(name), self._container(found)
         if any(each.identifier == network.identifier for each in self.networks.places(container)):
@@ -135,7 +135,7 @@ class NetworkCalls:
         self.networks.join(container, [self.place(network.identifier, aliases)])
         return said(None)
 
-    def _disconnect(self, _: EngineCall, name: str, body: bytes) -> Answer:
+    def _disconnect(self, _: EngineCall, name: str, body: bytes) -> NetworkAnswer:
         found = known(parsed(body), DISCONNECT, "the disconnection")
         container = self._container(found)
         for place in self.networks.places(container):
@@ -154,7 +154,7 @@ class NetworkCalls:
         return self.captured(name)
 
 
-def said(value: object, status: HTTPStatus = HTTPStatus.OK) -> Answer:
+def said(value: object, status: HTTPStatus = HTTPStatus.OK) -> NetworkAnswer:
     return status, b"" if value is None else json.dumps(value).encode()
 
 

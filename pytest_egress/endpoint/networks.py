@@ -56,7 +56,7 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class NetworkPlace:
     """A container's place in a network.
 
     Attributes:
@@ -86,7 +86,7 @@ class Networks:
 
     def __init__(self) -> None:
         self._networks: dict[str, Network] = {}
-        self._places: dict[str, dict[str, Place]] = {}
+        self._places: dict[str, dict[str, NetworkPlace]] = {}
         self._lock = threading.Lock()
 
     def create(self, body: Mapping[str, Any]) -> Network:
@@ -127,7 +127,7 @@ class Networks:
             for places in self._places.values():
                 places.pop(network.identifier, None)
 
-    def join(self, container: str, places: Iterable[Place]) -> None:
+    def join(self, container: str, places: Iterable[NetworkPlace]) -> None:
         with self._lock:
             its = self._places.setdefault(container, {})
             its.update({each.identifier: each for each in places})
@@ -141,7 +141,7 @@ class Networks:
         with self._lock:
             self._places.pop(container, None)
 
-    def places(self, container: str) -> list[Place]:
+    def places(self, container: str) -> list[NetworkPlace]:
         with self._lock:
             return [*self._places.get(container, {}).values()]
 

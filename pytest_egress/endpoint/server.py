@@ -28,7 +28,7 @@ from pytest_egress.endpoint import bodies
 from pytest_egress.endpoint.calls import Act, EngineCall, Whose, call_of
 from pytest_egress.endpoint.mounts import check_volume, volumes_of
 from pytest_egress.endpoint.network_calls import NetworkCalls
-from pytest_egress.endpoint.networks import NetworkMember, Networks, Place
+from pytest_egress.endpoint.networks import NetworkMember, NetworkPlace, Networks
 from pytest_egress.endpoint.ports import PortTakenError, PublishedPorts, ports_of_image
 from pytest_egress.endpoint.refusal import RefusedCall
 from pytest_egress.endpoint.veil import EventStream, Face, inspected, is_hidden, listed, others
@@ -504,11 +504,11 @@ class EngineEndpoint:
         to_publish = asked.ports.to_publish(exposed)
         return Made(name=name, target=target, face=face, ports=PublishedPorts(to_publish, target))
 
-    def _places(self, asked: bodies.AskedContainer) -> list[Place]:
+    def _places(self, asked: bodies.AskedContainer) -> list[NetworkPlace]:
         """The networks that a container is to be in."""
         if not asked.aliases:
             name = asked.network or "bridge"
-            return [Place(network=name, identifier=self._network_id(name))]
+            return [NetworkPlace(network=name, identifier=self._network_id(name))]
         try:
             return [self._network_calls.place(name, its) for name, its in asked.aliases.items()]
         except RefusedCall as missing:  # to 404 the docker command pulls the image

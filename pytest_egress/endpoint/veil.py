@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_egress.endpoint.bodies import AskedContainer
-from pytest_egress.endpoint.networks import Place
+from pytest_egress.endpoint.networks import NetworkPlace
 from pytest_egress.endpoint.ports import PortsByName
 from pytest_egress.engine.leftovers import (
     FILLED,
@@ -46,7 +46,7 @@ class Face:
     added: frozenset[str]
 
     def networks(
-        self, identifier: str, is_running: bool, places: Iterable[Place]
+        self, identifier: str, is_running: bool, places: Iterable[NetworkPlace]
     ) -> dict[str, Any]:
         address = self.address if is_running else ""
         return {
@@ -74,7 +74,7 @@ class Face:
 
 
 def inspected(
-    found: dict[str, Any], face: Face, ports: PortsByName, places: Iterable[Place]
+    found: dict[str, Any], face: Face, ports: PortsByName, places: Iterable[NetworkPlace]
 ) -> dict[str, Any]:
     """`GET /containers/{id}/json`."""
     asked, config, host = face.asked, found["Config"], found["HostConfig"]
@@ -100,7 +100,7 @@ def inspected(
 
 
 def listed(
-    found: dict[str, Any], face: Face, ports: PortsByName, places: Iterable[Place]
+    found: dict[str, Any], face: Face, ports: PortsByName, places: Iterable[NetworkPlace]
 ) -> dict[str, Any]:
     """A container of `GET /containers/json`."""
     is_running = found.get("State") == "running"

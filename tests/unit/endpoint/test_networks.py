@@ -10,8 +10,8 @@ import pytest
 from pytest_egress.endpoint.networks import (
     MAX_NETWORKS,
     NetworkMember,
+    NetworkPlace,
     Networks,
-    Place,
     aliases_of,
     filters_of,
     inspected_network,
@@ -74,7 +74,7 @@ def test_what_needs_links_is_refused() -> None:
 def test_a_network_with_a_container_that_runs_stays() -> None:
     networks = Networks()
     back = networks.create({"Name": "back"})
-    place = Place(network="back", identifier=back.identifier)
+    place = NetworkPlace(network="back", identifier=back.identifier)
     networks.join("c1", [place])
     assert networks.places("c1") == [place]
     with pytest.raises(RefusedCall, match="has active endpoints"):

@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 from pytest_egress.endpoint import bodies
-from pytest_egress.endpoint.networks import Place
+from pytest_egress.endpoint.networks import NetworkPlace
 from pytest_egress.endpoint.veil import EventStream, Face, inspected, is_hidden, listed, others
 
 OURS = {"org.pytest-egress.session": "s", "org.pytest-egress.folder": "/f"}
 SIDECAR = {**OURS, "org.pytest-egress.name": "pytest-egress-sidecar-a"}
-BRIDGE = [Place(network="bridge", identifier="n1")]
+BRIDGE = [NetworkPlace(network="bridge", identifier="n1")]
 PORTS = {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "49153"}]}
 
 
@@ -65,14 +65,14 @@ def test_one_without_a_network_says_so() -> None:
         found(),
         face(HostConfig={"NetworkMode": "none"}),
         {},
-        [Place(network="none", identifier="n0")],
+        [NetworkPlace(network="none", identifier="n0")],
     )
     assert told["HostConfig"]["NetworkMode"] == "none"
     assert set(told["NetworkSettings"]["Networks"]) == {"none"}
 
 
 def test_one_in_networks_of_its_own_tells_them_and_its_aliases() -> None:
-    places = [Place(network="back", identifier="b1", aliases=("db",)), *BRIDGE]
+    places = [NetworkPlace(network="back", identifier="b1", aliases=("db",)), *BRIDGE]
     told = inspected(found(), face(), {}, places)["NetworkSettings"]
     assert told["Networks"]["back"]["Aliases"] == ["db"]
     assert told["Networks"]["back"]["NetworkID"] == "b1"
