@@ -317,6 +317,7 @@ class Egress:
             alpn=alpn,
         )
 
+    @renamed(handler="answer=")
     def intercept_udp(
         self,
         address: str,
