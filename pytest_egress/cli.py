@@ -79,9 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def whole(run: Callable[[], int]) -> int:
     """Run the command that was chosen; Ctrl-C ends it, in the imports too, and so does a reader that has left."""
     for name in ("stdout", "stderr"):
-        if (
-            getattr(sys, name) is None
-        ):  # closed, as by `>&-`: a file that is opened next would get its number
+        # Closed, as by `>&-`: a file that is opened next would get its number.
+        if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # until the process ends
     try:
         code = run()

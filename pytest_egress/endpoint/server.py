@@ -189,9 +189,8 @@ class EngineEndpoint:
                 tool.answer(error.status_code or HTTPStatus.INTERNAL_SERVER_ERROR, said)
         except (ValueError, TypeError) as error:
             self._refuse(tool, RefusedCall(str(error)))
-        except (
-            Exception
-        ) as error:  # a tool that gets no answer says "EOF", and nothing of the cause
+        except Exception as error:
+            # A tool that gets no answer says "EOF", and nothing of the cause.
             said_of_it = str(error) or type(error).__name__
             self._refuse(tool, RefusedCall(said_of_it, HTTPStatus.INTERNAL_SERVER_ERROR))
 

@@ -60,25 +60,25 @@ def insertion(rules: Sequence[DialRule]) -> bytes:
 
 def change(present: Sequence[DialRule], wanted: Sequence[DialRule]) -> bytes:
     """The message that changes the present rules to the wanted ones; LinkError where these are too many."""
-    if len(wanted) > dials.MAX_RULES:
-        reason = (
-            f"that takes {len(wanted)} rules for names and addresses, and {dials.MAX_RULES} are the most. Declare "
-            "refuse() or blackhole() for fewer names, or for a network of addresses."
-        )
-        raise LinkError(NOT_CHANGED.format(reason))
+    check_count(wanted, NOT_CHANGED, "refuse() or blackhole()")
     more = len(wanted) - len(present)
     is_addition = more > 0 and wanted[more:] == present
     return insertion(wanted[:more]) if is_addition else replacement(wanted)
 
 
-def datagram_change(present: Sequence[DialRule], wanted: Sequence[DialRule]) -> bytes:
-    """As `change`, of the rules for datagrams."""
+def check_count(wanted: Sequence[DialRule], text: str, declared: str) -> None:
+    """Raise LinkError, with this text, where the rules are too many; `declared` is what made them."""
     if len(wanted) > dials.MAX_RULES:
         reason = (
             f"that takes {len(wanted)} rules for names and addresses, and {dials.MAX_RULES} are the most. Declare "
-            "intercept_udp() for fewer names, or for a network of addresses."
+            f"{declared} for fewer names, or for a network of addresses."
         )
-        raise LinkError(NOT_LET_OUT.format(reason))
+        raise LinkError(text.format(reason))
+
+
+def datagram_change(present: Sequence[DialRule], wanted: Sequence[DialRule]) -> bytes:
+    """As `change`, of the rules for datagrams."""
+    check_count(wanted, NOT_LET_OUT, "intercept_udp()")
     return dials.DATAGRAMS + change(present, wanted)
 
 
