@@ -1,6 +1,7 @@
 """`pytest-egress record IMAGE [COMMAND]`: `test_IMAGE.py` and its cassette, of one run that reaches the real upstreams.
 
-Requests alone are recorded. What else the image attempts is refused, and the test has it refused too.
+Requests are recorded, and WebSockets and calls of gRPC. What else the image attempts is refused, and the test has it
+refused too.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def summary_lines(test: Path, tape: Path, trial: Trial) -> Iterator[str]:
         yield f"wrote {tape}: {counted(recorded, 'request')}"
         yield from secrets_lines(tape.read_text("utf-8"))
     if refused:
-        yield f"{counted(refused, 'attempt')} not recorded, and refused: requests of HTTP alone are recorded"
+        yield f"{counted(refused, 'attempt')} not recorded, and refused: requests, WebSockets and gRPC are"
     yield f"to run it: {Path(sys.executable).name} -m pytest {test}"
 
 

@@ -25,7 +25,7 @@ from pytest_egress.errors import UpstreamError, WebSocketClosedError
 from pytest_egress.gateway.upstream.body import check_room
 from pytest_egress.ledger.refusals import failed_upstream_body
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
-from pytest_egress.routes.websocket.answer import opened, refusal_of
+from pytest_egress.routes.websocket.answer import opened, refusal_of, refuse
 from pytest_egress.routes.websocket.open import OpenWebSocket
 from pytest_egress.traffic.http.head import MAX_HEADER_BYTES
 from pytest_egress.traffic.http.headers import (
@@ -60,6 +60,7 @@ class WebSocketRelay(DuplexAnswer):
 
     Attributes:
         closing: The code and the reason of the server, where it has closed first, once `converse` has returned.
+        refused: The response of a server that opened none, then too.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class WebSocketRelay(DuplexAnswer):
         self._connect, self._prefix = connect, prefix
         self._ends_with_client = ends_with_client
         self.closing: tuple[int, str] | None = None
+        self.refused: Response | None = None
 
     def refusal(self, request: Request) -> tuple[Response, str] | None:
         return refusal_of(request)
@@ -85,11 +87,12 @@ class WebSocketRelay(DuplexAnswer):
         except UpstreamError as error:
             conversation.exchange.note = str(error)
             body = failed_upstream_body(conversation.exchange)
-            reply(Response(502, text=body), duplex, conversation)
+            refuse(Response(502, text=body), duplex, conversation)
             return
         if answer.status_code != 101:
             upstream.close()
-            reply(answer, duplex, conversation)
+            self.refused = answer
+            refuse(answer, duplex, conversation)
             return
         subprotocol = answer.headers.get("sec-websocket-protocol")
         handshake = with_fields(accept(request, list(filter(None, [subprotocol]))), answer.headers)
@@ -116,14 +119,6 @@ class WebSocketRelay(DuplexAnswer):
         finally:
             server.end()
             upstream.close()
-
-
-def reply(response: Response, duplex: Duplex, conversation: Conversation) -> None:
-    """Send a response that opens no WebSocket."""
-    conversation.exchange.response = response
-    conversation.count()
-    with contextlib.suppress(ClientLeftError):
-        duplex.respond(response)
 
 
 def copy_both_ways(ws: OpenWebSocket, server: OpenWebSocket) -> OpenWebSocket:

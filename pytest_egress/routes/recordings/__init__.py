@@ -5,6 +5,7 @@
 * `following`: which recording a conversation plays, where several begin alike.
 * `turns`: a call of gRPC that is played, or recorded, message by message.
 * `websockets`: a WebSocket that is played, message by message, or recorded.
+* `replies`: the response that was recorded.
 * `reel`: the recordings of one file, and which have been played.
 * `deck`: a reel as the answer of a route.
 """

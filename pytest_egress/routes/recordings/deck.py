@@ -10,15 +10,12 @@ from pytest_egress.errors import CassetteError
 from pytest_egress.routes.answers import Application, Begin
 from pytest_egress.routes.cassette import Cassette
 from pytest_egress.routes.faults import Fault, layers, with_answer
-from pytest_egress.routes.recordings.calls import replayed_call
-from pytest_egress.routes.recordings.reel import PLAYED, RECORDED, Played, Reel
-from pytest_egress.traffic.cassettes.bodies import content_of, sent_events
+from pytest_egress.routes.recordings.reel import RECORDED, Reel
+from pytest_egress.routes.recordings.replies import played
 from pytest_egress.traffic.cassettes.making import recording_of
-from pytest_egress.traffic.cassettes.placeholders import Stands
 from pytest_egress.traffic.grpc import StatusError
-from pytest_egress.traffic.http.headers import checked_fields
 from pytest_egress.traffic.http.request import Request
-from pytest_egress.traffic.http.response import Response, reason_phrase
+from pytest_egress.traffic.http.response import Response
 
 if TYPE_CHECKING:
     from pytest_egress.routes.duplex import DuplexAnswer
@@ -78,33 +75,6 @@ class Deck(Application):
             raise CassetteError(f"{reel.name}: {what} is not recorded: {error.details}") from None
         response._note = RECORDED.format(reel.name)
         return response
-
-
-def played(found: Played, request: Request, reel: Reel) -> Response:
-    """The recorded response, with what placeholders stand for in the container."""
-    answered, stands = found.recording.response, reel.stands(request)
-    note = PLAYED.format(found.number, reel.name)
-    if found.recording.request.is_call:
-        response = replayed_call(answered, request, stands, reel.place_of(found.number - 1))
-        response._note = note
-        return response
-    headers = checked_fields([(name, stands.filled(value)) for name, value in answered.headers])
-    body = answered.body
-    given: dict[str, Any] = {}
-    if body.key == "events":
-        events = stands.filling(body.value)
-        given["stream"] = [bytes(event) for event in sent_events(events)]
-    else:
-        given["content"] = content_of(filled(body, stands))
-    response = Response.received(
-        answered.status, headers, reason=reason_phrase(answered.status), **given
-    )
-    response._note = note
-    return response
-
-
-def filled(body: Any, stands: Stands) -> Any:
-    return body if body.key == "base64" else body._replace(value=stands.filling(body.value))
 
 
 def bound(answer: Any, open_deck: Callable[[Cassette], Deck]) -> Any:

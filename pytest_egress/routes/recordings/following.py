@@ -27,6 +27,8 @@ class RecordedStep(NamedTuple):
 def steps_of(recording: Recording) -> list[RecordedStep]:
     """The messages of both sides in their order; where that is not known, those of the client are the first."""
     body = recording.response.body
+    if recording.is_refused:
+        return []
     if recording.request.body.key == "messages":
         asked = [RecordedStep(True, each) for each in recording.request.body.value]
         answered = [RecordedStep(False, each) for each in body.value]
@@ -49,7 +51,7 @@ class Followed:
     def __init__(
         self, recordings: Sequence[Recording], played: set[int], lock: AbstractContextManager[Any]
     ) -> None:
-        self._recordings, self.played, self.lock = recordings, played, lock
+        self.recordings, self.played, self.lock = recordings, played, lock
         self._steps: dict[int, list[RecordedStep]] = {}
         self.followers: dict[int, Following] = {}
 
@@ -57,13 +59,15 @@ class Followed:
         """None after the last."""
         steps = self._steps.get(place)
         if steps is None:
-            steps = self._steps[place] = steps_of(self._recordings[place])
+            steps = self._steps[place] = steps_of(self.recordings[place])
         return steps[number] if number < len(steps) else None
 
     def begin(self, place: int, fitting: Sequence[int]) -> Following:
         """The caller holds the lock, and has found the place."""
         is_first = place not in self.played
         self.played.add(place)
+        refused = self.recordings[place].is_refused
+        fitting = [each for each in fitting if self.recordings[each].is_refused == refused]
         following = self.followers[place] = Following(self, place, fitting, is_first=is_first)
         return following
 
@@ -131,6 +135,11 @@ class Following:
         same = self._followed.step
         self._alike = [place for place in self._alike if same(place, self.done) == step]
         self.done += 1
+
+    def agree(self, about: Callable[[Recording], object]) -> bool:
+        """Whether something is so of all recordings that are the same up to here, in the same way."""
+        found = [about(self._followed.recordings[place]) for place in (self.place, *self._alike)]
+        return bool(found[0]) and all(each == found[0] for each in found)
 
     def step(self, place: int) -> RecordedStep | None:
         """The next step of the recording at a place; None at its end."""

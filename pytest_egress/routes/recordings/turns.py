@@ -22,11 +22,11 @@ from pytest_egress.routes.cassette import Cassette
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.recordings.calls import message_differences, replayed_message
 from pytest_egress.routes.recordings.comparing import is_ignored
-from pytest_egress.routes.recordings.following import Following, RecordedStep
+from pytest_egress.routes.recordings.following import Following, RecordedStep, steps_of
 from pytest_egress.routes.recordings.reel import PLAYED, RECORDED, Reel, failure_text
 from pytest_egress.traffic.cassettes.making import recording_of_call
 from pytest_egress.traffic.cassettes.messages import HALF_CLOSE, CallTurn
-from pytest_egress.traffic.cassettes.tape import LEFT_OPEN, RecordedResponse
+from pytest_egress.traffic.cassettes.tape import LEFT_OPEN, RecordedResponse, Recording
 from pytest_egress.traffic.grpc import (
     CONTENT_TYPE,
     Code,
@@ -175,6 +175,8 @@ class CallPlayer:
         """Return False where no recording is of this call, which may be recorded: nothing has been sent."""
         exchange, following = self._conversation.exchange, self._following
         try:
+            if self._reel.records == "nothing" and following.agree(head_of):
+                self._begin()  # a client may wait for it before it sends anything
             if lines := self._play_steps(ignored):
                 if self._reel.records == "unknown" and not self._has_begun:
                     following.withdraw()
@@ -272,6 +274,14 @@ class CallPlayer:
             self._conversation.count()
             self._duplex.finish(checked_fields(status_fields(Code.UNKNOWN, DIFFERS)))
         raise error
+
+
+def head_of(recording: Recording) -> object:
+    """The initial metadata, after which messages or a status follow; None of a status alone."""
+    response = recording.response
+    has_head = response.headers or response.status == LEFT_OPEN
+    is_answered = any(not step.from_client for step in steps_of(recording))
+    return (response.headers,) if has_head or is_answered else None
 
 
 class CallRecorder:

@@ -18,11 +18,12 @@ from pytest_egress.routes.json_bodies import json_differences
 from pytest_egress.routes.patterns import contrast
 from pytest_egress.routes.recordings.comparing import is_ignored
 from pytest_egress.routes.recordings.following import Following
-from pytest_egress.routes.recordings.reel import PLAYED, RECORDED, Reel, failure_text
-from pytest_egress.routes.websocket.answer import opened, refusal_of
+from pytest_egress.routes.recordings.reel import PLAYED, RECORDED, Played, Reel, failure_text
+from pytest_egress.routes.recordings.replies import refused
+from pytest_egress.routes.websocket.answer import opened, refusal_of, refuse
 from pytest_egress.routes.websocket.open import OpenWebSocket
 from pytest_egress.traffic.cassettes.bodies import repeated_name
-from pytest_egress.traffic.cassettes.making import recording_of_websocket
+from pytest_egress.traffic.cassettes.making import recording_of_refusal, recording_of_websocket
 from pytest_egress.traffic.cassettes.placeholders import Stands
 from pytest_egress.traffic.cassettes.tape import RecordedResponse
 from pytest_egress.traffic.cassettes.websocket import sent_content
@@ -47,9 +48,11 @@ class Relay(Protocol):
 
     Attributes:
         closing: The code and the reason of the server, where it has closed first, once `converse` has returned.
+        refused: The response of a server that opened none, then too.
     """
 
     closing: tuple[int, str] | None
+    refused: Response | None
 
     def converse(self, request: Request, duplex: Duplex, conversation: Conversation) -> None: ...
 
@@ -71,6 +74,9 @@ class RecordedWebSocket(DuplexAnswer):
         declared, reel = self._declared, self._reel
         if reel.records != "all":
             following = reel.follow(request, declared.ignore, repeat=declared.repeat)
+            if following is not None and reel.tape.recordings[following.place].is_refused:
+                self._refuse(following, request, duplex, conversation)
+                return
             if following is not None:
                 Player(following, request, conversation, reel, declared.ignore).play(duplex)
                 return
@@ -80,9 +86,23 @@ class RecordedWebSocket(DuplexAnswer):
             self._relay.converse(request, duplex, conversation)
             self._take(request, conversation)
 
+    def _refuse(
+        self, following: Following, request: Request, duplex: Duplex, conversation: Conversation
+    ) -> None:
+        place = following.place
+        following.end()
+        played = Played(self._reel.tape.recordings[place], place + 1)
+        response = refused(played, request, self._reel)
+        conversation.exchange.note = response._note
+        refuse(response, duplex, conversation)
+
     def _take(self, request: Request, conversation: Conversation) -> None:
         exchange, reel = conversation.exchange, self._reel
-        ws = exchange.websocket
+        ws, response = exchange.websocket, self._relay.refused
+        if response is not None:
+            reel.add(recording_of_refusal(request, response))
+            exchange.note = exchange.note or RECORDED.format(reel.name)
+            return
         if ws is None or ws.unkept:
             why = exchange.note or "the upstream has opened no WebSocket"
             if ws is not None:

@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 from pytest_egress.base.unset import UNSET
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.answers import place_of, takes, unwrapped
-from pytest_egress.routes.duplex import Conversation, Duplex, DuplexAnswer
+from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.faults import Disconnect, End, Fault, Raw, Reset, Silence, shown_answer
 from pytest_egress.routes.websocket.asynchronous import AsyncWebSocket, run_handler
 from pytest_egress.routes.websocket.open import OpenWebSocket, WebSocket
@@ -125,6 +125,14 @@ class WebSocketAnswer(DuplexAnswer):
                 fail(self.handler, ws, conversation)
             elif (fault := call(self.handler, ws, conversation)) is not None:
                 fail(fault, ws, conversation)
+
+
+def refuse(response: Response, duplex: Duplex, conversation: Conversation) -> None:
+    """Send a response that opens no WebSocket."""
+    conversation.exchange.response = response
+    conversation.count()
+    with contextlib.suppress(ClientLeftError):
+        duplex.respond(response)
 
 
 def refusal_of(request: Request) -> tuple[Response, str] | None:

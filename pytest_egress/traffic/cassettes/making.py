@@ -37,6 +37,9 @@ NOT_KEPT: Final = OF_A_CONNECTION | {
 }
 """RecordedFields of one connection, of one message, and of the client's own version: they change without meaning."""
 
+ITS_OWN: Final = OF_A_HANDSHAKE - {"sec-websocket-protocol"}
+"""Fields that each handshake has anew."""
+
 BOUNDARY: Final = "egress-boundary"
 """In place of the boundary that a client has drawn for a form."""
 
@@ -111,21 +114,31 @@ def recording_of_websocket(
     Args:
         closing: The code and the reason of the server, where it has closed first.
     """
-    own = OF_A_HANDSHAKE - {"sec-websocket-protocol"}
     code, reason = closing or (0, "")
     return Recording(
-        request=RecordedRequest(
-            method="GET",
-            url=url_of_websocket(request.url),
-            headers=kept(request.headers, "accept-encoding", *own),
-            is_websocket=True,
-        ),
+        request=recorded_handshake(request),
         response=RecordedResponse(
             status=code,
             details=reason,
-            headers=kept(response.headers, *own),
+            headers=kept(response.headers, *ITS_OWN),
             body=RecordedBody("conversation", shown_conversation(messages)),
         ),
+    )
+
+
+def recording_of_refusal(request: Request, response: Response) -> Recording:
+    """The recording of a handshake that the server has answered by a response, and has opened no WebSocket."""
+    return Recording(
+        request=recorded_handshake(request), response=recorded_response(request, response)
+    )
+
+
+def recorded_handshake(request: Request) -> RecordedRequest:
+    return RecordedRequest(
+        method="GET",
+        url=url_of_websocket(request.url),
+        headers=kept(request.headers, "accept-encoding", *ITS_OWN),
+        is_websocket=True,
     )
 
 

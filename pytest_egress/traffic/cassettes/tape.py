@@ -26,6 +26,7 @@ RESPONSE: Final = ("status", "headers")
 CALL: Final = ("grpc", "metadata", "messages")
 WEBSOCKET: Final = ("request", "response", "messages", "close", "reason")
 STATUS: Final = ("status", "details", "metadata", "messages", "trailing_metadata")
+CONVERSATION: Final = "conversation"
 LEFT_OPEN: Final = -1
 """The status of a call of gRPC that its client has cancelled, or left, before there was one."""
 
@@ -59,7 +60,7 @@ class RecordedResponse:
 
     Attributes:
         status: Of a call of gRPC its `Code`, or `LEFT_OPEN`; of a WebSocket the code with which the server closes, 0
-            where the client does.
+            where the client does, or the status with which it refuses the handshake.
         headers: Of a call its initial metadata.
         body: Of a WebSocket, and of a call whose sides take turns, its messages, of both directions.
         details: Of a call the text of its status; of a WebSocket the reason with which the server closes.
@@ -84,6 +85,11 @@ class Recording:
     request: RecordedRequest
     response: RecordedResponse
     line: int = field(default=0, compare=False)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it is a handshake of a WebSocket that the server has answered by a response, and opened none."""
+        return self.request.is_websocket and self.response.body.key != CONVERSATION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,14 +155,22 @@ def table_of(recording: Recording) -> dict[str, Any]:
         return table_of_websocket(asked, answered)
     if asked.is_call:
         return table_of_call(asked, answered)
-    request: dict[str, Any] = {"method": asked.method, "url": asked.url}
-    response: dict[str, Any] = {"status": answered.status}
-    for table, part in ((request, asked), (response, answered)):
-        if part.headers:
-            table["headers"] = by_name(sorted_by_name(part.headers))
-        if part.body.key:
-            table[part.body.key] = part.body.value
-    return {"request": request, "response": response}
+    request = with_headers_and_body({"method": asked.method, "url": asked.url}, asked)
+    return {"request": request, "response": table_of_response(answered)}
+
+
+def table_of_response(answered: RecordedResponse) -> dict[str, Any]:
+    return with_headers_and_body({"status": answered.status}, answered)
+
+
+def with_headers_and_body(
+    table: dict[str, Any], part: RecordedRequest | RecordedResponse
+) -> dict[str, Any]:
+    if part.headers:
+        table["headers"] = by_name(sorted_by_name(part.headers))
+    if part.body.key:
+        table[part.body.key] = part.body.value
+    return table
 
 
 def table_of_call(asked: RecordedRequest, answered: RecordedResponse) -> dict[str, Any]:
@@ -184,6 +198,8 @@ def table_of_websocket(asked: RecordedRequest, answered: RecordedResponse) -> di
     found: dict[str, Any] = {"request": {"websocket": asked.url}}
     if asked.headers:
         found["request"]["headers"] = by_name(sorted_by_name(asked.headers))
+    if answered.body.key != CONVERSATION:  # it was refused
+        return found | {"response": table_of_response(answered)}
     if answered.headers:
         found["response"] = {"headers": by_name(sorted_by_name(answered.headers))}
     found["messages"] = answered.body.value
@@ -347,29 +363,34 @@ class Reader:
         return Recording(request=self.asked_of(asked), response=response, line=table.line)
 
     def websocket(self, table: Table) -> Recording:
-        self.check_keys(table, "a WebSocket", WEBSOCKET)
-        asked, answered = table["request"], table.get("response", Table(table.line))
+        answered = table.get("response", Table(table.line))
         if not isinstance(answered, Table):
             raise self.wrong(table, "response", "it takes a mapping")
+        is_refused = "messages" not in table and "status" in answered
+        known = INTERACTION if is_refused else WEBSOCKET
+        self.check_keys(table, "a refused WebSocket" if is_refused else "a WebSocket", known)
+        asked = table["request"]
         self.check_keys(asked, "the request of a WebSocket", ("websocket", "headers"))
-        self.check_keys(answered, "the response to a WebSocket", ("headers",))
         url = asked["websocket"]
         if not isinstance(url, str) or not url.startswith(("wss://", "ws://")):
             raise self.wrong(asked, "websocket", "it takes a URL that begins with wss:// or ws://")
+        request = RecordedRequest(
+            method="GET", url=url, headers=self.headers(asked), is_websocket=True
+        )
+        if is_refused:
+            return Recording(request=request, response=self.response(answered), line=table.line)
+        self.check_keys(answered, "the response to a WebSocket", ("headers",))
         messages = table.get("messages")
         if why := check_conversation(messages):
             raise self.wrong(table, "messages", why)
         code, reason = table.get("close"), table.get("reason", "")
         if why := check_closing(code, reason):
             raise self.wrong(table, "close", why)
-        request = RecordedRequest(
-            method="GET", url=url, headers=self.headers(asked), is_websocket=True
-        )
         response = RecordedResponse(
             status=code or 0,
             details=reason,
             headers=self.headers(answered),
-            body=RecordedBody("conversation", messages),
+            body=RecordedBody(CONVERSATION, messages),
         )
         return Recording(request=request, response=response, line=table.line)
 

@@ -354,6 +354,10 @@ def test_a_client_of_grpc_that_waits_for_each_answer_is_recorded_and_replayed_in
 FEED = """
 CLIENT = '''
 from websockets.sync.client import connect
+try:
+    connect("ws://api.test:PORT/denied")
+except Exception as error:
+    print(error, error.response.body.decode())
 with connect("ws://api.test:PORT/feed", subprotocols=["prices"]) as ws:
     print(ws.recv(), ws.subprotocol)
     ws.send('{"subscribe": "WHAT", "token": "tok-1234567890ab"}')
@@ -370,7 +374,8 @@ def test_a(egress):
     egress.intercept_http("api.test:PORT", cassette())
     print(egress.run("IMAGE", ["python3", "-c", CLIENT]).stdout)
 """
-FED = """welcome prices
+FED = """server rejected WebSocket connection: HTTP 403 not you
+welcome prices
 {"price":1,"of":"eur"}
 b'\\x00\\x00\\x00'
 received 4001 (private use) enough"""
@@ -386,11 +391,17 @@ def feed() -> Iterator[tuple[list[str], int]]:
         asked.append(ws.request.path)
         ws.send("welcome")
         of = json.loads(ws.recv())["subscribe"]
-        ws.send(json.dumps({"price": len(asked), "of": of}, separators=(",", ":")))
+        ws.send(json.dumps({"price": asked.count("/feed"), "of": of}, separators=(",", ":")))
         ws.send(ws.recv())
         ws.close(4001, "enough")
 
-    with serve(answer, "127.0.0.1", 0, subprotocols=["prices"]) as server:  # type: ignore[list-item]
+    def deny(ws: ServerConnection, request: Any) -> Any:
+        if request.path != "/denied":
+            return None
+        asked.append(request.path)
+        return ws.respond(403, "not you")
+
+    with serve(answer, "127.0.0.1", 0, process_request=deny, subprotocols=["prices"]) as server:  # type: ignore[list-item]
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield asked, server.socket.getsockname()[1]
@@ -433,4 +444,5 @@ def test_a_websocket_is_recorded_in_words_and_replayed_without_the_server(
         "record it again: pytest --egress-record-mode=rewrite test_shop.py::test_a"
         in changed.output
     )
-    assert asked == ["/feed"]
+    assert "  response:\n    status: 403\n" in text
+    assert asked == ["/denied", "/feed"]

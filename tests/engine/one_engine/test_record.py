@@ -5,15 +5,23 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+import grpc
 import pytest
-import yaml  # noqa: F401  # before pytester takes its snapshot of sys.modules
+import yaml  # noqa: F401
+from websockets.sync.server import serve
 
+import pytest_egress.routes.recordings.turns
+import pytest_egress.routes.recordings.websockets  # noqa: F401
 from pytest_egress import cli
+from tests.support.greeter import pb, pb_grpc
 from tests.support.upstreams import Server
+
+# Before pytester takes its snapshot of sys.modules: a second run inside would have other classes of the same names.
 
 KEY = "Zx81-ab-cdef-0123"
 ASKS = """
@@ -128,4 +136,64 @@ def test_a_stream_of_events_is_recorded_where_it_ends_and_is_no_half_recording_w
     text = (pytester.path / "cassettes/test_clients/test_clients.yaml").read_text()
     assert '- {id: "2", json: {}}' in text
     assert "exit_code == 9" in (pytester.path / "test_clients.py").read_text()
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+SPEAKS = """
+from websockets.sync.client import connect
+with connect("ws://api.test:PORT/prices") as ws:
+    ws.send("eur")
+    print(ws.recv())
+"""
+CALLS = """
+import grpc, greeter_pb2 as pb, greeter_pb2_grpc as pb_grpc
+stub = pb_grpc.GreeterStub(grpc.insecure_channel("api.test:PORT"))
+print(stub.Unary(pb.Hello(name="you"), timeout=30).text)
+"""
+
+
+class Greeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # made by protoc, without types
+    def Unary(self, request: Any, context: Any) -> Any:
+        return pb.Reply(text="hello " + request.name)
+
+
+def speaking() -> tuple[int, Callable[[], object]]:
+    """A real server of WebSockets: its port, and what ends it."""
+    server = serve(lambda ws: ws.send(ws.recv().upper()), "127.0.0.1", 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.socket.getsockname()[1], server.shutdown
+
+
+def calling() -> tuple[int, Callable[[], object]]:
+    """The same of gRPC."""
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    pb_grpc.add_GreeterServicer_to_server(Greeter(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    return port, lambda: server.stop(0)
+
+
+@pytest.mark.usefixtures("url")
+@pytest.mark.parametrize(
+    ("image", "server", "client", "recorded"),
+    [
+        ("websocket_image", speaking, SPEAKS, "  messages:\n  - send: eur\n  - receive: EUR\n"),
+        ("grpc_image", calling, CALLS, "    grpc: http://api.test:"),
+    ],
+    ids=["websocket", "grpc"],
+)
+def test_websockets_and_calls_of_grpc_are_recorded_too(
+    request: pytest.FixtureRequest,
+    pytester: pytest.Pytester,
+    image: str,
+    server: Callable[[], tuple[int, Callable[[], object]]],
+    client: str,
+    recorded: str,
+) -> None:
+    port, end = server()
+    command = ["python3", "-c", client.replace("PORT", str(port))]
+    assert cli.main(["record", request.getfixturevalue(image), *command]) == 0
+    end()
+    (tape,) = pytester.path.rglob("*.yaml")
+    assert recorded in tape.read_text()
     pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)

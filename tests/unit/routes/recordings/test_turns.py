@@ -145,6 +145,22 @@ def test_what_differs_is_named_and_the_client_gets_a_status(
         assert made.status == ("UNKNOWN", "pytest-egress: a message is not the recorded one")
 
 
+@pytest.mark.parametrize(
+    ("texts", "begins"),
+    [
+        ([TALK, OTHER], True),
+        ([TALK, OTHER.replace("details", "metadata: {x-a: b}\n    details")], False),
+        ([TALK, REFUSED], False),
+        ([REFUSED], False),
+    ],
+)
+def test_the_head_comes_before_the_client_has_sent_anything_where_it_is_sure(
+    texts: list[str], begins: bool
+) -> None:
+    made = call(deck(*texts), ends=True).join()
+    assert (made.duplex.trailers_sent is not None) is begins
+
+
 def test_a_place_may_be_ignored() -> None:
     made = call(deck(TALK, ignore=["messages[0].name"]))
     assert say(made, "other") == "ONE"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from pytest_egress import cassette
@@ -17,8 +18,8 @@ from pytest_egress.routes.answers import held
 from pytest_egress.routes.duplex import Conversation, Duplex
 from pytest_egress.routes.recordings.deck import Deck
 from pytest_egress.routes.recordings.reel import Reel, ToRecord
-from pytest_egress.routes.websocket.answer import websocket
-from pytest_egress.traffic.cassettes.tape import Tape, tape_of
+from pytest_egress.routes.websocket.answer import refuse, websocket
+from pytest_egress.traffic.cassettes.tape import Tape, tape_of, text_of
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
@@ -46,6 +47,7 @@ class Relayed:
     """In the place of a real server: says hello, and closes with 4002 after one message."""
 
     closing: tuple[int, str] | None = (4002, "done")
+    refused: Response | None = None
 
     def converse(self, request: Request, duplex: Duplex, conversation: Conversation) -> None:
         websocket(lambda ws: (ws.send("hello"), ws.recv(), ws.close(4002, "done"))[2]).converse(
@@ -54,10 +56,15 @@ class Relayed:
 
 
 class Refusing(Relayed):
+    def __init__(self, *, is_ours: bool = False) -> None:
+        self._is_ours = is_ours
+
     def converse(self, request: Request, duplex: Duplex, conversation: Conversation) -> None:
-        conversation.exchange.response = Response(403)
+        response = Response(403, json={"error": "no"}, headers={"X-Why": "k"})
+        if not self._is_ours:
+            self.refused = response
         conversation.detach(lambda: None)
-        duplex.respond(Response(403))
+        refuse(response, duplex, conversation)
 
 
 def deck(text: str = "", records: ToRecord = "nothing", ignore: Any = ()) -> Deck:
@@ -221,13 +228,57 @@ def test_a_websocket_is_recorded_through_the_relay_with_the_close_of_the_server(
     assert (taken.response.status, taken.response.details) == (4002, "done")
 
 
-def test_a_handshake_that_the_server_refuses_is_an_error_and_no_recording() -> None:
-    one = deck(records="all")
-    with serving(one.websocket(Refusing())) as server:
-        with pytest.raises(Exception, match="403"), connect(server.url):
+def refusal_by(one: Deck, relay: Relayed) -> tuple[Any, BaseException | None]:
+    with serving(one.websocket(relay)) as server:
+        with pytest.raises(InvalidStatus) as refused, connect(server.url):
             pass
-        assert "is not recorded: the upstream has opened no WebSocket" in str(error_of(server))
+        (call,) = server.calls
+        assert call.done.wait(20)
+        return refused.value.response, call.error
+
+
+def test_a_server_that_is_not_reached_is_an_error_and_no_recording() -> None:
+    one = deck(records="all")
+    response, error = refusal_by(one, Refusing(is_ours=True))
+    assert response.status_code == 403
+    assert "is not recorded: the upstream has opened no WebSocket" in str(error)
     assert one.reel.taken == []
+
+
+REFUSED = """\
+
+- request:
+    websocket: ws://ws.test/
+  response:
+    status: 403
+    headers: {content-type: application/json, x-why: k}
+    json: {error: no}
+"""
+
+
+def test_a_handshake_that_the_server_refuses_is_recorded_and_replayed_as_that() -> None:
+    one = deck(records="all")
+    response, error = refusal_by(one, Refusing())
+    assert (json.loads(response.body), error) == ({"error": "no"}, None)
+    text = text_of(Tape(recordings=tuple(one.reel.taken)))
+    assert text == f"egress_cassette: 1\ninteractions:\n{REFUSED}"
+    played = deck(text)
+    response, error = refusal_by(played, Relayed())
+    assert (response.status_code, response.headers["x-why"]) == (403, "k")
+    assert (response.body, error) == (b'{"error":"no"}', None)
+    assert played.reel.unplayed() == []
+
+
+def test_a_refusal_before_a_websocket_of_the_same_url_is_played_before_it_and_in_its_place_never() -> (
+    None
+):
+    opens = "\n- request: {websocket: ws://ws.test/}\n  messages: [{send: hi}]\n"
+    one = deck(f"egress_cassette: 1\ninteractions:\n{REFUSED}{opens}{REFUSED}")
+    assert refusal_by(one, Relayed())[0].status_code == 403
+    with playing(one) as (server, client):
+        client.close()
+    assert "the client has closed with 1000 before it" in str(error_of(server))
+    assert one.reel.unplayed() == ["a.yaml:14: WebSocket ws://ws.test/"]
 
 
 def test_an_ordinary_request_is_never_answered_by_a_websocket() -> None:
