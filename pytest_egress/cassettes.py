@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pytest_egress.base.choices import RecordMode
 from pytest_egress.errors import CassetteError
@@ -24,9 +24,9 @@ from pytest_egress.routes.recordings.deck import Deck
 from pytest_egress.routes.recordings.reel import Reel, ToRecord
 from pytest_egress.shelf import write_whole
 from pytest_egress.traffic.cassettes.hiding import hidden
-from pytest_egress.traffic.cassettes.notation import library
+from pytest_egress.traffic.cassettes.notation import dump, library
 from pytest_egress.traffic.cassettes.reading import is_read_only, tape_in
-from pytest_egress.traffic.cassettes.tape import Recording, Tape, key_of, text_of
+from pytest_egress.traffic.cassettes.tape import CONVERSATIONS, Recording, Tape, key_of, text_of
 from pytest_egress.traffic.redaction.redactor import Redactor
 from pytest_egress.traffic.shown import counted
 
@@ -249,7 +249,7 @@ def together(old: Tape, new: Tape) -> Tape:
 def with_others_of(old: Tape, new: Tape) -> Tape:
     """A new tape, with what an old one has of other requests."""
     known = by_request(new.recordings)
-    others = tuple(each for each in old.recordings if key_of(each) not in known)
+    others = tuple(each for each in old.recordings if asked_of(each) not in known)
     secrets = new.secrets | (old.secrets if others else frozenset())
     return Tape(recordings=(*new.recordings, *others), secrets=secrets)
 
@@ -257,8 +257,20 @@ def with_others_of(old: Tape, new: Tape) -> Tape:
 def by_request(recordings: Sequence[Recording]) -> dict[object, list[Recording]]:
     found: dict[object, list[Recording]] = defaultdict(list)
     for each in recordings:
-        found[key_of(each)].append(each)
+        found[asked_of(each)].append(each)
     return found
+
+
+def asked_of(recording: Recording) -> object:
+    """What a container has asked: of a conversation all that it has sent."""
+    body = recording.response.body
+    sent = [each for each in body.value if is_sent(each)] if body.key in CONVERSATIONS else ()
+    return key_of(recording), recording.is_refused, dump([*sent])
+
+
+def is_sent(message: Any) -> bool:
+    """Whether a message of a conversation, or the end of those of one side, is the container's."""
+    return not isinstance(message, dict) or "send" in message
 
 
 class Stack:

@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -298,6 +298,9 @@ class Frames:
         deflate: The parameters of `permessage-deflate`, as the response has them; None without compression.
         of_client: Whether these are the frames of a client, which masks what it sends.
         most: The most bytes of a message.
+
+    Attributes:
+        search: Gets what comes as it comes, also of pings and of a message whose end never comes; None for nothing.
     """
 
     def __init__(
@@ -314,6 +317,7 @@ class Frames:
         self._most = most
         self._parts: list[Any] = []
         self._size = 0
+        self.search: Callable[[bytes], None] | None = None
         self._is_over = False
 
     def receive(self, data: bytes) -> Iterator[Received]:
@@ -329,9 +333,14 @@ class Frames:
                 return
 
     def _received(self, event: Event) -> Iterator[Received]:
-        from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+        from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
+        if isinstance(event, (Ping, Pong)) and self.search is not None:
+            self.search(bytes(event.payload))
         if isinstance(event, (TextMessage, BytesMessage)):
+            if self.search is not None:
+                data = event.data
+                self.search(data.encode() if isinstance(data, str) else bytes(data))
             yield from self._part(event.data, event.message_finished)
         elif isinstance(event, Ping):
             yield PingFrame(payload=bytes(event.payload))
@@ -357,12 +366,6 @@ class Frames:
         elif not self._unfinished.fits(self._unfinished.size + size_of(data)):
             self.discard()
             yield Closing(code=TOO_BIG, reason=CUT_REASON, reply=self.can_close)
-
-    @property
-    def unfinished(self) -> bytes:
-        """What has come of a message that has not come whole."""
-        parts = (each.encode() if isinstance(each, str) else each for each in self._parts)
-        return b"".join(parts)
 
     def discard(self) -> None:
         """Nothing more comes of a message that has not come whole."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pytest_egress import CassetteError, cassette
 from pytest_egress.base.choices import RECORD_MODES
 from pytest_egress.cassettes import Cassettes, Home, Stack, content_of, file_name
 from pytest_egress.routes.recordings.deck import Deck
+from pytest_egress.traffic.cassettes.bodies import RecordedBody
 from pytest_egress.traffic.cassettes.tape import (
     RecordedRequest,
     RecordedResponse,
@@ -93,6 +95,58 @@ def test_a_file_that_is_not_there_says_what_to_type(folder: Path) -> None:
     )
     with pytest.raises(CassetteError, match=r"^there is no session\.har$"):
         run(Cassettes("rewrite"), home(folder), path="session.har")
+
+
+def conversation(said: str, heard: str = "okay", *, is_call: bool = False) -> Recording:
+    body = RecordedBody(
+        "turns" if is_call else "conversation", [{"send": said}, {"receive": heard}]
+    )
+    return Recording(
+        request=RecordedRequest(
+            method="POST" if is_call else "GET",
+            url="wss://api.test/feed",
+            is_call=is_call,
+            is_websocket=not is_call,
+        ),
+        response=RecordedResponse(status=0, body=body),
+    )
+
+
+@pytest.mark.parametrize("is_call", [False, True])
+def test_conversations_of_several_tests_at_one_url_all_stay_in_their_file(
+    folder: Path, is_call: bool
+) -> None:
+    cassettes, path = Cassettes("rewrite"), "feed.yaml"
+    said = [
+        conversation("ones", is_call=is_call),
+        conversation("twos", is_call=is_call),
+        conversation("ones", "more", is_call=is_call),
+    ]
+    for number, each in enumerate(said):
+        run(cassettes, home(folder, f"test_{number}"), each, path=path)
+    recordings = tape_of((folder / path).read_text(), path).recordings
+    heard = [(each.response.body.value[0], each.response.body.value[1]) for each in recordings]
+    assert heard == [
+        ({"send": "ones"}, {"receive": "more"}),
+        ({"send": "twos"}, {"receive": "okay"}),
+    ]
+    again = Cassettes("rewrite")
+    run(again, home(folder, "test_1"), conversation("last", is_call=is_call), path=path)
+    assert again.finish("nothing") == [
+        f"{path} keeps 2 recordings that this run has not asked for: a green run of all tests takes them out"
+    ]
+
+
+def test_a_handshake_that_was_refused_and_one_that_was_not_both_stay(folder: Path) -> None:
+    cassettes, path = Cassettes("rewrite"), "feed.yaml"
+    opened = conversation("one")
+    opened = replace(
+        opened, response=RecordedResponse(status=0, body=RecordedBody("conversation", []))
+    )
+    refused = replace(opened, response=RecordedResponse(status=403))
+    run(cassettes, home(folder, "test_1"), refused, path=path)
+    run(cassettes, home(folder, "test_2"), opened, path=path)
+    assert len(tape_of((folder / path).read_text(), path).recordings) == 2
 
 
 def test_recording_again_changes_no_byte_and_does_not_touch_the_file(folder: Path) -> None:

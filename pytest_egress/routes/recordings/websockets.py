@@ -27,6 +27,7 @@ from pytest_egress.traffic.cassettes.making import recording_of_refusal, recordi
 from pytest_egress.traffic.cassettes.placeholders import Stands
 from pytest_egress.traffic.cassettes.tape import RecordedResponse
 from pytest_egress.traffic.cassettes.websocket import sent_content
+from pytest_egress.traffic.grpc import StatusError
 from pytest_egress.traffic.http.headers import Headers, checked_fields
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
@@ -100,7 +101,11 @@ class RecordedWebSocket(DuplexAnswer):
         exchange, reel = conversation.exchange, self._reel
         ws, response = exchange.websocket, self._relay.refused
         if response is not None:
-            reel.add(recording_of_refusal(request, response))
+            try:
+                reel.add(recording_of_refusal(request, response))
+            except StatusError as error:
+                text = f"{reel.name}: {request.shown_url} is not recorded: {error.details}"
+                raise CassetteError(text) from None
             exchange.note = exchange.note or RECORDED.format(reel.name)
             return
         if ws is None or ws.unkept:

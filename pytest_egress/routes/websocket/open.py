@@ -104,6 +104,8 @@ class WebSocket:
         self._refuse = refuse
         self._is_bounded = is_bounded
         self._frames = frames or Frames(handshake.deflate, account=account)
+        if self._is_recorded and (passing := getattr(request._body, "passing", None)) is not None:
+            self._frames.search = passing.feed
         self._changed, self._sending = threading.Condition(), threading.Lock()
         self._waiting: deque[tuple[str | bytes, int]] = deque()  # with what is held for each
         self._waiting_bytes = 0
@@ -314,12 +316,6 @@ class WebSocket:
         self.messages.append(message)
         return message
 
-    def _search(self, data: bytes) -> None:
-        """Search what becomes no message for secrets, where one is declared."""
-        passing = getattr(self.request._body, "passing", None) if self._is_recorded else None
-        if passing is not None and data:
-            passing.feed(data)
-
     # Receiving.
 
     def _take(self) -> str | bytes | None:
@@ -415,7 +411,6 @@ class WebSocket:
         with self._changed:
             for received in self._frames.receive(data):
                 if isinstance(received, PingFrame):
-                    self._search(received.payload)
                     with contextlib.suppress(ClosedError):
                         self._outgoing.append(Outgoing(self._frames.pong(received.payload)))
                 elif isinstance(received, Closing):
@@ -538,7 +533,6 @@ class OpenWebSocket(WebSocket):
         self.close()
         if self._reader.ident is not None:
             self._reader.join()
-        self._search(self._frames.unfinished)
         self._frames.discard()
         self._forget_unrecorded()
         with contextlib.suppress(ClientLeftError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from decimal import Decimal, InvalidOperation
@@ -155,6 +156,8 @@ def check_depth_and_text(value: Any) -> None:
                 inner += each
             elif isinstance(each, str):
                 each.encode()  # a surrogate alone is a ValueError
+            elif isinstance(each, float) and not math.isfinite(each):
+                raise NotExactError(f"it has {each}, which is no number of JSON")
             elif isinstance(each, int) and abs(each) >= 10**1000:
                 raise NotExactError("it has too many digits")
         level = inner

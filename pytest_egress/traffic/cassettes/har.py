@@ -18,6 +18,7 @@ from pytest_egress.traffic.cassettes.tape import (
     Recording,
     Tape,
 )
+from pytest_egress.traffic.http.headers import checked_fields
 
 FILE: Final = re.compile(r"[\w.-]{1,200}", re.ASCII)
 """The name of a file beside a HAR, as Playwright writes it: no path."""
@@ -64,6 +65,7 @@ def recording_from(entry: Any, beside: Callable[[str], bytes]) -> Recording:
         body=posted(asked.get("postData")),
     )
     headers = tuple(pair for pair in fields(answered) if pair[0] != "content-encoding")
+    checked_fields(headers)
     return Recording(
         request=request,
         response=RecordedResponse(

@@ -40,12 +40,18 @@ NOT_KEPT: Final = OF_A_CONNECTION | {
 ITS_OWN: Final = OF_A_HANDSHAKE - {"sec-websocket-protocol"}
 """Fields that each handshake has anew."""
 
+MOST_STATUS: Final = 599
+
 BOUNDARY: Final = "egress-boundary"
 """In place of the boundary that a client has drawn for a form."""
 
 
 def recording_of(request: Request, response: Response) -> Recording:
-    """The recording of an exchange whose bodies are whole. StatusError: it is a call of gRPC that is malformed."""
+    """The recording of an exchange whose bodies are whole.
+
+    Raises:
+        StatusError: It is a call of gRPC that is malformed, or its status is none of HTTP's.
+    """
     if is_grpc(request):
         content = response.content or b"".join(response.stream or ())
         asked = [CallTurn(True, each) for each in messages_in(request.content, request.headers)]
@@ -158,7 +164,16 @@ def recorded_request(request: Request) -> RecordedRequest:
 
 
 def recorded_response(request: Request, response: Response) -> RecordedResponse:
-    """The body is kept without its coding, and the response to a HEAD with its length."""
+    """The body is kept without its coding, and the response to a HEAD with its length.
+
+    Raises:
+        StatusError: No cassette has its status.
+    """
+    if response.status_code > MOST_STATUS:
+        raise StatusError(
+            Code.UNKNOWN,
+            f"its status, {response.status_code}, is none of HTTP's: answer it by a handler",
+        )
     headers, content = kept(response.headers), response.content
     coding = response.headers.get("content-encoding", "")
     try:

@@ -10,6 +10,7 @@ recording has to give the same bytes on every machine. `yaml` is imported when a
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -158,6 +159,8 @@ class Builder:
             value = self._of_tag(event)
         elif event.implicit[0] and not event.style:
             value = resolved(event.value)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise self._fail(event, f"the number {event.value} is too large: put it in quotes")
         self._note_anchor(event, value)
         self._put(event, value)
 

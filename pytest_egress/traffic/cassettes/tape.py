@@ -16,6 +16,7 @@ from pytest_egress.traffic.cassettes.messages import check_messages, check_turns
 from pytest_egress.traffic.cassettes.notation import Table, dump, load, put_list, put_value, quoted
 from pytest_egress.traffic.cassettes.websocket import check_closing, check_conversation
 from pytest_egress.traffic.grpc import Code
+from pytest_egress.traffic.http.headers import check_field
 from pytest_egress.traffic.shown import shown
 
 VERSION: Final = 1
@@ -27,6 +28,9 @@ CALL: Final = ("grpc", "metadata", "messages")
 WEBSOCKET: Final = ("request", "response", "messages", "close", "reason")
 STATUS: Final = ("status", "details", "metadata", "messages", "trailing_metadata")
 CONVERSATION: Final = "conversation"
+CONVERSATIONS: Final = (CONVERSATION, "turns")
+"""The keys of bodies that have the messages of both sides in their order."""
+
 LEFT_OPEN: Final = -1
 """The status of a call of gRPC that its client has cancelled, or left, before there was one."""
 
@@ -309,7 +313,7 @@ class Reader:
         if type(status) is not int or not 200 <= status <= 599:
             raise self.wrong(table, "status", "it takes a number from 200 to 599")
         return RecordedResponse(
-            status=status, headers=self.headers(table), body=self.body(table, "response")
+            status=status, headers=self.sent_headers(table), body=self.body(table, "response")
         )
 
     def call(self, table: Table) -> RecordedRequest:
@@ -338,9 +342,9 @@ class Reader:
         return RecordedResponse(
             status=Code[status],
             details=details,
-            headers=self.headers(table, "metadata"),
+            headers=self.sent_headers(table, "metadata"),
             body=body,
-            trailers=self.headers(table, "trailing_metadata"),
+            trailers=self.sent_headers(table, "trailing_metadata"),
         )
 
     def turns(self, table: Table) -> Recording:
@@ -358,7 +362,7 @@ class Reader:
             response = self.outcome_of(answered, body)
         else:
             self.check_keys(answered, "a response without a status", ("metadata",))
-            headers = self.headers(answered, "metadata")
+            headers = self.sent_headers(answered, "metadata")
             response = RecordedResponse(status=LEFT_OPEN, headers=headers, body=body)
         return Recording(request=self.asked_of(asked), response=response, line=table.line)
 
@@ -389,7 +393,7 @@ class Reader:
         response = RecordedResponse(
             status=code or 0,
             details=reason,
-            headers=self.headers(answered),
+            headers=self.sent_headers(answered),
             body=RecordedBody(CONVERSATION, messages),
         )
         return Recording(request=request, response=response, line=table.line)
@@ -405,6 +409,16 @@ class Reader:
         if not isinstance(given, Mapping):
             raise self.wrong(table, key, "it takes a mapping")
         return tuple(self._fields(table, key, given))
+
+    def sent_headers(self, table: Table, key: str = "headers") -> RecordedFields:
+        """Those of a response, which are sent."""
+        headers = self.headers(table, key)
+        for name, value in headers:
+            try:
+                check_field(name, value)
+            except ValueError as error:
+                raise self.wrong(table, key, str(error)) from None
+        return headers
 
     def _fields(
         self, table: Table, key: str, given: Mapping[str, Any]

@@ -17,6 +17,7 @@ from pytest_egress.traffic.cassettes.tape import (
     Tape,
 )
 from pytest_egress.traffic.http.content_coding import MAX_DECODED_BYTES, decode
+from pytest_egress.traffic.http.headers import checked_fields
 from pytest_egress.traffic.shown import shown
 
 
@@ -57,6 +58,7 @@ def recording_from(each: Any) -> Recording:
         body=body_from(asked.get("body"), asked_fields, of="request"),
     )
     headers = tuple(fields(answered.get("headers") or {}))
+    checked_fields(headers)
     response = RecordedResponse(
         status=status,
         headers=without_coding(headers),

@@ -17,6 +17,7 @@ from pytest_egress.traffic.cassettes.bodies import (
     NO_BODY,
     RecordedBody,
     body_of,
+    check_body,
     check_depth_and_text,
 )
 from pytest_egress.traffic.cassettes.making import NOT_KEPT
@@ -27,6 +28,7 @@ from pytest_egress.traffic.cassettes.tape import (
     Recording,
     Tape,
 )
+from pytest_egress.traffic.http.headers import checked_fields
 from pytest_egress.traffic.shown import shown
 
 REQUEST: Final = ("method", "url", "urlPath", "headers", "bodyPatterns", "queryParameters")
@@ -51,7 +53,10 @@ def tape_of_wiremock(value: dict[str, Any], name: str, beside: Callable[[str], b
     for number, each in enumerate(in_scenarios(mappings), 1):
         try:
             recordings.append(recording_from(each, beside))
-        except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        except (
+            *(AttributeError, KeyError, TypeError, ValueError, OSError),
+            RecursionError,  # of a text that is JSON
+        ) as error:
             called = each.get("name") or number if isinstance(each, dict) else number
             raise CassetteError(f"{name}: mapping {called} cannot be replayed: {error}") from None
     return Tape(recordings=tuple(recordings), answers_again=True)
@@ -118,6 +123,7 @@ def recording_from(mapping: Any, beside: Callable[[str], bytes]) -> Recording:
     if wanted := asked.get("queryParameters"):
         url += "?" + urlencode({key: only(value, "equalTo") for key, value in wanted.items()})
     headers = tuple(fields(answered.get("headers") or {}))
+    checked_fields(headers)
     return Recording(
         request=RecordedRequest(
             method=asked.get("method", "ANY").upper(),
@@ -167,9 +173,13 @@ def body_asked(patterns: list[Any]) -> RecordedBody:
         value = json.loads(value) if isinstance(value, str) else value
         check_depth_and_text(value)
         return RecordedBody("json", value)
-    if "binaryEqualTo" in pattern:
-        return RecordedBody("base64", pattern["binaryEqualTo"])
-    return RecordedBody("text", only(pattern, "equalTo"))
+    kind, operator = (
+        ("base64", "binaryEqualTo") if "binaryEqualTo" in pattern else ("text", "equalTo")
+    )
+    value = only(pattern, operator)
+    if why := check_body(kind, value):
+        raise ValueError(f"{operator}, {shown(value)}: {why}")
+    return RecordedBody(kind, value)
 
 
 def body_answered(

@@ -193,7 +193,7 @@ def plainly(place: str) -> tuple[str, str]:
 
 
 def is_message(place: str) -> bool:
-    """Whether a place is in a message of a call of gRPC, which is in its body."""
+    """Whether a place is in a message of gRPC, which is in its body, or of a WebSocket, which is in its frames."""
     return place.startswith("message ")
 
 

@@ -238,6 +238,18 @@ def test_a_message_may_come_byte_by_byte_and_others_with_it() -> None:
     assert [*server.receive(data)] == received
 
 
+def test_what_comes_is_searched_as_it_comes_of_pings_and_unfinished_messages_too() -> None:
+    from wsproto.events import Pong, TextMessage
+
+    client, server = Frames(None, of_client=True), Frames(None)
+    found: list[bytes] = []
+    server.search = found.append
+    data = client.ping(b"ping") + client._sent(Pong(payload=b"pong")) + client.message(b"\xff")
+    begun = client._sent(TextMessage(data="begun", message_finished=False))
+    assert len([*server.receive(data + begun)]) == 2
+    assert b"".join(found) == b"pingpong\xffbegun"
+
+
 def test_a_close_frame_is_the_end_and_nothing_after_it_counts() -> None:
     client, server = Frames(None, of_client=True), Frames(None)
     late = Frames(None, of_client=True).message("late")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,8 +26,9 @@ from pytest_egress.routes.websocket import open as open_websocket
 from pytest_egress.routes.websocket.answer import opened as opened_answer
 from pytest_egress.routes.websocket.answer import websocket
 from pytest_egress.routes.websocket.open import OpenWebSocket, WebSocket, content_of
+from pytest_egress.traffic.http.headers import NO_FIELDS
 from pytest_egress.traffic.http.request import Request
-from pytest_egress.traffic.websocket import accept, size_of
+from pytest_egress.traffic.websocket import Frames, Opening, accept, size_of
 from tests.support.stage import eventually
 from tests.support.websocket_server import DuplexServer, SocketDuplex, serving
 
@@ -36,6 +38,22 @@ def server() -> Any:
     """A server whose WebSockets are the test's to drive."""
     with serving(websocket()) as server:
         yield server
+
+
+def test_what_a_client_sends_is_searched_for_secrets_as_it_comes_and_what_a_server_sends_is_not() -> (
+    None
+):
+    fed: list[bytes] = []
+    request = Request(method="GET", scheme="http", host="ws.test", port=80, path="/")
+    body = SimpleNamespace(passing=SimpleNamespace(feed=fed.append))
+    object.__setattr__(request, "_body", body)
+    duplex: Any = None
+    handshake = Opening(status_code=101, headers=NO_FIELDS)
+    sides: list[list[Any] | None] = [[], None]  # None is a relay's, to the server
+    for messages in sides:
+        ws = OpenWebSocket(duplex, request, handshake, messages)
+        assert [*ws._frames.receive(Frames(None, of_client=True).ping(b"one"))]
+    assert fed == [b"one"]
 
 
 @contextmanager

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 
+import pytest
+
 from pytest_egress.traffic.cassettes.making import recorded_request, recorded_response, recording_of
+from pytest_egress.traffic.grpc import StatusError
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
@@ -90,3 +93,9 @@ def test_a_form_that_would_change_keeps_its_boundary() -> None:
 def test_what_signs_the_bytes_keeps_them() -> None:
     asked = request(b'{"a":  1}', Content_Type="application/json", Digest="sha-256=x")
     assert recorded_request(asked).body == ("text", '{"a":  1}')
+
+
+def test_a_status_that_no_cassette_has_is_none_of_a_recording() -> None:
+    odd = Response.received(999, Headers(), reason="Request denied")
+    with pytest.raises(StatusError, match="its status, 999, is none of HTTP's"):
+        recording_of(request(), odd)

@@ -21,6 +21,9 @@ interactions:
 """
 
 
+MAPPING = '{{"request": {{"url": "/", "bodyPatterns": [{}]}}, "response": {{}}}}'
+
+
 def beside(name: str) -> bytes:
     raise FileNotFoundError(name)
 
@@ -46,6 +49,25 @@ def test_the_end_of_the_name_and_the_content_say_what_a_file_is() -> None:
         ("a.har", "{", "this is no JSON"),
         ("a.json", "[]", "neither a HAR nor mappings"),
         ("a.json", "[" * 100_000, "this is no JSON"),
+        ("a.json", MAPPING.format('{"equalToJson": "%s"}' % ("[" * 9999)), "mapping 1 cannot be"),
+        (
+            "a.json",
+            MAPPING.format('{"equalToJson": 1e999}'),
+            "it has inf, which is no number of JSON",
+        ),
+        ("a.json", MAPPING.format('{"binaryEqualTo": 5}'), "binaryEqualTo, 5: it takes a text"),
+        ("a.json", MAPPING.format('{"binaryEqualTo": "%"}'), "it takes base64"),
+        ("a.json", MAPPING.format('{"equalTo": ["a"]}'), "equalTo, ['a']: it takes a text"),
+        (
+            "a.yaml",
+            VCR.format(method="GET", uri="http://a.test", code="1e999"),
+            "line 3: the number 1e999",
+        ),
+        (
+            "a.yaml",
+            OURS.format(url="http://a.test", body="json: [-1e999]"),
+            "line 3: the number -1e999",
+        ),
         ("a.yaml", VCR.format(method="GET", uri="7", code=200), "line 2: interaction 1"),
         ("a.yaml", VCR.format(method="null", uri="http://a.test", code=200), "method: None is no"),
         ("a.yaml", VCR.format(method="GET", uri="http://a.test", code=101), "status, 101, is no"),

@@ -24,6 +24,7 @@ from pytest_egress.traffic.redaction.values import KnownValues
 from pytest_egress.traffic.search.leaks import leaks, leaks_headline, leaks_text
 from pytest_egress.traffic.search.passing import Passing
 from pytest_egress.traffic.search.secrets import Secret, secret
+from pytest_egress.traffic.websocket import WebSocketMessage
 from tests.support.entries import about, datagrams, dns_query, packet, tcp, tls
 from tests.support.secrets import forgotten  # noqa: F401
 
@@ -268,6 +269,22 @@ def test_a_message_that_has_a_secret_is_told_once() -> None:
     entry.request = replace(entry.request, _body=body)
     assert found(entry) == [("body", "")]
     entry.grpc.requests.append(KEY.encode())
+    assert found(entry) == [("message 0", "")]
+
+
+def test_a_secret_in_a_ping_or_in_a_message_that_never_ends_is_told_and_one_in_a_message_once() -> (
+    None
+):
+    passing = Passing(KnownValues((KEY, each) for each in watched().written))
+    entry = sent()
+    entry.websocket = SimpleNamespace(unkept=0, close_reason="")
+    entry.request = replace(entry.request, _body=SimpleNamespace(
+        so_far=b"", is_whole=True, is_cut=False, streamed=None, content=b"", passing=passing,
+        trailers=Headers(),
+    ))  # fmt: skip
+    passing.feed(KEY.encode())
+    assert found(entry) == [("frames of no message", "")]
+    entry.messages.append(WebSocketMessage(content=KEY, from_client=True, at=1.0))
     assert found(entry) == [("message 0", "")]
 
 
