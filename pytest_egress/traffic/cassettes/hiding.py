@@ -24,6 +24,7 @@ from pytest_egress.traffic.cassettes.tape import (
 from pytest_egress.traffic.redaction.names import is_of_a_place
 from pytest_egress.traffic.redaction.redactor import (
     FOUND,
+    IN_QUOTES,
     NAMES,
     PARTS,
     Redactor,
@@ -40,8 +41,7 @@ USER: Final = re.compile(r"(://)([^/@\s?#\"'<>]{1,256})@")
 PARAMETER: Final = re.compile(r"([?&;#])([\w.%\[\]-]{1,64})=([^&\s\"'<>;,#]+)")
 """A parameter of a URL in a header field, such as Location and Link have."""
 
-IN_QUOTES: Final = re.compile(r'"((?:[^"\\]|\\.)*)"(\s{0,9}:)?')
-"""A text of JSON, which is a key where a colon follows."""
+COLON: Final = re.compile(r"\s{0,9}:")
 
 COOKIES: Final = ("cookie", "set-cookie")
 
@@ -276,6 +276,18 @@ class Eraser:
         """What is within brackets has each of its texts hidden."""
         if not is_opened:
             return self._instead(name, value)
-        return IN_QUOTES.sub(
-            lambda each: each[0] if each[2] else f'"{self._instead(name, each[1])}"', value
-        )
+        return "".join(self._texts(name, value))
+
+    def _texts(self, name: str, value: str) -> Iterator[str]:
+        """A text of JSON that a colon follows is a key; one without an end is hidden too. No part is read twice."""
+        position = 0
+        while (begin := value.find('"', position)) >= 0:
+            found = IN_QUOTES.match(value, begin + 1)
+            end = begin + 1 if found is None else found.end()
+            text, close = value[begin + 1 : end], value[end : end + 1]
+            is_key = close == '"' and COLON.match(value, end + 1) is not None
+            shown = text if is_key else self._instead(name, text)
+            yield f'{value[position:begin]}"{shown}'
+            yield '"' if close == '"' else ""
+            position = end + (close == '"')
+        yield value[position:]

@@ -152,7 +152,7 @@ print(stub.Unary(pb.Hello(name="you"), timeout=30).text)
 """
 
 
-class Greeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # made by protoc, without types
+class RealGreeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # made by protoc, without types
     def Unary(self, request: Any, context: Any) -> Any:
         return pb.Reply(text="hello " + request.name)
 
@@ -167,7 +167,7 @@ def speaking() -> tuple[int, Callable[[], object]]:
 def calling() -> tuple[int, Callable[[], object]]:
     """The same of gRPC."""
     server = grpc.server(futures.ThreadPoolExecutor(2))
-    pb_grpc.add_GreeterServicer_to_server(Greeter(), server)
+    pb_grpc.add_GreeterServicer_to_server(RealGreeter(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     return port, lambda: server.stop(0)

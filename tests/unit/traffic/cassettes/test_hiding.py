@@ -149,6 +149,17 @@ def test_text_has_its_names_looked_at_to_its_end() -> None:
     )
 
 
+def test_texts_within_brackets_are_hidden_without_their_end_too_and_none_is_read_twice() -> None:
+    cut = '{"password": {"a" : "hunter22", "b": ["x\\"y", "hunter33'
+    recording, _ = without_secrets(made(body=RecordedBody("text", cut)))
+    assert recording.request.body.value == (
+        '{"password": {"a" : "<password>", "b": ["<password>", "<password#2>'
+    )
+    quotes = '{"password": {"' + '\\"' * 50_000  # each of which may begin a text
+    recording, _ = without_secrets(made(body=RecordedBody("text", quotes)))
+    assert recording.request.body.value == '{"password": {"<password>'
+
+
 def test_secrets_by_their_form_are_hidden() -> None:
     text = "ghp_" + "a1" * 18
     recording, tape = without_secrets(made(body=RecordedBody("json", {"note": text})), Redactor())
