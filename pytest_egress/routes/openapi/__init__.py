@@ -2,6 +2,7 @@
 
 The rule: what a container sends becomes sentences about it, and never an error of these modules.
 
+* `patterns`: the patterns of a document.
 * `documents`: a document, from a file or a dict.
 * `operations`: the operation that a request is for.
 * `schemas`: the ways in which a schema may read a text.

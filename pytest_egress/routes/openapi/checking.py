@@ -12,9 +12,11 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, Final
 
+from pytest_egress.base.account import Account, OverLimitError
 from pytest_egress.errors import ContentError
 from pytest_egress.routes.openapi.documents import Document
 from pytest_egress.routes.openapi.operations import Operation
+from pytest_egress.routes.openapi.patterns import UncheckableError
 from pytest_egress.routes.openapi.schemas import ALL_TYPES, Reading, readings_of
 from pytest_egress.routes.openapi.sent import (
     Node,
@@ -25,7 +27,7 @@ from pytest_egress.routes.openapi.sent import (
     plain,
     tree_of,
 )
-from pytest_egress.routes.openapi.validators import UncheckableError, Validators
+from pytest_egress.routes.openapi.validators import Validators
 from pytest_egress.routes.openapi.values import (
     Encodings,
     Style,
@@ -41,7 +43,7 @@ from pytest_egress.traffic.http.forms import (
     media_type,
     multipart_parts,
 )
-from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.http.request import Request, room_for_json
 from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction.redactor import Redactor, redactor_of
 from pytest_egress.traffic.shown import SHOWN_VALUE, cut, shown
@@ -186,14 +188,17 @@ class Checks:
         about = described["content"][key] or {}
         if "schema" not in about:
             return
+        hold = (request._account or Account()).hold("parsed JSON")
         try:
+            hold.resize(room_for_json(content))
             values = self._body_values(request, kind, content, about)
-        except ValueError as error:
+            if values:
+                at = f"{pointer}/content/{keyed(key)}/schema"
+                yield from self._schema_problems("body", values, at, redactor)
+        except (OverLimitError, ValueError) as error:
             yield f"body: {cut(redactor.hidden(str(error)), SHOWN_RULE)}"
-            return
-        if values:
-            at = f"{pointer}/content/{keyed(key)}/schema"
-            yield from self._schema_problems("body", values, at, redactor)
+        finally:
+            hold.release()
 
     def _body_values(
         self, request: Request, kind: str, content: bytes, about: Mapping[str, Any]

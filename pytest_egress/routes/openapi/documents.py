@@ -6,8 +6,10 @@ is refused. A file is read once for as long as it does not change.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from os import PathLike
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
+from pytest_egress.routes.openapi.patterns import is_of_python, problem_of
 from pytest_egress.traffic.shown import cut, shown
 
 INSTALL: Final = "pip install 'pytest-egress[openapi]'"
@@ -116,32 +119,122 @@ def checked(name: str, contents: Mapping[str, Any]) -> Document:
         raise ValueError(
             f"{name}: it is no document of OpenAPI 3.0 or 3.1: openapi is {shown(version)}"
         )
-    check_references(name, contents)
+    document = Document(name, contents)
+    check_references(document)
+    checkable = with_plain_patterns(contents) if has_foreign_patterns(document) else contents
     try:
-        from openapi_spec_validator import validate
+        check_structure(checkable, version)
     except ImportError:
         raise ImportError(f"openapi() needs openapi-spec-validator: {INSTALL}") from None
-    try:
-        validate(contents)
     except Exception as error:  # of several packages
         said = cut(" ".join(str(getattr(error, "message", error)).split()), 200)
         at = "/".join(map(str, getattr(error, "absolute_path", ())))
         raise ValueError(
             f"{name}: it is no valid OpenAPI: {f'{at}: ' if at else ''}{said}"
         ) from None
-    return Document(name, contents)
+    return document
 
 
-def check_references(name: str, contents: Mapping[str, Any]) -> None:
-    stack: list[Any] = [contents]
+def check_structure(contents: Mapping[str, Any], version: str) -> None:
+    """Raise what the package raises. Its own `validate` would keep each document for good.
+
+    It follows references one within the other, as far as Python goes: a large document has hundreds of schemas in a
+    row. By then it has checked all but what a few keywords say beyond the structure.
+    """
+    from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
+
+    is_3_0 = version.startswith("3.0")
+    checker: Any = (OpenAPIV30SpecValidator if is_3_0 else OpenAPIV31SpecValidator)(contents)
+    for error in checker.schema_validator.iter_errors(contents):
+        raise error
+    with contextlib.suppress(RecursionError):
+        for error in checker.root_validator(checker.schema_path):
+            raise error
+
+
+def check_references(document: Document) -> None:
+    for value, pointer in parts_of(document.contents):
+        reference = value.get("$ref")
+        if not isinstance(reference, str):
+            continue
+        if not reference.startswith("#/"):
+            raise ValueError(
+                f"{document.name}: $ref {shown(reference)} leads out of the document: bundle it into one file first"
+            )
+        try:
+            found, _ = document.at(value)
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise ValueError(
+                f"{document.name}: {pointer}: $ref {shown(reference)} leads to nothing"
+            ) from None
+        if isinstance(found, Mapping) and isinstance(found.get("$ref"), str):
+            raise ValueError(
+                f"{document.name}: {pointer}: $ref {shown(reference)} leads on without an end"
+            )
+
+
+def has_foreign_patterns(document: Document) -> bool:
+    """Whether a pattern is one of ECMAScript alone. Raise ValueError for one that cannot be read."""
+    found = False
+    for value, pointer in parts_of(document.contents):
+        several = value.get("patternProperties")
+        given = [*several] if isinstance(several, Mapping) else []
+        for pattern in filter(lambda each: isinstance(each, str), [*given, value.get("pattern")]):
+            if problem := problem_of(pattern):
+                raise ValueError(f"{document.name}: {pointer}: {problem}")
+            found = found or not is_of_python(pattern)
+    return found
+
+
+def with_plain_patterns(value: Any, name: str = "") -> Any:
+    r"""A copy for the check of the structure, which takes patterns of Python alone: `\p{L}` is refused there."""
+    if isinstance(value, Mapping):
+        is_of_names = name == "patternProperties"
+        return {
+            re.escape(key) if is_of_names else key: with_plain_patterns(each, key)
+            for key, each in value.items()
+        }
+    if isinstance(value, list):
+        return [*map(with_plain_patterns, value)]
+    return ".*" if name == "pattern" and isinstance(value, str) else value
+
+
+def parts_of(contents: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Each object of a document, with its pointer, but those of its examples, which are data."""
+    stack: list[tuple[Any, str, bool]] = [(contents, "", False)]
     while stack:
-        value = stack.pop()
-        if isinstance(value, Mapping):
-            reference = value.get("$ref")
-            if isinstance(reference, str) and not reference.startswith("#/"):
-                raise ValueError(
-                    f"{name}: $ref {shown(reference)} leads out of the document: bundle it into one file first"
-                )
-            stack += value.values()
-        elif isinstance(value, list):
-            stack += value
+        value, pointer, is_named = stack.pop()
+        if isinstance(value, list):
+            stack += [(each, f"{pointer}/{at}", False) for at, each in enumerate(value)]
+        if not isinstance(value, Mapping):
+            continue
+        if not is_named:
+            yield value, pointer
+        for key, each in value.items():
+            if is_named or not (key in DATA or str(key).startswith("x-")):
+                stack.append((each, f"{pointer}/{escaped_key(key)}", not is_named and key in NAMED))
+
+
+DATA: Final = frozenset({"const", "default", "enum", "example", "examples"})
+NAMED: Final = frozenset(
+    {
+        *("$defs", "dependentSchemas", "patternProperties", "properties"),
+        *(
+            "callbacks",
+            "content",
+            "encoding",
+            "headers",
+            "links",
+            "parameters",
+            "pathItems",
+            "paths",
+        ),
+        *("requestBodies", "responses", "schemas", "securitySchemes", "webhooks"),
+    }
+)
+"""Members that have objects by names of the document's own, where they are no lists."""
+
+
+def escaped_key(key: str) -> str:
+    """A key as a part of a pointer (RFC 6901)."""
+    return str(key).replace("~", "~0").replace("/", "~1")

@@ -12,7 +12,7 @@ from itertools import islice, product
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
-from pytest_egress.routes.openapi.documents import Document
+from pytest_egress.routes.openapi.documents import Document, escaped_key
 
 METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 MAX_BASES: Final = 64  # of one server, by the values of its variables
@@ -163,10 +163,6 @@ def all_operations(document: Document) -> Iterator[Operation]:
                         )
                     ),
                 )
-
-
-def escaped_key(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")
 
 
 def bases_of(server: Mapping[str, Any]) -> list[str]:

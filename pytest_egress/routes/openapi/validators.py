@@ -3,28 +3,24 @@
 * A property that is readOnly in one branch of `allOf` is not required by another; likewise writeOnly in an answer.
 * `discriminator` chooses the schema, in 3.1 too, and is read where schemas inherit from the one that has it.
 * 1.0 is an integer in 3.0 too, and `nullable` holds beside `allOf`.
-* A pattern is read as ECMAScript has it, and its time is bounded; what is unique is found without comparing all pairs.
+* The time of patterns is bounded, those beside `unevaluatedProperties` too; what is unique is found without comparing
+  all pairs.
+* 19.99 is a multiple of 0.01.
 
-jsonschema and regex are imported when the first document is read.
+jsonschema is imported when the first document is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
 from typing import Any, Final
 
-from pytest_egress.base.clock import monotonic
 from pytest_egress.routes.openapi.documents import URI, Document
-from pytest_egress.traffic.shown import cut
+from pytest_egress.routes.openapi.patterns import PatternTime
 
-PATTERN_SECONDS: Final = 1.0  # of all patterns, for a value that is checked
 SCHEMAS: Final = "/components/schemas/"
-REFUSALS: Final = (ValueError, TypeError, OverflowError)  # which a format may raise of odd texts
-CLASSES: Final = {"d": "0-9", "w": "A-Za-z0-9_"}
-
-
-class UncheckableError(Exception):
-    """A value cannot be checked; the text says why."""
+REFUSALS: Final = (Exception,)  # a format raises what it likes of odd texts
 
 
 class Validators:
@@ -63,49 +59,6 @@ def formats(document: Document) -> Any:
     return checker
 
 
-class PatternTime:
-    """The time that is left of `PATTERN_SECONDS`."""
-
-    def __init__(self) -> None:
-        self._left = PATTERN_SECONDS
-
-    def search(self, pattern: str, text: str) -> bool:
-        """Raise UncheckableError where the pattern is none, or takes too long."""
-        import regex
-
-        begun = monotonic()
-        try:
-            found = regex.search(as_python(pattern), text, timeout=self._left, concurrent=True)
-        except regex.error as error:
-            raise UncheckableError(
-                f"the pattern {cut(repr(pattern), 80)} cannot be read: {error}"
-            ) from None
-        except TimeoutError:
-            raise UncheckableError(
-                f"the pattern {cut(repr(pattern), 80)} takes more than {PATTERN_SECONDS:g} s"
-            ) from None
-        self._left = max(self._left - (monotonic() - begun), 0.001)
-        return found is not None
-
-
-def as_python(pattern: str) -> str:
-    """A pattern of ECMAScript: `$` is the very end, and a digit is one of ASCII."""
-    found: list[str] = []
-    at, in_class = 0, False
-    while at < len(pattern):
-        one, two = pattern[at], pattern[at : at + 2]
-        if one == "\\" and len(two) == 2:
-            named = CLASSES.get(two[1])
-            found.append(two if named is None else named if in_class else f"[{named}]")
-            at += 2
-            continue
-        if one in "[]":
-            in_class = one == "["
-        found.append(r"\Z" if one == "$" and not in_class else one)
-        at += 1
-    return "".join(found)
-
-
 def validator_class(document: Document, keyword: str) -> Any:
     """The class for requests, by `readOnly`, or for answers, by `writeOnly`."""
     import openapi_schema_validator as schemas
@@ -131,6 +84,7 @@ class Rules:
 
         self._document, self._keyword, self._given = document, keyword, given
         self._error: Callable[..., Any] = ValidationError
+        self._known_heirs: dict[int, dict[str, str]] = {}
 
     def by_keyword(self) -> dict[str, Any]:
         rules = {
@@ -143,9 +97,11 @@ class Rules:
             "pattern": self._pattern,
             "additionalProperties": self._additional,
             "uniqueItems": self._unique,
+            "multipleOf": self._multiple,
         }
         if not self._document.is_3_0:
             rules["patternProperties"] = self._pattern_properties
+            rules["unevaluatedProperties"] = self._unevaluated
         return rules
 
     def _resolve(self, value: Any) -> Any:
@@ -256,14 +212,19 @@ class Rules:
             return
         # This schema is being checked: what leads back to it would never end.
         rest = [each for each in heir.get("allOf") or () if not self._leads_to(each, schema, 0)]
-        own = {key: each for key, each in heir.items() if key not in ("allOf", "discriminator")}
+        own = {key: each for key, each in heir.items() if key not in OF_THE_WHOLE}
         yield from validator.descend(instance, {**own, **({"allOf": rest} if rest else {})})
+        if "unevaluatedProperties" in heir:
+            yield from self._unevaluated(validator, heir["unevaluatedProperties"], instance, heir)
 
     def _heirs(self, schema: Any) -> dict[str, str]:
         """The schemas of the document that are this one or inherit from it, by their names."""
-        schemas = (self._document.contents.get("components") or {}).get("schemas") or {}
-        names = [name for name, each in schemas.items() if self._leads_to(each, schema, 0)]
-        return {name: f"#{SCHEMAS}{name}" for name in names}
+        known = self._known_heirs.get(id(schema))  # the document keeps its schemas
+        if known is None:
+            schemas = (self._document.contents.get("components") or {}).get("schemas") or {}
+            names = [name for name, each in schemas.items() if self._leads_to(each, schema, 0)]
+            known = self._known_heirs[id(schema)] = {name: f"#{SCHEMAS}{name}" for name in names}
+        return known
 
     def _leads_to(self, given: Any, schema: Any, depth: int) -> bool:
         found = self._resolve(given)
@@ -307,11 +268,74 @@ class Rules:
             for name in extras:
                 yield from validator.descend(instance[name], given, path=name)
 
+    def _unevaluated(self, validator: Any, given: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        if not isinstance(instance, dict):
+            return
+        evaluated = self._evaluated(validator, instance, schema)
+        extras = [
+            name
+            for name, value in instance.items()
+            if name not in evaluated and not fits(validator, value, given)
+        ]
+        if extras:
+            shown = ", ".join(map(repr, sorted(extras)[:5]))
+            yield self._error(f"it does not take {shown}")
+
+    def _evaluated(self, validator: Any, instance: Any, schema: Any) -> set[str]:
+        """The properties that a schema describes, and what is true with it (JSON Schema, core, section 11.3)."""
+        if not isinstance(schema, Mapping):
+            return set()
+        found = {name for name in schema.get("properties") or () if name in instance}
+        for keyword in ("additionalProperties", "unevaluatedProperties"):
+            if (each := schema.get(keyword)) is not None:
+                found |= {name for name in instance if fits(validator, instance[name], each)}
+        search = validator.format_checker.patience.search
+        for pattern in schema.get("patternProperties") or ():
+            found |= {name for name in instance if search(pattern, name)}
+        for each in self._true_with(validator, instance, schema):
+            found |= self._evaluated(validator, instance, each)
+        return found
+
+    def _true_with(self, validator: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        """The schemas in one that hold of an instance where that one does."""
+        if "$ref" in schema:
+            yield self._resolve(schema)
+        yield from schema.get("allOf") or ()
+        for keyword in ("anyOf", "oneOf"):
+            branches = schema.get(keyword) or ()
+            yield from (each for each in branches if fits(validator, instance, each))
+        dependent = schema.get("dependentSchemas") or {}
+        yield from (each for name, each in dependent.items() if name in instance)
+        if "if" in schema:
+            holds = fits(validator, instance, schema["if"])
+            yield from [schema["if"]] if holds else []
+            yield schema.get("then" if holds else "else")
+
+    def _multiple(self, validator: Any, factor: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        if validator.is_type(instance, "number") and not is_multiple(instance, factor):
+            yield self._error("it is no multiple")
+
     def _unique(self, validator: Any, is_set: Any, instance: Any, schema: Any) -> Iterator[Any]:
         if is_set is not True or not isinstance(instance, list):
             return
         if len({canonical(each) for each in instance}) < len(instance):
             yield self._error("its items are not unique")
+
+
+OF_THE_WHOLE: Final = ("allOf", "discriminator", "unevaluatedProperties")
+"""What of a schema says nothing without the rest of it."""
+
+
+def fits(validator: Any, instance: Any, schema: Any) -> bool:
+    return next(iter(validator.descend(instance, schema)), None) is None
+
+
+def is_multiple(value: float, factor: float) -> bool:
+    """As the numbers are written: in binary, 19.99 is no multiple of 0.01."""
+    if isinstance(value, int) and isinstance(factor, int):
+        return value % factor == 0
+    quotient = Fraction(str(value)) / Fraction(str(factor))
+    return quotient.denominator == 1
 
 
 def targets(discriminator: Mapping[str, Any], branches: Iterable[Any]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pytest_egress.base.account import MAX_HELD_BYTES, Account
 from pytest_egress.routes.openapi.checking import Checks, keyed, media_key, step
 from pytest_egress.routes.openapi.documents import Document
 from pytest_egress.routes.openapi.operations import find, operations_of
@@ -34,6 +35,7 @@ def problems(
     headers: dict[str, str] | None = None,
     body: bytes = b"",
     version: str = "3.1.0",
+    account: Account | None = None,
 ) -> list[str]:
     contents = {"openapi": version, "paths": {template: {"post": {"responses": {}, **operation}}}}
     document = Document("d", contents)
@@ -46,6 +48,7 @@ def problems(
         query_string=query,
         headers=Headers(headers or {}),
         raw_content=body,
+        _account=account,
     )
     found = find(operations_of(document), "POST", path)
     assert found.operation is not None
@@ -231,7 +234,7 @@ def test_a_branch_that_was_nearly_right_is_told() -> None:
 
 
 def test_a_pattern_that_takes_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_egress.routes.openapi.validators.PATTERN_SECONDS", 0.05)
+    monkeypatch.setattr("pytest_egress.routes.openapi.patterns.PATTERN_SECONDS", 0.05)
     found = in_query(f"p={'a' * 99}!", {"type": "string", "pattern": "^(a|aa)+$"})
     assert found == ["query 'p': the pattern '^(a|aa)+$' takes more than 0.05 s"]
 
@@ -268,3 +271,15 @@ def test_a_key_is_a_part_of_a_pointer_in_a_uri() -> None:
 def test_a_step_is_told_as_it_is_typed() -> None:
     keys: list[str | int] = ["a", 0, "b c"]
     assert "".join(map(step, keys)) == ".a[0]['b c']"
+
+
+def test_a_body_that_has_no_room_when_it_is_parsed_is_told() -> None:
+    account = Account()
+    account.keep(MAX_HELD_BYTES - 4096, "a test's bodies")
+    operation = {"requestBody": {"content": {"application/json": {"schema": INTEGERS}}}}
+    body = json.dumps([*range(1000)]).encode()
+    headers = {"Content-Type": "application/json"}
+    [found] = problems(operation, headers=headers, body=body, account=account)
+    assert found.startswith("body: all that is kept of a test is over MAX_HELD_BYTES")
+    assert problems(operation, headers=headers, body=b"[1]", account=account) == []
+    assert account.held == MAX_HELD_BYTES - 4096

@@ -7,12 +7,8 @@ from typing import Any
 import pytest
 
 from pytest_egress.routes.openapi.documents import Document
-from pytest_egress.routes.openapi.validators import (
-    UncheckableError,
-    Validators,
-    as_python,
-    canonical,
-)
+from pytest_egress.routes.openapi.patterns import UncheckableError
+from pytest_egress.routes.openapi.validators import Validators, canonical
 
 PET: dict[str, Any] = {
     "Pet": {
@@ -100,7 +96,7 @@ def test_null_fits_beside_all_of_where_it_is_nullable() -> None:
 def test_a_pattern_takes_no_more_than_its_time(
     version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_egress.routes.openapi.validators.PATTERN_SECONDS", 0.05)
+    monkeypatch.setattr("pytest_egress.routes.openapi.patterns.PATTERN_SECONDS", 0.05)
     schema = {"pattern": "^(a|aa)+$"}
     with pytest.raises(
         UncheckableError, match=r"the pattern '\^\(a\|aa\)\+\$' takes more than 0.05 s"
@@ -108,32 +104,15 @@ def test_a_pattern_takes_no_more_than_its_time(
         errors(version, schema, "a" * 60 + "!")
 
 
-def test_a_pattern_that_is_none_is_told() -> None:
-    with pytest.raises(UncheckableError, match=r"the pattern '\(' cannot be read: "):
-        errors("3.1.0", {"pattern": "("}, "a")
-
-
-@pytest.mark.parametrize(
-    ("pattern", "python"),
-    [
-        (r"^\d+$", r"^[0-9]+\Z"),
-        (r"[\d$\w]", "[0-9$A-Za-z0-9_]"),
-        (r"\$\\$", r"\$\\\Z"),
-        (r"^[^\]]$", r"^[^\]]\Z"),
-        ("\\", "\\"),
-    ],
-)
-def test_a_pattern_is_of_ecmascript(pattern: str, python: str) -> None:
-    assert as_python(pattern) == python
-
-
 def test_patterns_of_names_are_searched_with_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     schema = {"patternProperties": {"^x-": {"type": "string"}}, "additionalProperties": False}
     assert errors("3.1.0", schema, {"x-a": "b"}) == []
     assert errors("3.1.0", schema, {"x-a": 1, "y": 1}) == ["type", "additionalProperties"]
-    monkeypatch.setattr("pytest_egress.routes.openapi.validators.PATTERN_SECONDS", 0.05)
-    with pytest.raises(UncheckableError, match="takes more than"):
-        errors("3.1.0", {"patternProperties": {"^(a|aa)+$": {}}}, {"a" * 60 + "!": 1})
+    monkeypatch.setattr("pytest_egress.routes.openapi.patterns.PATTERN_SECONDS", 0.05)
+    slow: dict[str, Any] = {"patternProperties": {"^(a|aa)+$": {}}}
+    for each in (slow, {"allOf": [slow], "unevaluatedProperties": False}):
+        with pytest.raises(UncheckableError, match="takes more than"):
+            errors("3.1.0", each, {"a" * 60 + "!": 1})
 
 
 @VERSIONS
@@ -147,6 +126,69 @@ def test_items_are_unique_as_json_has_it(version: str) -> None:
 
 @VERSIONS
 def test_a_format_refuses_odd_texts(version: str) -> None:
-    for name in ("date", "date-time", "uuid", "email", "ipv4", "uri", "byte", "regex"):
-        for text in ("\ud800", "é" * 99, "\0", "9" * 99):
+    for name in (
+        "date",
+        "date-time",
+        "uuid",
+        "email",
+        "ipv4",
+        "uri",
+        "byte",
+        "regex",
+        "json-pointer",
+    ):
+        for text in ("x", "\ud800", "é" * 99, "\0", "9" * 99):
             assert errors(version, {"type": "string", "format": name}, text) in ([], ["format"])
+
+
+def test_an_amount_of_cents_is_a_multiple_of_one() -> None:
+    for value in (19.99, 0.07, 1e15, 3, 1.1e300):
+        assert errors("3.1.0", {"multipleOf": 0.01}, value) == []
+    assert errors("3.1.0", {"multipleOf": 0.01}, 19.999) == ["multipleOf"]
+    assert errors("3.1.0", {"multipleOf": 5}, 12) == ["multipleOf"]
+    assert errors("3.1.0", {"multipleOf": 5}, True) == []
+
+
+CLOSED: dict[str, Any] = {
+    "$ref": "#/components/schemas/Cat",
+    "properties": {"a": {}},
+    "patternProperties": {"^x-": {}},
+    "anyOf": [{"required": ["b"], "properties": {"b": {}}}, {"properties": {"c": {"const": 1}}}],
+    "if": {"properties": {"kind": {"const": "t"}}},
+    "then": {"properties": {"t": {}}},
+    "dependentSchemas": {"a": {"properties": {"with_a": {}}}},
+    "unevaluatedProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        ({"a": 1, "x-b": 1, "with_a": 1}, True),
+        ({"b": 1, "c": 1, "t": 1}, True),
+        ({"b": 1, "c": 2}, False),
+        ({"with_a": 1}, False),
+        ({"kind": "u", "t": 1}, False),
+        ({"other": 1}, False),
+    ],
+)
+def test_a_property_that_nothing_describes_is_told(value: Any, fits: bool) -> None:
+    given = {"kind": "t", "meow": 1, **value}
+    cat = {**CLOSED, "allOf": [{"properties": {"kind": {}, "meow": {}}}]}
+    assert errors("3.1.0", cat, given) == ([] if fits else ["unevaluatedProperties"])
+
+
+def test_an_heir_that_is_closed_takes_what_it_inherits() -> None:
+    heir = {
+        "allOf": [{"$ref": "#/components/schemas/Pet"}],
+        "properties": {"bark": {}},
+        "unevaluatedProperties": False,
+    }
+    schema = {"$ref": "#/components/schemas/Pet"}
+    assert errors("3.1.0", heir, {"kind": "It", "bark": 1}) == []
+    assert errors("3.1.0", schema, {"kind": "Pet"}) == []
+    contents = {"openapi": "3.1.0", "components": {"schemas": {**PET, "Dog": heir}}}
+    validator = Validators(Document("d", contents)).at("/components/schemas/Pet")
+    assert not [*validator.iter_errors({"kind": "dog", "bark": 1})]
+    [error] = validator.iter_errors({"kind": "dog", "bark": 1, "meow": 1})
+    assert "it does not take 'meow'" in error.message
