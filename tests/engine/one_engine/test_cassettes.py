@@ -446,3 +446,34 @@ def test_a_websocket_is_recorded_in_words_and_replayed_without_the_server(
     )
     assert "  response:\n    status: 403\n" in text
     assert asked == ["/denied", "/feed"]
+
+
+CHECKED = """
+CHARGE = {"type": "object", "properties": {"amount": {"type": "integer"}}}
+ANSWER = {"type": "object", "required": ["n", "got"], "properties": {"n": {"type": "integer"}}}
+SPEC = {
+    "openapi": "3.1.0",
+    "info": {"title": "charges", "version": "1"},
+    "paths": {"/charges": {"post": {
+        "requestBody": {"content": {"application/json": {"schema": CHARGE}}},
+        "responses": {"200": {"description": "ok", "content": {"application/json": {"schema": ANSWER}}}},
+    }}},
+}
+
+@pytest.mark.parametrize("amount", ["4200", '"42"'], ids=["fits", "is no number"])
+@pytest.mark.parametrize("answer", ["cassette", "forward"])
+def test_charge(egress, sh, answer, amount):
+    given = cassette() if answer == "cassette" else forward(URL.replace("api.test", "127.0.0.1"))
+    egress.intercept_http(URL.removeprefix("http://"), openapi(SPEC, given))
+    print(sh(f"curl -sS {URL}/charges -H Content-Type:application/json -d '{{\\"amount\\": {amount}}}'"))
+"""
+
+
+def test_openapi_checks_what_a_cassette_or_a_real_server_answers(inside: Records, api: Api) -> None:
+    first = inside(CHECKED, "-s", "--egress-record-mode=once")
+    again = inside(CHECKED, "-s", "-k", "fits or forward")  # what fails is not recorded
+    for run, failed in ((first, 2), (again, 1)):
+        run.result.assert_outcomes(passed=2, failed=failed, deselected=2 - failed)
+        assert "body.amount: '42' is no integer" in run.output
+        assert run.output.replace(" ", "").count('{"n":') == 2 + failed
+    assert len(api.asked) == 4 + 2
