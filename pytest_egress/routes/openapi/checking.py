@@ -192,6 +192,7 @@ class Checks:
         try:
             hold.resize(room_for_json(content))
             values = self._body_values(request, kind, content, about)
+            yield from foreign_parts(request, kind, about.get("encoding") or {})
             if values:
                 at = f"{pointer}/content/{keyed(key)}/schema"
                 yield from self._schema_problems("body", values, at, redactor)
@@ -335,6 +336,17 @@ def parts_of(request: Request, kind: str) -> list[tuple[str, SentText]]:
         )
         found.append((part.name, plain(text, part.content_type)))
     return found
+
+
+def foreign_parts(request: Request, kind: str, encoding: Mapping[str, Any]) -> Iterator[str]:
+    """The parts of a multipart body that say another Content-Type than `encoding` takes for them."""
+    if not is_multipart(kind) or not encoding:
+        return
+    for name, sent in parts_of(request, kind):
+        taken = str((encoding.get(name) or {}).get("contentType", ""))
+        keys = [each.strip() for each in taken.split(",") if each.strip()]
+        if keys and sent.media and media_key(keys, sent.media) is None:
+            yield f"body{step(name)}: its Content-Type {shown(sent.media)} is none of {cut(taken, SHOWN_RULE)}"
 
 
 def nearest(error: Any) -> Any:

@@ -283,3 +283,11 @@ def test_a_body_that_has_no_room_when_it_is_parsed_is_told() -> None:
     assert found.startswith("body: all that is kept of a test is over MAX_HELD_BYTES")
     assert problems(operation, headers=headers, body=b"[1]", account=account) == []
     assert account.held == MAX_HELD_BYTES - 4096
+
+
+@pytest.mark.parametrize(("taken", "fits"), [("image/png, text/*", True), ("image/png", False)])
+def test_a_part_has_the_content_type_that_its_encoding_takes(taken: str, fits: bool) -> None:
+    about = {"schema": {"properties": {"f": {}}}, "encoding": {"f": {"contentType": taken}}}
+    part = b'--b\r\nContent-Disposition: form-data; name="f"\r\nContent-Type: text/csv\r\n\r\nx\r\n--b--\r\n'
+    found = in_body("multipart/form-data", part, about, "multipart/form-data; boundary=b")
+    assert found == ([] if fits else ["body.f: its Content-Type 'text/csv' is none of image/png"])
