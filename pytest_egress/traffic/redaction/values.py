@@ -50,6 +50,11 @@ def forms(value: str) -> Iterator[tuple[str, str]]:
         yield each, ESCAPED_SOMEHOW
     yield data.hex(), "in hex"
     yield data.hex().upper(), "in hex"
+    for separator in (":", " "):
+        yield data.hex(separator), "in hex"
+        yield data.hex(separator).upper(), "in hex"
+    for separator in (",", ", "):  # as JSON has a Buffer of Node.js
+        yield separator.join(map(str, data)), "as a list of bytes"
     yield quoted_printable(data), "quoted-printable"
     for each in base64_forms(data):
         yield each, "in base64"

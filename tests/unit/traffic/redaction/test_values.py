@@ -280,3 +280,13 @@ def test_a_name_with_a_value_over_its_labels_is_hidden_in_a_log_too(size: int) -
     labels = ".".join(form[at : at + size] for at in range(0, len(form), size))
     shown = hidden(f"E lookup a.{labels}.evil.test: no such host", PLAIN * 3)
     assert shown == "E lookup a.<K0>.evil.test: no such host"
+
+
+def test_a_value_is_found_as_a_list_of_its_bytes_and_in_hex_with_separators() -> None:
+    data = PLAIN.encode()
+    known = KnownValues([("KEY", PLAIN)])
+    buffer = json.dumps({"type": "Buffer", "data": [*data]})
+    for text in (buffer, buffer.replace(" ", "")):
+        assert known.found(text) == {("KEY", "as a list of bytes")}
+    for text in (data.hex(":"), data.hex(" ").upper()):
+        assert known.found(text) == {("KEY", "in hex")}
