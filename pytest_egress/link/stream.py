@@ -466,11 +466,18 @@ class StreamLink:
         if events & WRITABLE:
             mailbox.drain()
         if events & READABLE:
+            channel = DATAGRAMS if mailbox is self._datagrams else DNS
             with contextlib.suppress(BlockingIOError):
-                while answer := mailbox.writer.recv(_DATAGRAM + CLIENT.size):
+                while self._takes_answers(channel) and (
+                    answer := mailbox.writer.recv(_DATAGRAM + CLIENT.size)
+                ):
                     if self._deadline is None and not self._finished and len(answer) <= MAX_PAYLOAD:
-                        channel = DATAGRAMS if mailbox is self._datagrams else DNS
                         self._mux.datagram(channel, answer)
+
+    def _takes_answers(self, channel: int) -> bool:
+        """Answers to datagrams are left in their socket while many wait for the wire, so that none is dropped."""
+        ends = self._deadline is not None or self._finished
+        return channel == DNS or ends or self._mux.has_datagram_room
 
     # Commands of other threads.
 

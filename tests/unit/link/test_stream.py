@@ -272,6 +272,19 @@ def test_datagrams_wait_in_the_sidecars_kernel_while_many_wait_for_the_wire(
     assert scene.link.lost_packets == 0
 
 
+def test_answers_to_datagrams_wait_for_the_wire_and_none_is_dropped(
+    scene: StreamScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[bytes] = []
+    monkeypatch.setattr(agent.Agent, "_send_datagram", lambda _, packet: got.append(packet))
+    monkeypatch.setattr(agent_mux, "MAX_DATAGRAMS", 400)
+    assert scene.link.datagrams is not None
+    for number in range(2_000):
+        scene.link.datagrams.send(REPLY + b"%d" % number)
+    assert eventually(lambda: len(got) == 2_000)
+    assert got == [REPLY[14:] + b"%d" % number for number in range(2_000)]
+
+
 def test_a_flush_tells_how_many_datagrams_the_sidecars_kernel_had_no_room_for(
     scene: StreamScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
