@@ -41,8 +41,8 @@ def test_many_stars_against_a_long_path_are_no_more_work_than_its_length(end: st
     st.lists(st.sampled_from(["a", "b", "/", "*", "{x}", "{", "}"]), max_size=8).map("".join), SOME
 )
 def test_a_template_matches_what_its_regular_expression_does(template: str, text: str) -> None:
-    parts = re.split(r"(\*|\{x\})", template)
-    known = {"*": ".*", "{x}": "[^/]+"}
+    parts = re.split(r"(\*|\{[abx]+\})", template)
+    known = {part: "[^/]+" for part in parts[1::2]} | {"*": ".*"}
     expression = "".join(known.get(part) or re.escape(part) for part in parts)
     assert Template(template).matches(text) is bool(re.fullmatch(expression, text, re.DOTALL))
 
