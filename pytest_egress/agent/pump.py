@@ -31,13 +31,13 @@ _AT_ONCE = pack("ii", 1, 0)  # struct linger: close sends RST (socket(7))
 
 
 class Interests:
-    """A poller: epoll with the events that a thread waits for on each descriptor. `want` calls it only for a change.
+    """A poller with the events that a thread waits for on each descriptor. `want` calls it only for a change.
 
-    Events have the numbers of poll(2).
+    It is epoll, or has its methods. Events have the numbers of poll(2).
     """
 
-    def __init__(self) -> None:
-        self._poller = select.epoll()
+    def __init__(self, poller: select.epoll | None = None) -> None:
+        self._poller = poller or select.epoll()
         self._wanted: dict[int, int] = {}
 
     def want(self, descriptor: int, events: int) -> None:
@@ -263,7 +263,7 @@ def acknowledged(sock: Socket) -> bool:
     """Whether the other end has acknowledged a byte (or FIN, where none was sent); True where unknown."""
     try:
         info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _ACKNOWLEDGED.size)
-    except OSError:
+    except (OSError, AttributeError):  # macOS has no TCP_INFO, and is not asked
         return True
     return len(info) < _ACKNOWLEDGED.size or _ACKNOWLEDGED.unpack(info) != (0,)
 
@@ -272,7 +272,7 @@ def not_sent(sock: Socket) -> int:
     """How many bytes of a TCP socket its kernel has not sent yet; 0 where unknown."""
     try:
         info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _NOT_SENT.size)
-    except OSError:
+    except (OSError, AttributeError):
         return 0
     return _NOT_SENT.unpack(info)[0] if len(info) == _NOT_SENT.size else 0
 

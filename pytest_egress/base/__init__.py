@@ -17,6 +17,7 @@ The rule: nothing here knows what an egress is. Every module is a door.
 * `pacing`: bytes that come later, slowly or in part.
 * `paths`: which paths of another machine are one, or in another.
 * `raising`: who has raised an exception, and what was at hand there.
+* `polling`: which events of poll(2) tell an end, and pollers of many sockets, where kernels differ.
 * `relay`: copies bytes between two sockets, both ways, or plays what a pacer holds.
 * `renamed`: old names of arguments, refused with the new one.
 * `sockets`: sockets that work also where a test forbids them; resets, shutdowns and time-outs.

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import select
 import socket
+import sys
 import termios
 from collections.abc import Callable
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 from pytest_egress.base.clock import monotonic
 
 UNSENT_SECONDS: Final = 0.5  # that a reset waits for a peer that does not read the bytes before it
+SO_NWRITE: Final = 0x1024  # of macOS (sys/socket.h)
 CHECK_SECONDS: Final = 0.005  # between two checks of that; mostly one is enough
 
 
@@ -37,6 +39,10 @@ def await_acknowledged(sock: socket.socket, meanwhile: Callable[[float], object]
 
 def unsent(sock: socket.socket) -> int:
     """How many bytes the other side has not acknowledged yet (SIOCOUTQ, tcp(7))."""
+    if sys.platform == "darwin":
+        with contextlib.suppress(OSError):
+            return sock.getsockopt(socket.SOL_SOCKET, SO_NWRITE)
+        return 0
     count = array.array("i", [0])
     with contextlib.suppress(OSError, ValueError):  # the connection has ended, or is closed
         fcntl.ioctl(sock, termios.TIOCOUTQ, count)

@@ -17,11 +17,11 @@ from typing import Final
 from pytest_egress.base.acknowledged import await_acknowledged
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.pacing import COPY_BYTES, PLAIN, Clock, Pacer, Shape
+from pytest_egress.base.polling import GONE
 from pytest_egress.base.sockets import BLOCKED, reset_at_close
 
 FIRST_BYTES: Final = 64  # of each direction, kept for the ledger
 TURNS: Final = 16  # reads of one direction before the other gets its turn
-GONE: Final = select.POLLHUP | select.POLLERR  # poll() reports them where no event is asked for
 MOST_SECONDS: Final = 86400.0  # of one poll(): it takes milliseconds up to 2**31, 24 days
 
 

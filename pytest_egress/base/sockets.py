@@ -8,7 +8,6 @@ from __future__ import annotations
 import _socket
 import contextlib
 import resource
-import secrets
 import select
 import socket
 import ssl
@@ -141,14 +140,6 @@ def reset_at_close(sock: socket.socket) -> None:
 def reset(sock: socket.socket) -> None:
     reset_at_close(sock)
     sock.close()
-
-
-def unguessed_loopback() -> str:
-    """A random one of the 16 million loopback addresses of this machine.
-
-    Connections of ours are recognised by their source. No other process can guess this address, and connect from it.
-    """
-    return f"127.{'.'.join(str(secrets.randbelow(254) + 1) for _ in range(3))}"
 
 
 def descriptor_limit() -> int:

@@ -14,6 +14,7 @@ from typing import Final
 import h11
 
 from pytest_egress.base.clock import monotonic
+from pytest_egress.base.polling import ENDED
 from pytest_egress.base.relay import relay
 from pytest_egress.base.sockets import READ_BYTES
 from pytest_egress.endpoint.refusal import RefusedCall
@@ -272,7 +273,7 @@ def watch(tool: Tool, upstream: Upstream) -> None:
         return
     poll = select.poll()
     poll.register(upstream.sock, select.POLLIN)
-    poll.register(tool.sock, select.POLLRDHUP)
+    poll.register(tool.sock, ENDED)
     ready = {descriptor for descriptor, _ in poll.poll()}
     if upstream.sock.fileno() not in ready:
         raise ConnectionError("the tool has left")

@@ -28,6 +28,7 @@ from typing import Any, Final, Protocol
 import h11
 
 from pytest_egress.base.clock import monotonic
+from pytest_egress.base.polling import BYTE_OR_END, ENDED
 from pytest_egress.base.sockets import (
     BLOCKED,
     READ_BYTES,
@@ -59,7 +60,6 @@ PEEK: Final = int(socket.MSG_PEEK)
 PEEK_ALL: Final = int(socket.MSG_PEEK | socket.MSG_WAITALL)  # blocks until all of it has arrived
 END_OF_HEAD: Final = re.compile(rb"\n\r?\n")  # as h11 has it
 LONGEST_END: Final = 2  # bytes of one before its last
-BYTE_OR_END: Final = select.POLLIN | select.POLLRDHUP
 
 
 AllowedBy = tuple[InnerRoute | None, str]
@@ -406,7 +406,7 @@ class Connection:
         once, since the question stays there unread: if the client closes later, that is a reset. Behind a stream link
         nothing tells the two apart.
         """
-        if not await_ready(self.sock, select.POLLRDHUP, 0):
+        if not await_ready(self.sock, ENDED, 0):
             return False
         if self._is_copied or await_ready(self.sock, 0, 0):  # the latter: reset, or closed by us
             return True

@@ -22,6 +22,7 @@ from typing import Any, Final
 import pytest_egress.base.sockets as sockets
 from pytest_egress.base.callers import where_stands
 from pytest_egress.base.clock import monotonic
+from pytest_egress.base.polling import HAS_EPOLL
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.connection import LINGER_SECONDS, Connection
 from pytest_egress.gateway.recorder import Recorder
@@ -72,7 +73,7 @@ class Connections:
         recorder: Recorder,
         *,
         link_most: int,
-        poller: select.epoll,
+        poller: Any,
         wake: Callable[[], None],
         idle_seconds: float = IDLE_SECONDS,
         unused_seconds: float = UNUSED_SECONDS,
@@ -268,9 +269,9 @@ class Connections:
                 return False
             descriptor = connection.sock.fileno()
             self.parked[descriptor] = connection
-            self._poller.register(descriptor, select.EPOLLIN)
-            if connection.deadline < self._overdue_at:
-                self._overdue_at = connection.deadline
+            self._poller.register(descriptor, select.POLLIN)
+            if connection.deadline < self._overdue_at or not HAS_EPOLL:
+                self._overdue_at = min(self._overdue_at, connection.deadline)
                 self._wake()
             self.room.notify_all()
         return True

@@ -24,6 +24,7 @@ from typing import Any, Final
 import pytest_egress.base.sockets as sockets
 from pytest_egress.base.clock import LOOK_SECONDS, monotonic
 from pytest_egress.base.forks import close_in_forked_children
+from pytest_egress.base.polling import ENDED, poller
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.connection import Carried, Connection, is_still_allowed
 from pytest_egress.gateway.connections import (
@@ -76,7 +77,7 @@ class Gateway:
         unused_seconds: float = UNUSED_SECONDS,
     ) -> None:
         self.link, self.target, self.authority, self.ledger = link, target, authority, ledger
-        self._poller = select.epoll()  # poll() would scan thousands of parked connections
+        self._poller = poller()  # poll() would scan thousands of parked connections
         self._waker, self._wake = sockets.pair()
         self.recorder = Recorder(target, ledger)
         self.upstreams = Upstreams()
@@ -313,8 +314,8 @@ class Gateway:
     def _read(self) -> None:
         work = self._sources()
         for descriptor in work:
-            self._poller.register(descriptor, select.EPOLLIN)
-        self._poller.register(self.link.channel, select.EPOLLRDHUP)
+            self._poller.register(descriptor, select.POLLIN)
+        self._poller.register(self.link.channel, ENDED)
         while not self.stopping:
             seconds = self._seconds()
             ready = dict(self._poller.poll(seconds))

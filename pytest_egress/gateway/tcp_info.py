@@ -1,4 +1,4 @@
-"""What a TCP connection has carried, as the kernel counts (TCP_INFO, tcp(7)).
+"""What a TCP connection has carried, as the kernel counts (TCP_INFO, tcp(7); TCP_CONNECTION_INFO of macOS).
 
 A raw handler may do anything with its socket, so that only the kernel sees every byte of both directions.
 """
@@ -21,6 +21,10 @@ COUNTERS: Final = struct.Struct("@120xQQ16xII")
 """tcpi_bytes_acked, tcpi_bytes_received, tcpi_data_segs_in and tcpi_data_segs_out (linux/tcp.h). The last two are there
 since Linux 4.6, and unlike `tcpi_bytes_received` they count no FIN."""
 
+CONNECTION_INFO: Final = 0x106  # TCP_CONNECTION_INFO (netinet/tcp.h of macOS)
+OF_MACOS: Final = struct.Struct("@B31xI28xQ16xQ")
+"""tcpi_state, tcpi_snd_sbbytes, tcpi_txbytes and tcpi_rxbytes; the last two count bytes, and no FIN."""
+
 FIN: Final = 1  # what one counts in `Traffic.received`
 
 
@@ -29,8 +33,8 @@ class Counts(NamedTuple):
 
     Attributes:
         heard: How many bytes we had sent.
-        came: In how many segments its client had sent bytes.
-        sent: In how many segments we had.
+        came: In how many segments its client had sent bytes; on macOS, how many bytes.
+        sent: In how many segments we had, likewise.
         received: How many bytes of its client we had read.
     """
 
@@ -76,7 +80,7 @@ def carried_so_far(sock: socket.socket) -> Counts:
         queued, unread = unsent(sock), unread_bytes(sock)
         if _counters(sock) == before:
             acknowledged, received, came, sent = before
-            came -= unread > 0  # the segment that is unread in part
+            came -= unread if sys.platform == "darwin" else unread > 0  # the latter: a part of one
             return Counts(acknowledged + queued, came, sent, received - unread)
 
 
@@ -85,18 +89,44 @@ def unread_bytes(sock: socket.socket) -> int:
     return int.from_bytes(fcntl.ioctl(sock, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
+class _Info(NamedTuple):
+    """What the kernel tells of a connection.
+
+    Attributes:
+        counters: What has been acknowledged, received, has come and was sent, as in `Counts`.
+        waiting: How much of what was sent is not acknowledged.
+        is_over: Whether the connection was reset, or both sides have closed.
+    """
+
+    counters: tuple[int, int, int, int]
+    waiting: int
+    is_over: bool
+
+
 def _counters(sock: socket.socket) -> tuple[int, int, int, int] | None:
     info = _info(sock)
-    return None if info is None else COUNTERS.unpack(info)
+    return None if info is None else info.counters
 
 
-def _info(sock: socket.socket) -> bytes | None:
-    """TCP_INFO as far as `COUNTERS`; None where the socket is closed, or the kernel has no such counters."""
+def _info(sock: socket.socket) -> _Info | None:
+    """None where the socket is closed, or the kernel has no such counters; macOS has none of one that was reset."""
     try:
+        if sys.platform == "darwin":
+            return _of_macos(sock.getsockopt(socket.IPPROTO_TCP, CONNECTION_INFO, OF_MACOS.size))
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, COUNTERS.size)
     except OSError:
         return None
-    return info if len(info) == COUNTERS.size else None
+    if len(info) < COUNTERS.size:
+        return None
+    (waiting,) = UNACKNOWLEDGED.unpack_from(info)
+    return _Info(COUNTERS.unpack(info), waiting, info[0] == CLOSED)
+
+
+def _of_macos(info: bytes) -> _Info | None:
+    if len(info) < OF_MACOS.size:
+        return None
+    state, waiting, sent, came = OF_MACOS.unpack(info)
+    return _Info((sent - waiting, came, came, sent), waiting, is_over=not state)
 
 
 def has_heard(sock: socket.socket, accepted: socket.socket, before: Counts) -> bool:
@@ -112,13 +142,12 @@ def traffic(sock: socket.socket, before: Counts) -> Traffic:
     """The traffic since `before`; `ANYTHING` where the socket is closed, or the kernel has no such counters."""
     if (info := _info(sock)) is None:
         return ANYTHING
-    acknowledged, received, came, sent = COUNTERS.unpack(info)
-    (waiting,) = UNACKNOWLEDGED.unpack_from(info)
+    acknowledged, received, came, sent = info.counters
     return Traffic(
         came=came > before.came,
         sent=sent > before.sent,
         heard=acknowledged > before.heard,
-        settled=not waiting or info[0] == CLOSED,
-        is_over=info[0] == CLOSED,
+        settled=not info.waiting or info.is_over,
+        is_over=info.is_over,
         received=received - before.received,
     )

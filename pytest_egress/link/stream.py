@@ -54,7 +54,6 @@ from pytest_egress.agent.mux_frames import (
 )
 from pytest_egress.agent.pump import READABLE, WRITABLE, Interests, Pump
 from pytest_egress.agent.stream import (
-    CLIENT,
     CONNECT,
     DATAGRAM_SOCKET,
     DIALS,
@@ -64,7 +63,7 @@ from pytest_egress.agent.stream import (
 )
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.forks import close_in_forked_children
-from pytest_egress.base.sockets import Socket
+from pytest_egress.base.polling import poller
 from pytest_egress.errors import LinkError
 from pytest_egress.link.attach import Attachment
 from pytest_egress.link.changes import not_changed, own_port
@@ -73,10 +72,10 @@ from pytest_egress.link.stream_sockets import (
     AcceptedSocket,
     Dialled,
     Fate,
-    FrameSocket,
+    FrameMailbox,
     Listener,
     Mailbox,
-    NameSocket,
+    NameMailbox,
     loopback_pair,
 )
 
@@ -89,7 +88,14 @@ CLOSED: Final = "the link to the sidecar is closed"
 MONITORED: Final = (netlink.NETFILTER, netlink.ROUTE)
 """The netlink families of the agent's monitors, in the order of their sockets."""
 
-_DATAGRAM: Final = 1 << 16
+OF_LINUX: Final = {
+    101: errno.ENETUNREACH,
+    104: errno.ECONNRESET,
+    110: errno.ETIMEDOUT,
+    111: errno.ECONNREFUSED,
+    113: errno.EHOSTUNREACH,
+}
+"""The errors of connect(2) whose numbers, which the agent sends, are Linux's alone."""
 
 
 def most_streams() -> int:
@@ -141,11 +147,13 @@ class StreamLink:
         self.most = most_streams()
         self._wire, self._mux = attachment, Mux(HOST)
         self._unsent = b""
-        self._interests = Interests()
+        self._interests = Interests(poller())
         self._pump = Pump(self._mux, self._interests)
         self._open_sockets()
         self._lock = threading.Lock()
         self._commands: deque[Callable[[], None]] = deque()
+        self._replies: deque[bytes] = deque()  # packets, until the wire has room
+        self._waiting = 0  # bytes of them
         self._hello: Future[Hello] = Future()
         self._dials: dict[int, tuple[Future[None], socket.socket]] = {}
         self._changes: dict[int, Future[None]] = {}
@@ -166,28 +174,17 @@ class StreamLink:
         self.tcp = (self._listener,)
         self.channel, self._end = sockets.pair()
         self._waker, self._wake = sockets.pair()
-        self._packets = self._mailbox(Socket)
-        self._names = self._mailbox(NameSocket, lost=self._packets.tell_of_loss)
-        self._datagrams = self._mailbox(FrameSocket, lost=self._packets.tell_of_loss)
-        self._datagrams.most = MAX_WAITING_DATAGRAMS
-        self._monitors = [self._mailbox(Socket, family) for family in MONITORED]
-        self.dns, self.packets = (self._names.reader,), self._packets.reader
-        self.datagrams = self._datagrams.reader
-        self.monitors = tuple(mailbox.reader for mailbox in self._monitors)
-        self._mailboxes = [self._names, self._datagrams, self._packets, *self._monitors]
-        self._by_descriptor = {mailbox.writer.fileno(): mailbox for mailbox in self._mailboxes}
+        self.packets = self._packets = Mailbox()
+        self._names = NameMailbox(lost=self._packets.tell_of_loss)
+        self._names.answer = self._answer
+        self.dns = (self._names,)
+        self.datagrams = self._datagrams = FrameMailbox(
+            lost=self._packets.tell_of_loss, most=MAX_WAITING_DATAGRAMS
+        )
+        self._datagrams.answer = self._reply
+        self.monitors = self._monitors = tuple(Mailbox(family) for family in MONITORED)
         self._wake.setblocking(False)
         self._interests.want(self._wake.fileno(), READABLE)
-
-    def _mailbox(
-        self,
-        kind: type[socket.socket],
-        protocol: int = 0,
-        lost: Callable[[], None] | None = None,
-    ) -> Mailbox:
-        reader, writer = sockets.pair(socket.SOCK_DGRAM)
-        typed = kind(socket.AF_UNIX, socket.SOCK_DGRAM, protocol, fileno=reader.detach())
-        return Mailbox(typed, writer, self._interests, lost)
 
     def start(self, seconds: float) -> None:
         """Wait until the namespace captures. Call it once, after the sidecar has been started.
@@ -260,7 +257,7 @@ class StreamLink:
 
     def flush(self, timeout: float) -> None:
         """The end of the sidecar ends the wait too."""
-        flush = Flush(1 + len(self._mailboxes))
+        flush = Flush(2)
         with contextlib.suppress(OSError):
             self._command(lambda: self._begin_flush(flush))
             flush.done.wait(timeout)
@@ -283,9 +280,8 @@ class StreamLink:
             sock.close()
 
     def _readers(self) -> tuple[socket.socket, ...]:
-        datagrams = self._datagrams.reader
         others = (self.packets, *self.monitors, self.channel, self._waker)
-        return (*self.tcp, *self.dns, datagrams, *others)
+        return (*self.tcp, *self.dns, self._datagrams, *others)
 
     # The link's thread: no other thread calls the methods of this section.
 
@@ -313,8 +309,6 @@ class StreamLink:
                 self._read_wire()
             elif descriptor == self._wake.fileno():
                 self._run_commands()
-            elif (mailbox := self._by_descriptor.get(descriptor)) is not None:
-                self._serve_mailbox(mailbox, events)
             else:
                 self._pump.ready(descriptor, events)
         self._check_heartbeat()
@@ -328,6 +322,11 @@ class StreamLink:
         return False
 
     def _fill(self) -> bool:
+        while self._replies and self._mux.has_datagram_room:  # else the oldest would be dropped
+            packet = self._replies.popleft()
+            with self._lock:
+                self._waiting -= len(packet)
+            self._mux.datagram(DATAGRAMS, packet)
         self._unsent = self._mux.take()
         return bool(self._unsent)
 
@@ -413,7 +412,8 @@ class StreamLink:
         if event.stream in self._dials:
             opened, sock = self._dials.pop(event.stream)
             sock.close()
-            opened.set_exception(OSError(event.number, os.strerror(event.number)))
+            number = OF_LINUX.get(event.number, event.number)
+            opened.set_exception(OSError(number, os.strerror(number)))
 
     def _on_reset(self, event: StreamReset) -> None:
         self._on_refused(Refused(event.stream, errno.ECONNRESET, ""))
@@ -453,8 +453,7 @@ class StreamLink:
         self._arrived += count
         while self._awaiting and self._awaiting[0][0] <= self._arrived:
             _, flush = self._awaiting.popleft()
-            for mailbox in self._mailboxes:
-                mailbox.put(flush.step)
+            flush.step()
 
     def _on_pong(self, _: Pong) -> None:
         self._answered = True
@@ -462,22 +461,9 @@ class StreamLink:
     def _on_end(self, _: MuxEvent) -> None:
         self._finished = True
 
-    def _serve_mailbox(self, mailbox: Mailbox, events: int) -> None:
-        if events & WRITABLE:
-            mailbox.drain()
-        if events & READABLE:
-            channel = DATAGRAMS if mailbox is self._datagrams else DNS
-            with contextlib.suppress(BlockingIOError):
-                while self._takes_answers(channel) and (
-                    answer := mailbox.writer.recv(_DATAGRAM + CLIENT.size)
-                ):
-                    if self._deadline is None and not self._finished and len(answer) <= MAX_PAYLOAD:
-                        self._mux.datagram(channel, answer)
-
-    def _takes_answers(self, channel: int) -> bool:
-        """Answers to datagrams are left in their socket while many wait for the wire, so that none is dropped."""
-        ends = self._deadline is not None or self._finished
-        return channel == DNS or ends or self._mux.has_datagram_room
+    def _send_name(self, answer: bytes) -> None:
+        if self._deadline is None and not self._finished:
+            self._mux.datagram(DNS, answer)
 
     # Commands of other threads.
 
@@ -503,6 +489,19 @@ class StreamLink:
             commands, self._commands = self._commands, deque()
         for action in commands:
             action()
+
+    def _answer(self, answer: bytes) -> None:
+        """Send an answer of DNS, with its client before it. OSError where the link is closed."""
+        if len(answer) <= MAX_PAYLOAD:
+            self._command(lambda: self._send_name(answer))
+
+    def _reply(self, packet: bytes) -> None:
+        """Send a packet when the wire has room for it. OSError where the link is closed, or too many wait."""
+        with self._lock:
+            if self._waiting + len(packet) > MAX_WAITING_DATAGRAMS:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            self._waiting += len(packet)
+        self._command(lambda: self._replies.append(packet))
 
     def _dial(self, port: int, sock: socket.socket, opened: Future[None]) -> None:
         if not self._mux.openable:
@@ -567,8 +566,6 @@ class StreamLink:
             flush.done.set()
         self._pump.close()
         self._wire.close()
-        for mailbox in self._mailboxes:
-            mailbox.close()
         self._end.close()
         self._wake.close()
         self._interests.close()
@@ -578,8 +575,6 @@ class StreamLink:
         self._closed = self._ended = True
         self._wire.sock.close()
         self._pump.abandon()
-        for mailbox in self._mailboxes:
-            mailbox.close()
         for _, sock in list(self._dials.values()):
             sock.close()
         for sock in (*self._readers(), self._end, self._wake):

@@ -6,6 +6,7 @@ with the client that sent them. This module starts no thread; the link's thread 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -15,12 +16,11 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import pytest_egress.base.sockets as sockets
-from pytest_egress.agent.capture import BACKLOG
-from pytest_egress.agent.pump import READABLE, WRITABLE, Interests
 from pytest_egress.agent.stream import CLIENT
+from pytest_egress.base.polling import has_ended
 from pytest_egress.base.sockets import Socket
 
-_MAX_WAITING: Final = 4 << 20  # bytes of a channel that wait for its reader
+MOST_WAITING: Final = 4 << 20  # bytes of a channel that wait for its reader
 MAX_WAITING_DATAGRAMS: Final = 64 << 20
 """The bytes of datagrams that may wait for their reader: as many as in the kernel, for the other link."""
 
@@ -46,173 +46,179 @@ class AcceptedSocket(Socket):
         """Read it when the client has ended the connection."""
         return "heard" if self.other is None else self.other.fate
 
-
-class Listener(Socket):
-    """The listener at which connections of the target are accepted. Connections of other processes are closed at once.
-
-    The port is on this machine's loopback, so any process may connect. The link's own connections come from a random
-    loopback address, and are recognised by that and their port: no other socket can have both while one is open.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(socket.AF_INET, socket.SOCK_STREAM)
-        self._expected: dict[
-            tuple[str, int], tuple[tuple[str, int] | str | None, tuple[str, int], Dialled]
-        ] = {}
-        self._lock = threading.Lock()
-        self.bind(("127.0.0.1", 0))
-        self.listen(BACKLOG)
-
-    def dial(self, dialled: tuple[str, int] | str | None, client: tuple[str, int]) -> socket.socket:
-        """Connect for a client of the target, whose address is the one inside it; `accept` returns the other end."""
-        sock = Dialled(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.bind((sockets.unguessed_loopback(), 0))
-            with self._lock:
-                number = sock.connect_ex(self.getsockname())
-                if number not in (0, errno.EINPROGRESS):
-                    raise OSError(number, os.strerror(number))
-                self._expected[sock.getsockname()] = dialled, client, sock
-            sock.forget = self._expected.pop
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    def accept(self) -> tuple[AcceptedSocket, tuple[str, int]]:
-        """The address is that of the client inside the target; OSError where no connection of the target's is there."""
-        descriptor, peer = self._accept()  # type: ignore[attr-defined]  # typeshed has none
-        sock = AcceptedSocket(fileno=descriptor)
-        with self._lock:
-            expected = self._expected.pop(peer, None)
-        if expected is None:
-            sock.close()
-            raise ConnectionAbortedError(
-                errno.ECONNABORTED, "a connection that is not the target's"
-            )
-        sock.dialled, client, sock.other = expected
-        return sock, client
+    @property
+    def came(self) -> int:
+        """How many bytes of the client the link has passed on; where the kernel counts them itself, 0."""
+        return 0 if self.other is None else self.other.came
 
 
 class Dialled(Socket):
-    """The link's end of a connection of the target.
-
-    Attributes:
-        forget: Called with its address where it is closed before it was connected: the next socket with that address
-            is another process's. One that was connected is accepted before any such.
-    """
+    """The link's end of a connection of the target."""
 
     fate: Fate = "heard"
-    forget: Callable[[tuple[str, int], None], object] | None = None
+    came = 0
+
+    if not hasattr(socket, "TCP_INFO"):  # macOS has no counters of what was reset
+
+        def send(self, data: Any, flags: int = 0, /) -> int:
+            sent = super().send(data, flags)
+            self.came += sent
+            return sent
+
+
+class Queue(Socket):
+    """What the link's thread puts and another one takes, in order. As a socket it can be read while there is something.
+
+    The items stay in this process; the socket's other end sends one byte for all that wait. Datagrams of unix sockets
+    would not do: those of macOS have 2 kB, and a full socket does not tell there when it has room again.
+    """
+
+    def __init__(self, protocol: int = 0) -> None:
+        reader, self._bell = sockets.pair()
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM, protocol, fileno=reader.detach())
+        self._lock = threading.Lock()
+        self._items: deque[Any] = deque()
+
+    def put(self, item: Any) -> None:
+        """Append an item; it is dropped where the queue is closed."""
+        with self._lock, contextlib.suppress(OSError):
+            if not self._items:
+                self._bell.send(b"!")
+            self._items.append(item)
+
+    def take(self, flags: int = 0) -> Any:
+        """Wait for the next item, as `recv` would wait: BlockingIOError or TimeoutError where there is none.
+
+        OSError with EINVAL says that the queue is shut, as a listener would.
+        """
+        while True:
+            with self._lock:
+                if self._items:
+                    item = self._items.popleft()
+                    if not self._items:
+                        super().recv(1, socket.MSG_DONTWAIT)
+                    return item
+            if not super().recv(1, flags | socket.MSG_PEEK):
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     def close(self) -> None:
-        if self.forget is not None and self.fileno() >= 0:
-            try:
-                self.getpeername()
-            except OSError:
-                self.forget(self.getsockname(), None)
+        """No other thread may put anything any more."""
         super().close()
+        self._bell.close()
 
 
-class NameSocket(Socket):
-    """The socket for the target's DNS queries. Each message begins with its client, an opaque value."""
+class Listener(Queue):
+    """Where connections of the target are accepted. Each is a pair of its own, so that nobody else can connect."""
+
+    def dial(self, dialled: tuple[str, int] | str | None, client: tuple[str, int]) -> Dialled:
+        """Connect for a client of the target, whose address is the one inside it; `accept` returns the other end."""
+        one, other = loopback_pair()
+        end, sock = Dialled(fileno=one.detach()), AcceptedSocket(fileno=other.detach())
+        sock.dialled, sock.other = dialled, end
+        self.put((sock, client))
+        return end
+
+    def accept(self) -> tuple[AcceptedSocket, tuple[str, int]]:
+        """The address is that of the client inside the target; OSError where no connection is there."""
+        accepted: tuple[AcceptedSocket, tuple[str, int]] = self.take()
+        return accepted
+
+    def close(self) -> None:
+        """Connections that nobody has accepted are closed too."""
+        super().close()
+        while self._items:
+            self._items.popleft()[0].close()
+
+
+class Mailbox(Queue):
+    """The datagrams of a channel, which are dropped where more than `most` bytes wait.
+
+    Args:
+        lost: Called for each that is dropped; by default `tell_of_loss`.
+    """
+
+    def __init__(
+        self,
+        protocol: int = 0,
+        lost: Callable[[], None] | None = None,
+        most: int = MOST_WAITING,
+    ) -> None:
+        super().__init__(protocol)
+        self._lost, self._most = lost or self.tell_of_loss, most
+        self._waiting = 0  # bytes
+        self.lost_here = 0
+
+    def put(self, item: bytes) -> None:
+        with self._lock:
+            has_room = self._waiting + len(item) <= self._most
+            self._waiting += len(item) if has_room else 0
+        if has_room:
+            super().put(item)
+        else:
+            self.lost_here += 1
+            self._lost()
+
+    def tell_of_loss(self) -> None:
+        """Put an empty datagram, which tells the reader that some were lost, unless the queue ends with one."""
+        with self._lock:
+            is_told = bool(self._items) and self._items[-1] == b""
+        if not is_told:
+            self.put(b"")
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        data: bytes = self.take(flags)
+        with self._lock:
+            self._waiting -= len(data)
+        return data[:size]
+
+
+class NameMailbox(Mailbox):
+    """The target's DNS queries. Each message begins with its client, an opaque value; `answer` sends such a message."""
+
+    answer: Callable[[bytes], None]
 
     def recvfrom(self, size: int, flags: int = 0, /) -> tuple[bytes, Any]:
         data = self.recv(size + CLIENT.size, flags)
         return data[CLIENT.size :], data[: CLIENT.size]
 
     def sendto(self, data: Any, client: Any, /) -> int:  # type: ignore[override]  # only this form
-        return self.send(client + data) - CLIENT.size
+        self.answer(client + data)
+        return len(data)
 
 
-class FrameSocket(Socket):
-    """The socket for datagrams: what it receives and sends has an Ethernet header, which the link leaves out."""
+class FrameMailbox(Mailbox):
+    """The target's datagrams: what is received and sent has an Ethernet header, which the link leaves out."""
+
+    answer: Callable[[bytes], None]
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         packet = super().recv(size, flags)
         return bytes(12) + (b"\x08\x00" if packet[:1] < b"\x50" else b"\x86\xdd") + packet
 
     def send(self, frame: Any, flags: int = 0, /) -> int:
-        return super().send(frame[_ETHERNET_BYTES:], flags) + _ETHERNET_BYTES
+        self.answer(frame[_ETHERNET_BYTES:])
+        return len(frame)
 
 
-class Mailbox:
-    """A socket pair for the datagrams of a channel, and a queue of those for which the socket has no room yet.
+def loopback_pair() -> tuple[Socket, Socket]:
+    """The two ends of a TCP connection over loopback, both blocking.
 
-    Args:
-        lost: Called for each datagram that the queue has no room for either; by default `tell_of_loss`.
-
-    Attributes:
-        most: How many bytes may wait.
+    Another process may connect to the listener too. Of two connections with the same addresses one has ended.
     """
-
-    most = _MAX_WAITING
-
-    def __init__(
-        self,
-        reader: socket.socket,
-        writer: socket.socket,
-        interests: Interests,
-        lost: Callable[[], None] | None = None,
-    ) -> None:
-        self.reader, self.writer, self._interests = reader, writer, interests
-        self._lost = lost or self.tell_of_loss
-        self._queue: deque[bytes | Callable[[], None]] = deque()
-        self._waiting = 0  # bytes
-        self.lost_here = 0
-        writer.setblocking(False)
-        interests.want(writer.fileno(), READABLE)
-
-    def put(self, item: bytes | Callable[[], None]) -> None:
-        """Queue a datagram for the reader, or a function to call when all datagrams before it have been sent."""
-        if isinstance(item, bytes):
-            if self._waiting + len(item) > self.most:
-                self.lost_here += 1
-                self._lost()
-                return
-            self._waiting += len(item)
-        self._queue.append(item)
-        self.drain()
-
-    def tell_of_loss(self) -> None:
-        """Send an empty datagram, which tells the reader that some were lost, unless the queue ends with one."""
-        if not self._queue or self._queue[-1] != b"":
-            self.put(b"")
-
-    def drain(self) -> None:
-        while self._queue:
-            item = self._queue[0]
-            if callable(item):
-                item()
-            else:
-                try:
-                    self.writer.send(item)
-                except BlockingIOError:
-                    break
-                except OSError:
-                    self._queue.clear()  # the reader is closed
-                    self._waiting = 0
-                    break
-                self._waiting -= len(item)
-            self._queue.popleft()
-        self._interests.want(self.writer.fileno(), READABLE | (WRITABLE if self._queue else 0))
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-def loopback_pair() -> tuple[socket.socket, socket.socket]:
     with sockets.listener(backlog=8) as listener:
         one = Socket(socket.AF_INET, socket.SOCK_STREAM)
-        one.bind((sockets.unguessed_loopback(), 0))
-        one.connect(listener.getsockname())
-        while True:
-            other, peer = listener.accept()
-            if peer == one.getsockname():
-                break
-            other.close()  # of another process
+        try:
+            for sock in (listener, one):
+                sock.setblocking(True)  # whatever default a test has set
+            one.connect(listener.getsockname())
+            while True:
+                other, peer = listener.accept()
+                if peer == one.getsockname() and not has_ended(other):
+                    break
+                other.close()
+        except BaseException:
+            one.close()
+            raise
     for sock in (one, other):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return one, other

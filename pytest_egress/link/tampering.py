@@ -26,6 +26,7 @@ _NFTABLES, _NEW_GENERATION = 10, 15  # NFNL_SUBSYS_NFTABLES; the event after eve
 _NEWLINK, _DELLINK, _DELADDR = 16, 17, 21
 _NEWROUTE, _DELROUTE, _NEWRULE, _DELRULE = 24, 25, 32, 33
 _TRAFFIC_CONTROL = range(36, 47)  # RTM_NEWQDISC to RTM_GETTFILTER
+_BRIDGE = 7  # AF_BRIDGE, which is this number in the kernel of the sidecar
 _LOCAL = 2  # RTN_LOCAL
 _NOWHERE = range(6, 10)  # RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT, RTN_THROW
 _OURS = {name.encode() + b"\0" for name in ("lo", INTERFACE, PEER)}
@@ -107,7 +108,7 @@ def _route_event(kind: int, body: bytes) -> str | None:
 
 def _link_event(kind: int, body: bytes) -> str | None:
     name = netlink.attributes(body[16:]).get(3)  # after ifinfomsg; IFLA_IFNAME
-    if len(body) < 16 or name not in _OURS or body[0] == socket.AF_BRIDGE:  # of a bridge's ports
+    if len(body) < 16 or name not in _OURS or body[0] == _BRIDGE:  # of a bridge's ports
         return None
     shown = name[:-1].decode()
     if kind == _DELLINK:

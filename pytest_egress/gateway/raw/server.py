@@ -22,7 +22,6 @@ a handler runs, or while bytes are copied.
 from __future__ import annotations
 
 import errno
-import select
 import socket
 import ssl
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
@@ -34,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_egress.base.account import Hold
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.pacing import PLAIN, Pacer, Shape
+from pytest_egress.base.polling import BYTE_OR_END, has_ended
 from pytest_egress.base.relay import Direction, play, relay
 from pytest_egress.base.sockets import READ_BYTES, await_ready
 from pytest_egress.errors import UpstreamError
@@ -52,7 +52,7 @@ from pytest_egress.gateway.raw.sockets import (
 )
 from pytest_egress.gateway.raw.starttls import StartTls
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder
-from pytest_egress.gateway.tcp_info import FIN, Traffic, traffic
+from pytest_egress.gateway.tcp_info import ANYTHING, FIN, Traffic, traffic
 from pytest_egress.gateway.tls.authority import Authority
 from pytest_egress.gateway.upstream.upstreams import Upstreams, upstream_host
 from pytest_egress.ledger.windows import AttemptContext, Pause
@@ -260,8 +260,8 @@ class RawServer:
         sock = self.connection.sock
         if isinstance(sock, ssl.SSLSocket):
             return False
-        await_ready(sock, select.POLLIN | select.POLLRDHUP, seconds)
-        return has_hung_up(sock) and not self.traffic(sock).came
+        await_ready(sock, BYTE_OR_END, seconds)
+        return has_ended(sock) and not self.traffic(sock).came
 
     def carried(self, sock: socket.socket) -> Traffic:
         """What the connection has carried, as its client sees it; the socket may be a twin of the connection's.
@@ -271,7 +271,12 @@ class RawServer:
         are final only once the connection is over: a client that has closed answers late bytes by a reset.
         """
         carried = self.traffic(sock)
-        fate = self.accepted.fate if isinstance(self.accepted, AcceptedSocket) else "heard"
+        if not isinstance(self.accepted, AcceptedSocket):
+            return carried
+        if carried is ANYTHING and sock.fileno() >= 0:  # macOS has no counters after a reset
+            came = self.accepted.came > self.connection.before.came
+            carried = carried._replace(came=came)
+        fate = self.accepted.fate
         if fate == "unheard":
             return carried._replace(heard=False)
         return carried if fate == "heard" else carried._replace(settled=carried.is_over)
@@ -285,7 +290,7 @@ class RawServer:
         return not carried.came and (self.left_first or not is_heard)
 
     def has_left(self) -> bool:
-        return has_hung_up(self.tcp)
+        return has_ended(self.tcp)
 
     def is_no_call(self, sock: socket.socket) -> bool:
         """Whether the connection was no call: its client, or the end of its test, ended it with no byte either way.
@@ -294,7 +299,7 @@ class RawServer:
         """
         # The end is looked for before the counters are read: the other way round, bytes and an end that came in between
         # would look like an end without bytes.
-        if not (self.connection.is_cut or has_hung_up(sock)):
+        if not (self.connection.is_cut or has_ended(sock)):
             return False
         carried = self.carried(sock)
         if carried.sent and not carried.came:
@@ -471,7 +476,7 @@ class RawServer:
         is_cut = self.connection.is_cut or (self.between is not None and self.between.is_cut)
         if is_cut and isinstance(error, ClientLeftError):  # we have cancelled what it awaited
             return True
-        if not is_cut and (type(error) is EOFError or not has_hung_up(twin)):
+        if not is_cut and (type(error) is EOFError or not has_ended(twin)):
             return False
         return is_of_connection(error) and self.ends.is_about(error)
 
@@ -603,7 +608,7 @@ class RawServer:
             transcript_of(entry).begin(out.first, back.first)
             if self.is_counted:
                 return
-            if out.first or (back.count and not has_hung_up(connection.sock)):
+            if out.first or (back.count and not has_ended(connection.sock)):
                 self.count(entry)
 
         is_cut = False
@@ -692,8 +697,3 @@ def is_of_connection(error: BaseException) -> bool:
 def received_now(sock: socket.socket) -> bytes:
     """What has come, whatever the timeout of the socket's other objects; BlockingIOError where nothing has."""
     return socket.socket.recv(sock, READ_BYTES, socket.MSG_DONTWAIT)
-
-
-def has_hung_up(sock: socket.socket) -> bool:
-    """Whether the other side has closed or reset, or this side closed (POLLRDHUP, poll(2)). Bytes may be unread."""
-    return bool(await_ready(sock, select.POLLRDHUP, 0))

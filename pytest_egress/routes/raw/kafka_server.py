@@ -5,13 +5,13 @@ What cannot be answered fails the test: by an error in the response where there 
 
 from __future__ import annotations
 
-import select
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, Final, TypeVar
 
 import pytest_egress.routes.raw.kafka_consumers as kafka_consumers
 from pytest_egress.base.clock import LOOK_SECONDS, monotonic
+from pytest_egress.base.polling import ENDED
 from pytest_egress.base.sockets import READ_BYTES, await_ready
 from pytest_egress.routes.answers import Desk, Receipt
 from pytest_egress.routes.raw.kafka_groups import Groups
@@ -191,7 +191,7 @@ class KafkaConnection:
         """Return what `look` returns once that is not None; None after so many seconds, or when the client leaves."""
         until = monotonic() + seconds
         while (found := look()) is None and (left := until - monotonic()) > 0:
-            if await_ready(self.sock, select.POLLRDHUP, min(left, LOOK_SECONDS)):
+            if await_ready(self.sock, ENDED, min(left, LOOK_SECONDS)):
                 break
         return found
 

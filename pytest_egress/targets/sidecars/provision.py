@@ -38,6 +38,10 @@ WITH_IMAGE: Final = (
     "\n--egress-sidecar-image names an image that has python3, 3.10 or newer, for a sidecar to run."
 )
 NAME_ONE: Final = "--egress-sidecar-image=IMAGE names one with python3, 3.10 or newer, that this engine has or can pull"
+NO_DESCRIPTORS: Final = (
+    "the descriptor link needs Linux, and an engine that shares this machine's files; this machine runs {}. "
+    "--egress-link=auto takes the stream link here."
+)
 SIDECAR_IMAGE: Final = "python:3.13-slim"  # where this machine's Python cannot run
 _NOT_SHARED = re.compile(
     "bind source path does not exist|mounts denied|statfs .*no such file", re.IGNORECASE
@@ -99,6 +103,10 @@ class Provisioner:
         if wanted not in LINKS:
             raise EngineError(f"{LINK_VARIABLE}={wanted}: it takes {', '.join(LINKS)}")
         image = self._image or os.environ.get(IMAGE_VARIABLE)
+        if sys.platform != "linux":
+            if wanted == "descriptor":
+                raise EngineError(NO_DESCRIPTORS.format(sys.platform))
+            return [SidecarSetup("stream", image or SIDECAR_IMAGE)]
         first, last = ("descriptor", "stream") if wanted == "auto" else (wanted, wanted)
         setups = [SidecarSetup(first, image), SidecarSetup(last, image or SIDECAR_IMAGE)]  # type: ignore[arg-type]  # of LINKS
         return list(dict.fromkeys(setups))

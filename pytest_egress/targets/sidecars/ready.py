@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import select
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from pytest_egress.base.polling import BYTE_OR_END
 from pytest_egress.base.sockets import await_ready
 from pytest_egress.engine.failures import engine_errors
 from pytest_egress.errors import LinkError
@@ -228,4 +228,4 @@ def result_of(step: Future[T]) -> T:
 
 def link_has_ended(link: AnyLink) -> bool:
     """Whether the sidecar of a link that nothing reads has ended."""
-    return bool(await_ready(link.channel, select.POLLIN | select.POLLRDHUP, 0))
+    return bool(await_ready(link.channel, BYTE_OR_END, 0))

@@ -259,11 +259,3 @@ def test_a_kernel_without_nf_tables_is_told_over_the_link(
         "(CONFIG_NF_TABLES), which is neither built in nor loadable. Use an engine whose kernel "
         "has it: without it no target is started."
     )
-
-
-def test_a_machine_that_is_not_linux_is_told_so(
-    engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "platform", "darwin")
-    with pytest.raises(LinkError, match="this machine runs darwin; tests run on Linux alone"):
-        Sidecar.create(engine_client)

@@ -413,14 +413,14 @@ def test_what_is_not_read_is_bounded_by_bytes_and_its_loss_is_told(
     mailbox = scene.link._names if channel == "dns" else scene.link._packets
 
     def fill() -> None:
-        for _ in range(2 * stream_sockets._MAX_WAITING // 60_000):
+        for _ in range(2 * stream_sockets.MOST_WAITING // 60_000):
             mailbox.put(bytes(60_000))
         done.set()
 
     done = threading.Event()
     scene.link._command(fill)
     assert done.wait(SECONDS)
-    assert mailbox._waiting <= stream_sockets._MAX_WAITING
+    assert mailbox._waiting <= stream_sockets.MOST_WAITING
     scene.link.packets.settimeout(SECONDS)
     while scene.link.packets.recv(1 << 16):
         pass  # until one is empty
@@ -492,12 +492,21 @@ def test_a_connection_that_cannot_be_taken_is_reset(
         client.recv(1)
 
 
-def test_a_stranger_on_this_machine_is_no_connection_of_the_target(scene: StreamScene) -> None:
-    listener = scene.link.tcp[0]
-    with socket.create_connection(listener.getsockname(), SECONDS) as stranger:
-        with pytest.raises(ConnectionAbortedError):
-            listener.accept()
-        assert stranger.recv(1) == b""
+def test_no_port_of_this_machine_leads_to_the_link(scene: StreamScene) -> None:
+    client, ours = scene.dial()
+    with client, ours:
+        assert not [sock for sock in scene.link._readers() if sock.family != socket.AF_UNIX]
+
+
+def test_numbers_of_errors_are_those_of_linux_whatever_this_machine_has(
+    scene: StreamScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(module.OF_LINUX, errno.ECONNREFUSED, 61)  # of macOS
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(OSError, match=os.strerror(61)) as caught:
+        scene.link.connect(port, SECONDS)
+    assert caught.value.errno == 61
 
 
 def test_the_client_and_what_it_dialled_are_those_of_the_purpose() -> None:
@@ -521,15 +530,6 @@ def test_what_is_not_known_to_have_been_dialled_is_an_error(
     client, ours = scene.dial()
     with client, ours, pytest.raises(FileNotFoundError, match="no longer tracked"):
         scene.link.destination(ours)
-
-
-def test_an_accepted_connection_outlives_its_streams_end() -> None:
-    with Listener() as listener:
-        reset(listener.dial(("203.0.113.9", 443), ("10.213.0.2", 4000)))
-        sock, client = listener.accept()
-        with sock:
-            assert client == ("10.213.0.2", 4000)
-            assert sock.dialled == ("203.0.113.9", 443)
 
 
 def test_a_sidecar_that_does_not_answer_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:

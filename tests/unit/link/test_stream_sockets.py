@@ -1,21 +1,24 @@
-"""Other processes of this machine reach the stream link's port on loopback; none of them is taken for the target."""
+"""What the link's thread puts, the gateway's takes: connections that nobody else can make, and datagrams in order."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import random
+import select
 import socket
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from pytest_egress.link.stream_sockets import AcceptedSocket, Listener, loopback_pair
+import pytest_egress.base.sockets as sockets
+from pytest_egress.agent.stream import CLIENT
+from pytest_egress.link.stream_sockets import Listener, Mailbox, NameMailbox, Queue, loopback_pair
 from tests.support.stage import reset
 
-DIALLED, CLIENT = ("203.0.113.9", 443), ("10.213.0.2", 4000)
+DIALLED, PEER = ("203.0.113.9", 443), ("10.213.0.2", 4000)
 SECONDS = 10.0
-Address = tuple[str, int]
+DATAGRAM = 60_000  # more than a unix socket of macOS takes
 
 
 @pytest.fixture
@@ -25,101 +28,167 @@ def listener() -> Iterator[Listener]:
         yield listener
 
 
-def connected(listener: Listener, source: Address) -> socket.socket:
-    """A connection of a stranger's, from an address of its choice."""
-    with contextlib.ExitStack() as stack:
-        stranger = stack.enter_context(socket.socket())
-        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        stranger.bind(source)
-        stranger.settimeout(SECONDS)
-        stranger.connect(listener.getsockname())
-        stack.pop_all()
-    return stranger
+def is_readable(sock: socket.socket) -> bool:
+    return bool(select.select([sock], [], [], 0)[0])
 
 
-def assert_refused(listener: Listener, count: int = 1) -> None:
-    for _ in range(count):
-        with pytest.raises(ConnectionAbortedError):
-            listener.accept()
+# Connections.
 
 
-def test_one_with_the_port_of_a_connection_that_is_expected_is_a_stranger(
+def test_connections_are_accepted_in_the_order_in_which_they_were_dialled(
     listener: Listener,
 ) -> None:
-    strangers = []
-    for port in random.sample(range(1024, 65536), 2000):
-        with contextlib.suppress(OSError):  # somebody has it
-            strangers.append(connected(listener, ("127.0.0.2", port)))
-    with contextlib.ExitStack() as stack:
-        ports = {stack.enter_context(each).getsockname()[1] for each in strangers}
-        for _ in range(2000):
-            ours = stack.enter_context(listener.dial(DIALLED, CLIENT))
-            if ours.getsockname()[1] in ports:
-                break
-            ours.close()
-        else:
-            pytest.fail("the kernel gave us none of their ports")
-        served = set[Address]()
-        while ours.getsockname() not in served:
-            with contextlib.suppress(ConnectionAbortedError):
-                sock, _ = listener.accept()
-                served.add(sock.getpeername())
-                sock.close()
-        assert "127.0.0.2" not in {host for host, _ in served}
+    ends = [listener.dial(("203.0.113.9", port), PEER) for port in (1, 2, 3)]
+    for port, end in zip((1, 2, 3), ends, strict=True):
+        assert is_readable(listener)
+        sock, client = listener.accept()
+        with sock, end:
+            assert (sock.dialled, client) == (("203.0.113.9", port), PEER)
+            end.sendall(b"%d" % port)
+            assert sock.recv(9) == b"%d" % port
+    assert not is_readable(listener)
+    listener.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        listener.accept()
 
 
-def test_an_address_is_known_until_its_connection_is_accepted_and_no_longer(
-    listener: Listener,
-) -> None:
-    ours = listener.dial(DIALLED, CLIENT)
-    address = ours.getsockname()
+def test_an_accepted_connection_outlives_its_streams_end(listener: Listener) -> None:
+    reset(listener.dial(DIALLED, PEER))
     sock, client = listener.accept()
-    assert isinstance(sock, AcceptedSocket)
-    assert (sock.dialled, client) == (DIALLED, CLIENT)
-    sock.close()
-    reset(ours)
-    with connected(listener, address):
-        assert_refused(listener)
+    with sock:
+        assert (sock.dialled, client) == (DIALLED, PEER)
 
 
-def test_a_neighbour_of_one_that_is_expected_is_a_stranger(listener: Listener) -> None:
-    with listener.dial(DIALLED, CLIENT) as ours:
-        host, port = ours.getsockname()
-        listener.accept()[0].close()
-        for near in ((host, port + 1), (host, port - 1), ("127.0.0.1", port)):
-            with contextlib.suppress(OSError), connected(listener, near):
-                assert_refused(listener)
+def test_what_nobody_has_accepted_is_closed_with_the_listener() -> None:
+    listener = Listener()
+    with listener.dial(DIALLED, PEER) as end:
+        listener.close()
+        assert end.recv(1) == b""
 
 
-def test_nobody_has_the_address_of_one_that_is_expected(listener: Listener) -> None:
-    with listener.dial(DIALLED, CLIENT) as ours, pytest.raises(OSError, match="in use") as caught:
-        connected(listener, ours.getsockname())
-    assert caught.value.errno == errno.EADDRINUSE
+def test_a_listener_that_is_shut_says_so_as_those_of_the_kernel_do(listener: Listener) -> None:
+    listener.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(OSError, match="Invalid argument") as caught:
+        listener.accept()
+    assert caught.value.errno == errno.EINVAL
 
 
-def test_one_that_was_closed_before_it_was_connected_is_expected_no_more(
-    listener: Listener,
+class Haunted(sockets.Socket):
+    """A listener whose first connection comes from our very address, and has ended: of another process, before ours."""
+
+    ghost: socket.socket
+
+    def accept(self) -> tuple[Any, Any]:
+        ours = super().accept()
+        self.accept = lambda: ours  # type: ignore[method-assign]
+        return self.ghost, ours[1]
+
+
+def test_a_connection_that_had_our_address_and_has_ended_is_another_ones(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    listener.listen(0)
-    with contextlib.ExitStack() as stack:
-        waiting = stack.enter_context(connected(listener, ("127.0.0.3", 0)))
-        ours = listener.dial(DIALLED, CLIENT)
-        address = ours.getsockname()
-        with pytest.raises(OSError, match="not connected"):
-            ours.getpeername()  # it waits for room in the backlog
-        ours.close()
-        assert_refused(listener)
-        waiting.close()
-        listener.listen(8)
-        stack.enter_context(connected(listener, address))
-        assert_refused(listener)
+    ghost, gone = socket.socketpair()
+    gone.close()
+
+    def haunted(backlog: int) -> sockets.Socket:
+        made = Haunted(socket.AF_INET, socket.SOCK_STREAM)
+        made.bind(("127.0.0.1", 0))
+        made.listen(backlog)
+        made.ghost = ghost
+        return made
+
+    monkeypatch.setattr(sockets, "listener", haunted)
+    one, other = loopback_pair()
+    with one, other:
+        assert ghost.fileno() < 0
+        assert one.getpeername() == other.getsockname()
 
 
-def test_no_two_of_ours_come_from_one_address(listener: Listener) -> None:
-    with contextlib.ExitStack() as stack:
-        ours = [stack.enter_context(listener.dial(DIALLED, CLIENT)) for _ in range(10)]
-        pair = loopback_pair()
-        ours += [stack.enter_context(sock) for sock in pair][:1]
-        hosts = {sock.getsockname()[0] for sock in ours}
-        assert len(hosts) == len(ours)
-        assert all(host.startswith("127.") for host in hosts)
+def test_connections_of_other_processes_are_none_of_the_targets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listener = sockets.listener
+    strangers = list[socket.socket]()
+
+    def crowded(backlog: int) -> sockets.Socket:
+        made = listener(backlog)
+        strangers.append(socket.create_connection(made.getsockname(), SECONDS))
+        return made
+
+    monkeypatch.setattr(sockets, "listener", crowded)
+    one, other = loopback_pair()
+    with one, other, strangers[0]:
+        assert one.getpeername() == other.getsockname()
+        one.sendall(b"ours")
+        assert other.recv(9) == b"ours"
+        assert strangers[0].recv(1) == b""
+
+
+# Datagrams.
+
+
+def test_a_queue_can_be_read_as_long_as_something_waits() -> None:
+    with Queue() as queue:
+        queue.settimeout(0)
+        for turn in range(2):
+            queue.put("one")
+            queue.put("two")
+            assert [is_readable(queue), queue.take(), is_readable(queue), queue.take()] == [
+                *(True, "one"),
+                *(True, "two"),
+            ], turn
+            assert not is_readable(queue)
+            with pytest.raises(BlockingIOError):
+                queue.take()
+
+
+def test_one_that_waits_gets_what_another_thread_puts() -> None:
+    with Queue() as queue:
+        queue.settimeout(SECONDS)
+        thread = threading.Timer(0.05, queue.put, ["late"])
+        thread.start()
+        assert queue.take() == "late"
+        thread.join()
+        queue.settimeout(0.01)
+        with pytest.raises(TimeoutError):
+            queue.take()
+
+
+def test_what_is_put_into_a_closed_queue_is_dropped() -> None:
+    queue = Queue()
+    queue.close()
+    queue.put("late")
+    assert not queue._items
+
+
+def test_datagrams_of_any_size_come_in_order_and_are_cut_as_those_of_the_kernel_are() -> None:
+    with Mailbox(protocol=5) as mailbox:
+        assert mailbox.proto == 5
+        mailbox.put(bytes(DATAGRAM))
+        mailbox.put(b"second")
+        assert mailbox.recv(1 << 16) == bytes(DATAGRAM)
+        assert mailbox.recv(3) == b"sec"
+        assert mailbox._waiting == 0
+
+
+def test_datagrams_without_room_are_counted_and_their_loss_is_told_once() -> None:
+    with Mailbox(most=10) as mailbox:
+        for number in range(5):
+            mailbox.put(b"%d234" % number)
+        assert mailbox.lost_here == 3
+        assert [mailbox.recv(9) for _ in range(3)] == [b"0234", b"1234", b""]
+        mailbox.put(b"0123456789")  # there is room again
+        assert mailbox.recv(99) == b"0123456789"
+        assert not is_readable(mailbox)
+
+
+def test_a_query_comes_with_its_client_and_the_answer_goes_with_it() -> None:
+    answers = list[bytes]()
+    with NameMailbox() as names:
+        names.answer = answers.append
+        client = bytes(range(CLIENT.size))
+        names.put(client + b"query")
+        query, asker = names.recvfrom(9)
+        assert query == b"query"
+        assert names.sendto(b"answer", asker) == 6
+        assert answers == [client + b"answer"]

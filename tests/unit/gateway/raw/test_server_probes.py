@@ -12,7 +12,8 @@ import pytest
 import pytest_egress.gateway.dispatch as dispatch
 import pytest_egress.gateway.raw.server as raw_server
 from pytest_egress import HandlerError, NeverCalledError
-from pytest_egress.gateway.raw.server import CUT_SILENT, NO_CALL, RawServer, has_hung_up
+from pytest_egress.base.polling import has_ended
+from pytest_egress.gateway.raw.server import CUT_SILENT, NO_CALL, RawServer
 from pytest_egress.gateway.tcp_info import ANYTHING, NOTHING, traffic
 from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.verdict import judge
@@ -314,7 +315,7 @@ def test_who_came_first_is_taken_up_first_whatever_their_threads_do(
 
     def late_for_the_first(sock: socket.socket) -> tuple[str, int] | None:
         came.release()
-        if has_hung_up(sock):
+        if has_ended(sock):
             go_on.wait(SECONDS)
         return destination(sock)
 

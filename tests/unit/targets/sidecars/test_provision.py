@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NoReturn
 
 import docker
@@ -13,6 +14,7 @@ from pytest_egress.errors import EngineError, ImageError
 from pytest_egress.targets.sidecars.provision import (
     Provisioner,
     SidecarError,
+    SidecarSetup,
     reuse_of_environment,
     without_image,
 )
@@ -37,6 +39,23 @@ def test_the_link_is_what_is_asked_for(
     setups = Provisioner(Engine(docker.from_env, "session"), given).setups
     assert [setup.link for setup in setups] == links
     assert [setup.image for setup in setups] == [None, "python:3.13-slim"]
+
+
+def test_where_there_is_no_linux_only_the_stream_link_and_an_image_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("PYTEST_EGRESS_LINK", "PYTEST_EGRESS_SIDECAR_IMAGE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    engine = Engine(docker.from_env, "session")
+    assert Provisioner(engine).setups == [SidecarSetup("stream", "python:3.13-slim")]
+    assert Provisioner(engine, "stream", "py").setups == [SidecarSetup("stream", "py")]
+    with pytest.raises(EngineError) as caught:
+        _ = Provisioner(engine, "descriptor").setups
+    assert str(caught.value) == (
+        "the descriptor link needs Linux, and an engine that shares this machine's files; this machine runs darwin. "
+        "--egress-link=auto takes the stream link here."
+    )
 
 
 def test_another_value_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
