@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 PROBE_ADDRESS: Final = ("203.0.113.9", 443)  # a documentation address (RFC 5737)
 PROBE_SECONDS: Final = 5
 FORMATS: Final = ("networkpolicy", "cilium", "harden-runner", "squid", "cyclonedx")
+FEW: Final = 256  # connections of one container at once
+SHOWN_PROGRAM: Final = 80  # characters
 TROUBLE: Final = 2  # the exit code where a command could not be run
 IMAGE_COMMANDS: Final = {
     "audit": "try what an image asks, sends and accepts; exit code 1 with a finding",
@@ -299,7 +301,8 @@ def doctor() -> int:
     from pytest_egress.errors import EngineError
 
     with own_engine() as engine, contextlib.ExitStack() as stack:
-        for name, check in Examination(engine, stack).checks().items():
+        examination = Examination(engine, stack)
+        for name, check in examination.checks().items():
             began = monotonic()
             try:
                 found = check()
@@ -310,8 +313,28 @@ def doctor() -> int:
             print(
                 f"ok      {name}: {without_secrets(found)}  ({(monotonic() - began) * 1000:.0f} ms)"
             )
+        for note in notes(examination.link.most):
+            print(f"note    {without_secrets(note)}")
     print("Everything that a test needs is there.")
     return 0
+
+
+def notes(most: int) -> Iterator[str]:
+    """What a test may do without, and some tests may not; `most` is how many connections the link carries at once."""
+    from pytest_egress.base.sockets import descriptor_limit
+    from pytest_egress.engine.endpoint import missing_helpers
+    from pytest_egress.traffic.shown import cut
+
+    if (room := most - most // 4) < FEW:
+        yield (
+            f"descriptors: `ulimit -n` is {descriptor_limit()}, which is {room} connections of a container at once; "
+            "`ulimit -n 4096` before pytest gives more"
+        )
+    for program in missing_helpers(os.environ):
+        yield (
+            f"credentials: {cut(repr(program), SHOWN_PROGRAM)}, which keeps them (config.json of Docker), "
+            "is not in PATH; images of private registries cannot be pulled"
+        )
 
 
 @contextlib.contextmanager

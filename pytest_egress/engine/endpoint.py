@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,11 +119,27 @@ def docker_folder(environ: Mapping[str, str]) -> Path:
 
 def current_context(environ: Mapping[str, str]) -> str:
     """The name of the context that `docker context use` has chosen."""
+    return str(settings_of(environ).get("currentContext") or BY_DEFAULT)
+
+
+def settings_of(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What `config.json` of the Docker CLI has; nothing where it cannot be read, as for the CLI, which warns."""
     try:
         settings = json.loads((docker_folder(environ) / "config.json").read_bytes())
-        return str(settings.get("currentContext") or BY_DEFAULT)
-    except (OSError, ValueError, AttributeError):  # as the CLI: no settings, with a warning
-        return BY_DEFAULT
+    except (OSError, ValueError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def missing_helpers(environ: Mapping[str, str]) -> list[str]:
+    """The programs that keep the credentials of registries (`docker login`) and are not in the PATH."""
+    settings = settings_of(environ)
+    helpers = settings.get("credHelpers")
+    named = {settings.get("credsStore"), *(helpers.values() if isinstance(helpers, dict) else ())}
+    programs = sorted(
+        f"docker-credential-{each}" for each in named if each and isinstance(each, str)
+    )
+    return [each for each in programs if shutil.which(each, path=environ.get("PATH")) is None]
 
 
 def context_parameters(folder: Path, name: str) -> dict[str, Any]:

@@ -379,7 +379,7 @@ def check_descriptors() -> None:
         )
 
 
-START: Final = "Start one (`systemctl start docker`, Docker Desktop)"
+START: Final = "Start one (`systemctl start docker`, `colima start`, Docker Desktop)"
 JOIN: Final = (
     "This user may not connect to it: join the group that its socket belongs to "
     "(`sudo usermod --append --groups docker $USER`, and log in again)"

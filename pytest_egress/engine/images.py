@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import requests.exceptions
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 
 from pytest_egress.base.clock import monotonic
 from pytest_egress.engine.endpoint import engine_address
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from docker.models.images import Image
 
 log = logging.getLogger("pytest_egress.images")  # as in the logs of its users from the start
+WITHOUT_CREDENTIALS: Final = (
+    "pulling %s without credentials, which ~/.docker/config.json has a program keep: %s"
+)
 PROGRESS_SECONDS: Final = 2.0  # between two lines of a pull
 
 
@@ -45,10 +48,25 @@ def pull(client: DockerClient, name: str, told: Step) -> None:
     """Report the pull's progress to the log and in a step's text; APIError where the engine cannot pull."""
     repository, tag = split_image(name)
     progress = PullProgress(name)
-    for step in client.api.pull(repository, tag=tag, stream=True, decode=True):
+    for step in steps_of_pull(client, repository, tag):
         if "error" in step:
             raise APIError(step["error"])
         told.text = progress.take_step(step)
+
+
+def steps_of_pull(client: DockerClient, repository: str, tag: str | None) -> Any:
+    """Without credentials where the program that keeps them is not to be had: a public image takes none.
+
+    `docker-credential-desktop`, which Docker Desktop configures, is not in the PATH of an IDE that was started from the
+    Dock.
+    """
+    try:
+        return client.api.pull(repository, tag=tag, stream=True, decode=True)
+    except APIError:
+        raise
+    except (DockerException, UserWarning) as error:  # the program is missing, or fails
+        log.warning(WITHOUT_CREDENTIALS, repository, error)
+        return client.api.pull(repository, tag=tag, stream=True, decode=True, auth_config={})
 
 
 class PullProgress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -28,6 +29,27 @@ def test_doctor_tries_what_a_test_needs_and_says_so(capsys: pytest.CaptureFixtur
         "ok      capture: a connection to 203.0.113.9:443 arrived here and nowhere else  (T ms)",
         "Everything that a test needs is there.",
     ]
+
+
+def test_doctor_notes_what_only_some_tests_miss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tmp_path / "docker-credential-found"
+    found.write_text("#!/bin/sh")
+    found.chmod(0o755)
+    settings = {"credsStore": "desktop", "credHelpers": {"a.test": "found", "b.test": 7}}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("pytest_egress.base.sockets.descriptor_limit", lambda: 256)
+    assert list(cli.notes(most=85)) == [
+        "descriptors: `ulimit -n` is 256, which is 64 connections of a container at once; "
+        "`ulimit -n 4096` before pytest gives more",
+        "credentials: 'docker-credential-desktop', which keeps them (config.json of Docker), is not in PATH; "
+        "images of private registries cannot be pulled",
+    ]
+    (tmp_path / "config.json").write_text("[]")
+    assert list(cli.notes(most=sys.maxsize)) == []
 
 
 def test_doctor_says_what_to_do_where_no_engine_answers(

@@ -154,7 +154,7 @@ def _unanswered() -> Iterator[None]:
 
 
 START_ENGINE = (
-    "Start one (`systemctl start docker`, Docker Desktop), or name another with DOCKER_HOST; "
+    "Start one (`systemctl start docker`, `colima start`, Docker Desktop), or name another with DOCKER_HOST; "
     "`docker info` shows whether it answers."
 )
 
