@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         LockError as LockError,
         NeverCalledError as NeverCalledError,
         OpenApiError as OpenApiError,
+        SweepError as SweepError,
         TamperingError as TamperingError,
         UnroutedError as UnroutedError,
         UpstreamError as UpstreamError,
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from pytest_egress.routes.raw.kafka import kafka as kafka
     from pytest_egress.routes.raw.smtp import smtp as smtp
     from pytest_egress.routes.route import Route as Route
+    from pytest_egress.routes.table import SweptFault as SweptFault
     from pytest_egress.routes.websocket.answer import websocket as websocket
     from pytest_egress.routes.websocket.asynchronous import AsyncWebSocket as AsyncWebSocket
     from pytest_egress.routes.websocket.open import WebSocket as WebSocket
@@ -138,7 +140,7 @@ _NAMES = {
         "AddressError CallError CassetteError CertificateAcceptedError CommandError ContainerError "
         "ContainerTimeoutError ContentError EgressError EngineError HandlerError "
         "HandshakeError ImageError LeakError LinkError LockError NeverCalledError OpenApiError "
-        "TamperingError UnroutedError UpstreamError WebSocketClosedError"
+        "SweepError TamperingError UnroutedError UpstreamError WebSocketClosedError"
     ),
     "endpoint.server": "EngineEndpoint",
     "gateway.raw.sockets": "RawSocket RawTlsSocket",
@@ -155,6 +157,7 @@ _NAMES = {
     "routes.raw.kafka": "kafka",
     "routes.raw.smtp": "smtp",
     "routes.route": "Route",
+    "routes.table": "SweptFault",
     "routes.websocket.answer": "websocket",
     "routes.websocket.asynchronous": "AsyncWebSocket",
     "routes.websocket.open": "WebSocket",

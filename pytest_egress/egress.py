@@ -44,6 +44,7 @@ from pytest_egress.routes.declarations import ClientCertificate, declare
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.patterns import QueryValue, TextPattern
 from pytest_egress.routes.route import Route, Scope
+from pytest_egress.routes.table import SweptFault
 from pytest_egress.session import Session
 from pytest_egress.targets.external import ExternalContainer
 from pytest_egress.targets.plan import plan
@@ -653,6 +654,17 @@ class Egress:
             CallError: The scope has ended and been reported; its attempts are no longer kept.
         """
         return self._inner.ledger
+
+    @property
+    def fault(self) -> SweptFault | None:
+        """What `@pytest.mark.egress_sweep` has fail in this run; None on the happy path, and without that marker.
+
+        A test that asks for it judges the run by itself: where the test fails then, its cell does.
+        """
+        with self._inner.session.ledger.changed:
+            window = self._inner.session.ledger.window
+        trial = None if window is None else window.trial
+        return None if trial is None else trial.asked_fault()
 
     @property
     def exchanges(self) -> list[Exchange]:

@@ -8,6 +8,7 @@
     * `LockError`: a container reached what `egress.lock` does not list
     * `NeverCalledError`: a route that this test declared was never called
     * `HandshakeError`: a client's TLS handshakes with a host that a route claims failed, and none succeeded later
+    * `SweepError`: what a container does where a call of it fails is wrong, or a fault sweep was not whole
     * `TamperingError`: a container changed the capture rules, or attempted more than can be recorded
     * `CallError`: an `assert_*` method failed, or a wait timed out
     * `OpenApiError`: a request, or its answer, does not fit the OpenAPI document of its route
@@ -68,6 +69,10 @@ class NeverCalledError(EgressError):
 
 class HandshakeError(EgressError):
     """A client broke off TLS with a host that a route claims, and no later handshake of that client succeeded."""
+
+
+class SweepError(EgressError):
+    """A container whose call a fault sweep had fail hung, crashed or hid the failure; or the sweep was not whole."""
 
 
 class TamperingError(EgressError):

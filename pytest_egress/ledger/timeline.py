@@ -120,7 +120,8 @@ def outcome_text(entry: Entry, told: str = "") -> str:
         outcome = " ".join([outcome, f"ACCEPTED {entry.accepted.route.presented.given}"]).strip()
     note = entry.note.partition(". ")[0]  # the verdict has all of it
     note = SEE_ABOVE if note and " ".join(note.split()) in told else note
-    shown = [what, through_text(entry), outcome, f"[{note}]" if note else ""]
+    swept = "(sweep)" if entry.swept else ""
+    shown = [what, through_text(entry), outcome, f"[{note}]" if note else "", swept]
     return "  ".join(filter(None, shown))
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from pytest_egress.base.account import Account
 from pytest_egress.base.choices import NamePolicy, Policy
 from pytest_egress.base.clock import wall
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.routes.table import RouteTable
+from pytest_egress.routes.table import Instead, RouteTable, SweptFault
 from pytest_egress.traffic.entries import Entry, Handshake, TlsPeers
+from pytest_egress.traffic.http.request import Request
 
 if TYPE_CHECKING:
     from pytest_egress.traffic.search.leaks import Leak
@@ -82,6 +83,25 @@ class Activity:
         self.route, self.what, self.streams, self.passes = None, "", "", None
 
 
+class SweptRun(Protocol):
+    """The run of a test of which a fault sweep counts the calls, and fails one of them."""
+
+    def intervene(self, request: Request, /) -> Instead | None:
+        """What answers a request in place of its route; None where nothing does. Asked once about each request."""
+
+    def asked_fault(self) -> SweptFault | None:
+        """What fails in this run, for a test that then judges it by itself; None on the happy path."""
+
+    def seconds_left(self) -> float:
+        """For the test's containers to end, or to be ready."""
+
+    def note_end(self, container: str, exit_code: int, *, has_spoken: bool) -> None:
+        """Note that a container has ended, and whether it has written anything."""
+
+    def note_late(self, container: str) -> None:
+        """Note that a container still runs, and that the time for its end is over."""
+
+
 @dataclass(eq=False)
 class Window:
     """The attempts that are judged together: those of a test, of a container's start, or between tests.
@@ -109,6 +129,7 @@ class Window:
         leaks: The secrets that were found where they must not be, among the first `searched` entries.
         unseen: Those of them in which one may have passed unseen.
         over: Set when the window has been closed. What waits for a fault then waits no longer.
+        trial: The run of a fault sweep that its test is; None of any other.
     """
 
     policy: Policy = "fail"
@@ -135,6 +156,7 @@ class Window:
     unseen: Sequence[Entry] = ()
     searched: int = 0
     over: threading.Event = field(default_factory=threading.Event)
+    trial: SweptRun | None = None
 
 
 class AttemptContext(NamedTuple):

@@ -12,6 +12,8 @@ what of this room only a test that uses egress needs, is imported where such a t
 * `locking`: compares the destinations of a run with `egress.lock`, or writes them there.
 * `run`: one run of pytest: its options, its session, and the screen and prompts beside it.
 * `cases`: the hooks that act while one test runs.
+* `sweep`: the second item of a test with `@pytest.mark.egress_sweep`, and its cells.
+* `copies`: copies of test items.
 * `header`: the lines at the beginning and the end of a run.
 * `reports`: how a failure is shown, and at which frame a debugger stops.
 * `secrets`: what pytest itself would show of a secret.

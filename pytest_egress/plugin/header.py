@@ -70,7 +70,7 @@ class Header:
         self._run.used += output.get("egress engines", ())
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """List the traffic outside of any test, and the engines that the header could not name."""
+        """List the traffic outside of any test, the engines that the header could not name, and the fault sweeps."""
         if terminalreporter.verbosity >= 0:
             for engine in sorted({*self._run.used} - {self._announced}):
                 terminalreporter.write_line(f"egress: {engine}")
@@ -81,3 +81,18 @@ class Header:
             terminalreporter.section("egress: traffic outside of any test")
             writer = terminalreporter.config.get_terminal_writer()
             write_text(writer, escaped("\n".join(self._run.outside)))
+        plugins = terminalreporter.config.pluginmanager
+        if plugins.has_plugin("egress-sweep") or plugins.has_plugin("dsession"):
+            self._show_sweeps(terminalreporter)
+
+    def _show_sweeps(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """The workers of pytest-xdist run the cells, and its controller has their reports alone."""
+        reports = [report for found in terminalreporter.stats.values() for report in found]
+        if not any(getattr(report, "user_properties", ()) for report in reports):
+            return
+        from pytest_egress.base.escaping import escaped
+        from pytest_egress.plugin.sweep import matrices
+
+        for test, lines in matrices(reports):
+            terminalreporter.section(f"egress sweep: {escaped(test)}")
+            terminalreporter.write_line(escaped("\n".join(lines)))

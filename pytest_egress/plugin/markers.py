@@ -31,6 +31,8 @@ MARKERS: Final[Mapping[str, str]] = {
     "egress_engine": "(): name `egress.engine()` in DOCKER_HOST while the test runs; the fixture egress_engine is it",
     "egress_cassette": "(path=None, *, ignore=(), repeat=False, optional=False): answer every request that no route "
     "claims by what was recorded, as `cassette()` does",
+    "egress_sweep": '(*, faults=["503", ...], only="*", tolerates=[], retries=[], patience=10, limit=200): run the '
+    "test once more for each call of it and each fault, and have that call fail so",
     "egress": f"(*, unrouted={union(POLICIES)}, dns={union(NAME_POLICIES)}, "
     "assert_all_called=True, timeout=5): what an attempt means that no route claims, what DNS says "
     "of a name that no route names, whether the test's own routes must be called, and how many "
@@ -39,7 +41,8 @@ MARKERS: Final[Mapping[str, str]] = {
 """The text of `pytest --markers` for each marker, by its name."""
 
 
-@pytest.hookimpl(wrapper=True)
+# The innermost wrapper: --lf chooses among what is made here.
+@pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
     """Replace each test that has a malformed marker, or a secret in its id, by a collector that fails."""
     report = yield
@@ -51,7 +54,16 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
             else node
             for node in report.result
         ]
+        if any(map(is_swept, report.result)):
+            from pytest_egress.plugin.sweep import expanded
+
+            report.result = [*expanded(collector, report.result)]
     return report
+
+
+def is_swept(node: pytest.Item | pytest.Collector) -> bool:
+    """Whether a test has the marker `egress_sweep`, itself or above it."""
+    return isinstance(node, pytest.Item) and "egress_sweep" in node.keywords
 
 
 @pytest.hookimpl(trylast=True)  # other plugins add markers here
@@ -86,6 +98,10 @@ def checked_item(item: pytest.Item) -> pytest.Item | pytest.Collector:
     for marker in item.iter_markers():
         try:
             check_marker(marker)
+            if marker.name == "egress_sweep":
+                from pytest_egress.plugin.sweep import check_item
+
+                check_item(item)
         except (TypeError, ValueError) as error:
             return malformed(item, f"@pytest.mark.{marker.name}: {error}")
     return item
@@ -97,6 +113,11 @@ def check_marker(marker: pytest.Mark) -> None:
         return
     if marker.name == "egress":
         check_options(marker.args, marker.kwargs)
+        return
+    if marker.name == "egress_sweep":
+        from pytest_egress.sweep.settings import settings_of
+
+        settings_of(marker.args, marker.kwargs)
         return
     if kind := ROUTE_MARKERS.get(marker.name):
         from pytest_egress.routes.declarations import declaring

@@ -142,6 +142,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="With --egress-report: also of the tests that have passed.",
     )
+    group.addoption(
+        "--egress-sweep",
+        metavar="|".join(SWITCH),
+        help="Whether tests with @pytest.mark.egress_sweep are swept (default), or run alone.",
+    )
+    group.addoption(
+        "--egress-sweep-only",
+        metavar="GLOB",
+        help='Of all sweeps run only the cells with such a name, as in "*: silence".',
+    )
+    parser.addini("egress_sweep", "Default of --egress-sweep.", default="on")
     parser.addini("egress_report", "Default of --egress-report.", default="")
     parser.addini("egress_unrouted", "Default of --egress-unrouted.", default="fail")
     parser.addini("egress_record_mode", "Default of --egress-record-mode.", default="none")

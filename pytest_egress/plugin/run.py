@@ -67,6 +67,7 @@ class Run:
         self.trust: Final = trust_option(config)
         self.watches: Final = watch_option(config)
         self.report: Final = report_option(config)
+        self.sweep: Final = choice_option(config, "egress_sweep", SWITCH)
         self.engine: Final = (
             self.engines[worker_number(config) % len(self.engines)] if self.engines else None
         )

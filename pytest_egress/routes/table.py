@@ -17,10 +17,12 @@ from typing import Final, NamedTuple, TypeAlias
 from pytest_egress.base.account import OverLimitError
 from pytest_egress.routes.declarations import CLIENT_CERTIFICATES
 from pytest_egress.routes.duplex import ClientLeftError, ClientStoppedError
+from pytest_egress.routes.faults import Fault
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.matching import pass_by
 from pytest_egress.traffic.address import is_ip_address
 from pytest_egress.traffic.http.request import Request, TlsInfo
+from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction.redactor import redactor_of
 
 Rank: TypeAlias = "Callable[[InnerRoute], tuple[object, ...]]"
@@ -175,6 +177,36 @@ class NearMiss:
     error: Exception | None = None  # what its predicate has raised
 
 
+@dataclass(frozen=True, kw_only=True)
+class Instead:
+    """What is answered in place of a route's own answer, where a sweep has its call fail.
+
+    Attributes:
+        answer: A `Response`, or a fault; `truncated` cuts the route's own answer.
+        is_processed: Whether the route's own answer is made first, and lost. Where not, the request is no call of its
+            route, and takes no turn.
+    """
+
+    answer: Response | Fault
+    is_processed: bool
+
+
+class SweptFault(NamedTuple):
+    """What fails while a cell of a fault sweep runs, as `egress.fault` says it.
+
+    Attributes:
+        call: The call that fails, such as "POST https://api.stripe.com/v1/charges".
+        fault: How it fails: "503", "429", "reset", "html", "empty", "lost", "cut" or "silence".
+    """
+
+    call: str
+    fault: str
+
+
+Intervene: TypeAlias = "Callable[[Request], Instead | None]"
+"""Asked once about a request that a route is to answer, before that takes a turn."""
+
+
 class Decision(NamedTuple):
     """The route that answers a request, or the near misses.
 
@@ -183,12 +215,15 @@ class Decision(NamedTuple):
         near: Where no route answers, those that came nearest, the nearest first. Where one does, those before it whose
             predicates have raised.
         unproved: The route that would answer if the connection had the client certificate that it requires.
+        instead: What is answered in place of the route's own answer. Where the request is not processed, no turn is
+            reserved.
     """
 
     route: InnerRoute | None
     turn: int = 0
     near: tuple[NearMiss, ...] = ()
     unproved: InnerRoute | None = None
+    instead: Instead | None = None
 
 
 def opening(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute | None:
@@ -240,7 +275,10 @@ def tell_nobody(route: InnerRoute) -> None:
 
 
 def decide(
-    tables: Sequence[RouteTable], request: Request, asking: Asking = tell_nobody
+    tables: Sequence[RouteTable],
+    request: Request,
+    asking: Asking = tell_nobody,
+    intervene: Intervene | None = None,
 ) -> Decision:
     """Find the route that answers a request, and reserve a turn on it.
 
@@ -248,6 +286,7 @@ def decide(
     the test's comes through: the end of the client within the body that the predicate reads, and a body too large.
     """
     near: list[NearMiss] = []
+    instead: Instead | None = None
     for route in offered(tables, request):
         differences, error = asked(route, request, asking)
         if route.turns.deck is not None and not differences:
@@ -255,14 +294,22 @@ def decide(
         proved = not lacks_certificate(route, request.tls) or route.turns.is_exhausted
         if not differences and not proved:
             return Decision(route=None, unproved=route)
-        if not differences and (turn := route.turns.reserve()) is not None:
+        if intervene is not None and not differences and is_to_answer(route):
+            instead, intervene = intervene(request), None
+        is_processed = instead is None or instead.is_processed
+        if not differences and (turn := route.turns.reserve() if is_processed else 0) is not None:
             raised = tuple(miss for miss in near if miss.error is not None) if near else ()
-            return Decision(route=route, turn=turn, near=raised)
+            return Decision(route=route, turn=turn, near=raised, instead=instead)
         is_spent = not differences
         reasons = tuple(differences or [used_up(route)])
         miss = NearMiss(route=route, differences=reasons, is_spent=is_spent, error=error)
         near.append(miss)
     return Decision(route=None, near=nearest_first(near, request))
+
+
+def is_to_answer(route: InnerRoute) -> bool:
+    """Whether a route has a turn for a request, which it answers by something of the test's."""
+    return route.kind.reads_requests and not route.turns.is_exhausted
 
 
 def asked(

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from docker.models.images import Image
 
     from pytest_egress.ledger.ledger import Ledger
-    from pytest_egress.ledger.windows import AttemptContext, Window
+    from pytest_egress.ledger.windows import AttemptContext, SweptRun, Window
     from pytest_egress.link.interface import Link
     from pytest_egress.routes.route import Scope
     from pytest_egress.routes.table import RouteTable
@@ -453,8 +453,9 @@ class Container(Interface):
     def wait_unread(self, timeout: float = 60) -> tuple[int, float]:
         """Return the exit code and the seconds that it ran, and leave what it has written: it may be without end."""
         check_seconds(timeout)
+        trial = self.attempt_context().window.trial
         with self._services.engine.progress.step(f"waiting for the end of {self.name}"):
-            code = self._wait_for_exit(timeout)
+            code = self._wait_for_exit(timeout, trial)
         duration = monotonic() - self._started
         self.gateway.settle_all()
         return code, duration
@@ -462,6 +463,9 @@ class Container(Interface):
     def wait(self, timeout: float = 60) -> CompletedContainer:
         code, duration = self.wait_unread(timeout)
         output = self.log.whole()
+        if (trial := self.attempt_context().window.trial) is not None:
+            has_spoken = bool(output.stdout.strip() or output.stderr.strip())
+            trial.note_end(self.name, code, has_spoken=has_spoken)
         with engine_errors(f"look at {self.name}"):
             is_clear = code == 0 and output.tail
             note = "" if is_clear else self._ending.note(output.tail, self.killed)
@@ -473,10 +477,13 @@ class Container(Interface):
             note=note,
         )
 
-    def _wait_for_exit(self, timeout: float) -> int:
+    def _wait_for_exit(self, timeout: float, trial: SweptRun | None) -> int:
         ending = self._ending
+        timeout = timeout if trial is None else min(timeout, trial.seconds_left())
         if (code := ending.exit_code(timeout)) is not None:
             return code
+        if trial is not None:
+            trial.note_late(self.name)
         done = "killed" if self._services.keep else "removed"
         text = ending.late(
             f"{self.name} still ran after {timeout:g} s", f"; it has been {done}. {SERVES}"
@@ -490,6 +497,8 @@ class Container(Interface):
             CommandError: The container ended before.
             ContainerTimeoutError: It is not ready in time.
         """
+        if (trial := self.attempt_context().window.trial) is not None:
+            timeout = min(timeout, trial.seconds_left())
         deadline = self._services.ledger.clock() + timeout
         with self._services.engine.progress.step(f"waiting until {self.name} is ready") as step:
             for strategy in strategies:

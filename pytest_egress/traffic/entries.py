@@ -75,6 +75,7 @@ class Entry:
             for, and what they are about is known.
         marks: The times of its parts.
         noted: What went both ways piece by piece, at its beginning and its end.
+        swept: Whether a fault sweep has had it fail.
     """
 
     container: str
@@ -91,6 +92,7 @@ class Entry:
     connection: ConnectionNote | None = field(default=None, init=False, repr=False)  # likewise
     marks: Marks | None = field(default=None, init=False, repr=False)
     noted: NotedMessages | None = field(default=None, init=False, repr=False)
+    swept: bool = field(default=False, init=False, repr=False)  # likewise
     # Of the window that it is in: it leads to what hides secrets in the text.
     _account: Account | None = field(default=None, init=False, repr=False)
 

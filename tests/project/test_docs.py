@@ -53,7 +53,7 @@ GUIDE = [
     "docs/raw.md",
 ]
 """Pages whose examples start several images."""
-STEPS = ["docs/start.md", "docs/read-a-failure.md", "docs/secrets.md"]
+STEPS = ["docs/start.md", "docs/read-a-failure.md", "docs/secrets.md", "docs/sweep.md"]
 """Pages whose examples are a file each; the text below one is what pytest says of it, and `...` stands for more."""
 STAND_IN = re.compile(r'"(\w+):latest"')
 """What a page has for an image of its reader's: a test image has the same name."""

@@ -79,6 +79,7 @@ ROOMS = {
         doors=("archive", "copier", "endpoint", "engine", "failures", "leftovers"),
     ),
     "ledger": Room(uses=("errors", "base", "traffic", "routes")),
+    "sweep": Room(uses=("errors", "base", "traffic", "routes")),
     "evidence": Room(uses=("errors", "base", "traffic", "routes", "ledger"), foreign=("google",)),
     "gateway": Room(
         uses=("errors", "base", "traffic", "routes", "ledger", "link", "agent.netlink"),
@@ -134,9 +135,8 @@ ROOMS = {
     ),
     "plugin": Room(
         uses=(
-            "errors", "base", "shelf", "traffic", "routes", "engine", "ledger", "evidence", "gateway", "targets",
-            "cassettes",
-            "session", "inner_egress", "endpoint", "egress",
+            "errors", "base", "shelf", "traffic", "routes", "engine", "ledger", "sweep", "evidence", "gateway",
+            "targets", "cassettes", "session", "inner_egress", "endpoint", "egress",
         ),
         foreign=("docker", "pytest", "trustme"),
     ),

@@ -41,8 +41,9 @@ def answer(ledger, place, activity, url):
     parts = urlsplit(url)
     port = parts.port or {"https": 443, "http": 80}[parts.scheme]
     request = Request(method="GET", scheme=parts.scheme, host=parts.hostname, port=port, path=parts.path or "/")
-    decision = decide(place.tables, request)
-    route = decision.route
+    trial = place.window.trial
+    decision = decide(place.tables, request, intervene=None if trial is None else trial.intervene)
+    route, instead = decision.route, decision.instead
     unclaimed = "unrouted" if place.window.policy == "fail" else "blocked"
     outcome = unclaimed if route is None else "blocked" if route.kind.refuses else "routed"
     entry = Exchange(container="shop", started=time.time(), outcome=outcome, host=request.host, port=port,
@@ -50,6 +51,10 @@ def answer(ledger, place, activity, url):
     ledger.record(place.window, entry)
     if outcome != "routed":
         return 502
+    if instead is not None:
+        entry.duration, entry.swept = 0.0, True
+        if not instead.is_processed:
+            return given(instead)
     activity.route, activity.what = route, str(entry)
     try:
         answer, context = route.turns.answer(decision.turn)
@@ -59,7 +64,16 @@ def answer(ledger, place, activity, url):
         entry.error = error
         return 500
     ledger.count(route, place.window, entry)
-    return entry.response.text
+    return entry.response.text if instead is None else given(instead)
+
+def given(instead):
+    """What the client of a call gets that a sweep has fail: a text, or an error of its own."""
+    answer = instead.answer
+    return answer.text if hasattr(answer, "text") else f"{answer}"
+
+def ends(egress, code, says=True):
+    """A container of the test has ended."""
+    egress._inner.session.ledger.window.trial.note_end("shop", code, has_spoken=says)
 
 def traffic(egress, *urls):
     """On a thread, as connections are; returns when all are answered."""
@@ -72,9 +86,7 @@ def behind(egress, url):
     threading.Thread(target=attempt, args=[egress, url], daemon=True).start()
 '''
 
-HEAD: Final = (
-    "import asyncio, threading, unittest, pytest\nfrom gateway import attempt, behind, traffic\n"
-)
+HEAD: Final = "import asyncio, threading, unittest, pytest\nfrom gateway import attempt, behind, ends, traffic\n"
 INI: Final = """[pytest]
 asyncio_default_fixture_loop_scope = function
 filterwarnings = error

@@ -13,6 +13,7 @@ of a request, and its `Duplex`.
 * `named_hosts`: the host that a request names, and whether its connection is for that.
 * `proxies`: requests that a client sends to a proxy, and that none takes.
 * `replies`: the responses of our own, where no handler answers or one has raised.
+* `replacing`: an answer that a fault sweep has fail.
 * `sending`: sends a response by the duplex of its request.
 * `spoiling`: what makes an answer late, slow or short.
 """

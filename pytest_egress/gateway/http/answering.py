@@ -36,6 +36,7 @@ from pytest_egress.gateway.http.named_hosts import (
     said,
 )
 from pytest_egress.gateway.http.proxies import note_of_proxy
+from pytest_egress.gateway.http.replacing import Replacing, in_place
 from pytest_egress.gateway.http.replies import (
     failed_reply,
     misdirected_reply,
@@ -65,6 +66,7 @@ from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.recordings.deck import Deck
 from pytest_egress.routes.table import (
     Decision,
+    Instead,
     NearMiss,
     begins_at_head,
     claimed,
@@ -331,7 +333,7 @@ class Answering:
     def _record(self, incoming: Incoming, ruling: Ruling) -> Exchange:
         request, attempt, entry = incoming.request, incoming.attempt, incoming.entry
         if entry is not None:
-            outcome, route, _, near, note, error, fault, _ = ruling
+            outcome, route, _, near, note, error, fault, _, entry.swept = ruling
             claim = Claim(outcome, route)
             self.recorder.decide(attempt.context, entry, claim, near, note, error, fault)
             return entry
@@ -350,6 +352,8 @@ class Answering:
             accepted=accepted(attempt.destination),
         )
         self.recorder.note_request(entry, attempt, is_whole=incoming.body.is_whole)
+        if ruling.is_swept:
+            entry.swept = True
         if incoming.asked_proxy is not None:
             entry._asked_proxy = incoming.asked_proxy
         self.recorder.record(attempt.context, entry)
@@ -372,7 +376,9 @@ class Answering:
             note = note or NO_PROTOCOL.format(shown(head.protocol))
             return self._refuse(incoming, note, rejected_reply)
         try:
-            decision = decide(context.tables, request, partial(self._ask, incoming))
+            trial = context.window.trial
+            intervene = None if trial is None else trial.intervene
+            decision = decide(context.tables, request, partial(self._ask, incoming), intervene)
         except (
             ClientLeftError,
             StalledError,
@@ -390,8 +396,10 @@ class Answering:
         if route is None and raised:  # the test's thread raises it again
             near = (raised[0],)
             return Ruling("routed", None, near=near, error=raised[0].error, reply=failed_reply)
+        instead = decision.instead
         if route is not None and route.presented.is_bad and to.presented_by is not route:
-            route.turns.give_back(decision.turn)
+            if instead is None or instead.is_processed:
+                route.turns.give_back(decision.turn)
             note = UNSEEN.format(route=route, given=route.presented.given)
             return self._refuse(incoming, note, unproved_reply)
         incoming.forwarding.route = route
@@ -401,8 +409,21 @@ class Answering:
             return Ruling("passthrough", route, near=decision.near, reply=reply, note=note)
         if route is None or route.kind.refuses:
             return self._reject(incoming, route, decision.near)
+        if instead is not None and not instead.is_processed:
+            return self._fail(incoming, route, instead)
         ruling = self._let_answer(incoming, route, decision.turn)
+        if instead is not None and isinstance(ruling.reply, Calling):
+            replacing = Replacing(made=ruling.reply, by=instead.answer)
+            ruling = ruling._replace(reply=replacing, is_shared=False, is_swept=True)
         return ruling._replace(note=why_not(raised)) if raised and not ruling.note else ruling
+
+    def _fail(self, incoming: Incoming, route: InnerRoute, instead: Instead) -> Ruling:
+        """Answer in place of a route, of which this is no call."""
+        if not route.stream and not route.turns.begins_at_head(incoming.request):
+            _ = incoming.body.content  # a route that begins at the head may have come first
+        incoming.is_counted = True
+        reply, fault = in_place(incoming, route, instead.answer, self.sending)
+        return Ruling("routed", route, reply=reply, fault=fault, is_swept=True)
 
     def _let_answer(self, incoming: Incoming, route: InnerRoute, turn: int) -> Ruling:
         """Have a route answer, unless it turns out to have no answer to such a request."""

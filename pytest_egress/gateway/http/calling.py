@@ -37,13 +37,18 @@ def keep_soon(incoming: Incoming) -> None:
 
 @dataclass(eq=False, slots=True)
 class Calling:
-    """The reply of an answer that returns a response. A fault that a handler returns becomes the entry's."""
+    """The reply of an answer that returns a response. A fault that a handler returns becomes the entry's.
+
+    Attributes:
+        is_held: Whether nothing of the response is sent before all of it is there.
+    """
 
     incoming: Incoming
     route: InnerRoute
     answer: Handler | Response | Forward | Unset
     context: Context
     sending: Sending
+    is_held: bool = False
 
     def __call__(self, entry: Exchange) -> Response | None:
         """None where there is nobody to answer, or a fault is used in place of an answer."""
@@ -66,7 +71,7 @@ class Calling:
     def _handle(self, answer: Handler | Response, entry: Exchange) -> Response | None:
         """The response is 500 where the handler raises before it has begun to answer."""
         incoming, begin = self.incoming, held
-        if entry.fault is None:
+        if entry.fault is None and not self.is_held:
             begin = partial(self.sending.beginning, incoming, entry)
         try:
             response = answer_request(answer, entry.request, self.context, begin)

@@ -28,6 +28,7 @@ class Ruling(NamedTuple):
             to get one, or a fault is used in its place. It is a `Calling`, a `Conversing`, or a function of their
             modules or of `replies`.
         is_shared: Whether the response is one object for all calls of the route.
+        is_swept: Whether a fault sweep has it fail.
     """
 
     outcome: Outcome
@@ -38,6 +39,7 @@ class Ruling(NamedTuple):
     error: BaseException | None = None
     fault: Fault | None = None
     is_shared: bool = False
+    is_swept: bool = False
 
     def timed(self, entry: Exchange, ledger: Ledger) -> Response | None:
         """As `reply`, with the times before and after in the marks of the entry."""

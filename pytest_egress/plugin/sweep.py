@@ -1,0 +1,542 @@
+"""`@pytest.mark.egress_sweep`: a second item for each marked test, which runs it once for each cell before itself.
+
+Imported, and its hooks registered, for the first marked test that is collected: other runs know nothing of it. A cell
+is a copy of the test, and runs by the whole protocol of pytest, with a report of its own.
+
+It is long, because what pytest does with one item, from its collection to its report, is read in that order.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any, Final
+
+import pytest
+
+from pytest_egress.base.clock import monotonic
+from pytest_egress.errors import CommandError, SweepError
+from pytest_egress.plugin.case import CASE, QUIET, Case
+from pytest_egress.plugin.copies import copy_of, named, set_id
+from pytest_egress.plugin.run import RUN
+from pytest_egress.sweep.calls import host_of
+from pytest_egress.sweep.cells import CallRow, Cell, Seen, cells_of, parsed
+from pytest_egress.sweep.matrix import Result, matrix
+from pytest_egress.sweep.settings import Settings, settings_of
+from pytest_egress.sweep.trial import MAX_CALLS, SweepTrial
+from pytest_egress.sweep.verdict import Aftermath, ContainerEnd, Letters, letters_of, text_of
+from pytest_egress.traffic.entries import Exchange
+
+MARKER: Final = "egress_sweep"
+PROPERTY: Final = "egress_sweep"
+"""Of a cell's report: its result, as JSON. It passes through pytest-xdist, and into JUnit's XML."""
+
+HAPPY_SECONDS: Final = 9e8
+"""The time of a happy path: any."""
+
+GIVEN_UP: Final = "the client closed"
+"""Begins the note of a call whose client has left before there was an answer."""
+
+LOOK_SECONDS: Final = 0.05
+LATE_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Happy:
+    """What came of the happy path.
+
+    Attributes:
+        problem: Why there is none; "" where the test has passed.
+        is_told: Whether a report of its own says so.
+        is_skipped: Whether the test was skipped.
+        seconds: How long it took.
+        codes: The exit codes of its containers.
+    """
+
+    calls: dict[str, Seen] = field(default_factory=dict)
+    problem: str = ""
+    is_told: bool = False
+    is_skipped: bool = False
+    is_over_limit: bool = False
+    seconds: float = 0.0
+    codes: frozenset[int] = frozenset()
+
+
+@dataclass(eq=False, kw_only=True)
+class Planned:
+    """The cell that an item is.
+
+    Attributes:
+        base: The test.
+        place: Its number among those of the test.
+        happy: That of the test, once it is known.
+        letters, met: What came of its run.
+    """
+
+    base: pytest.Function
+    cell: Cell
+    place: int = 0
+    happy: Happy | None = None
+    letters: Letters = "-"
+    met: int = 0
+
+
+PLANNED: Final = pytest.StashKey[Planned]()
+HAPPY: Final = pytest.StashKey[Happy]()
+TRIAL: Final = pytest.StashKey[SweepTrial]()
+BROKEN: Final = pytest.StashKey[BaseException]()
+"""The exception by which the set-up of a cell has failed: it is judged as that of the test."""
+
+
+def marked(item: pytest.Item) -> Settings | None:
+    """The settings of a test that is swept; None of any other."""
+    marker = item.get_closest_marker(MARKER)
+    if marker is None or isinstance(item, Sweep):
+        return None
+    return settings_of(marker.args, marker.kwargs)
+
+
+def check_item(item: pytest.Item) -> None:
+    """Refuse what cannot be copied: TypeError."""
+    if isinstance(item, Sweep):
+        return
+    is_of_unittest = is_test_case(getattr(item, "cls", None))
+    if is_of_unittest or not isinstance(item, pytest.Function):
+        kind = "a method of a unittest.TestCase" if is_of_unittest else f"a {type(item).__name__}"
+        raise TypeError(
+            f"test functions and methods of plain classes are swept, and this is {kind}"
+        )
+
+
+def is_test_case(cls: type | None) -> bool:
+    unittest = sys.modules.get("unittest")
+    return cls is not None and unittest is not None and issubclass(cls, unittest.TestCase)
+
+
+def expanded(collector: pytest.Collector, items: Iterable[Any]) -> Iterator[Any]:
+    """Each node, and after a marked test its sweep, and those of its cells that are run by name.
+
+    The session collects again what the command line names: that has been expanded before.
+    """
+    config = collector.config
+    for item in items:
+        yield item
+        is_new = isinstance(item, pytest.Function) and item.parent is collector
+        if not is_new or item.get_closest_marker(MARKER) is None:
+            continue
+        if not config.pluginmanager.has_plugin(PLUGIN):
+            config.pluginmanager.register(Sweeps(), PLUGIN)
+        if config.stash[RUN].sweep == "on":
+            yield Sweep.from_parent(
+                item.parent or item.session, name=named(item.name, "sweep"), base=item
+            )
+        for cell in asked_cells(config, item):
+            yield cell_item(Planned(base=item, cell=cell))
+
+
+def asked_cells(config: pytest.Config, item: pytest.Function) -> Iterator[Cell]:
+    """The cells of a test that the command line names, or that --lf runs."""
+    failed = config.cache.get("cache/lastfailed", {}) if config.getoption("lf", False) else {}
+    names, invoked = [], config.invocation_params.dir
+    for asked in config.args:
+        path, mark, name = str(asked).partition("::")
+        if mark and (invoked / path).resolve() == item.path.resolve():
+            names.append(name)
+    module, _, own = item.nodeid.partition("::")
+    names += [each[len(module) + 2 :] for each in failed if each.startswith(f"{module}::")]
+    begins = named(own, "")[:-1]
+    for name in dict.fromkeys(names):
+        is_of_it = name.startswith(begins) and name.endswith("]")
+        if is_of_it and (cell := parsed(name[len(begins) : -1])):
+            yield cell
+
+
+def cell_item(planned: Planned) -> pytest.Function:
+    clone = copy_of(planned.base, str(planned.cell))
+    clone.stash[PLANNED] = planned
+    return clone
+
+
+class Sweep(pytest.Item):
+    """`test[sweep]`: its cells run before it. It fails where the sweep was not whole."""
+
+    def __init__(self, *, base: pytest.Function, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.base, self.problem, self.skips = base, "", False
+        set_id(self, named(base.nodeid, "sweep"))
+        mine = [mark for mark in base.own_markers if mark.name not in OF_A_TEST]
+        self.own_markers[:] = mine
+        self.keywords.update({mark.name: mark for mark in mine})
+
+    def reportinfo(self) -> tuple[Any, int | None, str]:
+        path, line, _ = self.base.reportinfo()
+        return path, line, self.name
+
+    def runtest(self) -> None:
+        if self.problem and self.skips:
+            pytest.skip(self.problem)
+        if self.problem:
+            raise SweepError(self.problem)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        if isinstance(excinfo.value, SweepError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def run_cells(self) -> None:
+        """Run the cells, and note what is said of the sweep as a whole."""
+        if (mode := self.config.stash[RUN].record_mode) != "none":
+            self.problem, self.skips = f"nothing is swept while {mode} records cassettes", True
+            return
+        settings = marked(self.base)
+        assert settings is not None
+        happy = happy_of(self.base, self)
+        if happy.problem:
+            self.problem, self.skips = happy.problem, happy.is_told or happy.is_skipped
+        elif happy.is_over_limit:
+            self.problem = f"more than {MAX_CALLS} different calls came: no sweep can be whole"
+        elif not happy.calls:
+            self.problem = "nothing was swept: no request of a container was answered by a route"
+        elif unmatched := [*settings.unmatched([*happy.calls])]:
+            calls = "".join(f"\n  {call}" for call in happy.calls)
+            self.problem = f"no call is meant by {', '.join(unmatched)}. The calls are:{calls}"
+        else:
+            self._run_cells(settings, happy)
+
+    def _run_cells(self, settings: Settings, happy: Happy) -> None:
+        only = self.config.getoption("egress_sweep_only") or "*"
+        cells = [*cells_of(happy.calls, settings.faults, settings.only)]
+        places = {cell.row: number for number, cell in enumerate(cells)}
+        queue = [cell for cell in cells if is_chosen(cell, only)]
+        if not queue:
+            self.problem = f"no cell is meant by --egress-sweep-only={only}" if cells else NO_CELLS
+            self.skips = bool(cells)
+            return
+        unmet, ran = {cell.row for cell in queue}, 0
+        while queue and not (self.session.shouldfail or self.session.shouldstop):
+            if ran == settings.limit:
+                self.problem = f"{len(queue)} cells or more were not run: limit={settings.limit}"
+                return
+            cell, ran = queue.pop(0), ran + 1
+            planned = Planned(base=self.base, cell=cell, place=places[cell.row], happy=happy)
+            self._run(planned)
+            unmet -= {cell.row} if planned.met else set()
+            if planned.letters == "HUNG":  # another call to the same host would take as long
+                alike = [each for each in queue if is_alike(each, cell)]
+                queue, unmet = [e for e in queue if e not in alike], unmet - {e.row for e in alike}
+            again = Cell(row=cell.row, fault=cell.fault, is_once=True)
+            if planned.met > 1 and not cell.is_once and is_chosen(again, only):
+                queue.append(again)
+        if queue:
+            self.problem, self.skips = f"the run ends: {len(queue)} cells were not run", True
+        elif unmet:
+            rows = "".join(f"\n  {row}" for row in places if row in unmet)
+            self.problem = (
+                f"calls of the happy path came again in no run, so none of them failed:{rows}"
+            )
+
+    def _run(self, planned: Planned) -> None:
+        """A worker of pytest-xdist checks that reports are of what stands at the place of the item that runs."""
+        clone, items = cell_item(planned), self.session.items
+        self.session.testscollected += 1  # of which the terminal shows percents
+        place = items.index(self)
+        items[place] = clone
+        try:
+            self.ihook.pytest_runtest_protocol(item=clone, nextitem=self)
+        finally:
+            items[place] = self
+
+
+OF_A_TEST: Final = ("skip", "skipif", "xfail", "usefixtures", "parametrize")
+"""The markers of a test that are none of its sweep's."""
+
+NO_CELLS: Final = "nothing was swept: no fault of faults= is for the calls that only= means"
+
+
+def is_chosen(cell: Cell, only: str) -> bool:
+    return fnmatchcase(str(cell), only)
+
+
+def is_alike(cell: Cell, hung: Cell) -> bool:
+    return cell.fault == hung.fault and host_of(cell.row.call) == host_of(hung.row.call)
+
+
+def happy_of(base: pytest.Function, following: pytest.Item) -> Happy:
+    """What came of the happy path of a test, which is run now where it has not run in this process.
+
+    Args:
+        following: The item that runs next.
+    """
+    if HAPPY in base.stash:
+        return base.stash[HAPPY]
+    probe = copy_of(base, "happy path")
+    reports = [*reports_of(probe, following)]
+    happy = probe.stash.get(HAPPY, None)
+    failed = [report for report in reports if report.failed]
+    if failed:
+        happy = Happy(problem=f"the happy path fails:\n{failed[0].longreprtext}")
+    elif happy is None or happy.problem:
+        happy = Happy(problem="the happy path is skipped, or expected to fail", is_skipped=True)
+    base.stash[HAPPY] = happy
+    return happy
+
+
+def reports_of(item: pytest.Item, following: pytest.Item) -> Iterator[pytest.TestReport]:
+    """Run an item; its reports are logged nowhere."""
+    steps: list[tuple[Any, dict[str, Any]]] = [
+        ("setup", {}),
+        ("call", {}),
+        ("teardown", {"nextitem": following}),
+    ]
+    has_passed = True
+    for when, given in steps:
+        if when == "call" and not has_passed:
+            continue
+        run = partial(getattr(item.ihook, f"pytest_runtest_{when}"), item=item, **given)
+        call = pytest.CallInfo.from_call(run, when, (pytest.exit.Exception, KeyboardInterrupt))
+        report: pytest.TestReport = item.ihook.pytest_runtest_makereport(item=item, call=call)
+        has_passed = report.passed
+        yield report
+
+
+PLUGIN: Final = "egress-sweep"
+
+
+class Sweeps:
+    """The hooks that act while a marked test or one of its cells runs."""
+
+    # The outermost wrapper: no other plugin's is around the cells.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        if isinstance(item, Sweep):
+            item.run_cells()
+        elif (planned := item.stash.get(PLANNED, None)) is not None and planned.happy is None:
+            planned.happy = happy_of(planned.base, item)
+        return (yield)
+
+    # Within that of `Cases`, which opens the window.
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+        settings = marked(item)
+        if settings is None or CASE not in item.stash:
+            return (yield)
+        planned = item.stash.get(PLANNED, None)
+        begin(item, settings, planned)
+        try:
+            return (yield)
+        except Exception as error:
+            if planned is None or isinstance(error, QUIET):
+                raise
+            item.stash[BROKEN] = error
+            item.runtest = pass_by  # type: ignore[method-assign]
+            await_clients(item)
+            return None
+
+    # Around that of `Cases`, which raises the verdict on the traffic.
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        if (trial := item.stash.get(TRIAL, None)) is None:
+            return (yield)
+        error: BaseException | None = None
+        try:
+            result = yield
+        except QUIET:
+            raise
+        except BaseException as raised:
+            if trial.cell is None:
+                raise
+            result, error = None, raised
+        if trial.cell is None:
+            item.stash[HAPPY] = happy_from(item.stash[CASE], trial)
+            return result
+        failure = end(item, item.stash[PLANNED], item.stash.get(BROKEN, error) or error)
+        if failure is not None and failure is not error:
+            raise failure from error
+        if failure is not None:
+            raise failure
+        item.stash[CASE].passed = True
+        return result
+
+    # The window is still open.
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+        try:
+            return (yield)
+        finally:
+            if TRIAL in pyfuncitem.stash:
+                await_clients(pyfuncitem)
+
+
+def pass_by() -> None:
+    """The call of a cell whose set-up has failed."""
+
+
+def begin(item: pytest.Item, settings: Settings, planned: Planned | None) -> None:
+    """Begin a run of the test; what an earlier one of the same item has seen is forgotten."""
+    case, seconds = item.stash[CASE], HAPPY_SECONDS
+    item.__dict__.pop("runtest", None)
+    if BROKEN in item.stash:
+        del item.stash[BROKEN]
+    if planned is None:
+        item.stash[HAPPY] = Happy(problem="the happy path has failed", is_told=True)
+    else:
+        happy = planned.happy
+        assert happy is not None
+        if happy.is_skipped or happy.is_told:
+            pytest.skip(happy.problem)
+        if happy.problem:
+            raise SweepError(happy.problem)
+        seconds = happy.seconds + settings.patience
+        case.options = case.options._replace(assert_all_called=False)
+    cell = None if planned is None else planned.cell
+    item.stash[TRIAL] = case.window.trial = SweepTrial(cell, seconds)
+
+
+def await_clients(item: pytest.Item) -> None:
+    """Wait until those have left, or have waited too long, whose call gets no answer."""
+    window, trial = item.stash[CASE].window, item.stash[TRIAL]
+    if trial.cell is None:
+        return
+    until = monotonic() + trial.seconds_left() + LATE_SECONDS
+    while monotonic() < until and any(each.duration is None for each in met_of(item.stash[CASE])):
+        window.over.wait(LOOK_SECONDS)
+
+
+def met_of(case: Case) -> list[Exchange]:
+    """The calls that met the fault."""
+    return [e for e in list(case.window.entries) if e.swept and isinstance(e, Exchange)]
+
+
+def happy_from(case: Case, trial: SweepTrial) -> Happy:
+    return Happy(
+        calls=trial.calls,
+        seconds=trial.seconds,
+        codes=frozenset(ended.exit_code for ended in ends_of(case, trial)[0].values()),
+        is_over_limit=trial.is_over_limit,
+    )
+
+
+def ends_of(case: Case, trial: SweepTrial) -> tuple[dict[str, ContainerEnd], list[str]]:
+    """The ends of the run's containers, and the names of those that still run."""
+    ended, running = {**trial.ended}, []
+    for container in case.session.live():
+        if container.name in ended:
+            continue
+        if container.is_running():
+            running.append(container.name)
+        else:
+            found = container.wait(LATE_SECONDS)
+            has_spoken = bool(found.stdout_bytes.strip() or found.stderr_bytes.strip())
+            ended[container.name] = ContainerEnd(found.exit_code, has_spoken=has_spoken)
+    return ended, running
+
+
+def end(item: pytest.Item, planned: Planned, error: BaseException | None) -> BaseException | None:
+    """Judge the run of a cell, and note it; return the exception by which it fails, if it does."""
+    case, trial, happy = item.stash[CASE], item.stash[TRIAL], planned.happy
+    settings = marked(item)
+    assert settings is not None
+    assert happy is not None
+    seconds, met = trial.seconds, met_of(case)
+    offence = case.verdict if error is case.verdict else case.judge(lambda: None)
+    ended, running = ends_of(case, trial)
+    for name, code in exits_told(error):
+        ended.setdefault(name, code)
+    planned.met = len(met)
+    has_to_pass = settings.has_to_pass(
+        planned.cell.row.call, is_tried_once_more=planned.cell.is_once or planned.met == 1
+    )
+    outcome = Aftermath(
+        met=planned.met,
+        error=error,
+        offence=offence,
+        late=trial.late,
+        waits=planned.cell.fault == "silence" and not all(map(has_given_up, met)),
+        ended=ended,
+        running=running,
+        usual=happy.codes,
+        has_to_pass=trial.has_asked or has_to_pass,
+    )
+    planned.letters = letters = letters_of(outcome)
+    waited = max((each.duration or 0 for each in met), default=0) if letters != "-" else 0
+    note(item, planned, seconds, waited if planned.cell.fault == "silence" else 0)
+    if letters == "-":
+        pytest.skip(f"{planned.cell}: the fault met no call")
+    if letters in ("ok", "err"):
+        case.verdict = None
+        return None
+    if letters in ("STRAY", "FAILS"):
+        return offence or error
+    allowed = happy.seconds + settings.patience
+    text = f"{planned.cell}: {text_of(letters, outcome, allowed)}\n{again(item)}"
+    case.verdict = SweepError(text)
+    return case.verdict
+
+
+def has_given_up(entry: Exchange) -> bool:
+    return entry.note.startswith(GIVEN_UP)
+
+
+def exits_told(error: BaseException | None) -> Iterator[tuple[str, ContainerEnd]]:
+    """What an error says of containers that have ended, such as one that was never ready."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, CommandError) and error.container and error.exit_code is not None:
+            yield (
+                error.container,
+                ContainerEnd(error.exit_code, has_spoken=bool((error.logs or "").strip())),
+            )
+        error = error.__cause__ or error.__context__
+
+
+def again(item: pytest.Item) -> str:
+    return f"To run this cell alone: pytest {shlex.quote(item.nodeid)}"
+
+
+def note(item: pytest.Item, planned: Planned, seconds: float, waited: float) -> None:
+    """Give the report of a cell its result."""
+    cell = planned.cell
+    data = {
+        "test": planned.base.nodeid,
+        "place": planned.place,
+        "call": cell.row.call,
+        "number": cell.row.number,
+        "fault": cell.fault,
+        "once": cell.is_once,
+        "letters": planned.letters,
+        "met": planned.met,
+        "seconds": round(seconds, 2),
+        "waited": round(waited, 2),
+    }
+    item.user_properties[:] = [each for each in item.user_properties if each[0] != PROPERTY]
+    item.user_properties.append((PROPERTY, json.dumps(data)))
+
+
+def result_of(data: dict[str, Any]) -> Result:
+    row = CallRow(data["call"], data["number"])
+    return Result(
+        cell=Cell(row=row, fault=data["fault"], is_once=data["once"]),
+        letters=data["letters"],
+        met=data["met"],
+        seconds=data["seconds"],
+        waited=data["waited"],
+    )
+
+
+def matrices(reports: Iterable[Any]) -> Iterator[tuple[str, list[str]]]:
+    """The node id of each test that was swept, and the lines of its matrix."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for report in reports:
+        texts = dict(getattr(report, "user_properties", ())).get(PROPERTY)
+        if texts and report.when == "call":
+            data = json.loads(texts)
+            found.setdefault(data["test"], []).append(data)
+    for test, cells in found.items():
+        cells.sort(key=lambda data: (data["place"], data["once"]))
+        yield test, matrix(map(result_of, cells))

@@ -1,0 +1,57 @@
+"""The name of a call: its method, scheme, host, port and path, without what differs from run to run, and no secret.
+
+What a target sends may be anything, and a name becomes that of a test. So what is unusual or long is a `*` in it.
+"""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from typing import Final
+
+from pytest_egress.traffic.grpc import is_grpc
+from pytest_egress.traffic.http.request import Request
+from pytest_egress.traffic.redaction.redactor import redactor_of
+from pytest_egress.traffic.websocket import asks_for_websocket
+
+METHOD: Final = re.compile(r"[A-Z-]{1,20}")
+ID: Final = re.compile(r"[0-9]+|[0-9a-fA-F]{8,}|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}")
+SEGMENT: Final = re.compile(r"[A-Za-z0-9._~%!$&'()+,;=@-]{0,40}")
+MAX_SEGMENTS: Final = 12
+DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+
+
+def call_of(request: Request) -> str:
+    """The name of the call that a request is; its query and its body are no part of it."""
+    redactor = redactor_of(request)
+    method = request.method if METHOD.fullmatch(request.method) else "*"
+    port = "" if request.port == DEFAULT_PORTS[request.scheme] else f":{request.port}"
+    parts = redactor.glob(request.path).split("/")
+    path = "/".join(part_of(part) for part in parts[:MAX_SEGMENTS])
+    rest = "/*" if len(parts) > MAX_SEGMENTS else ""
+    host = redactor.host_glob(request.host)
+    host = f"[{host}]" if ":" in host else host
+    return f"{method} {request.scheme}://{host}{port}{path}{rest}"
+
+
+def part_of(segment: str) -> str:
+    """A segment of a path; `*` where it is a number or an id, or nothing that a name should have."""
+    is_plain = SEGMENT.fullmatch(segment) and not ID.fullmatch(segment)
+    return segment if is_plain else "*"
+
+
+def is_whole(request: Request) -> bool:
+    """Whether a request has one answer, which a sweep can replace: no call of gRPC has, and no WebSocket."""
+    return not is_grpc(request) and not asks_for_websocket(request)
+
+
+def host_of(call: str) -> str:
+    """The scheme, host and port of a call."""
+    scheme, _, rest = call.partition(" ")[2].partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
+
+
+def matches(pattern: str, call: str) -> bool:
+    """Whether a glob is for a call: for all of its name, for its URL, or for what follows the scheme."""
+    url = call.partition(" ")[2]
+    return any(fnmatchcase(text, pattern) for text in (call, url, url.partition("://")[2]))

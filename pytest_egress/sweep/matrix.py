@@ -1,0 +1,100 @@
+"""The lines of a matrix: a row for each call, a column for each fault, and below them what the letters mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_egress.sweep.cells import Cell
+from pytest_egress.sweep.faults import FAULTS
+from pytest_egress.sweep.verdict import BAD
+
+WIDTH: Final = 79
+COLUMN: Final = 6
+MIN_NAME: Final = 24
+LONG_SECONDS: Final = 0.5
+"""A wait that is shorter is not told."""
+
+MEANING: Final[Mapping[str, str]] = {
+    "ok": "passes all the same",
+    "err": "fails, and says so",
+    "HUNG": "did not end",
+    "STRAY": "undeclared traffic",
+    "CRASH": "ended by a signal",
+    "LIES": "exit code 0, and the test fails",
+    "MUTE": "fails without a word",
+    "FAILS": "the test says no",
+    "-": "the fault met no call",
+    "=": "nobody tried again: as above",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The result of a cell.
+
+    Attributes:
+        met: How many calls met the fault.
+        seconds: How long its run took.
+        waited: The longest that a client has waited for an answer that did not come; 0 for none.
+    """
+
+    cell: Cell
+    letters: str
+    met: int
+    seconds: float
+    waited: float = 0.0
+
+
+def matrix(results: Iterable[Result]) -> list[str]:
+    """The lines of one test's matrix, in the order of the results; of a cell that ran again the last counts."""
+    found = {each.cell: each for each in results}
+    used = [fault for fault in FAULTS if any(fault == cell.fault for cell in found)]
+    lines = [line("", used)]
+    letters = [*rows_of(found, used)]
+    lines += [line(name, of) for name, of in letters]
+    shown = {each for _, of in letters for each in of}
+    lines += ["", *(f"  {each:6}{text}" for each, text in MEANING.items() if each in shown)]
+    return [*lines, *waits(found.values()), summary([*found.values()])]
+
+
+def rows_of(found: Mapping[Cell, Result], used: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """The name and the letters of each row, and of the row below it in which one call failed."""
+    for row in dict.fromkeys(cell.row for cell in found):
+        always = [found.get(Cell(row=row, fault=fault)) for fault in used]
+        once = [found.get(Cell(row=row, fault=fault, is_once=True)) for fault in used]
+        yield f"{row}".replace("https://", "", 1), [*map(letters_of, always)]
+        if any(once):
+            yield "  only once", [*map(letters_once, always, once)]
+
+
+def letters_of(result: Result | None) -> str:
+    return "" if result is None else result.letters
+
+
+def letters_once(always: Result | None, once: Result | None) -> str:
+    """Where one call met the outage, nobody tried again: with one that fails alone the run would be the same."""
+    is_same = once is None and always is not None and always.met == 1
+    return "=" if is_same else letters_of(once)
+
+
+def line(name: str, letters: Iterable[str]) -> str:
+    """A long name has a line of its own."""
+    columns = "".join(f"{each[: COLUMN - 1]:>{COLUMN}}" for each in letters)
+    room = max(WIDTH - len(columns), MIN_NAME)
+    text = f"{name:{room}}{columns}" if len(name) <= room else f"{name}\n{'':{room}}{columns}"
+    return text.rstrip()
+
+
+def waits(results: Iterable[Result]) -> list[str]:
+    """The three longest waits that ended."""
+    long = [each for each in results if each.waited >= LONG_SECONDS and each.letters != "HUNG"]
+    long.sort(key=lambda each: each.waited, reverse=True)
+    return [f"  {each.cell}: given up after {each.waited:.1f} s" for each in long[:3]]
+
+
+def summary(results: Sequence[Result]) -> str:
+    bad = sum(each.letters in BAD for each in results)
+    runs = "1 run" if len(results) == 1 else f"{len(results)} runs"
+    return f"{runs} in {sum(each.seconds for each in results):.1f} s: {bad} bad"

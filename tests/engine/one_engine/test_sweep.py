@@ -1,0 +1,124 @@
+"""Fault sweeps of real containers: what each does under each fault, as the matrix has it."""
+
+from __future__ import annotations
+
+import json
+
+from tests.support.inner_runs import InnerRun, Inside
+
+
+def letters(run: InnerRun, test: str) -> dict[str, str]:
+    """The letters of a test's cells, each by its call's path, its number and its fault."""
+    found: dict[str, str] = {}
+    for report in run.reports:
+        for name, text in report.user_properties:
+            data = json.loads(str(text))
+            if name == "egress_sweep" and data["test"].endswith(f"::{test}"):
+                path = data["call"].partition(".test")[2]
+                number = f" #{data['number']}" if data["number"] > 1 else ""
+                once = " once" if data["once"] else ""
+                found[f"{path}{number}: {data['fault']}{once}"] = data["letters"]
+    return found
+
+
+def test_an_image_is_told_by_what_it_survives_hides_and_says(inside: Inside) -> None:
+    run = inside("""
+        import pytest
+
+        NAIVE = (
+            "import urllib.request as u\\n"
+            "post = lambda: u.urlopen('http://pay.test/charges', b'', timeout=20).read()\\n"
+            "try: post()\\n"
+            "except OSError: post()\\n"
+            "print('charged')\\n"
+        )
+
+        @pytest.mark.egress_sweep(faults=["503", "reset", "html", "lost"], patience=40)
+        def test_naive(egress, image):
+            charges = egress.intercept_http("pay.test", {"id": 1})
+            result = egress.run(image, ["python3", "-c", NAIVE])
+            assert result.stdout == "charged\\n"
+            charges.assert_called_once()
+
+        def runs(egress, image, script):
+            egress.intercept_https("pay.test", {"id": 1})
+            result = egress.run(image, ["sh", "-c", script])
+            assert result.stdout
+
+        @pytest.mark.egress_sweep(faults=["503", "empty"], patience=40)
+        def test_mute(egress, image):
+            runs(egress, image, "curl -sf https://pay.test/a")
+
+        @pytest.mark.egress_sweep(faults=["503"], patience=40)
+        def test_crash(egress, image):
+            runs(egress, image, "curl -sf https://pay.test/a || exit 139")
+
+        @pytest.mark.egress_sweep(faults=["cut"], patience=40)
+        def test_cut(egress, image):
+            runs(egress, image, "curl -sS https://pay.test/a")
+
+        @pytest.mark.egress_sweep(faults=["503"], patience=40)
+        def test_stray(egress, image):
+            runs(egress, image, "curl -sf https://pay.test/a || curl -sS https://backup.test/")
+        """)
+    assert letters(run, "test_naive") == {
+        "/charges: 503": "err",
+        "/charges: 503 once": "ok",
+        "/charges: reset": "err",
+        "/charges: reset once": "ok",
+        "/charges: html": "ok",
+        "/charges: lost": "err",
+        "/charges: lost once": "LIES",
+    }, run.output
+    assert letters(run, "test_mute") == {"/a: 503": "MUTE", "/a: empty": "LIES"}
+    assert letters(run, "test_crash") == {"/a: 503": "CRASH"}
+    assert letters(run, "test_cut") == {"/a: cut": "err"}
+    assert letters(run, "test_stray") == {"/a: 503": "STRAY"}
+    assert 'to answer it: egress.intercept_https("backup.test"' in run.output
+
+
+def test_a_client_without_a_time_out_hangs_and_one_with_it_gives_up(inside: Inside) -> None:
+    run = inside("""
+        import pytest
+
+        def runs(egress, image, script):
+            egress.intercept_https("pay.test", {"id": 1})
+            assert egress.run(image, ["sh", "-c", script]).stdout
+
+        @pytest.mark.egress_sweep(faults=["silence"], patience=1)
+        def test_hangs(egress, image):
+            runs(egress, image, "curl -sS https://pay.test/a && curl -sS https://pay.test/b")
+
+        @pytest.mark.egress_sweep(faults=["silence"], patience=40)
+        def test_gives_up(egress, image):
+            runs(egress, image, "curl -sS --max-time 1 https://pay.test/a")
+        """)
+    assert letters(run, "test_hangs") == {"/a: silence": "HUNG"}, run.output
+    assert letters(run, "test_gives_up") == {"/a: silence": "err"}
+    assert "GET https://pay.test/a: silence: given up after " in run.output
+    assert "clients:latest had not ended when the time was over" in run.output
+
+
+def test_a_shared_service_is_swept_and_one_that_a_fixture_starts(inside: Inside) -> None:
+    run = inside("""
+        import pytest
+
+        @pytest.mark.egress_sweep(faults=["503", "silence"], patience=20)
+        def test_shared(egress, sh):
+            egress.intercept_https("pay.test", b"ok")
+            assert sh("curl -sf --max-time 8 https://pay.test/a") == "ok"
+
+        @pytest.fixture
+        def job(egress, image):
+            egress.intercept_https("pay.test", b"ok")
+            egress.intercept_https("log.test", b"ok")
+            return egress.start(
+                image, ["sh", "-c", "curl -sSf https://pay.test/a && curl -sSf https://log.test/b"]
+            )
+
+        @pytest.mark.egress_sweep(faults=["503"], tolerates=["log.test*"], patience=40)
+        def test_job(job):
+            assert job.wait().exit_code == 0
+        """)
+    assert letters(run, "test_shared") == {"/a: 503": "err", "/a: silence": "err"}, run.output
+    assert letters(run, "test_job") == {"/a: 503": "err", "/b: 503": "FAILS"}
