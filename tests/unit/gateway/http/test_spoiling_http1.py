@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pytest_egress.base.sockets import await_ready
 from pytest_egress.ledger.timeline import outcome_text
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import sequence
@@ -120,6 +122,7 @@ def test_a_request_that_crosses_the_end_is_in_the_ledger(
     sock = stage.tls()
     assert ask(sock).status == 200
     assert eventually(lambda: not stage.window.activities)  # though the client closes nothing
+    assert await_ready(sock, select.POLLRDHUP, SECONDS)
     sock.sendall(GET)
     assert eventually(lambda: len(stage.window.entries) > 1)
     late = stage.window.entries[-1]
