@@ -64,6 +64,9 @@ QUEUED = Struct("!Q")
 DATAGRAM_SOCKET = "datagrams"
 """The feature, in the first message, of an agent that has the socket for datagrams."""
 
+INPUT_CLOSED = "it ended since its input was closed on the way, and not by the test process"
+"""The reason that is sent at end of file: a proxy may close one direction alone."""
+
 BATCH = 64
 """How many datagrams, or connections, of one socket are handled before the next one gets its turn."""
 
@@ -163,6 +166,7 @@ class Agent:
         self._reads_datagrams = True  # when this waits for the next event
         self._ethernet = bytes(12)  # the addresses in the header of what is sent to the target
         self._ended = False
+        self._reason = ""  # of the end, where it is none that the test process wanted
 
     def run(self) -> None:
         self._wire.start()
@@ -189,6 +193,8 @@ class Agent:
                 self._answer_flushes()
             self._accept_or_not()
             self._check_silence()
+        if self._reason:  # nobody reads it where the test process has been killed
+            self._mux.fail(self._reason)
         self._wire.write()
 
     def _listen(self) -> None:
@@ -226,7 +232,7 @@ class Agent:
         data = self._wire.read()
         self._last_read = monotonic()
         if data is None:
-            self._ended = True
+            self._ended, self._reason = True, INPUT_CLOSED
             return
         for event in self._mux.receive(data):
             self._handle(event)

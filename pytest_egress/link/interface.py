@@ -66,7 +66,10 @@ class Link(Protocol):
 
     @property
     def lost_packets(self) -> int:
-        """How many were lost before they could be read from `packets` or `datagrams`, as far as is known."""
+        """How many were lost before they could be read from `packets` or `datagrams`, as far as is known.
+
+        Connections that could not be taken are among them.
+        """
 
     def destination(self, sock: socket.socket, /) -> tuple[str, int] | None:
         """The address that the client of an accepted connection dialled; None where it dialled the listener itself."""

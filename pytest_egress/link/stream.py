@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 import threading
 from collections import deque
@@ -85,6 +86,7 @@ GONE_SECONDS: Final = 600.0  # for a heartbeat to come, after SIGSTOP too; then 
 CHANGE_SECONDS: Final = 30.0  # for the agent to apply a change: then it counts as lost anyway
 GOODBYE_SECONDS: Final = 2.0  # for the agent to acknowledge the end
 CLOSED: Final = "the link to the sidecar is closed"
+ENDED: Final = "it has ended, or the engine's stream to it was closed on the way"
 MONITORED: Final = (netlink.NETFILTER, netlink.ROUTE)
 """The netlink families of the agent's monitors, in the order of their sockets."""
 
@@ -160,17 +162,17 @@ class StreamLink:
         self._flushes: dict[int, Flush] = {}  # by stream, until the stream's FIN
         self._awaiting: deque[tuple[int, Flush]] = deque()  # until so many datagrams have come
         self._pinged, self._answered = monotonic(), True
-        self._last_read = self._pinged
+        self._last_read = self._last_turn = self._pinged
         self._finished = self._closed = self._ended = False
         self._deadline: float | None = None
         self._arrived = 0  # datagrams, those included that were lost
-        self._lost_there = 0  # packets, in the sidecar's kernel or in the sidecar
-        self.reason = "it has ended"
+        self._lost_there = 0  # packets, in the sidecar's kernel or in the sidecar; and connections
+        self.reason = ENDED
         self._thread = threading.Thread(target=self._run, name="egress link", daemon=True)
         close_in_forked_children(self, StreamLink._abandon)
 
     def _open_sockets(self) -> None:
-        self._listener = Listener()
+        self._listener = Listener(self.most)
         self.tcp = (self._listener,)
         self.channel, self._end = sockets.pair()
         self._waker, self._wake = sockets.pair()
@@ -333,9 +335,13 @@ class StreamLink:
     def _check_heartbeat(self) -> None:
         """Send a heartbeat when one is due, and end the link where the last one was not answered in time.
 
-        The time counts from the last bytes that were read too: this process itself may have been stopped meanwhile.
+        The time counts from the last bytes that were read too: this process itself may have been stopped meanwhile. And
+        it counts anew after a turn that took too long, since the whole machine may have slept, the sidecar included.
         """
         now = monotonic()
+        if now - self._last_turn >= 2 * PING_SECONDS:
+            self._pinged = now
+        self._last_turn = now
         if self._deadline is not None:
             self._finished = self._finished or now >= self._deadline
         elif self._answered:
@@ -356,12 +362,17 @@ class StreamLink:
             self._handle(event)
 
     def _read_last_frames(self) -> None:
-        """The agent's reason may have arrived before the link broke off."""
+        """The agent's reason may have arrived before the link broke off, or come soon where one direction alone has."""
+        deadline = monotonic() + GOODBYE_SECONDS
         with contextlib.suppress(OSError, ProtocolError):
-            while data := self._wire.read():
+            while (data := self._wire.read()) is not None:
                 for event in self._mux.receive(data):
                     if isinstance(event, Failed):
                         self._on_failed(event)
+                        return
+                left = max(deadline - monotonic(), 0)
+                if not sockets.await_ready(self._wire.sock, select.POLLIN, left):
+                    return
 
     def _handle(self, event: MuxEvent) -> None:
         if isinstance(event, (Fin, StreamReset)):
@@ -393,7 +404,7 @@ class StreamLink:
             sock = self._listener.dial(dialled, client)
         except OSError as error:
             self._mux.refuse(event.stream, error.errno or 0, str(error))
-            self._packets.tell_of_loss()
+            self._lost_there += 1
             return
         self._mux.accept(event.stream)
         self._pump.add(event.stream, sock)
@@ -444,7 +455,7 @@ class StreamLink:
             self._lost_there += event.count
         if event.channel == MONITORS:
             for mailbox in self._monitors:
-                mailbox.put(b"")
+                mailbox.tell_of_loss()
         else:
             self._packets.tell_of_loss()  # lost DNS queries are reported there too
         self._count_datagrams(event.count)

@@ -79,12 +79,14 @@ class Queue(Socket):
         self._lock = threading.Lock()
         self._items: deque[Any] = deque()
 
-    def put(self, item: Any) -> None:
-        """Append an item; it is dropped where the queue is closed."""
+    def put(self, item: Any) -> bool:
+        """Append an item; False where the queue is closed, or shut while it was empty."""
         with self._lock, contextlib.suppress(OSError):
             if not self._items:
                 self._bell.send(b"!")
             self._items.append(item)
+            return True
+        return False
 
     def take(self, flags: int = 0) -> Any:
         """Wait for the next item, as `recv` would wait: BlockingIOError or TimeoutError where there is none.
@@ -108,14 +110,30 @@ class Queue(Socket):
 
 
 class Listener(Queue):
-    """Where connections of the target are accepted. Each is a pair of its own, so that nobody else can connect."""
+    """Where connections of the target are accepted. Each is a pair of its own, so that nobody else can connect.
+
+    Args:
+        most: How many may wait to be accepted. One that has been reset still waits, and has a descriptor.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
 
     def dial(self, dialled: tuple[str, int] | str | None, client: tuple[str, int]) -> Dialled:
-        """Connect for a client of the target, whose address is the one inside it; `accept` returns the other end."""
+        """Connect for a client of the target, whose address is the one inside it; `accept` returns the other end.
+
+        OSError where too many wait, or no descriptor is left, or the listener is shut.
+        """
+        if len(self._items) >= self._most:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         one, other = loopback_pair()
         end, sock = Dialled(fileno=one.detach()), AcceptedSocket(fileno=other.detach())
         sock.dialled, sock.other = dialled, end
-        self.put((sock, client))
+        if not self.put((sock, client)):
+            end.close()
+            sock.close()
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         return end
 
     def accept(self) -> tuple[AcceptedSocket, tuple[str, int]]:
@@ -148,15 +166,15 @@ class Mailbox(Queue):
         self._waiting = 0  # bytes
         self.lost_here = 0
 
-    def put(self, item: bytes) -> None:
+    def put(self, item: bytes) -> bool:
         with self._lock:
             has_room = self._waiting + len(item) <= self._most
             self._waiting += len(item) if has_room else 0
         if has_room:
-            super().put(item)
-        else:
-            self.lost_here += 1
-            self._lost()
+            return super().put(item)
+        self.lost_here += 1
+        self._lost()
+        return False
 
     def tell_of_loss(self) -> None:
         """Put an empty datagram, which tells the reader that some were lost, unless the queue ends with one."""

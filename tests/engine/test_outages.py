@@ -28,6 +28,10 @@ from tests.support.inner_runs import only_plugins
 from tests.support.leftovers import Witness, running, until, watchdogs
 
 LINKS = ("descriptor", "stream")
+LOST = {
+    "descriptor": "it has ended",
+    "stream": "it has ended, or the engine's stream to it was closed on the way",
+}
 RUN_SECONDS = 120.0  # of a run of pytest inside, on however slow a machine
 
 # docker-py leaves its socket open where a connection is refused. Runs inside look at what they leave themselves.
@@ -234,7 +238,9 @@ def test_a_sidecar_that_is_killed_fails_the_test(
         """,
         link,
     )
-    run.end(witness, "its sidecar was lost while it ran (it has ended); nothing it sent after that")
+    run.end(
+        witness, f"its sidecar was lost while it ran ({LOST[link]}); nothing it sent after that"
+    )
 
 
 @pytest.mark.parametrize("link", LINKS)
@@ -601,7 +607,8 @@ def test_an_engine_that_is_restarted_fails_the_test(
     engine.restart()
     (run.folder / "go").touch()
     (run.folder / "again").touch()
-    run.end(engine_witness, text, "bare:latest: its sidecar was lost while it ran (it has ended)")
+    lost = f"bare:latest: its sidecar was lost while it ran ({LOST[link]})"
+    run.end(engine_witness, text, lost)
 
 
 def test_an_engine_that_is_stopped_while_it_is_waited_for_fails_the_test_and_the_removal(

@@ -29,6 +29,7 @@ from tests.support.target_shell import (
     captured_namespace,
     readable,
     target_in,
+    wait_until_gone,
 )
 
 
@@ -280,8 +281,21 @@ def test_a_sidecar_that_is_killed_ends_the_channel(
         assert select.select([link.channel], [], [], 0)[0] == []
         engine_client.api.kill(sidecar.id)
         assert readable((link.channel,)).recv(1) == b""
-        with pytest.raises(OSError, match="no connection by the sidecar: it has ended"):
+        with pytest.raises(OSError, match="no connection by the sidecar: it has ended, or "):
             link.connect(80, SECONDS)
+
+
+@pytest.mark.parametrize("direction", [socket.SHUT_RD, socket.SHUT_WR])
+def test_a_stream_of_which_one_direction_is_closed_leaves_no_sidecar(
+    engine_client: docker.DockerClient, clients_image: str, direction: int
+) -> None:
+    with captured_namespace(engine_client, "stream") as (sidecar, link):
+        link._wire.sock.shutdown(direction)
+        assert readable((link.channel,)).recv(1) == b""
+        assert ("it ended since its input was closed" in link.reason) == (
+            direction == socket.SHUT_WR
+        )
+        wait_until_gone(engine_client, sidecar.id)
 
 
 def test_an_engine_that_is_reached_over_tcp_alone_will_do(

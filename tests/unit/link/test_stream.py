@@ -475,7 +475,7 @@ def test_a_connection_to_the_target_that_is_given_up_by_an_interrupt_leaves_the_
             assert ours.recv(9) == b"in time"
 
 
-def test_a_connection_that_cannot_be_taken_is_reset(
+def test_a_connection_that_cannot_be_taken_is_reset_and_counted(
     scene: StreamScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_room(*_: object) -> socket.socket:
@@ -490,6 +490,8 @@ def test_a_connection_that_cannot_be_taken_is_reset(
         socket.create_connection(address, SECONDS) as client,
     ):
         client.recv(1)
+    scene.link.flush(SECONDS)
+    assert scene.link.lost_packets == 1
 
 
 def test_no_port_of_this_machine_leads_to_the_link(scene: StreamScene) -> None:
@@ -545,6 +547,46 @@ def test_a_sidecar_that_does_not_answer_is_lost(monkeypatch: pytest.MonkeyPatch)
         assert readable((link.channel,)).recv(1) == b""
         with pytest.raises(OSError, match=r"it has not answered for 0\.5 s"):
             link.connect(80, SECONDS)
+        link.close()
+
+
+@pytest.mark.parametrize(
+    ("direction", "reason"),
+    [
+        (socket.SHUT_RD, "it has ended, or the engine's stream to it was closed on the way"),
+        (socket.SHUT_WR, "it ended since its input was closed on the way, and not by"),
+    ],
+)
+def test_a_wire_of_which_one_direction_is_closed_is_lost_and_says_which(
+    scene: StreamScene, direction: int, reason: str
+) -> None:
+    client, ours = scene.dial()
+    with client, ours:
+        scene.link._wire.sock.shutdown(direction)
+        assert readable((scene.link.channel,)).recv(1) == b""
+        assert scene.link.reason.startswith(reason)
+        scene.thread.join(SECONDS)
+        assert not scene.thread.is_alive()  # the agent has ended too
+        assert ended(client)
+        assert ended(ours)
+
+
+def test_while_the_machine_sleeps_no_answer_is_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    asleep = [0.0]
+    monkeypatch.setattr(module, "monotonic", lambda: time.monotonic() + asleep[0])
+    monkeypatch.setattr(module, "PING_SECONDS", 0.1)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        mux = Mux(AGENT)
+        mux.hello()
+        theirs.sendall(mux.send())
+        link = StreamLink(Unframed(ours))
+        link.start(SECONDS)
+        assert eventually(lambda: not link._answered)
+        turn = link._last_turn
+        asleep[0] = 3600.0
+        assert eventually(lambda: link._last_turn >= turn + 3600)
+        assert select.select([link.channel], [], [], 0.3)[0] == []
         link.close()
 
 

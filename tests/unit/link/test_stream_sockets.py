@@ -15,6 +15,7 @@ import pytest_egress.base.sockets as sockets
 from pytest_egress.agent.stream import CLIENT
 from pytest_egress.link.stream_sockets import Listener, Mailbox, NameMailbox, Queue, loopback_pair
 from tests.support.stage import reset
+from tests.support.stream_scene import open_descriptors
 
 DIALLED, PEER = ("203.0.113.9", 443), ("10.213.0.2", 4000)
 SECONDS = 10.0
@@ -23,7 +24,7 @@ DATAGRAM = 60_000  # more than a unix socket of macOS takes
 
 @pytest.fixture
 def listener() -> Iterator[Listener]:
-    with Listener() as listener:
+    with Listener(most=3) as listener:
         listener.settimeout(SECONDS)
         yield listener
 
@@ -60,7 +61,7 @@ def test_an_accepted_connection_outlives_its_streams_end(listener: Listener) -> 
 
 
 def test_what_nobody_has_accepted_is_closed_with_the_listener() -> None:
-    listener = Listener()
+    listener = Listener(most=1)
     with listener.dial(DIALLED, PEER) as end:
         listener.close()
         assert end.recv(1) == b""
@@ -71,6 +72,31 @@ def test_a_listener_that_is_shut_says_so_as_those_of_the_kernel_do(listener: Lis
     with pytest.raises(OSError, match="Invalid argument") as caught:
         listener.accept()
     assert caught.value.errno == errno.EINVAL
+
+
+def test_of_connections_that_nobody_accepts_no_more_have_a_descriptor_than_may_wait(
+    listener: Listener,
+) -> None:
+    for _ in range(3):
+        reset(listener.dial(DIALLED, PEER))
+    before = open_descriptors()
+    with pytest.raises(BlockingIOError):
+        listener.dial(DIALLED, PEER)
+    assert open_descriptors() == before
+    listener.accept()[0].close()
+    reset(listener.dial(DIALLED, PEER))
+    for _ in range(3):
+        listener.accept()[0].close()
+
+
+def test_a_connection_for_a_listener_that_is_shut_is_refused_and_leaves_no_descriptor(
+    listener: Listener,
+) -> None:
+    listener.shutdown(socket.SHUT_RDWR)
+    before = open_descriptors()
+    with pytest.raises(OSError, match="Invalid argument"):
+        listener.dial(DIALLED, PEER)
+    assert open_descriptors() == before
 
 
 class Haunted(sockets.Socket):
@@ -157,7 +183,7 @@ def test_one_that_waits_gets_what_another_thread_puts() -> None:
 def test_what_is_put_into_a_closed_queue_is_dropped() -> None:
     queue = Queue()
     queue.close()
-    queue.put("late")
+    assert not queue.put("late")
     assert not queue._items
 
 
