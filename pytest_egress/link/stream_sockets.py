@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -218,12 +220,23 @@ class FrameMailbox(Mailbox):
         return len(frame)
 
 
+def any_loopback() -> str:
+    """One of the 16 million loopback addresses of Linux, or the one of macOS.
+
+    The port of a connection is taken for a minute after its end (TIME_WAIT), at its address alone. At a single address,
+    a connection costs 6 ms as soon as there were 15,000 in a minute: the kernel looks for a free port.
+    """
+    if sys.platform != "linux":
+        return "127.0.0.1"
+    return f"127.{'.'.join(str(secrets.randbelow(254) + 1) for _ in range(3))}"
+
+
 def loopback_pair() -> tuple[Socket, Socket]:
     """The two ends of a TCP connection over loopback, both blocking.
 
     Another process may connect to the listener too. Of two connections with the same addresses one has ended.
     """
-    with sockets.listener(backlog=8) as listener:
+    with sockets.listener(backlog=8, address=(any_loopback(), 0)) as listener:
         one = Socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             for sock in (listener, one):

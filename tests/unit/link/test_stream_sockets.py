@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import select
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -116,9 +118,9 @@ def test_a_connection_that_had_our_address_and_has_ended_is_another_ones(
     ghost, gone = socket.socketpair()
     gone.close()
 
-    def haunted(backlog: int) -> sockets.Socket:
+    def haunted(backlog: int, address: tuple[str, int]) -> sockets.Socket:
         made = Haunted(socket.AF_INET, socket.SOCK_STREAM)
-        made.bind(("127.0.0.1", 0))
+        made.bind(address)
         made.listen(backlog)
         made.ghost = ghost
         return made
@@ -136,8 +138,8 @@ def test_connections_of_other_processes_are_none_of_the_targets(
     listener = sockets.listener
     strangers = list[socket.socket]()
 
-    def crowded(backlog: int) -> sockets.Socket:
-        made = listener(backlog)
+    def crowded(backlog: int, address: tuple[str, int]) -> sockets.Socket:
+        made = listener(backlog, address)
         strangers.append(socket.create_connection(made.getsockname(), SECONDS))
         return made
 
@@ -148,6 +150,18 @@ def test_connections_of_other_processes_are_none_of_the_targets(
         one.sendall(b"ours")
         assert other.recv(9) == b"ours"
         assert strangers[0].recv(1) == b""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has one loopback address")
+def test_no_two_pairs_have_an_address_in_common_so_that_none_waits_for_the_port_of_another() -> (
+    None
+):
+    pairs = [loopback_pair() for _ in range(3)]
+    addresses = {other.getsockname()[0] for _, other in pairs}
+    for sock in itertools.chain(*pairs):
+        sock.close()
+    assert len(addresses) == 3
+    assert "127.0.0.1" not in addresses
 
 
 # Datagrams.
