@@ -290,6 +290,7 @@ def test_a_stream_of_which_one_direction_is_closed_leaves_no_sidecar(
     engine_client: docker.DockerClient, clients_image: str, direction: int
 ) -> None:
     with captured_namespace(engine_client, "stream") as (sidecar, link):
+        assert isinstance(link, StreamLink)
         link._wire.sock.shutdown(direction)
         assert readable((link.channel,)).recv(1) == b""
         assert ("it ended since its input was closed" in link.reason) == (
