@@ -1,7 +1,8 @@
-"""Turns the errors of docker-py and pytest-socket into an `EngineError` that says what to type."""
+"""Turns errors of docker-py, of pytest-socket and of a full process into an `EngineError` that says what to type."""
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 import requests.exceptions
 from docker.errors import APIError, ImageNotFound
 
+from pytest_egress.base.sockets import descriptor_limit
 from pytest_egress.engine.endpoint import engine_address
 from pytest_egress.errors import EngineError
 
@@ -43,6 +45,25 @@ class engine_errors:  # used as a statement; a generator's frames would show in 
             raise EngineError(
                 f"the engine at {where} did not {self.action}: {root_cause(error)}"
             ) from None
+
+
+class descriptor_errors:  # as above
+    """Turn any error by which a start found no descriptor left into an `EngineError` that says how to get more."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None or getattr(root_cause(error), "errno", None) != errno.EMFILE:
+            return
+        raise EngineError(
+            f"no descriptor is left to start {self.name}: this process may have {descriptor_limit()}, and each "
+            "container that runs takes about twenty, and two for a connection. Raise the limit: "
+            "`ulimit -n 4096` before pytest"
+        ) from error
 
 
 def check_allowed(error: BaseException, address: str) -> None:

@@ -24,7 +24,7 @@ import docker.errors
 
 from pytest_egress.base.clock import check_seconds, monotonic, wall
 from pytest_egress.base.renamed import renamed
-from pytest_egress.engine.failures import engine_errors, start_failure
+from pytest_egress.engine.failures import descriptor_errors, engine_errors, start_failure
 from pytest_egress.errors import EngineError, LinkError
 from pytest_egress.gateway.server import Gateway
 from pytest_egress.link.attach import Output
@@ -177,7 +177,7 @@ class Container(Interface):
         """
         engine = self._services.engine
         try:
-            with engine.progress.step(f"starting {self.name}"):
+            with engine.progress.step(f"starting {self.name}"), descriptor_errors(self.name):
                 image = engine.image(self._plan.image)
                 check_command(image, self._plan)
                 self._open_gateway(
