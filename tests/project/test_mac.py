@@ -33,7 +33,7 @@ from pytest_egress.base.acknowledged import unsent
 from pytest_egress.gateway.tcp_info import ANYTHING, NOTHING, carried_so_far, traffic
 from pytest_egress.link.stream_sockets import Listener
 from tests.support.stage import reset
-with Listener() as listener:
+with Listener(1) as listener:
     end = listener.dial(("203.0.113.9", 443), ("10.213.0.2", 4000))
     sock, _ = listener.accept()
 print(traffic(sock, NOTHING)[:2], sock.came)
