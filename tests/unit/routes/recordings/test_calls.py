@@ -203,3 +203,30 @@ def test_a_placeholder_in_bytes_or_an_enum_is_an_error_that_says_where(
     with pytest.raises(CassetteError) as caught:
         one.answer(call(*ASKED), held)
     assert said in str(caught.value)
+
+
+TURNS = """\
+
+- request:
+    grpc: https://greet.test/greet.v1.Greeter/Both
+  messages:
+  - send: {name: you}
+  - receive: {text: hello}
+  - half-close
+  response:
+    status: OK
+"""
+
+
+def test_a_recording_whose_sides_take_turns_is_not_that_of_a_call_that_is_whole() -> None:
+    text = RECORDED.replace("Both", "Unary").replace("    - name: me\n", "")
+    text = text.replace(
+        '    metadata: {authorization: Bearer <authorization>, x-tenant: "7"}\n', ""
+    )
+    one = deck(text + TURNS)
+    assert one.misses(call(pb.Hello(name="us", count=3), path="/greet.v1.Greeter/Unary"))[:2] == [
+        "messages[0].name: 'us' is not 'you'",
+        "messages[0].count: 3 is not 2",
+    ]
+    over_http1 = call(pb.Hello(name="you"), http_version="1.1")
+    assert "messages: the recorded ones take turns with their answers" in one.misses(over_http1)
