@@ -19,6 +19,7 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `datagrams`: reads those, answers them, and records them by flow.
 * `destination`: what a connection is for: address, port, name, SNI, TLS.
 * `dispatch`: finds out by a connection's first bytes what it carries, and passes it to the server for that.
+* `kernel_rules`: how the kernel of a target gets rules, and which are in force.
 * `lasting`: a call that may outlive its test, as a WebSocket does.
 * `packets`: the packets that no socket takes: recorded, judged, and counted where they are missing.
 * `patience`: how long a client may stop within a head or a body.

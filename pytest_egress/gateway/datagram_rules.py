@@ -1,26 +1,19 @@
 """`DatagramRules`: has a target's kernel let out the datagrams that routes claim, and refuse all others at once.
 
-What is let out has to be known before it is sent. The routes decide it for the addresses that names were given, and for
-all others, and the kernel gets that as rules, of which the first that fits decides. A rule acts on the next datagram.
-Whether a route has turns left changes no rule: what is let out, and no route takes, is unrouted (`datagrams`).
-
-Threads: the gateway's reader calls `learn`; any other thread may call the rest. Rules are made under `Ledger.changed`.
-`_lock` guards those in force; it is held while the kernel applies others, and `Ledger.changed` is never acquired then.
+A rule (`kernel_rules`) acts on the next datagram. Whether a route has turns left changes no rule: what is let out, and
+no route takes, is unrouted (`datagrams`).
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final
 
 from pytest_egress.errors import LinkError
-from pytest_egress.gateway.dials import network_of
-from pytest_egress.gateway.dns.names import NAMES_PORT, Names
-from pytest_egress.gateway.recorder import Recorder
+from pytest_egress.gateway.dns.names import NAMES_PORT
+from pytest_egress.gateway.kernel_rules import KernelRules, network_of
 from pytest_egress.link.changes import NOT_LET_OUT, DialRule, Verdict, datagram_change
-from pytest_egress.link.interface import Link
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import RouteTable, in_order
 
@@ -30,82 +23,19 @@ NO_SOCKET: Final = NOT_LET_OUT.format(
 )
 
 
-class DatagramRules:
+class DatagramRules(KernelRules):
     """Those of one target."""
 
-    def __init__(self, link: Link, recorder: Recorder, names: Names) -> None:
-        self._link, self._recorder, self._names = link, recorder, names
-        self._ledger, self._target = recorder.ledger, recorder.target
-        # The names that the rules in force account for.
-        self._known: dict[str, tuple[str, ...]] = {}
-        self._is_used = False  # whether there has been a route of datagrams
-        self._made = 0  # how many times rules were made
-        self._lock = threading.Lock()
-        self._applied = 0  # the latest rules that were looked at
-        self._in_force: tuple[DialRule, ...] = ()
-        self._failure: LinkError | None = None
+    def _needs_rules(self, table: RouteTable) -> bool:
+        return table.has_datagrams
 
-    def check(self) -> None:
-        """Raise the error of the last `apply`."""
-        if self._failure is not None:
-            raise self._failure
+    def _decisions(self, tables: Sequence[RouteTable]) -> DatagramDecisions:
+        return DatagramDecisions(tables)
 
-    def apply(self) -> None:
-        """Have the kernel let out what routes claim now; return when it does.
-
-        Where it does not, the test that runs now fails.
-        """
-        with self._ledger.changed:
-            tables = self._target.attempt_context().tables
-            self._is_used = self._is_used or any(table.has_datagrams for table in tables)
-            if not self._is_used:
-                return
-            self._made += 1
-            number, given = self._made, self._names.given()
-            wanted = tuple(rules(tables, given))
-        with self._lock:
-            if number > self._applied:  # else another thread has applied a later state
-                self._applied = number
-                self._enforce(wanted)
-                self._known = given
-            failure = self._failure
-        if failure is not None and not self._recorder.is_closed:
-            self._recorder.complain(str(failure))
-
-    def learn(self, names: tuple[str, ...], addresses: Sequence[str]) -> None:
-        """Take notice of the addresses that names are about to be given; see `Names.of`."""
-        if not self._is_used or all(self._known.get(each) == names for each in addresses):
-            return
-        with self._ledger.changed:
-            deciding = DatagramDecisions(self._target.attempt_context().tables)
-            is_affected = any(next(deciding.named(names, each), None) for each in addresses)
-        if is_affected:
-            self.apply()
-        else:
-            self._known.update(dict.fromkeys(addresses, names))
-
-    def _enforce(self, wanted: tuple[DialRule, ...]) -> None:
-        """The caller holds the lock."""
-        self._failure = None
-        if wanted == self._in_force:
-            return
-        try:
-            if self._link.datagrams is None:
-                raise LinkError(NO_SOCKET)
-            self._link.change_dials(datagram_change(self._in_force, wanted))
-        except LinkError as error:
-            self._failure = error
-        else:
-            self._in_force = wanted
-
-
-def rules(tables: Sequence[RouteTable], given: Mapping[str, tuple[str, ...]]) -> Iterator[DialRule]:
-    """The rules for the names of each address, and then for literal addresses. The caller holds `Ledger.changed`."""
-    deciding = DatagramDecisions(tables)
-    # The latest come first, so that the rules of a new name are only put before the others.
-    for address, names in reversed([*given.items()]):
-        yield from deciding.named(names, address)
-    yield from deciding.literal
+    def _change(self, old: tuple[DialRule, ...], new: tuple[DialRule, ...]) -> None:
+        if self._link.datagrams is None:
+            raise LinkError(NO_SOCKET)
+        self._link.change_dials(datagram_change(old, new))
 
 
 class DatagramDecisions:

@@ -1,27 +1,22 @@
 """`ConnectFaults`: has a target's kernel refuse and drop the dials that routes answer so, and records those.
 
-A dial is the first packet of a TCP connection. What becomes of it has to be known before it is made: the routes decide
-it for the addresses that names were given, and for all others, and the kernel gets that as rules. It logs each dial
-that it ends; the log is read here, and the route's turn moves on. A client that dials again before the new rules are in
-force meets the old ones: a fault in a sequence ends at least as many dials as it has turns.
+A dial is the first packet of a TCP connection. The kernel has rules for it (`kernel_rules`), and logs each dial that it
+ends; the log is read here, and the route's turn moves on. A client that dials again before the new rules are in force
+meets the old ones: a fault in a sequence ends at least as many dials as it has turns.
 
-Threads: the gateway's reader calls `take_packet` and, for UDP, `learn`; any other thread may call the rest. What is
-known of past dials changes under `Ledger.changed`, and rules are made under it. `_lock` guards the rules that are in
-force; it is held while the kernel applies others, and `Ledger.changed` is never acquired while it is.
+Threads: the gateway's reader calls `take_packet`. What is known of past dials changes under `Ledger.changed`.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
-from pytest_egress.errors import LinkError
 from pytest_egress.gateway.dns.names import Names
+from pytest_egress.gateway.kernel_rules import KernelRules, network_of
 from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.link.changes import DialRule, Verdict, change
@@ -101,73 +96,24 @@ class Tries:
         self.reached[address] = len(self.begun)
 
 
-class ConnectFaults:
+class ConnectFaults(KernelRules):
+    """Those of one target. A dial that its kernel does not end as the routes say is reset."""
+
     def __init__(self, link: Link, recorder: Recorder, names: Names) -> None:
-        self._link, self._recorder, self._names = link, recorder, names
-        self._ledger, self._target = recorder.ledger, recorder.target
+        super().__init__(link, recorder, names)
         self._tries: dict[tuple[InnerRoute, str, int], Tries] = {}
         self._seen: dict[tuple[str, bytes], None] = {}  # dropped dials
         self._swallowed: deque[tuple[float, DialRule]] = deque(maxlen=MAX_SWALLOWED)
-        # The names of each address that the rules in force account for.
-        self._known: dict[str, tuple[str, ...]] = {}
-        self._is_used = False  # whether there have been rules
-        self._made = 0  # how many times rules were made
-        self._lock = threading.Lock()
-        self._applied = 0  # the latest rules that were looked at
-        self._in_force: tuple[DialRule, ...] = ()
-        self._failure: LinkError | None = None
 
-    def check(self) -> None:
-        """Raise the error of the last `apply`."""
-        if self._failure is not None:
-            raise self._failure
+    def _needs_rules(self, table: RouteTable) -> bool:
+        return bool(table.refusing)
 
-    def apply(self) -> None:
-        """Have the kernel refuse and drop what the routes say now; return when it does.
+    def _decisions(self, tables: Sequence[RouteTable]) -> Deciding:
+        return Deciding(tables, self._tries, self._ledger.clock())
 
-        Where it does not, the test that runs now fails, and a connection that comes all the same is reset.
-        """
-        with self._ledger.changed:
-            context = self._target.attempt_context()
-            self._is_used = self._is_used or any(table.refusing for table in context.tables)
-            if not self._is_used:
-                return
-            self._made += 1
-            number, given = self._made, self._names.given()
-            wanted = tuple(self._rules(context, given))
-        with self._lock:
-            if number > self._applied:  # else another thread has applied a later state
-                self._applied = number
-                self._enforce(wanted)
-                # Not before: a name must not be answered until its rules are in force.
-                self._known = given
-            failure = self._failure
-        if failure is not None and not self._recorder.is_closed:
-            self._recorder.complain(str(failure))
-
-    def learn(self, names: tuple[str, ...], addresses: Sequence[str]) -> None:
-        """Take notice of the addresses that names are about to be given; see `Names.of`."""
-        if not self._is_used or all(self._known.get(each) == names for each in addresses):
-            return
-        with self._ledger.changed:
-            context = self._target.attempt_context()
-            deciding = Deciding(context.tables, self._tries, self._ledger.clock())
-            is_affected = any(deciding.named(names, address) for address in addresses)
-        if is_affected:
-            self.apply()
-        else:
-            self._known.update(dict.fromkeys(addresses, names))
-
-    def _rules(
-        self, context: AttemptContext, given: Mapping[str, tuple[str, ...]]
-    ) -> Iterator[DialRule]:
-        """The rules that the kernel should have, by the names of each address. The caller holds `Ledger.changed`."""
+    def _completed(self, rules: list[DialRule]) -> Iterator[DialRule]:
+        """The rules, after those by which repetitions of dropped dials stay dropped."""
         now = self._ledger.clock()
-        deciding = Deciding(context.tables, self._tries, now)
-        # So that the rules of a new name only come before the others.
-        latest_first = [*given.items()][::-1]
-        rules = [rule for address, names in latest_first for rule in deciding.named(names, address)]
-        rules += deciding.literal
         for key in [key for key in self._tries if key[0].is_over()]:
             del self._tries[key]
         while self._swallowed and self._swallowed[0][0] < now:
@@ -177,17 +123,8 @@ class ConnectFaults:
                 yield rule
         yield from rules
 
-    def _enforce(self, wanted: tuple[DialRule, ...]) -> None:
-        """The caller holds the lock."""
-        if wanted == self._in_force:
-            self._failure = None
-            return
-        try:
-            self._link.change_dials(change(self._in_force, wanted))
-        except LinkError as error:
-            self._failure = error
-        else:
-            self._in_force, self._failure = wanted, None
+    def _change(self, old: tuple[DialRule, ...], new: tuple[DialRule, ...]) -> None:
+        self._link.change_dials(change(old, new))
 
     # Dials that the kernel has refused or dropped.
 
@@ -326,11 +263,6 @@ class Deciding:
             if not route.is_used_up:
                 return verdict(route.turns.next_fault)
         return Verdict.CAPTURED
-
-
-@lru_cache(maxsize=1024)
-def network_of(address: str) -> IPv4Network | IPv6Network:
-    return ip_network(address)
 
 
 def covering(tables: Sequence[RouteTable], host: str, port: int) -> Iterator[InnerRoute]:

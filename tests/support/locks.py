@@ -32,6 +32,7 @@ class Locks:
         connections.room = threading.Condition(connections.lock)
         gateway.names._lock = self._make("Names._lock", INNER)
         gateway.dials._lock = self._make("ConnectFaults._lock", INNER)
+        gateway.datagram_rules._lock = self._make("DatagramRules._lock", INNER)
         gateway.upstreams._lock = self._make("Upstreams._lock", INNER)
 
     def _make(self, name: str, rank: int) -> Any:
