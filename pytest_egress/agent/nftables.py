@@ -43,6 +43,10 @@ LONGEST6 = 65535 - 40
 REFUSED, DROPPED = "refused", "dropped"
 """The prefixes in the log of the dials that `refuse_dial` and `drop_dial` ended."""
 
+ASIDE = "aside"
+"""The prefix in the log of what does not go by the interface: from raw sockets, packet sockets, and those that are bound
+to the peer. No rule lets its datagrams out."""
+
 LISTENERS = 8
 """How many consecutive TCP ports of one family connections are spread over. With one listener, a
 connection from a source port still in TIME_WAIT waits a second: 500 of 45,000 in a row to 200
@@ -308,7 +312,8 @@ def _refuse_rules() -> list[NetlinkRequest]:
             _rule("refuse", "stray", "NFT_REJECT_INET", it + _tcp_flag(_SYN, 0) + _reject(1))
             for it in strays
         ),
-        _rule("refuse", "log", "NFT_LOG", _log()),
+        _rule("refuse", "log", "NFT_LOG", _by_way_of(INTERFACE) + _log()),
+        _rule("refuse", "log", "NFT_LOG", _by_way_of(INTERFACE, _DIFFERENT) + _log(ASIDE)),
         # Dropped, because a rejection leaves by the peer too, and would itself be recorded as an attempt.
         _rule("refuse", "peer", "NF_TABLES", _by_way_of(PEER) + _verdict(_DROP)),
         _rule("refuse", "reset of TCP", "NFT_REJECT_INET", tcp + _reject(1)),
@@ -336,7 +341,7 @@ def _frame_chain(device: str, marks: PacketMarks) -> list[NetlinkRequest]:
             _rule(device, "datagrams", "NF_TABLES", it, NFPROTO_NETDEV)
             for it in _datagram_frames(device, marks)
         ),
-        _rule(device, "log of frames", "NFT_LOG", _log(), NFPROTO_NETDEV),
+        _rule(device, "log of frames", "NFT_LOG", _log(ASIDE), NFPROTO_NETDEV),
     ]
 
 

@@ -12,9 +12,17 @@ from pytest_egress.gateway.dials import FAULTS, ConnectFaults
 from pytest_egress.gateway.dns.names import NAMES_PORT, Names
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Claim, Recorder
 from pytest_egress.ledger.windows import AttemptContext
+from pytest_egress.link.changes import ASIDE, LONGEST6
 from pytest_egress.routes.table import claimed, keyed_on, nearest_by_address
 from pytest_egress.traffic.dns.resolver import why_no_query
-from pytest_egress.traffic.entries import NO_HTTP3, NO_QUIC, UDP_HEADER_BYTES, PacketAttempt
+from pytest_egress.traffic.entries import (
+    ASIDE_DATAGRAM,
+    LONG_DATAGRAM,
+    NO_HTTP3,
+    NO_QUIC,
+    UDP_HEADER_BYTES,
+    PacketAttempt,
+)
 from pytest_egress.traffic.packets import Packet, parse_packet, parse_packets
 
 ANY_HOST: Final = "*"  # a redirected datagram does not tell its original destination
@@ -88,8 +96,9 @@ class Packets:
         )
         if packet.protocol is not None:  # what is not IP has no address that a route could name
             self._judge(context, entry)
-        if entry.protocol == "UDP" and entry.port == NAMES_PORT:
-            entry.note = why_no_query(packet.payload)
+        if entry.protocol == "UDP" and not entry.note:
+            no_query = why_no_query(packet.payload) if entry.port == NAMES_PORT else ""
+            entry.note = "; ".join(filter(None, (not_answerable(packet), no_query)))
         self._recorder.record(context, entry)
 
     def _judge(self, context: AttemptContext, packet: PacketAttempt) -> None:
@@ -106,3 +115,11 @@ class Packets:
         if packet.protocol == "UDP" and packet.outcome == "unrouted":
             miss = nearest_by_address(context.tables, "udp", host, port)
             packet.near = (miss,) if miss is not None else ()
+
+
+def not_answerable(packet: Packet) -> str:
+    """Why no route of datagrams gets a packet of UDP; "" where one could."""
+    if packet.prefix == ASIDE:
+        return ASIDE_DATAGRAM
+    is_long = ":" in packet.destination and packet.size > LONGEST6
+    return LONG_DATAGRAM if is_long else ""

@@ -14,6 +14,7 @@ from pytest_egress.ledger.report import fold
 from pytest_egress.routes.certificates import TLS_VERSIONS
 from pytest_egress.traffic.address import Address, parse_address
 from pytest_egress.traffic.entries import (
+    DatagramFlow,
     DnsQuery,
     Entry,
     Exchange,
@@ -27,6 +28,7 @@ from pytest_egress.traffic.entries import (
 )
 from pytest_egress.traffic.redaction.names import is_secret
 from pytest_egress.traffic.shown import host_port, shown
+from pytest_egress.traffic.tls.dtls import version_of
 
 IN_CLEAR: Final = "in the clear"
 IN_CLEAR_FIRST: Final = "in the clear before its TLS, beyond asking for it"
@@ -88,6 +90,10 @@ def weakness(entry: Entry, minimum: int) -> str:
         return ""
     if isinstance(entry, PacketAttempt):
         return "" if entry.is_quic else IN_CLEAR
+    if isinstance(entry, DatagramFlow):
+        version = version_of([each.content for each in entry.datagrams])
+        how = f"{version} at most is offered" if version else IN_CLEAR
+        return "" if version and is_enough(version, minimum) else how
     if isinstance(entry, ProxyCall) and asks_for_tunnel(entry):
         return ""
     tls = entry.request.tls if isinstance(entry, Exchange) else None

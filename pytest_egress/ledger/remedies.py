@@ -12,6 +12,7 @@ from pytest_egress.traffic.dns.answers import RECORD_EXAMPLES
 from pytest_egress.traffic.dns.resolver import reversed_address
 from pytest_egress.traffic.entries import (
     NO_QUIC,
+    NOT_ANSWERABLE,
     UNREADABLE,
     UNREADABLE_WEBSOCKET,
     DnsQuery,
@@ -68,7 +69,9 @@ def remedy(entry: Entry) -> str:
 
 def is_answerable(packet: PacketAttempt) -> bool:
     """Whether `intercept_udp` could answer it: no QUIC, of a known server, and of a port that rules match."""
-    return not packet.is_quic and bool(packet.address) and 0 < (packet.port or 0) < 65535
+    if packet.is_quic or packet.note.startswith(NOT_ANSWERABLE):
+        return False
+    return bool(packet.address) and 0 < (packet.port or 0) < 65535
 
 
 def has_remedy(entry: Entry) -> bool:

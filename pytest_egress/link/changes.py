@@ -13,6 +13,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final, NamedTuple
 
 import pytest_egress.agent.dials as dials
+import pytest_egress.agent.nftables as nftables
 from pytest_egress.errors import LinkError
 
 NOT_CHANGED: Final = "The target's kernel does not refuse or drop connections as its routes say: {}"
@@ -20,6 +21,10 @@ NOT_CHANGED: Final = "The target's kernel does not refuse or drop connections as
 
 NOT_LET_OUT: Final = "The target's kernel does not let datagrams out as its routes say: {}"
 """The same of a message about datagrams."""
+
+ASIDE: Final = nftables.ASIDE
+LONGEST6: Final = nftables.LONGEST6
+"""Packets that no rule lets out: those with this prefix in the kernel's log, and longer ones of IPv6."""
 
 
 class Verdict(IntEnum):

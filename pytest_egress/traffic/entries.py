@@ -332,6 +332,15 @@ NO_HTTP3: Final = "HTTP/3 is not answered here, and its client may fall back to 
 NO_QUIC: Final = "it does not begin QUIC (RFC 9000 section 17.2.2)"
 """Begins the note of any other packet of UDP for such a host and port."""
 
+ASIDE_DATAGRAM: Final = (
+    "a raw socket, or one bound to another interface, has sent it, and no route answers that"
+)
+LONG_DATAGRAM: Final = (
+    "an IPv6 datagram of more than 65,487 bytes is sent in fragments, and no route answers these"
+)
+NOT_ANSWERABLE: Final = (ASIDE_DATAGRAM, LONG_DATAGRAM)
+"""Begin the note of a packet of UDP that `intercept_udp` does not get."""
+
 
 TRANSCRIPT_BYTES: Final = 512
 """The bytes that are kept of a raw connection both ways together, for reports."""

@@ -289,7 +289,9 @@ def eventually(condition: Callable[[], object]) -> bool:
     return True
 
 
-def log_of(protocol: int, destination: str, transport: bytes, number: bytes = b"") -> bytes:
+def log_of(
+    protocol: int, destination: str, transport: bytes, number: bytes = b"", prefix: bytes = b""
+) -> bytes:
     """What the kernel's packet log says of an IPv4 packet (linux/netfilter/nfnetlink_log.h)."""
     header = struct.pack(
         "!BBHHHBBH4s4s",
@@ -297,6 +299,7 @@ def log_of(protocol: int, destination: str, transport: bytes, number: bytes = b"
         *map(socket.inet_aton, ("192.0.2.1", destination)),
     )
     sequence = netlink.attribute(12, number) if number else b""
+    sequence += netlink.attribute(10, prefix + b"\0") if prefix else b""
     packet = netlink.attribute(9, header + transport)
     return netlink.message(4 << 8, 0, bytes(4) + packet + sequence)
 

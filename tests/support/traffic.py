@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 from pytest_egress.traffic.http.request import Request
@@ -27,3 +28,13 @@ def request(url: str = "https://api.test/", method: str = "GET", **fields: Any) 
         query_string=query,
         **fields,
     )
+
+
+def dtls_hello(legacy: int = 0xFEFD, *supported: int) -> bytes:
+    """The ClientHello of a client of DTLS (RFC 6347, section 4.2.1), with one suite and no cookie."""
+    versions = struct.pack(f"!B{len(supported)}H", 2 * len(supported), *supported)
+    extension = struct.pack("!HH", 43, len(versions)) + versions if supported else b""
+    lists = b"\0\0" + b"\0\2\xc0\x2b" + b"\1\0" + struct.pack("!H", 4 + len(extension))
+    body = struct.pack("!H", legacy) + bytes(32) + lists + b"\0\x17\0\0" + extension
+    message = b"\1" + len(body).to_bytes(3, "big") + bytes(5) + len(body).to_bytes(3, "big") + body
+    return b"\x16\xfe\xff" + bytes(8) + struct.pack("!H", len(message)) + message

@@ -7,7 +7,7 @@ import struct
 
 from pytest_egress.agent import netlink
 from pytest_egress.ledger.verdict import judge
-from pytest_egress.traffic.entries import NO_HTTP3, PacketAttempt
+from pytest_egress.traffic.entries import ASIDE_DATAGRAM, NO_HTTP3, PacketAttempt
 from tests.support.stage import ADDRESS, FIRST, Stage, log_of, udp
 from tests.support.traffic import quic_initial
 
@@ -96,3 +96,15 @@ def test_a_frame_that_is_no_ip_is_recorded(stage: Stage) -> None:
     stage.link.packet_source.send(netlink.message(4 << 8, 0, bytes(4) + body))
     (frame,) = stage.entries(PacketAttempt)
     assert (frame.outcome, frame.protocol, frame.host) == ("recorded", "ARP", "192.0.2.9")
+
+
+def test_a_datagram_that_no_rule_lets_out_is_told_as_one_that_no_route_answers(
+    stage: Stage,
+) -> None:
+    stage.link.packet_source.send(log_of(17, ADDRESS, udp(123, b"x"), prefix=b"aside"))
+    stage.link.packet_source.send(log_of(17, ADDRESS, udp(53, b"x"), prefix=b"aside"))
+    stage.link.packet_source.send(log_of(17, ADDRESS, udp(123, b"x")))
+    raw, raw_dns, usual = stage.entries(PacketAttempt)
+    assert raw.note == ASIDE_DATAGRAM
+    assert raw_dns.note.startswith(f"{ASIDE_DATAGRAM}; ")
+    assert usual.note == ""

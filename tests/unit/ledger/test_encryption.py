@@ -18,7 +18,7 @@ from pytest_egress.traffic.entries import Entry, Exchange, Mail, Offers, ProxyCa
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import TlsInfo
 from tests.support.entries import about, datagrams, dns_query, http_exchange, packet, tcp, tls
-from tests.support.traffic import quic_initial
+from tests.support.traffic import dtls_hello, quic_initial
 
 
 def spoken(version: str) -> TlsInfo:
@@ -68,6 +68,8 @@ def found(entry: Entry, *allow: str, minimum: str = "TLSv1.2") -> list[str]:
         (mail(None), "in the clear"),
         (packet(), "in the clear"),
         (datagrams(b"shop.orders:1|c", outcome="routed"), "in the clear"),
+        (datagrams(dtls_hello(0xFEFF)), "TLSv1.1 at most is offered"),
+        (datagrams(dtls_hello(), b"but then"), "in the clear"),
         (heard(), "in the clear"),
         (proxied("GET"), "in the clear"),
         (proxied("CONNECT", ("Proxy-Authorization", "Basic am9lOg==")), "in the clear"),
@@ -92,6 +94,8 @@ def test_an_attempt_that_is_not_encrypted_well_is_told(entry: Entry, how: str) -
         offering("TLSv1.3", None),
         packet(outcome="recorded"),
         packet(first_bytes=quic_initial()[:64], size=1208),
+        datagrams(quic_initial(), b"\x40short"),
+        datagrams(dtls_hello()),
         dns_query(),
         tls(reason="rejected"),
         proxied("CONNECT"),
