@@ -44,8 +44,8 @@ REFUSED, DROPPED = "refused", "dropped"
 """The prefixes in the log of the dials that `refuse_dial` and `drop_dial` ended."""
 
 ASIDE = "aside"
-"""The prefix in the log of what does not go by the interface: from raw sockets, packet sockets, and those that are bound
-to the peer. No rule lets its datagrams out."""
+"""The prefix in the log of what does not go by the interface: from raw sockets, packet sockets, and those that are
+bound to the peer. No rule lets its datagrams out."""
 
 LISTENERS = 8
 """How many consecutive TCP ports of one family connections are spread over. With one listener, a
