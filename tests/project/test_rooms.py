@@ -36,7 +36,6 @@ WITHOUT_FILE: Final = {
     "base/unset": ONLY_DATA,
     "endpoint/refusal": "test_bodies and test_calls read each of them",
     "endpoint/server": BY_ENGINE,
-    "engine/failures": BY_ENGINE,
     "errors": ONLY_DATA,
     "evidence/facts": "test_encoder reads what it tells of each entry",
     "gateway/attempt": ONLY_DATA,
