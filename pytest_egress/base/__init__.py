@@ -6,7 +6,7 @@ The rule: nothing here knows what an egress is. Every module is a door.
 * `acknowledged`: whether the other side of a connection has what was sent to it.
 * `alarms`: functions that are called after a while, unless they are called off.
 * `callers`: whose code a frame of a stack runs, and how its line is named.
-* `choices`: the values of `unrouted=`, `dns=` and `link=`.
+* `choices`: the values of `unrouted=`, `dns=` and `link=`, and the check of a marker's keywords.
 * `clock`: the real time, also while a test has frozen it.
 * `escaping`: texts from outside as they may be shown.
 * `forks`: closes descriptors in forked children.

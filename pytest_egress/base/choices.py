@@ -1,12 +1,15 @@
-"""The words that options take which have a few values, as types and as values.
+"""The words that options take which have a few values, as types and as values, and the check of a marker's keywords.
 
 This module imports nothing that pytest has not imported: the plugin reads it in runs without containers too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final, Literal, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+AcceptedKeywords: TypeAlias = "Mapping[str, tuple[Callable[[object], bool], str]]"
+"""For each keyword: a function that accepts its values, and the values in words."""
 
 Policy = Literal["fail", "block", "passthrough"]
 POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
@@ -40,3 +43,21 @@ def alternatives(words: Sequence[str]) -> str:
 def union(words: Iterable[str]) -> str:
     """For a signature: `"a"|"b"`."""
     return "|".join(f'"{word}"' for word in words)
+
+
+def check_keywords(
+    args: tuple[Any, ...],
+    keywords: Mapping[str, Any],
+    accepted: AcceptedKeywords,
+    shown: Callable[[object], str] = repr,
+) -> None:
+    """What is malformed raises TypeError or ValueError with the value, as `shown` has it, and what is accepted."""
+    takes = f"it takes the keywords {', '.join(accepted)}"
+    if args:
+        raise TypeError(f"{shown(args[0])} needs a name; {takes}")
+    for name, value in keywords.items():
+        if name not in accepted:
+            raise TypeError(f"it does not take {name}=; {takes}")
+        accepts, words = accepted[name]
+        if not accepts(value):
+            raise ValueError(f"{name}={shown(value)}: it takes {words}")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_egress.base.choices import NAME_POLICIES, POLICIES, union
-from pytest_egress.plugin.options import check_options
+from pytest_egress.base.choices import NAME_POLICIES, POLICIES, check_keywords, union
+from pytest_egress.plugin.options import ACCEPTED_OPTIONS
 from pytest_egress.plugin.secrets import any_made, id_problem, without_secrets
 from pytest_egress.routes.kinds import KINDS
 
@@ -112,7 +112,7 @@ def check_marker(marker: pytest.Mark) -> None:
     if marker.name not in MARKERS:
         return
     if marker.name == "egress":
-        check_options(marker.args, marker.kwargs)
+        check_keywords(marker.args, marker.kwargs, ACCEPTED_OPTIONS)
         return
     if marker.name == "egress_sweep":
         from pytest_egress.sweep.settings import settings_of

@@ -6,7 +6,6 @@ A marker overrides the command line, which overrides the environment, which over
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +18,7 @@ from pytest_egress.base.choices import (
     POLICIES,
     RECORD_MODES,
     SWITCH,
+    AcceptedKeywords,
     NamePolicy,
     Policy,
     alternatives,
@@ -41,26 +41,13 @@ def is_seconds(value: object) -> bool:
     return is_time(value)
 
 
-ACCEPTED_OPTIONS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
+ACCEPTED_OPTIONS: Final[AcceptedKeywords] = {
     "unrouted": (lambda value: value in POLICIES, alternatives([*map(repr, POLICIES)])),
     "dns": (lambda value: value in NAME_POLICIES, alternatives([*map(repr, NAME_POLICIES)])),
     "assert_all_called": (lambda value: isinstance(value, bool), "True or False"),
     "timeout": (is_seconds, "a number of seconds"),
 }
-"""For each option of `@pytest.mark.egress`: a function that accepts its values, and the values in words."""
-
-
-def check_options(args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-    """A malformed `@pytest.mark.egress` raises TypeError or ValueError with the value, and what is accepted."""
-    keywords = f"it takes the keywords {', '.join(ACCEPTED_OPTIONS)}"
-    if args:
-        raise TypeError(f"{args[0]!r} needs a name; {keywords}")
-    for name, value in options.items():
-        if name not in ACCEPTED_OPTIONS:
-            raise TypeError(f"it does not take {name}=; {keywords}")
-        accepts, words = ACCEPTED_OPTIONS[name]
-        if not accepts(value):
-            raise ValueError(f"{name}={value!r}: it takes {words}")
+"""Of `@pytest.mark.egress`."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

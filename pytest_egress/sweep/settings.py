@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_egress.base.choices import alternatives
+from pytest_egress.base.choices import AcceptedKeywords, alternatives, check_keywords
 from pytest_egress.base.clock import is_seconds
 from pytest_egress.sweep.calls import matches
 from pytest_egress.sweep.faults import FAULTS
@@ -65,7 +65,7 @@ def is_count(value: object) -> bool:
 
 
 GLOBS: Final = 'a list of globs, such as ["*.stripe.com/*"]'
-ACCEPTED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
+ACCEPTED: Final[AcceptedKeywords] = {
     "faults": (are_faults, f"a list of {alternatives([*map(repr, FAULTS)])}"),
     "only": (is_text, 'a glob, such as "*.stripe.com/*"'),
     "tolerates": (are_texts, GLOBS),
@@ -73,20 +73,11 @@ ACCEPTED: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "patience": (is_seconds, "a number of seconds"),
     "limit": (is_count, "a number of cells over 0"),
 }
-"""For each argument: a function that accepts its values, and the values in words."""
 
 
 def settings_of(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Settings:
     """The settings of a marker. A malformed one raises TypeError or ValueError with the value, and what is accepted."""
-    keywords = f"it takes the keywords {', '.join(each.name for each in fields(Settings))}"
-    if arguments:
-        raise TypeError(f"{shown(arguments[0])} needs a name; {keywords}")
-    for name, value in options.items():
-        if name not in ACCEPTED:
-            raise TypeError(f"it does not take {name}=; {keywords}")
-        accepts, words = ACCEPTED[name]
-        if not accepts(value):
-            raise ValueError(f"{name}={shown(value)}: it takes {words}")
+    check_keywords(arguments, options, ACCEPTED, shown)
     settings = Settings(**options)
     chosen = tuple(fault for fault in FAULTS if fault in settings.faults)
     return Settings(**{**options, "faults": chosen})

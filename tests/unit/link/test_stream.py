@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -534,9 +535,9 @@ def test_what_is_not_known_to_have_been_dialled_is_an_error(
         scene.link.destination(ours)
 
 
-def test_a_sidecar_that_does_not_answer_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PING_SECONDS", 0.1)
-    monkeypatch.setattr(module, "SILENT_SECONDS", 0.5)
+@contextlib.contextmanager
+def silent_agent() -> Iterator[StreamLink]:
+    """A link that has started, and whose agent says no more."""
     ours, theirs = socket.socketpair()
     with theirs:
         mux = Mux(AGENT)
@@ -544,6 +545,13 @@ def test_a_sidecar_that_does_not_answer_is_lost(monkeypatch: pytest.MonkeyPatch)
         theirs.sendall(mux.send())
         link = StreamLink(Unframed(ours))
         link.start(SECONDS)
+        yield link
+
+
+def test_a_sidecar_that_does_not_answer_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(module, "SILENT_SECONDS", 0.5)
+    with silent_agent() as link:
         assert readable((link.channel,)).recv(1) == b""
         with pytest.raises(OSError, match=r"it has not answered for 0\.5 s"):
             link.connect(80, SECONDS)
@@ -575,13 +583,7 @@ def test_while_the_machine_sleeps_no_answer_is_overdue(monkeypatch: pytest.Monke
     asleep = [0.0]
     monkeypatch.setattr(module, "monotonic", lambda: time.monotonic() + asleep[0])
     monkeypatch.setattr(module, "PING_SECONDS", 0.1)
-    ours, theirs = socket.socketpair()
-    with theirs:
-        mux = Mux(AGENT)
-        mux.hello()
-        theirs.sendall(mux.send())
-        link = StreamLink(Unframed(ours))
-        link.start(SECONDS)
+    with silent_agent() as link:
         assert eventually(lambda: not link._answered)
         turn = link._last_turn
         asleep[0] = 3600.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -18,8 +17,9 @@ from pytest_egress.sweep.trial import SweepTrial
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
+from tests.support.echo import read_to_end
 from tests.support.http2_client import Http2Client
-from tests.support.stage import SECONDS, Stage, ask, client_context, end_of, eventually, read_reply
+from tests.support.stage import Stage, ask, client_context, end_of, eventually, read_reply
 
 CALL = "POST https://api.test/charges"
 POST = b"POST /charges HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\nhello"
@@ -37,15 +37,6 @@ def sweep(
 
 def once(stage: Stage, fault: str) -> None:
     stage.window.trial = SweepTrial(Cell(row=CallRow(CALL), fault=fault, is_once=True), 30)
-
-
-def received(sock: socket.socket) -> bytes:
-    """All that comes, to the end, which TLS has to tell as well."""
-    sock.settimeout(SECONDS)
-    data = b""
-    while piece := sock.recv(65536):
-        data += piece
-    return data
 
 
 def handled(stage: Stage, answer: object = None, **options: object) -> tuple[InnerRoute, list[str]]:
@@ -122,7 +113,7 @@ def test_silence_ends_by_itself_when_the_time_is_over(stage: Stage) -> None:
     sweep(stage, "silence", seconds=0.2)
     sock = stage.strict_tls()
     sock.sendall(POST)
-    assert received(sock) == b""
+    assert read_to_end(sock) == b""
     entry = stage.only(Exchange)
     assert (ran, route.calls, entry.note) == ([], [], "")
     assert entry.duration is not None
@@ -169,7 +160,7 @@ def test_a_cut_answer_ends_within_its_body(stage: Stage, body: bytes, comes: byt
     sweep(stage, "cut")
     sock = stage.strict_tls()
     sock.sendall(POST)
-    head, _, rest = received(sock).partition(b"\r\n\r\n")
+    head, _, rest = read_to_end(sock).partition(b"\r\n\r\n")
     assert f"content-length: {len(body)}".encode() in head.lower()
     assert rest == comes
     assert stage.only(Exchange).swept
@@ -197,7 +188,7 @@ def test_a_streamed_answer_is_closed_and_nothing_of_it_is_sent_but_one_byte(
     elif fault == "lost":
         assert end_of(sock) == "reset"
     else:
-        data = received(sock)
+        data = read_to_end(sock)
         assert data.endswith(b"\r\n\r\n1\r\nf\r\n")
     stage.settle()
     assert closed == [True]

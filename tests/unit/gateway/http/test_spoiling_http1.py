@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -32,19 +31,11 @@ from pytest_egress.routes.websocket.answer import websocket
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
+from tests.support.echo import read_to_end
 from tests.support.stage import GET, SECONDS, Stage, ask, end_of, eventually, read_reply
 
 POST = b"POST /charges HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\n\r\nhello"
 SOON = 0.05
-
-
-def received(sock: socket.socket) -> bytes:
-    """All that comes, to the end, which TLS has to tell as well."""
-    sock.settimeout(SECONDS)
-    data = b""
-    while piece := sock.recv(65536):
-        data += piece
-    return data
 
 
 def fault_of(stage: Stage) -> str:
@@ -90,7 +81,7 @@ def test_disconnect_closes_in_order_without_a_byte(stage: Stage) -> None:
     stage.https("api.test", disconnect())
     sock = stage.strict_tls()
     sock.sendall(POST)
-    assert received(sock) == b""
+    assert read_to_end(sock) == b""
     sock.close()
     assert fault_of(stage) == "disconnect()"
 
@@ -106,7 +97,7 @@ def test_disconnect_with_an_answer_does_not_announce_the_end(stage: Stage) -> No
     stage.https("api.test", disconnect({"id": 1}))
     sock = stage.strict_tls()
     sock.sendall(GET)
-    head, body = split(received(sock))
+    head, body = split(read_to_end(sock))
     assert (head[0], body) == (b"http/1.1 200 ok", b'{"id": 1}')
     assert b"connection: keep-alive" in head
     sock.close()
@@ -177,7 +168,7 @@ def test_silence_for_some_seconds_ends_by_fin(stage: Stage) -> None:
     stage.https("api.test", silence(lambda: SOON))
     sock = stage.strict_tls()
     sock.sendall(POST)
-    assert received(sock) == b""
+    assert read_to_end(sock) == b""
     sock.close()
     assert fault_of(stage) == f"silence({SOON})"
     assert stage.only(Exchange).duration >= SOON
@@ -187,7 +178,7 @@ def test_raw_sends_exactly_these_bytes(stage: Stage) -> None:
     stage.https("api.test", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort"))
     sock = stage.strict_tls()
     sock.sendall(POST)
-    assert received(sock) == b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort"
+    assert read_to_end(sock) == b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort"
     sock.close()
     assert fault_of(stage).startswith("raw(b'HTTP/1.1 200 OK")
 
@@ -331,7 +322,7 @@ def test_the_last_chunk_of_a_truncated_stream_is_missing(stage: Stage, after: in
     stage.https("api.test", truncated(lambda request: iter(["abc", "def"]), after))
     sock = stage.strict_tls()
     sock.sendall(GET)
-    _, body = split(received(sock))
+    _, body = split(read_to_end(sock))
     sent = {0: b"", 4: b"3\r\nabc\r\n1\r\nd\r\n"}.get(after, b"3\r\nabc\r\n3\r\ndef\r\n")
     assert body == sent
     sock.close()
@@ -348,7 +339,7 @@ def test_a_response_without_a_body_is_whole_and_then_its_connection_ends(
     )
     sock = stage.strict_tls()
     sock.sendall(GET.replace(b"GET", method.encode()))
-    head, body = split(received(sock))
+    head, body = split(read_to_end(sock))
     assert (head[0].split()[1], body) == (str(status).encode(), b"")
     assert (b"content-length: 5" in head) is (method == "HEAD")
     sock.close()
@@ -359,7 +350,7 @@ def test_faults_nest(stage: Stage) -> None:
     stage.https("api.test", disconnect(delayed(throttled(truncated(b"x" * 100, 80), 1000), SOON)))
     sock = stage.strict_tls()
     sock.sendall(GET)
-    assert split(received(sock))[1] == b"x" * 80
+    assert split(read_to_end(sock))[1] == b"x" * 80
     sock.close()
     assert fault_of(stage).startswith("disconnect(delayed(throttled(truncated(")
 
@@ -404,7 +395,7 @@ def test_an_async_handler_may_return_a_wrapper_of_whatever_it_may_return(stage: 
     stage.https("api.test", handle)
     sock = stage.strict_tls()
     sock.sendall(GET)
-    head, body = split(received(sock))
+    head, body = split(read_to_end(sock))
     assert (head[0], body) == (b"http/1.1 201 created", b"he")
     sock.close()
     assert fault_of(stage) == "truncated((201, 'hello'), 2)"
@@ -414,7 +405,7 @@ def test_a_fault_that_is_returned_stands_within_that_of_the_route(stage: Stage) 
     stage.https("api.test", delayed(lambda request: truncated("hello", 2), SOON))
     sock = stage.strict_tls()
     sock.sendall(GET)
-    assert split(received(sock))[1] == b"he"
+    assert split(read_to_end(sock))[1] == b"he"
     sock.close()
     assert fault_of(stage) == f"delayed(truncated('hello', 2), {SOON})"
     assert stage.only(Exchange).duration >= SOON
@@ -486,7 +477,7 @@ def test_a_websocket_is_opened_late(stage: Stage) -> None:
         b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     )
-    head, frames = split(received(sock))
+    head, frames = split(read_to_end(sock))
     assert head[0] == b"http/1.1 101 switching protocols"
     assert frames.startswith(b"\x81\x05hello")
     assert stage.only(Exchange).duration >= SOON
@@ -499,7 +490,7 @@ def test_a_websocket_is_cut(stage: Stage) -> None:
         b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     )
-    assert split(received(sock))[1] == b"\x81\x05he"
+    assert split(read_to_end(sock))[1] == b"\x81\x05he"
     sock.close()
     assert fault_of(stage).startswith("truncated(websocket(")
 
@@ -578,5 +569,5 @@ def test_a_cut_body_may_be_longer_than_its_content_length_says(stage: Stage) -> 
     stage.https("api.test", truncated(handle, 3))
     sock = stage.tls()
     sock.sendall(GET)
-    assert split(received(sock))[1] == b"012"
+    assert split(read_to_end(sock))[1] == b"012"
     assert fault_of(stage).startswith("truncated(")
