@@ -3,9 +3,10 @@
 A flow is what one client has sent to one server in one window. Its jobs run one after the other, on a worker, so that
 answers keep their order; those of other flows run beside it. What needs no function of the test is done at once, on the
 reader's thread, where the flow has no job. A late answer waits on a thread of its own, and is dropped with its window.
+What another server answers comes by `relays`, for as long as the route is there.
 
-Threads: the gateway's reader calls `read`; any thread calls what a `Datagram` replies by. The lock guards the jobs of
-flows, and no other one is acquired while it is held.
+Threads: the gateway's reader calls `read`; any thread calls `revise`, and what a `Datagram` replies by. The lock guards
+the jobs of flows, and no other one is acquired while it is held.
 """
 
 from __future__ import annotations
@@ -22,16 +23,19 @@ from typing import Any, Final, NamedTuple
 
 from pytest_egress.base.account import OBJECT_BYTES
 from pytest_egress.base.workers import Workers
-from pytest_egress.errors import CallError
+from pytest_egress.errors import CallError, UpstreamError
 from pytest_egress.gateway.datagram_rules import candidates
 from pytest_egress.gateway.dns.names import Names
 from pytest_egress.gateway.handlers import call
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Claim, Recorder
+from pytest_egress.gateway.upstream.datagrams import DatagramRelays
 from pytest_egress.ledger import ledger
 from pytest_egress.ledger.pauses import outlast
+from pytest_egress.ledger.remedies import naming
 from pytest_egress.ledger.windows import Activity, AttemptContext, Pause, Window
 from pytest_egress.link.interface import Link
-from pytest_egress.routes.datagrams import calls_functions, content_of, parts_of_answer
+from pytest_egress.routes.answers import Forward
+from pytest_egress.routes.datagrams import content_of, parts_of_answer, server_of, takes_long
 from pytest_egress.routes.faults import Delayed, Refuse, drawn, layers
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import NearMiss, used_up
@@ -63,6 +67,16 @@ class Taken(NamedTuple):
     route: InnerRoute
     answer: Any
     context: Context
+
+
+class Relayed(NamedTuple):
+    """What tells a flow to another server from others."""
+
+    client: tuple[str, int]
+    server: tuple[str, int]
+    route: InnerRoute
+    host: str
+    to: Forward
 
 
 class Arrival(NamedTuple):
@@ -109,6 +123,7 @@ class Datagrams:
         self._workers, self._unreadable = workers, unreadable
         self._ledger, self._target = recorder.ledger, recorder.target
         self.late: Final = Workers(f"egress {recorder.target.name} late datagram", MAX_LATE)
+        self.relays: Final = DatagramRelays(f"egress {recorder.target.name} forwarded datagrams")
         self._waiting = 0  # late answers
         self._flows: dict[tuple[object, ...], Flow] = {}
         self._window: Window | None = None  # that of these flows
@@ -134,6 +149,22 @@ class Datagrams:
         """Late answers are dropped, since the target has gone, and `reply` raises."""
         self._is_stopped = True
         self.late.stop()
+        self.relays.stop()
+
+    def revise(self, *, test_over: bool) -> None:
+        """End what other servers answer by routes that are no more, or behind ones that refuse it now."""
+        if not len(self.relays):
+            return
+        tables = self._target.attempt_context().tables
+
+        def is_over(relayed: Relayed) -> bool:
+            first = next(
+                iter(candidates(tables, (relayed.host, relayed.server[0]), relayed.server[1])), None
+            )
+            is_refused = first is not None and first[1].kind.refuses
+            return is_refused or relayed.route.is_over(test_over=test_over)
+
+        self.relays.end(is_over)
 
     # The reader's thread.
 
@@ -300,7 +331,7 @@ class Datagrams:
         else:
             entry.datagrams.append(datagram)
             self._ledger.stir()
-        if at_once or not calls_functions(taken.answer):
+        if at_once or not takes_long(taken.answer):
             self._answer(flow, entry, taken)
         else:
             self._run(flow, partial(self._answer, flow, entry, taken))
@@ -314,6 +345,10 @@ class Datagrams:
                 with self._running(flow, route, datagram, "handler"):
                     returned = call(parts, datagram, taken.context, lambda: self._is_stopped)
                 parts = parts_of_answer(returned)
+            if (to := server_of(parts)) is not None:
+                self._ledger.count(route, flow.context.window, datagram)
+                self._forward(flow, entry, taken, to)
+                return
             late = [(lateness(part, taken.context), part) for part in parts]
             frames = [
                 (seconds, self._frame(flow, datagram, taken.sent, each)) for seconds, each in late
@@ -326,6 +361,39 @@ class Datagrams:
         for seconds, frame in frames:
             if frame is not None:
                 self._send_later(flow, entry, datagram, seconds, frame)
+
+    def _forward(self, flow: Flow, entry: DatagramFlow, taken: Taken, to: Forward) -> None:
+        datagram, route = taken.datagram, taken.route
+        port: int = to.port or taken.sent.server[1]
+        host, remedy = to.host, ""
+        if host is None:  # the real server: one that no test has named is not of this machine
+            host = datagram.host
+            if not route.is_for(host):
+                remedy = naming(route.kind, route.address, "udp", host, port)
+        had_got_out, entry._got_out = entry._got_out, True  # before its test can ask
+        key = Relayed(taken.sent.client, taken.sent.server, route, datagram.host, to)
+        answered = partial(self._relay, flow, entry, datagram, taken.sent)
+        try:
+            self.relays.send(key, (host, port), datagram.content, answered, remedy)
+        except UpstreamError as error:
+            entry.note, entry._got_out = str(error), had_got_out
+            self._send(refusal(taken.sent))
+
+    def _relay(
+        self,
+        flow: Flow,
+        entry: DatagramFlow,
+        datagram: Datagram,
+        sent: SentDatagram,
+        content: bytes | None,
+    ) -> None:
+        """Pass on what a server has answered; None where nobody listens there."""
+        try:
+            frame = refusal(sent) if content is None else self._kept(flow, datagram, sent, content)
+        except ValueError as error:  # IPv6 has less room
+            entry.note = f"an answer of its server was not passed on: {error}"
+        else:
+            self._send(frame)
 
     def _frame(self, flow: Flow, datagram: Datagram, sent: SentDatagram, part: Any) -> bytes | None:
         if isinstance(part, Refuse):

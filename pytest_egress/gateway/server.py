@@ -213,6 +213,7 @@ class Gateway:
         self.datagram_rules.apply()
         context, between = self.target.attempt_context(), self.ledger.window is None
         self.names.late.revise(test_over=test_over)
+        self.datagrams.revise(test_over=test_over)
         if test_over:
             self.datagrams.forget()
 
@@ -276,7 +277,7 @@ class Gateway:
         self.workers.stop()
         stuck = self.connections.join(deadline)
         self.workers.join(deadline)
-        for late in (self.names.late.workers, self.datagrams.late):
+        for late in (self.names.late.workers, self.datagrams.late, self.datagrams.relays):
             late.join(deadline)
         self._wake.close()
         if not self._reader.is_alive():
@@ -288,6 +289,7 @@ class Gateway:
         """Close a forked child's copies of the sockets; the child has none of the gateway's threads."""
         self._poller.close()
         self.connections.abandon()
+        self.datagrams.relays.abandon()
         for sock in (self._waker, self._wake):
             if sock.fileno() >= 0:
                 os.close(sock.detach())

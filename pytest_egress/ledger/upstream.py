@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_egress.routes.answers import Forward
 from pytest_egress.routes.faults import layers
-from pytest_egress.traffic.entries import Entry, Exchange, TcpConnection
+from pytest_egress.traffic.entries import DatagramFlow, Entry, Exchange, TcpConnection
 from pytest_egress.traffic.redaction.redactor import redactor_of
 
 
@@ -17,6 +17,8 @@ def got_out(entry: Entry) -> bool:
         return True
     if isinstance(entry, Exchange):
         return entry.request._got_out
+    if isinstance(entry, DatagramFlow):
+        return entry._got_out
     if isinstance(entry, TcpConnection) and entry.outcome == "routed":
         return bool(entry.sent or entry.received) or isinstance(answer_of(entry.route), Forward)
     return False

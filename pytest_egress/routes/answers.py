@@ -211,7 +211,9 @@ class Connectable(Protocol):
 class Forward:
     """An answer by another server; `forward` makes it."""
 
-    scheme: str | None = None  # "http", "https" or "tcp"; None for the scheme that the target used
+    scheme: str | None = (
+        None  # "http", "https", "tcp" or "udp"; None for the scheme that the target used
+    )
     host: str | None = None  # None for the host that the target dialled
     port: int | None = None  # None for the port that the target dialled
     path: str = ""  # the path that is put before that of each request
@@ -235,7 +237,8 @@ def forward(to: str | Connectable | None = None, port: int | None = None) -> For
 
     Args:
         to: None for the real upstream, the server that the target dialled; `"http://127.0.0.1:8000"` or an https URL,
-            whose path is put before that of each request; `"tcp://127.0.0.1:5432"` for a raw route; or a container.
+            whose path is put before that of each request; `"tcp://127.0.0.1:5432"` for a raw route;
+            `"udp://127.0.0.1:514"` for one of datagrams; or a container.
         port: The port, where `to` is a container.
 
     Raises:
@@ -257,9 +260,13 @@ def forward(to: str | Connectable | None = None, port: int | None = None) -> For
 
 
 FORWARDS: Final = (
-    'it takes nothing (the real upstream), a URL ("http://127.0.0.1:8000", "tcp://127.0.0.1:5432"), '
-    "or a container and its port"
+    'it takes nothing (the real upstream), a URL ("http://127.0.0.1:8000", "tcp://127.0.0.1:5432", '
+    '"udp://127.0.0.1:514"), or a container and its port'
 )
+
+
+BARE: Final = ("tcp", "udp")
+"""The schemes of URLs that are a host and a port alone."""
 
 
 def forward_to_url(url: str) -> Forward:
@@ -270,13 +277,13 @@ def forward_to_url(url: str) -> Forward:
     except ValueError as error:  # of the port, or of brackets
         raise ValueError(f"forward({url!r}): {error}; {FORWARDS}") from None
     surplus = parts.query or parts.fragment or parts.username is not None
-    if parts.scheme not in ("http", "https", "tcp") or not parts.hostname or surplus:
+    if parts.scheme not in ("http", "https", *BARE) or not parts.hostname or surplus:
         raise ValueError(f"forward({url!r}): {FORWARDS}")
     if port is None:
-        raise ValueError(f"forward({url!r}): a tcp URL needs a port")
+        raise ValueError(f"forward({url!r}): a {parts.scheme} URL needs a port")
     path = parts.path.rstrip("/")
-    if parts.scheme == "tcp" and path:
-        raise ValueError(f"forward({url!r}): a tcp URL has no path")
+    if parts.scheme in BARE and path:
+        raise ValueError(f"forward({url!r}): a {parts.scheme} URL has no path")
     return Forward(scheme=parts.scheme, host=parts.hostname, port=port, path=path)
 
 
@@ -294,7 +301,7 @@ HttpAnswer = HttpHandler | StaticAnswer
 LibraryServer = StreamsFunction | BaseServer | ProtocolFactory
 RawAnswer = RawHandler | LibraryServer | bytes | Forward | AnswerSequence | Fault | None
 DnsAnswer = NamesAnswer | AnswerSequence | Fault
-DatagramsResult = bytes | Sequence[bytes | Fault] | Fault | None
+DatagramsResult = bytes | Sequence[bytes | Fault] | Fault | Forward | None
 DatagramsHandler = Callable[["Datagram"], DatagramsResult | Awaitable[DatagramsResult]]
 DatagramsAnswer = DatagramsHandler | DatagramsResult | AnswerSequence
 
@@ -380,7 +387,8 @@ def check_answer(answer: object, *, raw: bool) -> object:
 
 
 def check_forward(answer: Forward, *, raw: bool) -> Forward:
-    if answer.scheme is not None and raw != (answer.scheme == "tcp"):
+    schemes = (None, "tcp") if raw else (None, "http", "https")
+    if answer.scheme not in schemes:
         wanted = '"tcp://host:port"' if raw else '"http://host:port" or an https URL'
         raise ValueError(f"{answer}: this route takes {wanted}")
     return answer

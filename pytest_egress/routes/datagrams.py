@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pytest_egress.base.unset import UNSET
+from pytest_egress.routes.answers import Forward
 from pytest_egress.routes.faults import (
     Delayed,
     Fault,
@@ -24,8 +25,8 @@ from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.shown import shown
 
 TAKES: Final = (
-    "a route of datagrams takes bytes, a list of bytes, None for no answer, delayed(), truncated(), silence() or "
-    "refuse(), a sequence() of these, or a function of the datagram that returns one"
+    "a route of datagrams takes bytes, a list of bytes, None for no answer, delayed(), truncated(), silence(), "
+    "refuse() or forward(), a sequence() of these, or a function of the datagram that returns one"
 )
 PARTS: Final = (bytes, bytearray)
 
@@ -46,6 +47,8 @@ def parts_of_answer(answer: object) -> tuple[Any, ...]:
     """The datagrams and faults of an answer that is no function; TypeError where there are others."""
     if answer is None:
         return ()
+    if isinstance(answer, Forward):
+        return (checked_forward(answer),)
     several = answer if isinstance(answer, (list, tuple)) else (answer,)
     parts = tuple(map(checked_part, several))
     if len(parts) > 1 and any(isinstance(part, (Refuse, Silence)) for part in parts):
@@ -55,11 +58,24 @@ def parts_of_answer(answer: object) -> tuple[Any, ...]:
     return parts
 
 
+def checked_forward(to: Forward) -> Forward:
+    if to.container is not None:
+        raise TypeError(
+            f"{to}: no datagram is carried into a container; "
+            'forward("udp://127.0.0.1:514") has a server of this machine answer'
+        )
+    if to.scheme not in (None, "udp"):
+        raise ValueError(f'{to}: this route takes "udp://host:port"')
+    return to
+
+
 def checked_part(part: Any) -> Any:
     if isinstance(part, Fault):
         return checked_fault(part)
     if isinstance(part, PARTS):
         return bytes(part)
+    if isinstance(part, Forward):
+        raise TypeError(f"{part} is an answer by itself, in no list and no fault")
     hint = f": write b{part!r}, or .encode()" if isinstance(part, str) and part.isascii() else ""
     raise TypeError(f"{shown(part)} is no datagram{hint}; {TAKES}")
 
@@ -74,12 +90,17 @@ def checked_fault(fault: Fault) -> Fault:
     return check_fault(fault, check=checked_part)
 
 
-def calls_functions(parts: object) -> bool:
-    """Whether a function of the test tells the answer, or how late it comes."""
-    if not isinstance(parts, tuple):
+def takes_long(parts: object) -> bool:
+    """Whether a function of the test tells the answer, or how late it comes; or another server has to be found."""
+    if not isinstance(parts, tuple) or server_of(parts) is not None:
         return True
     faults = (fault for part in parts for fault in layers(part)[0])
     return any(isinstance(fault, Delayed) and callable(fault.seconds) for fault in faults)
+
+
+def server_of(parts: tuple[Any, ...]) -> Forward | None:
+    """The server that answers instead, if one does."""
+    return next((part for part in parts if isinstance(part, Forward)), None)
 
 
 def content_of(part: Any) -> bytes | None:

@@ -773,6 +773,7 @@ class DatagramFlow(Entry):
     client: tuple[str, int]
     datagrams: list[Datagram] = field(repr=False)
     error: BaseException | None = None
+    _got_out: bool = field(default=False, init=False, repr=False)
 
     @property
     def kind(self) -> str:

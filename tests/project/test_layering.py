@@ -155,8 +155,8 @@ FLOORS: dict[str, list[set[str]]] = {
     "routes": [
         {"cassette", "certificates", "kinds", "partials", "patterns", "sequences"},
         {"faults", "literals"},
-        {"answers", "datagrams", "json_bodies", "names"},
-        {"duplex", "raw"},
+        {"answers", "json_bodies", "names"},
+        {"datagrams", "duplex", "raw"},
         {"websocket"},
         {"recordings"},
         {"grpc", "matching", "turns"},

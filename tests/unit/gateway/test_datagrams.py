@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from collections.abc import Iterator
+
 import pytest
 
-from pytest_egress import CallError, delayed, refuse, sequence
+from pytest_egress import CallError, delayed, forward, refuse, sequence
 from pytest_egress.errors import HandlerError, UnroutedError
 from pytest_egress.ledger import ledger
+from pytest_egress.ledger.upstream import got_out
 from pytest_egress.ledger.verdict import judge
+from pytest_egress.routes.answers import Forward
 from pytest_egress.traffic.datagrams import SentDatagram, answer, parse
 from pytest_egress.traffic.entries import Datagram, DatagramFlow, PacketAttempt
 from tests.support.stage import ADDRESS, SECONDS, Stage
@@ -190,3 +196,78 @@ def test_a_datagram_that_had_left_before_its_route_went_is_unrouted(stage: Stage
     (packet,) = stage.entries(PacketAttempt)
     assert (packet.outcome, packet.host) == ("unrouted", ADDRESS)
     assert stage.link.datagram_source.recv(70000)[23] == 1
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(SECONDS)
+        sock.bind(("127.0.0.1", 0))
+        yield sock
+
+
+def to(server: socket.socket) -> Forward:
+    return forward(f"udp://127.0.0.1:{server.getsockname()[1]}")
+
+
+def test_a_server_answers_and_that_counts_as_let_out(stage: Stage, server: socket.socket) -> None:
+    route = stage.route("intercept_udp", f"{ADDRESS}:9", to(server))
+    send(stage, b"one")
+    content, client = server.recvfrom(100)
+    server.sendto(content + b"!", client)
+    server.sendto(b"more", client)
+    assert replies(stage, 2) == [b"one!", b"more"]
+    send(stage, b"two")
+    assert server.recvfrom(100) == (b"two", client)
+    assert [call.replies for call in route.calls] == [[b"one!", b"more"], []]
+    (flow,) = stage.entries(DatagramFlow)
+    assert got_out(flow)
+
+
+def test_a_server_that_does_not_listen_refuses(stage: Stage, server: socket.socket) -> None:
+    stage.route("intercept_udp", f"{ADDRESS}:9", to(server))
+    server.close()
+    send(stage, b"?")
+    stage.link.datagram_source.settimeout(SECONDS)
+    assert stage.link.datagram_source.recv(70000)[23] == 1  # ICMP
+
+
+def test_a_server_that_cannot_be_reached_is_a_note(stage: Stage) -> None:
+    stage.route("intercept_udp", f"{ADDRESS}:9", forward("udp://nowhere.invalid:9"))
+    send(stage, b"?")
+    (flow,) = stage.entries(DatagramFlow)
+    assert flow.note.startswith("nowhere.invalid:9 cannot be reached: ")
+    assert not got_out(flow)
+    assert stage.link.datagram_source.recv(70000)[23] == 1
+
+
+def test_the_real_server_of_a_pattern_is_not_of_this_machine(stage: Stage) -> None:
+    route = stage.route("intercept_udp", "169.254.0.0/16:9", forward())
+    stage.link.datagram_source.send(frame(b"?", server="169.254.0.7"))
+    (flow,) = stage.entries(DatagramFlow)
+    assert "169.254.0.7 is link-local" in flow.note
+    assert 'egress.intercept_udp("169.254.0.7:9", forward())' in flow.note
+    assert not got_out(flow)
+    assert route.call_count == 1
+
+
+@pytest.mark.parametrize("way", ["removed", "blocked", "its test is over"])
+def test_a_server_answers_no_longer_than_its_route(
+    stage: Stage, server: socket.socket, way: str
+) -> None:
+    route = stage.route("intercept_udp", f"{ADDRESS}:9", to(server))
+    send(stage, b"?")
+    _, client = server.recvfrom(100)
+    if way == "removed":
+        route.remove()
+        stage.gateway.revise()
+    elif way == "blocked":
+        stage.route("block", f"{ADDRESS}:9")
+    else:
+        stage.gateway.revise(test_over=True)
+    assert not len(stage.gateway.datagrams.relays)
+    with contextlib.suppress(ConnectionRefusedError):
+        server.sendto(b"late", client)
+    stage.link.datagram_source.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        stage.link.datagram_source.recv(70000)

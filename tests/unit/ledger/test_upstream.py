@@ -7,7 +7,7 @@ import pytest
 from pytest_egress.ledger.report import unrouted_text
 from pytest_egress.ledger.upstream import got_out, reached_hosts
 from pytest_egress.traffic.entries import Entry
-from tests.support.entries import http_exchange, tcp
+from tests.support.entries import datagrams, http_exchange, tcp
 
 UNROUTED = http_exchange()
 
@@ -20,6 +20,12 @@ def test_what_is_passed_through_has_reached_a_server_and_what_is_unrouted_has_no
     entries = [UNROUTED, passed("b.test"), passed("a.test"), passed("b.test")]
     assert [got_out(entry) for entry in entries] == [False, True, True, True]
     assert reached_hosts(entries) == ["b.test", "a.test"]
+
+
+def test_datagrams_have_reached_a_server_where_one_was_sent_on() -> None:
+    recorded, forwarded = datagrams(b"a:1|c", outcome="routed"), datagrams(b"?", outcome="routed")
+    forwarded._got_out = True
+    assert [got_out(entry) for entry in (recorded, forwarded)] == [False, True]
 
 
 @pytest.mark.parametrize(

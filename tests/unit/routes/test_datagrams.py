@@ -10,6 +10,7 @@ from pytest_egress import (
     blackhole,
     delayed,
     disconnect,
+    forward,
     refuse,
     reset,
     sequence,
@@ -17,9 +18,9 @@ from pytest_egress import (
     throttled,
     truncated,
 )
-from pytest_egress.routes.datagrams import calls_functions, checked_datagrams, content_of
+from pytest_egress.routes.datagrams import checked_datagrams, content_of, takes_long
 from pytest_egress.routes.declarations import declare
-from pytest_egress.routes.kinds import INTERCEPT_UDP
+from pytest_egress.routes.kinds import INTERCEPT_HTTPS, INTERCEPT_TCP, INTERCEPT_UDP
 from pytest_egress.routes.sequences import AnswerSequence
 
 
@@ -67,6 +68,43 @@ def test_what_cannot_answer_a_datagram_is_refused_where_it_is_declared(
         declare(INTERCEPT_UDP, "a.test:9", answer)
 
 
+class WithPorts:
+    """What has ports that a raw route connects to."""
+
+    name = "shop"
+
+    def connect(self, port: int, timeout: float = 1.0) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (forward("tcp://127.0.0.1:9"), 'forward("tcp://127.0.0.1:9"): this route takes "udp://'),
+        (forward("http://127.0.0.1"), 'this route takes "udp://host:port"'),
+        (
+            forward(WithPorts(), 53),
+            "forward(shop, 53): no datagram is carried into a container; forward(",
+        ),
+        ([b"x", forward()], "forward() is an answer by itself, in no list and no fault"),
+        (delayed(forward(), 1), "forward() is an answer by itself, in no list and no fault"),
+        (forward, "forward without parentheses is no answer"),
+    ],
+)
+def test_a_server_of_datagrams_answers_alone(answer: object, said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(said)):
+        declare(INTERCEPT_UDP, "a.test:9", answer)
+
+
+def test_a_server_of_datagrams_answers_no_connections() -> None:
+    for kind in (INTERCEPT_TCP, INTERCEPT_HTTPS):
+        with pytest.raises(ValueError, match=re.escape('forward("udp://127.0.0.1:9"): this route')):
+            declare(kind, "a.test:9", forward("udp://127.0.0.1:9"))
+    with pytest.raises(ValueError, match="a udp URL needs a port"):
+        forward("udp://127.0.0.1")
+    with pytest.raises(ValueError, match="a udp URL has no path"):
+        forward("udp://127.0.0.1:9/path")
+
+
 def test_a_match_is_a_function() -> None:
     with pytest.raises(TypeError, match=r"match=b'x': it takes a function of the datagram"):
         declare(INTERCEPT_UDP, "a.test:9", None, match=b"x")
@@ -83,6 +121,7 @@ def test_the_bytes_of_a_part() -> None:
 
 
 def test_functions_of_the_test_are_not_called_by_the_reader() -> None:
-    assert calls_functions(checked_datagrams(lambda datagram: b"x"))
-    assert calls_functions(checked_datagrams(delayed(b"x", lambda: 0.1)))
-    assert not calls_functions(checked_datagrams([delayed(b"x", 0.1), b"y"]))
+    assert takes_long(checked_datagrams(lambda datagram: b"x"))
+    assert takes_long(checked_datagrams(delayed(b"x", lambda: 0.1)))
+    assert takes_long(checked_datagrams(forward("udp://127.0.0.1:9")))
+    assert not takes_long(checked_datagrams([delayed(b"x", 0.1), b"y"]))
