@@ -96,6 +96,8 @@ class Packets:
         )
         if packet.protocol is not None:  # what is not IP has no address that a route could name
             self._judge(context, entry)
+        if not_answerable(packet):
+            entry.near = ()  # no route of datagrams would have got it
         if entry.protocol == "UDP" and not entry.note:
             no_query = why_no_query(packet.payload) if entry.port == NAMES_PORT else ""
             entry.note = "; ".join(filter(None, (not_answerable(packet), no_query)))

@@ -108,14 +108,20 @@ DETAIL: Final = " " * 6  # indents the details of an attempt
 def fold(entries: Iterable[Entry]) -> list[tuple[Entry, int]]:
     """Fold identical attempts into the first of them and their number, in the order of the first.
 
-    A lookup of a name asks for several types; these count as one attempt.
+    A lookup of a name asks for several types; these count as one attempt. Datagrams to one server are folded whatever
+    they carry, and QUIC apart.
     """
     found: dict[tuple[str, ...], tuple[Entry, Counter[str]]] = {}
     for entry in entries:
-        key = (entry.container, attempt_text(entry), entry.note)
+        text = entry.where if is_datagram(entry) else attempt_text(entry)
+        key = (entry.container, entry.kind, text, entry.note)
         _, types = found.setdefault(key, (entry, Counter()))
         types[entry.type if isinstance(entry, DnsQuery) else ""] += 1
     return [(first, max(types.values())) for first, types in found.values()]
+
+
+def is_datagram(entry: Entry) -> bool:
+    return isinstance(entry, PacketAttempt) and entry.protocol == "UDP" and not entry.is_quic
 
 
 def unrouted_text(entries: Sequence[Entry], window: Iterable[Entry] = ()) -> str:

@@ -755,7 +755,7 @@ class Datagram(Entry):
         self._reply(bytes(content))
 
     def __str__(self) -> str:
-        return f"UDP {self.where}, {counted(len(self.content), 'byte')}{first_text(self)}"
+        return f"UDP {self.where}, {counted(len(self.content), 'byte')}{first_text(self, self.content)}"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -787,14 +787,14 @@ class DatagramFlow(Entry):
         datagrams = [*self.datagrams]
         size = counted(sum(len(each.content) for each in datagrams), "byte")
         many = f"{len(datagrams)} datagrams of {size}" if len(datagrams) > 1 else size
-        return f"UDP {self.where}, {many}{first_text(datagrams[0])}"
+        return f"UDP {self.where}, {many}{first_text(self, datagrams[0].content)}"
 
 
-def first_text(datagram: Datagram) -> str:
+def first_text(entry: Entry, content: bytes) -> str:
     """The beginning of a datagram, as the end of a line."""
-    if not datagram.content:
+    if not content:
         return ""
-    first = redactor_of(datagram).first_bytes(datagram.content[:SHOWN_FIRST])
+    first = redactor_of(entry).first_bytes(content[:SHOWN_FIRST])
     return f", first {shown(first)}"
 
 
@@ -836,7 +836,11 @@ class PacketAttempt(Entry):
         )
 
     def __str__(self) -> str:
-        return f"{self.protocol} {self.where}, {counted(self.size, 'byte')}{', probably QUIC' if self.is_quic else ''}"
+        size, first = self.size, ""
+        if self.protocol == "UDP" and self.port is not None:  # a later fragment has no header
+            size = max(size - UDP_HEADER_BYTES, 0)
+            first = ", probably QUIC" if self.is_quic else first_text(self, self.first_bytes)
+        return f"{self.protocol} {self.where}, {counted(size, 'byte')}{first}"
 
 
 Called = Exchange | TcpConnection | DnsQuery | DatagramFlow | PacketAttempt

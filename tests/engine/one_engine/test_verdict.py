@@ -109,10 +109,10 @@ def test_what_is_no_http_is_listed_and_what_repeats_is_folded(inside: Inside) ->
     assert run.verdict() == report_text(r"""
 10 unrouted attempts of clients:latest; nothing got out:
 
-  UDP 203.0.113.9:443, 13 bytes
+  UDP 203.0.113.9:443, 5 bytes, first b'hello'
       to answer it: egress.intercept_udp("203.0.113.9:443")
 
-  UDP statsd.test:8125 (ADDRESS), 13 bytes
+  UDP statsd.test:8125 (ADDRESS), 5 bytes, first b'hello'
       to answer it: egress.intercept_udp("statsd.test:8125")
 
   TCP db.test:5432 (ADDRESS), first bytes b'\x00\x00\x00\x08\x04\xd2\x16/'

@@ -504,7 +504,7 @@ def test_what_raw_and_packet_sockets_send_is_an_attempt_like_any_other(
     assert str(caught.value) == (
         "expected no egress; there was:\n"
         "  TCP 203.0.113.9:81, 20 bytes\n"
-        "  UDP 203.0.113.9:82, 13 bytes"
+        "  UDP 203.0.113.9:82, 5 bytes, first b'hello'"
     )
     assert {segment.outcome, frame.outcome} == {"blocked"}
 

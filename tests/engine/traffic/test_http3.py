@@ -60,6 +60,7 @@ def test_what_is_no_quic_fails_the_test_though_its_host_is_declared(clients_imag
             egress.run(clients_image, ["python3", "-c", code], check=False)
 
     with pytest.raises(
-        UnroutedError, match=r"UDP api\.example\.test:443 .*, 23 bytes\n *it does not"
+        UnroutedError,
+        match=r"UDP api\.example\.test:443 .*, 15 bytes, first b'customer row 42'\n *it does not",
     ):
         send()

@@ -81,7 +81,7 @@ def test_what_is_no_quic_is_unrouted_where_https_is_answered(stage: Stage) -> No
         stage.link.packet_source.send(log_of(17, ADDRESS, udp(443, payload)))
     assert {packet.outcome for packet in stage.entries(PacketAttempt)} == {"unrouted"}
     text = str(judge(stage.window, [route]))
-    assert "UDP 203.0.113.9:443, 23 bytes\n" in text
+    assert "UDP 203.0.113.9:443, 15 bytes, first b'customer row 42'  (2 times)\n" in text
     assert "  it does not begin QUIC (RFC 9000 section 17.2.2), and intercept_https(" in text
     assert "to expect it" not in text
 
@@ -101,6 +101,7 @@ def test_a_frame_that_is_no_ip_is_recorded(stage: Stage) -> None:
 def test_a_datagram_that_no_rule_lets_out_is_told_as_one_that_no_route_answers(
     stage: Stage,
 ) -> None:
+    stage.route("intercept_udp", f"{ADDRESS}:124", optional=True)
     stage.link.packet_source.send(log_of(17, ADDRESS, udp(123, b"x"), prefix=b"aside"))
     stage.link.packet_source.send(log_of(17, ADDRESS, udp(53, b"x"), prefix=b"aside"))
     stage.link.packet_source.send(log_of(17, ADDRESS, udp(123, b"x")))
@@ -108,3 +109,4 @@ def test_a_datagram_that_no_rule_lets_out_is_told_as_one_that_no_route_answers(
     assert raw.note == ASIDE_DATAGRAM
     assert raw_dns.note.startswith(f"{ASIDE_DATAGRAM}; ")
     assert usual.note == ""
+    assert [len(each.near) for each in (raw, raw_dns, usual)] == [0, 0, 1]

@@ -43,11 +43,11 @@ SUBJECTS = [
     (tcp(host="203.0.113.9", address="203.0.113.9"), "TCP 203.0.113.9:5432"),
     (tcp(first_bytes=b"\0\1"), "TCP api.test:5432 (198.18.0.1), first bytes b'\\x00\\x01'"),
     (tls(), "TLS api.test:443 (198.18.0.1)"),
-    (packet(), "UDP api.test:123 (198.18.0.1), 56 bytes"),
-    (packet(port=443), "UDP api.test:443 (198.18.0.1), 56 bytes"),
+    (packet(), "UDP api.test:123 (198.18.0.1), 48 bytes"),
+    (packet(port=443), "UDP api.test:443 (198.18.0.1), 48 bytes"),
     (
         packet(port=443, size=1208, first_bytes=quic_initial()[:64]),
-        "UDP api.test:443 (198.18.0.1), 1208 bytes, probably QUIC",
+        "UDP api.test:443 (198.18.0.1), 1200 bytes, probably QUIC",
     ),
     (packet(protocol="ICMP", port=None), "ICMP api.test (198.18.0.1), 56 bytes"),
 ]
@@ -62,6 +62,14 @@ def test_identical_attempts_are_folded_in_the_order_of_the_first() -> None:
     first, other, elsewhere, noted = tcp(), tls(), tcp(container="cart"), tcp(note="silent")
     entries = [first, other, tcp(), elsewhere, noted, tcp()]
     assert fold(entries) == [(first, 3), (other, 1), (elsewhere, 1), (noted, 1)]
+
+
+def test_datagrams_to_one_server_are_folded_whatever_they_carry() -> None:
+    first, other = packet(first_bytes=b"a:1|c", size=13), packet(port=124)
+    quic = packet(first_bytes=quic_initial()[:64], size=1208)
+    entries = [first, packet(first_bytes=b"b:42|g", size=14), other, quic]
+    assert fold(entries) == [(first, 2), (other, 1), (quic, 1)]
+    assert str(first) == "UDP api.test:123 (198.18.0.1), 5 bytes, first b'a:1|c'"
 
 
 def test_an_error_of_ours_that_no_traceback_shows_is_told_as_a_whole() -> None:

@@ -62,7 +62,7 @@ PRESENTED = SimpleNamespace(presented=SimpleNamespace(given="expired", to=lambda
         (tls(outcome="recorded", reason="probe"), "probe", "light"),
         (tcp(outcome="routed", kept=bytearray(b"abc")), "open, 3 bytes read", "green"),
         (tcp(outcome="passthrough", sent=3, received=4), "3 bytes out, 4 back of the", "purple"),
-        (packet(outcome="recorded"), ", 56 bytes  listed", "light"),
+        (packet(outcome="recorded"), ", 48 bytes  listed", "light"),
     ],
 )
 def test_an_answer_in_a_few_words_and_its_colour(entry: Entry, said: str, colour: str) -> None:

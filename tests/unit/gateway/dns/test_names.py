@@ -103,19 +103,19 @@ def test_garbage_instead_of_a_query_is_an_attempt_and_gets_no_answer_or_an_error
     short, long = stage.entries(PacketAttempt)
     assert (short.outcome, str(short), short.first_bytes) == (
         "unrouted",
-        "UDP *:53, 13 bytes",
+        "UDP *:53, 5 bytes, first b'short'",
         b"short",
     )
     assert (long.size, long.first_bytes) == (72, garbage)
     assert unrouted_text([short, long]) == (
         "2 unrouted attempts of target; nothing got out:\n"
         "\n"
-        "  UDP *:53, 13 bytes\n"
+        "  UDP *:53, 5 bytes, first b'short'\n"
         "      it is no DNS query: it is shorter than the header of one;\n"
         "      for which server it was is not known\n"
         '      to expect it: egress.block("*:53")\n'
         "\n"
-        "  UDP *:53, 72 bytes\n"
+        "  UDP *:53, 64 bytes, first b'\\x124\\x00\\x00\\xff\\xff\\xff\\...xff\\xff\\xff\\xff\\xff\\xff\\xff'\n"
         "      it is no DNS query: it does not ask one question alone;\n"
         "      for which server it was is not known\n"
         '      to expect it: egress.block("*:53")'
