@@ -45,6 +45,7 @@ class Case:
         passed: Whether its call phase has passed.
         frame: With --pdb, the frame in which the test's function ran.
         folder: That of its report, once it is written.
+        unlisted: Returns the offence of what it reached and no `egress.lock` lists, once its window is closed.
     """
 
     session: Session
@@ -56,6 +57,7 @@ class Case:
     passed: bool = False
     frame: FrameType | None = None
     folder: Path | None = None
+    unlisted: Callable[[], Offence | None] = lambda: None
 
     def close(self, own: BaseException | None = None) -> None:
         """Close the window after its handlers have ended; do not wait for them where the user ends the run."""

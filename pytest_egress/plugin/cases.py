@@ -148,7 +148,7 @@ class Cases:
         """The failure may be in set-up or call."""
         if (case := self.end_of(item)) is not None:
             case.close(own)
-            self._run.unlisted(item.nodeid, case.window)
+            case.unlisted = self._run.unlisted(item.nodeid, case.window)
             case.explain(own)
 
     def end(self, egress: InnerEgress, node: Any) -> EgressError | None:
@@ -274,12 +274,12 @@ class Cases:
             return
         case.frame = frame
         case.close()
-        unlisted = self._run.unlisted(item.nodeid, case.window)
+        case.unlisted = self._run.unlisted(item.nodeid, case.window)
         case.check_exit()
         # pytest raises unittest's failures only later.
         if excinfos := getattr(item, "_excinfo", None):
             case.explain(excinfos[0].value)
-        elif verdict := case.judge(unlisted):
+        elif verdict := case.judge(case.unlisted):
             raise verdict
         else:
             case.passed = True

@@ -29,7 +29,7 @@ from pytest_egress.sweep.cells import CallRow, Cell, Seen, cells_of, parsed
 from pytest_egress.sweep.matrix import Result, matrix
 from pytest_egress.sweep.settings import Settings, settings_of
 from pytest_egress.sweep.trial import MAX_CALLS, SweepTrial
-from pytest_egress.sweep.verdict import Aftermath, ContainerEnd, Letters, letters_of, text_of
+from pytest_egress.sweep.verdict import BAD, Aftermath, ContainerEnd, Letters, letters_of, text_of
 from pytest_egress.traffic.entries import Exchange
 
 MARKER: Final = "egress_sweep"
@@ -55,7 +55,7 @@ class Happy:
         is_told: Whether a report of its own says so.
         is_skipped: Whether the test was skipped.
         seconds: How long it took.
-        codes: The exit codes of its containers.
+        codes: The exit codes of its containers, by name.
     """
 
     calls: dict[str, Seen] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Happy:
     is_skipped: bool = False
     is_over_limit: bool = False
     seconds: float = 0.0
-    codes: frozenset[int] = frozenset()
+    codes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -74,6 +74,7 @@ class Planned:
     Attributes:
         base: The test.
         place: Its number among those of the test.
+        is_named: Whether the command line has its name.
         happy: That of the test, once it is known.
         letters, met: What came of its run.
     """
@@ -81,6 +82,7 @@ class Planned:
     base: pytest.Function
     cell: Cell
     place: int = 0
+    is_named: bool = False
     happy: Happy | None = None
     letters: Letters = "-"
     met: int = 0
@@ -135,25 +137,28 @@ def expanded(collector: pytest.Collector, items: Iterable[Any]) -> Iterator[Any]
             yield Sweep.from_parent(
                 item.parent or item.session, name=named(item.name, "sweep"), base=item
             )
-        for cell in asked_cells(config, item):
-            yield cell_item(Planned(base=item, cell=cell))
+        for cell, is_named in asked_cells(config, item):
+            yield cell_item(Planned(base=item, cell=cell, is_named=is_named))
 
 
-def asked_cells(config: pytest.Config, item: pytest.Function) -> Iterator[Cell]:
-    """The cells of a test that the command line names, or that --lf runs."""
+def asked_cells(config: pytest.Config, item: pytest.Function) -> Iterator[tuple[Cell, bool]]:
+    """The cells of a test that the command line names, or that --lf runs, and whether the first is so."""
     failed = config.cache.get("cache/lastfailed", {}) if config.getoption("lf", False) else {}
-    names, invoked = [], config.invocation_params.dir
+    names: dict[str, bool] = {}
+    invoked = config.invocation_params.dir
     for asked in config.args:
         path, mark, name = str(asked).partition("::")
         if mark and (invoked / path).resolve() == item.path.resolve():
-            names.append(name)
+            names[name] = True
     module, _, own = item.nodeid.partition("::")
-    names += [each[len(module) + 2 :] for each in failed if each.startswith(f"{module}::")]
+    for each in failed:
+        if each.startswith(f"{module}::"):
+            names.setdefault(each[len(module) + 2 :], False)
     begins = named(own, "")[:-1]
-    for name in dict.fromkeys(names):
+    for name, is_named in names.items():
         is_of_it = name.startswith(begins) and name.endswith("]")
         if is_of_it and (cell := parsed(name[len(begins) : -1])):
-            yield cell
+            yield cell, is_named
 
 
 def cell_item(planned: Planned) -> pytest.Function:
@@ -391,10 +396,21 @@ def begin(item: pytest.Item, settings: Settings, planned: Planned | None) -> Non
             pytest.skip(happy.problem)
         if happy.problem:
             raise SweepError(happy.problem)
+        if planned.is_named and (problem := unknown_call(planned.cell.row, happy)):
+            raise SweepError(problem)
         seconds = happy.seconds + settings.patience
         case.options = case.options._replace(assert_all_called=False)
     cell = None if planned is None else planned.cell
     item.stash[TRIAL] = case.window.trial = SweepTrial(cell, seconds)
+
+
+def unknown_call(row: CallRow, happy: Happy) -> str:
+    """What is said of a cell whose call is none of the happy path: its fault would meet nothing; "" of any other."""
+    seen = happy.calls.get(row.call)
+    if seen is not None and row.number <= seen.times:
+        return ""
+    calls = "".join(f"\n  {call}: {seen.times}" for call, seen in happy.calls.items())
+    return f"the happy path makes no call {row}. Its calls, and how often each came, are:{calls or ' none'}"
 
 
 def await_clients(item: pytest.Item) -> None:
@@ -416,7 +432,7 @@ def happy_from(case: Case, trial: SweepTrial) -> Happy:
     return Happy(
         calls=trial.calls,
         seconds=trial.seconds,
-        codes=frozenset(ended.exit_code for ended in ends_of(case, trial)[0].values()),
+        codes={name: ended.exit_code for name, ended in ends_of(case, trial)[0].items()},
         is_over_limit=trial.is_over_limit,
     )
 
@@ -443,7 +459,7 @@ def end(item: pytest.Item, planned: Planned, error: BaseException | None) -> Bas
     assert settings is not None
     assert happy is not None
     seconds, met = trial.seconds, met_of(case)
-    offence = case.verdict if error is case.verdict else case.judge(lambda: None)
+    offence = case.verdict if error is case.verdict else case.judge(case.unlisted)
     ended, running = ends_of(case, trial)
     for name, code in exits_told(error):
         ended.setdefault(name, code)
@@ -530,12 +546,19 @@ def result_of(data: dict[str, Any]) -> Result:
 
 
 def matrices(reports: Iterable[Any]) -> Iterator[tuple[str, list[str]]]:
-    """The node id of each test that was swept, and the lines of its matrix."""
+    """The node id of each test that was swept, and the lines of its matrix.
+
+    What fails a cell after its verdict, such as its teardown or a failed subtest, counts too.
+    """
+    reports = [*reports]
+    failed = {each.nodeid for each in reports if getattr(each, "failed", False)}
     found: dict[str, list[dict[str, Any]]] = {}
     for report in reports:
         texts = dict(getattr(report, "user_properties", ())).get(PROPERTY)
         if texts and report.when == "call":
             data = json.loads(texts)
+            if report.nodeid in failed and data["letters"] not in BAD:
+                data["letters"] = "FAILS"
             found.setdefault(data["test"], []).append(data)
     for test, cells in found.items():
         cells.sort(key=lambda data: (data["place"], data["once"]))

@@ -22,7 +22,7 @@ MEANING: Final[Mapping[str, str]] = {
     "HUNG": "did not end",
     "STRAY": "undeclared traffic",
     "CRASH": "ended by a signal",
-    "LIES": "exit code 0, and the test fails",
+    "LIES": "exit code of a success, and the test fails",
     "MUTE": "fails without a word",
     "FAILS": "the test says no",
     "-": "the fault met no call",

@@ -42,7 +42,7 @@ class Aftermath:
         waits: Whether a call that got no answer was still waited for.
         ended: The containers that have ended, by name.
         running: Those that still run.
-        usual: The exit codes of the happy path.
+        usual: The exit codes of the containers that ended on the happy path, by name.
         has_to_pass: Whether the test says that it has to pass, or judges by itself.
     """
 
@@ -53,7 +53,7 @@ class Aftermath:
     waits: bool
     ended: Mapping[str, ContainerEnd]
     running: Sequence[str]
-    usual: Collection[int]
+    usual: Mapping[str, int]
     has_to_pass: bool
 
 
@@ -74,7 +74,11 @@ def letters_of(outcome: Aftermath) -> Letters:
 
 def letters_of_failure(outcome: Aftermath) -> Letters:
     """Those of a test that may fail, by what its containers have said."""
-    failed = [ended for ended in outcome.ended.values() if ended.exit_code]
+    failed = [
+        ended
+        for name, ended in outcome.ended.items()
+        if ended.exit_code and ended.exit_code != outcome.usual.get(name)
+    ]
     if failed:
         return "err" if any(ended.has_spoken for ended in failed) else "MUTE"
     if outcome.ended:
@@ -83,11 +87,11 @@ def letters_of_failure(outcome: Aftermath) -> Letters:
 
 
 def crashed(outcome: Aftermath) -> list[str]:
-    """The containers that ended by a signal which ended none on the happy path."""
+    """The containers that ended by a signal which did not end them on the happy path."""
     return [
         name
         for name, ended in outcome.ended.items()
-        if ended.exit_code > OF_SIGNAL and ended.exit_code not in outcome.usual
+        if ended.exit_code > OF_SIGNAL and ended.exit_code != outcome.usual.get(name)
     ]
 
 
@@ -113,9 +117,11 @@ def text_of(letters: Letters, outcome: Aftermath, seconds: float) -> str:
         )
         return f"{codes}, which is that of a signal"
     if letters == "LIES":
+        is_zero = not any(ended.exit_code for ended in outcome.ended.values())
+        code = "0" if is_zero else "that of the happy path"
         return (
-            f"the exit code of {names} is 0, and the test fails: {why}\nHave the image end with another code where "
-            "the call fails; or, where this is meant, have the test ask egress.fault and judge it by itself"
+            f"the exit code of {names} is {code}, and the test fails: {why}\nHave the image end with another code "
+            "where the call fails; or, where this is meant, have the test ask egress.fault and judge it by itself"
         )
     if letters == "MUTE":
         return (

@@ -56,6 +56,18 @@ def test_a_cell_is_run_by_its_name_alone(run: RunPytest) -> None:
     assert ran(result) == [CELLS[1]]
 
 
+@pytest.mark.parametrize("call", ["GET https://pai.test/v1", "GET https://pay.test/v1 #9"])
+def test_a_cell_of_no_call_fails_where_it_is_named(run: RunPytest, call: str) -> None:
+    run(SHOP, "--collect-only")
+    result = run("", f"test_x.py::test_a[{call}: 503]")
+    assert "passed" not in result.parseoutcomes()
+    lines_of(
+        result,
+        f"*the happy path makes no call {call}. Its calls, and how often each came, are:",
+        "*GET https://pay.test/v1: 1",
+    )
+
+
 def test_a_sweep_is_run_by_its_name_alone(run: RunPytest) -> None:
     result = run(SHOP, "-v", "-k", "sweep and not test_b")
     assert ran(result)[-1] == "test_a[sweep]"
@@ -100,7 +112,7 @@ def test_a_cell_that_is_wrong_fails_with_what_to_do_and_how_to_run_it(run: RunPy
         "To run this cell alone: pytest 'test_x.py::test_a[[]GET https://pay.test/v1: 503]'",
         "*GET https://pay.test/v1 -> *(sweep)",
         "GET pay.test/v1 * LIES   err",
-        "  LIES  exit code 0, and the test fails",
+        "  LIES  exit code of a success, and the test fails",
         "FAILED test_x.py::test_a[[]GET https://pay.test/v1: 503] - GET https://pay.test/v1: 503: the*",
     )
 
@@ -282,6 +294,54 @@ if attempt(egress, "{PAY}") != "ok":
 def test_a_test_without_a_container_has_nobody_to_say_why_it_fails(run: RunPytest) -> None:
     body = f'egress.intercept_https("pay.test", b"ok")\nassert attempt(egress, "{PAY}") == "ok"'
     assert swept(run, body) == {NAME: "FAILS"}
+
+
+def test_what_fails_a_cell_after_its_verdict_is_in_the_matrix(run: RunPytest) -> None:
+    result = run(
+        f"""
+@pytest.fixture
+def paid():
+    seen = []
+    yield seen
+    assert seen == ["ok"]
+@pytest.mark.egress_sweep(faults=["503"])
+def test_a(egress, paid):
+    egress.intercept_https("pay.test", b"ok")
+    paid.append(attempt(egress, "{PAY}"))
+"""
+    )
+    result.assert_outcomes(passed=3, errors=1)
+    lines_of(result, "GET pay.test/ * FAILS", "1 run in * s: 1 bad")
+
+
+def test_the_failure_of_a_container_that_always_fails_says_nothing(run: RunPytest) -> None:
+    body = f"""
+egress.intercept_https("pay.test", b"ok")
+egress._inner.session.ledger.window.trial.note_end("probe", 1, has_spoken=True)
+paid = attempt(egress, "{PAY}")
+ends(egress, 0 if CODE else 1)
+assert paid == "ok"
+"""
+    assert swept(run, body.replace("CODE", "True")) == {NAME: "LIES"}
+    assert swept(run, body.replace("CODE", "paid == 'ok'")) == {NAME: "err"}
+
+
+def test_what_no_lock_lists_fails_a_cell_whose_test_fails(run: RunPytest) -> None:
+    source = f"""
+@pytest.mark.egress_sweep(faults=["503"])
+def test_a(egress):
+    egress.intercept_https("pay.test", b"ok")
+    egress.intercept_https("backup.test", b"ok", optional=True)
+    paid = attempt(egress, "{PAY}")
+    if paid != "ok":
+        attempt(egress, "https://backup.test/")
+        ends(egress, 1)
+    assert paid == "ok"
+"""
+    run(source, "--egress-lock=update", "--egress-sweep=off").assert_outcomes(passed=1)
+    result = run("", "--egress-lock=check")
+    result.assert_outcomes(passed=2, failed=1)
+    lines_of(result, "*https backup.test:443*", "GET pay.test/ * FAILS")
 
 
 # The sweep as a whole.

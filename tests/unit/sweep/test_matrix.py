@@ -38,7 +38,7 @@ POST api.stripe.test/v1/charges                                LIES   err   err
   ok    passes all the same
   err   fails, and says so
   HUNG  did not end
-  LIES  exit code 0, and the test fails
+  LIES  exit code of a success, and the test fails
   =     nobody tried again: as above
   POST https://api.stripe.test/v1/charges: silence: given up after 2.0 s
 6 runs in 6.0 s: 2 bad

@@ -17,7 +17,7 @@ RIGHT: dict[str, Any] = {
     "waits": False,
     "ended": {"shop": ContainerEnd(0, has_spoken=True)},
     "running": [],
-    "usual": {0},
+    "usual": {"shop": 0},
     "has_to_pass": False,
 }
 FAILS = {"error": AssertionError("no"), "ended": {"shop": ContainerEnd(1, has_spoken=True)}}
@@ -47,7 +47,8 @@ def outcome(**said: Any) -> Aftermath:
         ({**FAILS, "offence": HandlerError("raised")}, "FAILS"),
         ({"ended": {"shop": ContainerEnd(139, has_spoken=True)}}, "CRASH"),
         ({**FAILS, "ended": {"shop": ContainerEnd(139, has_spoken=True)}}, "CRASH"),
-        ({"ended": {"shop": ContainerEnd(143, has_spoken=True)}, "usual": {143}}, "ok"),
+        ({"ended": {"shop": ContainerEnd(143, has_spoken=True)}, "usual": {"shop": 143}}, "ok"),
+        ({"ended": {"shop": ContainerEnd(143, has_spoken=True)}, "usual": {"db": 143}}, "CRASH"),
         # A test that judges.
         ({**FAILS, "has_to_pass": True}, "FAILS"),
         ({"has_to_pass": True}, "ok"),
@@ -78,6 +79,20 @@ def outcome(**said: Any) -> Aftermath:
             {**FAILS, "ended": {"job": ContainerEnd(0, has_spoken=True)}, "running": ["shop"]},
             "LIES",
         ),
+        # Another container fails as it does on the happy path: that says nothing of the fault.
+        (
+            {
+                **FAILS,
+                "ended": {
+                    "shop": ContainerEnd(0, has_spoken=True),
+                    "probe": ContainerEnd(1, has_spoken=True),
+                },
+                "usual": {"shop": 0, "probe": 1},
+            },
+            "LIES",
+        ),
+        ({**FAILS, "usual": {"shop": 1}}, "LIES"),
+        ({**FAILS, "usual": {"shop": 2}}, "err"),
         ({**FAILS, "ended": {}, "running": ["shop"]}, "err"),
         ({**FAILS, "ended": {}}, "FAILS"),
     ],
@@ -93,8 +108,12 @@ def test_each_text_says_what_is_wrong_and_what_to_do() -> None:
     waits = text_of("HUNG", outcome(waits=True), 12.3)
     assert waits.startswith("its client still waited for an answer when the time was over")
     lies = text_of("LIES", outcome(**FAILS), 1)
-    assert lies.startswith("the exit code of shop is 0, and the test fails: AssertionError: no\n")
+    same = (
+        "the exit code of shop is that of the happy path, and the test fails: AssertionError: no\n"
+    )
+    assert lies.startswith(same)
     assert "ask egress.fault" in lies
+    assert "exit code of shop is 0, and" in text_of("LIES", outcome(error=AssertionError("no")), 1)
     assert "wrote nothing" in text_of("MUTE", outcome(**FAILS), 1)
     broken = outcome(ended={"shop": ContainerEnd(139, has_spoken=True)})
     assert crashed(broken) == ["shop"]
