@@ -15,6 +15,7 @@ from pytest_egress.endpoint.mounts import check_devices, check_mounts
 from pytest_egress.endpoint.networks import aliases_of
 from pytest_egress.endpoint.ports import AskedPorts, asked_ports
 from pytest_egress.endpoint.refusal import RefusedCall
+from pytest_egress.targets.options import check_capabilities, check_security
 from pytest_egress.traffic.shown import shown
 from pytest_egress.traffic.strict_json import from_json
 
@@ -109,6 +110,7 @@ def asked(body: bytes) -> AskedContainer:
     aliases = places_of(network_mode, take(found, "NetworkingConfig", dict))
     check_namespaces(host)
     check_masks(host)
+    check_rights(host)
     config = known(found, CONFIG, "the container")
     config["HostConfig"] = known(host, HOST, "HostConfig")
     check_devices(config["HostConfig"])
@@ -181,6 +183,14 @@ def check_masks(host: dict[str, Any]) -> None:
             raise RefusedCall(
                 f"{name} (--security-opt systempaths=...) is refused: with it a target can leave its namespace"
             )
+
+
+def check_rights(host: dict[str, Any]) -> None:
+    try:
+        check_capabilities(host.get("CapAdd"), "CapAdd")
+        check_security(host.get("SecurityOpt"), "SecurityOpt")
+    except ValueError as error:
+        raise RefusedCall(str(error)) from None
 
 
 def check_log(host: dict[str, Any]) -> None:

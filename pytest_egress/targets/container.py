@@ -40,7 +40,7 @@ from pytest_egress.targets.handle import STOP_SECONDS
 from pytest_egress.targets.handle import Container as Interface
 from pytest_egress.targets.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.targets.logs import NO_LOG, Life, Log
-from pytest_egress.targets.options import SIDECAR_OPTIONS, check_exec
+from pytest_egress.targets.options import SIDECAR_OPTIONS, check_exec, check_privileged
 from pytest_egress.targets.plan import Plan, check_command
 from pytest_egress.targets.processes import check_processes, shares_processes
 from pytest_egress.targets.proxies import proxies_in
@@ -83,8 +83,6 @@ UNHEARD: Final = (
 # A log driver that can be read, whatever the engine's default is. It keeps all bytes; json-file replaces invalid UTF-8.
 LOG: Final = {"type": "local", "config": {"max-size": "1g", "max-file": "1", "compress": "false"}}
 PODMAN_LOG: Final = {"type": "k8s-file", "config": {}}  # it has no "local"
-# With these a target can set attributes of its sidecar's files that the sidecar does not see (xattr(7), "trusted").
-SECRETIVE: Final = {"CAP_SYS_ADMIN", "SYS_ADMIN", "ALL"}
 
 
 class Owner(Protocol):
@@ -297,8 +295,6 @@ class Container(Interface):
         self._cleanup.callback(self._remove)
         check_processes(engine, self._docker)
         self._take(self._docker)
-        added = self._docker.attrs["HostConfig"].get("CapAdd") or ()
-        self._may_hide = not SECRETIVE.isdisjoint(added)
         if filled is image:
             contents.fill(self._docker)
         self.hints = contents.hints
@@ -414,6 +410,8 @@ class Container(Interface):
         env = env or {}
         check_exec(command, env)
         check_seconds(timeout)
+        if privileged:
+            check_privileged(self._docker.attrs["HostConfig"].get("SecurityOpt"))
         began, clock = monotonic(), self._services.ledger.clock
         deadline = clock() + timeout
         self._may_hide |= privileged

@@ -30,6 +30,8 @@ ESCAPES: Final = {
     "pid_mode": "PidMode",
     "ipc_mode": "IpcMode",
     "uts_mode": "UTSMode",
+    "cap_add": "CapAdd",
+    "security_opt": "SecurityOpt",
 }
 NEVER_RUN: Final = ["never-run"]  # the engine creates no container without a command
 

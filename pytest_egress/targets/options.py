@@ -53,6 +53,17 @@ REFUSED_OPTIONS: Final[Mapping[str, str]] = {
     "name": "egress gives each container a name of its own, by which it is told from others; see container.id",
     "log_config": "the log is read back into the test's report",
 }
+HOST_CAPABILITIES: Final = frozenset(
+    ("ALL", "BPF", "DAC_READ_SEARCH", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO")
+)
+"""With each of them root of a container is root of its machine, and so has that machine's network.
+
+SYS_ADMIN mounts another /proc, where `sys/kernel/core_pattern` names a program that the kernel starts outside.
+DAC_READ_SEARCH opens files of the machine by their handles (open_by_handle_at(2)). SYS_MODULE and BPF change the
+kernel, and SYS_RAWIO has the ports of the hardware. That an engine's AppArmor may refuse some of it is not relied on.
+"""
+UNSHIELDING: Final = ("systempaths", "unmask", "proc-opts")
+"""Settings of security_opt that take the engine's shield from the same files of /proc."""
 SIDECAR_OPTIONS: Final = ("hostname", "domainname", "extra_hosts")
 """The engine refuses them beside network_mode=container:."""
 
@@ -66,6 +77,44 @@ def check_container_options(options: Mapping[str, Any]) -> None:
         if options.get(name) == "host":
             raise ValueError(
                 f"{name}='host' is refused: with it a target can reach the host's network namespace"
+            )
+    check_capabilities(options.get("cap_add"), "cap_add")
+    check_security(options.get("security_opt"), "security_opt")
+
+
+def check_capabilities(added: object, option: str) -> None:
+    """Raise ValueError for a capability with which a target can leave its namespaces, as the engines read its name."""
+    for name in texts_in(added):
+        if name.strip().upper().removeprefix("CAP_") in HOST_CAPABILITIES:
+            raise ValueError(
+                f"{option}=[{shown(name)}] is refused: with it a target can run programs outside of its container, "
+                "which would not be captured; mount with volumes= or tmpfs=, and give a browser's sandbox its user "
+                'namespaces with security_opt=["seccomp=unconfined"]'
+            )
+
+
+def check_security(settings: object, option: str) -> None:
+    for each in texts_in(settings):
+        if re.split("[=:]", each, maxsplit=1)[0].strip().lower() in UNSHIELDING:
+            raise ValueError(
+                f"{option}=[{shown(each)}] is refused: with it a target can run programs outside of its container, "
+                "which would not be captured; leave it out"
+            )
+
+
+def texts_in(value: object) -> list[str]:
+    """The texts of a list, or the one text that an engine takes for a list."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [each for each in values if isinstance(each, str)]
+
+
+def check_privileged(security: object) -> None:
+    """Raise ValueError for a privileged command that the engine's seccomp profile does not hold in its container."""
+    for each in texts_in(security):
+        if re.split("[=:]", each, maxsplit=1)[0] == "seccomp":
+            raise ValueError(
+                f"privileged=True is refused in a container with security_opt=[{shown(each)}]: the command could leave "
+                "its container, and would not be captured; leave one of the two out"
             )
 
 

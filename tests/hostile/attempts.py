@@ -394,6 +394,19 @@ def enters_every_namespace_that_it_sees(nonce: bytes) -> str:
     return f"others: {len(found - {mine})}"
 
 
+@attempt
+def reaches_for_its_machine(nonce: bytes) -> str:
+    """By another /proc, by one that can be written, by the root of a file system, and by a namespace."""
+    libc, root = ctypes.CDLL(None), struct.pack("IiII", 8, 1, 2, 0)  # FILEID_INO32_GEN
+    tries: dict[str, Callable[[], int]] = {
+        "proc": lambda: libc.mount(b"p", b"/mnt", b"proc", 0, None),
+        "sys": lambda: libc.mount(None, b"/proc/sys", None, 32 | 4096, None),  # MS_REMOUNT, MS_BIND
+        "root": lambda: libc.open_by_handle_at(os.open("/etc/hosts", os.O_RDONLY), root, 0),
+        "namespace": lambda: libc.unshare(NEWNET),
+    }
+    return f"did: {', '.join(name for name, act in tries.items() if act() >= 0) or 'nothing'}"
+
+
 # Sockets.
 
 

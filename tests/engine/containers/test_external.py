@@ -140,6 +140,10 @@ def test_a_container_with_a_network_of_its_own_is_refused(
     )
 
 
+OUTSIDE = (
+    "with it a target can run programs outside of its container, which would not be captured; mount with volumes= or "
+    'tmpfs=, and give a browser\'s sandbox its user namespaces with security_opt=["seccomp=unconfined"]'
+)
 HOST = "with it a target can reach the host's network namespace"
 
 
@@ -151,6 +155,7 @@ HOST = "with it a target can reach the host's network namespace"
             True,
             "a privileged target can leave its namespace; give it the capabilities it needs with cap_add=[...]",
         ),
+        ("cap_add", ["SYS_ADMIN"], OUTSIDE),
         ("pid_mode", "host", HOST),
         ("ipc_mode", "host", HOST),
         # Podman refuses it itself, beside a host name.

@@ -70,6 +70,15 @@ def test_what_the_docker_command_sends_is_made_anew() -> None:
         ({"Binds": ["/var/run/docker.sock:/s"]}, "would not be captured"),
         ({"MaskedPaths": []}, "MaskedPaths (--security-opt systempaths=...) is refused"),
         ({"ReadonlyPaths": []}, "ReadonlyPaths (--security-opt systempaths=...) is refused"),
+        (
+            {"CapAdd": ["NET_RAW", "SYS_ADMIN"]},
+            "CapAdd=['SYS_ADMIN'] is refused: with it a target can run",
+        ),
+        ({"CapAdd": "ALL"}, "CapAdd=['ALL'] is refused"),
+        (
+            {"SecurityOpt": ["systempaths=unconfined"]},
+            "SecurityOpt=['systempaths=unconfined'] is refused",
+        ),
         ({"VolumesFrom": [1]}, "VolumesFrom is a list of texts"),
         (
             {"LogConfig": {"Type": "syslog"}},

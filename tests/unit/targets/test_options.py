@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_egress import Egress
-from pytest_egress.targets.options import REFUSED_OPTIONS
+from pytest_egress.targets.options import REFUSED_OPTIONS, check_privileged
 from pytest_egress.targets.plan import plan
 from tests.support.container_server import error_text
 
@@ -76,6 +76,66 @@ def test_an_option_that_would_leave_the_sidecar_is_refused_by_name(
         with pytest.raises(ValueError) as caught:
             method("never:looked-up", **{name: value})
         assert error_text(caught) == f"{name}={value!r} is refused: {instead}"
+
+
+OUTSIDE = (
+    "with it a target can run programs outside of its container, which would not be captured; "
+)
+RATHER = (
+    "mount with volumes= or tmpfs=, and give a browser's sandbox its user namespaces with "
+    'security_opt=["seccomp=unconfined"]'
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"cap_add": [name]}, f"cap_add=[{name!r}] is refused: {OUTSIDE}{RATHER}")
+        for name in (
+            *("SYS_ADMIN", "cap_sys_admin", "ALL", "SYS_MODULE"),
+            *("CAP_SYS_RAWIO", "DAC_READ_SEARCH", "BPF"),
+        )
+    ]
+    + [
+        ({"cap_add": ("NET_ADMIN", "ALL")}, f"cap_add=['ALL'] is refused: {OUTSIDE}{RATHER}"),
+        ({"cap_add": "SYS_ADMIN"}, f"cap_add=['SYS_ADMIN'] is refused: {OUTSIDE}{RATHER}"),
+    ]
+    + [
+        ({"security_opt": [each]}, f"security_opt=[{each!r}] is refused: {OUTSIDE}leave it out")
+        for each in ("systempaths=unconfined", "systempaths:unconfined", "unmask=ALL")
+    ],
+)
+def test_what_makes_a_target_root_of_its_machine_is_refused(
+    egress: Egress, options: dict[str, Any], error: str
+) -> None:
+    for method in (egress.run, egress.start):
+        with pytest.raises(ValueError) as caught:
+            method("never:looked-up", **options)
+        assert error_text(caught) == error
+
+
+def test_other_rights_are_not_refused() -> None:
+    options: dict[str, Any] = {
+        "cap_add": ["NET_ADMIN", "CAP_NET_RAW", "SYS_PTRACE", "SYS_TIME"],
+        "security_opt": ["seccomp=unconfined", "apparmor=unconfined", "no-new-privileges"],
+    }
+    assert plan("shop", **options).options == options
+
+
+@pytest.mark.parametrize(
+    "security", [["seccomp=unconfined"], ["seccomp:unconfined"], ["seccomp={}"]]
+)
+def test_a_privileged_command_is_refused_where_the_engines_seccomp_profile_is_not(
+    security: list[str],
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        check_privileged(security)
+    assert str(caught.value) == (
+        f"privileged=True is refused in a container with security_opt={security!r}: the command could leave its "
+        "container, and would not be captured; leave one of the two out"
+    )
+    check_privileged(["apparmor=unconfined", "label=disable"])
+    check_privileged(None)
 
 
 def test_every_refused_option_is_in_the_list_above() -> None:
