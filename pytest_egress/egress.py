@@ -59,6 +59,7 @@ from pytest_egress.traffic.entries import (
     Exchange,
     ProxyCall,
     TcpConnection,
+    is_between,
 )
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.search.needles import checked as checked_needles
@@ -690,6 +691,7 @@ class Egress:
             entry
             for entry in self.ledger
             if not (isinstance(entry, (DnsQuery, ProxyCall)) and entry.outcome == "recorded")
+            and not is_between(entry)
             and not any(a.matches(entry.host, port_of(entry, a)) for a in allowed)
         ]
         if others:

@@ -10,8 +10,10 @@ made anew from the keys that are known.
 * `ports`: published ports.
 * `networks`: networks that tools make, kept by us.
 * `network_calls`: the calls about them.
+* `peers`: the names by which containers of one network reach each other.
 * `bodies`: the bodies of requests that make something.
 * `wire`: HTTP on both sides, and the streams that take a connection over.
 * `veil`: what the engine tells of containers, as it would be without us.
-* `server`: the socket, its connections, and the containers made through it.
+* `container_calls`: all other calls, and the containers made through it.
+* `server`: the socket, and its connections.
 """

@@ -12,7 +12,6 @@ from pytest_egress.endpoint.bodies import parsed
 from pytest_egress.endpoint.calls import ONE_NETWORK, EngineCall
 from pytest_egress.endpoint.fields import known, text
 from pytest_egress.endpoint.networks import (
-    NO_LINKS,
     PREDEFINED,
     Network,
     NetworkMember,
@@ -73,7 +72,7 @@ class NetworkCalls:
             return network
         if name in PREDEFINED:
             raise RefusedCall(
-                f"{name} is a pre-defined network, which is not changed here: {NO_LINKS}",
+                f"{name} is a pre-defined network, which is not changed here: make another one",
                 HTTPStatus.FORBIDDEN,
             )
         raise missing(name)

@@ -1,6 +1,6 @@
 """`Networks`: networks that tools make, kept by us. The engine makes none, and a container stays behind its sidecar.
 
-A network has a name, an identifier and members, which tools ask for and compare. It carries nothing.
+A network has a name, an identifier and members, which tools ask for and compare. Its members reach each other by name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ ENDPOINT: Final = frozenset(
     )
 )  # fmt: skip
 """Keys of a container's place in a network; all but the aliases are the engine's to tell."""
-NO_LINKS: Final = "containers of a network do not reach each other here yet"
+NAMES_ALONE: Final = (
+    "containers of a network reach each other by their names and aliases alone here"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +147,16 @@ class Networks:
         with self._lock:
             return [*self._places.get(container, {}).values()]
 
+    def mates(self, container: str) -> dict[str, list[NetworkPlace]]:
+        """The containers of each network that one is in, itself as well, with their places there."""
+        with self._lock:
+            own = self._networks.keys() & self._places.get(container, {}).keys()
+            shared = {
+                other: [place for each, place in places.items() if each in own]
+                for other, places in self._places.items()
+            }
+        return {other: places for other, places in shared.items() if places}
+
 
 def network_of(body: Mapping[str, Any]) -> Network:
     """The network that a body of `POST /networks/create` asks for."""
@@ -203,7 +215,7 @@ def aliases_of(network: str, end: object) -> tuple[str, ...]:
     for name in ("IPAMConfig", "Links", "MacAddress"):
         if is_said(end.get(name)):
             raise RefusedCall(
-                f"{name}={shown(end[name])} in the network {shown(network)} is refused: {NO_LINKS}",
+                f"{name}={shown(end[name])} in the network {shown(network)} is refused: {NAMES_ALONE}",
                 HTTPStatus.NOT_IMPLEMENTED,
             )
     return tuple(texts(known(end, ENDPOINT, "the place in a network"), "Aliases"))

@@ -159,6 +159,7 @@ class Connection:
         is_reset: Whether it is closed by RST, so that its client sees an error.
         is_cut: Whether we ended it.
         allowed_by: What allows its bytes to pass unread; None where they are read.
+        is_between: Whether it is for another container of a network of the target's.
         is_relayed: Whether its bytes are copied to another server as they come, so that none stay unread for long.
         multiplexed: Its server, where it has several requests at once, each an attempt of its own. Then the connection
             itself has none, but before the first request and within a request's head.
@@ -188,7 +189,7 @@ class Connection:
         self.idle_seconds, self.deadline = registry.unused_seconds, 0.0
         self.started = 0.0
         self.accounted, self.is_reset, self.is_cut, self.ended = False, False, False, False
-        self.is_relayed, self.is_reading = False, False
+        self.is_relayed, self.is_reading, self.is_between = False, False, False
         self.is_tunnel, self.before = False, NOTHING
         self.multiplexed: Multiplexed | None = None
         self.allowed_by: AllowedBy | None = None

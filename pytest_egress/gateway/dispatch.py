@@ -25,6 +25,7 @@ from pytest_egress.gateway.http.answering import Answering
 from pytest_egress.gateway.http.forwarding import Carrier
 from pytest_egress.gateway.http1.server import Http1Server
 from pytest_egress.gateway.proxying import Proxying
+from pytest_egress.gateway.raw.between import serve_between
 from pytest_egress.gateway.raw.server import RawServer
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, passes, silent_outcome
 from pytest_egress.gateway.tcp_info import has_heard
@@ -49,6 +50,7 @@ from pytest_egress.routes.table import (
     in_order,
     keyed_on,
     lacks_certificate,
+    names_exactly,
     opening,
     presenting_route,
 )
@@ -99,7 +101,18 @@ class Dispatcher:
         connection.destination = Destination(
             address=address, port=port, name=name, led=tuple(led), host=host
         )
-        self.serve_dialled()
+        if not self.serve_between():
+            self.serve_dialled()
+
+    def serve_between(self) -> bool:
+        """Copy the connection to another container that has the dialled name, unless a route is for this name."""
+        to, tables = self.connection.destination, self.connection.context.tables
+        if not (peers := self.connection.target.peers(to.name)):
+            return False
+        if names_exactly(tables, to.name, to.port):
+            return False
+        serve_between(self.connection, self.parts.upstreams, peers)
+        return True
 
     def serve_dialled(self) -> None:
         """Serve a connection whose destination is known, and of which no byte has been read."""

@@ -253,6 +253,13 @@ class Recorder:
         self.record(attempt.context, entry)
         return entry
 
+    def begin_between(self, attempt: Attempt) -> TcpConnection:
+        """Record a connection to another container of a network of the target's: no egress."""
+        entry = self._connection(attempt, Claim("recorded"), "")
+        entry.between = attempt.destination.name
+        self.record(attempt.context, entry)
+        return entry
+
     def _connection(
         self, attempt: Attempt, claim: Claim, note: str, first_bytes: bytes = b""
     ) -> TcpConnection:

@@ -49,7 +49,12 @@ from pytest_egress.ledger.ledger import CUT_SECONDS, Ledger
 from pytest_egress.ledger.windows import DRAIN_SECONDS, AttemptContext
 from pytest_egress.link.interface import BACKLOG, LISTENER, Link
 from pytest_egress.link.tampering import tampering
-from pytest_egress.routes.table import certificate_route, lacks_certificate, presenting_route
+from pytest_egress.routes.table import (
+    certificate_route,
+    lacks_certificate,
+    names_exactly,
+    presenting_route,
+)
 
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
 UNREAD_SECONDS: Final = 0.002  # for a thread to read what has arrived
@@ -217,11 +222,16 @@ class Gateway:
         if test_over:
             self.datagrams.forget()
 
+        def is_diverted(connection: Connection) -> bool:
+            """Whether a route has come between two containers: their pools are to dial again, and meet it."""
+            to = connection.destination
+            return connection.is_between and names_exactly(context.tables, to.name, to.port)
+
         def is_over(carried: Carried) -> bool:
             if (lasting := carried.lasting) is not None:
                 return lasting.is_over(test_over=test_over)
             allowed_by = carried.allowed_by
-            if isinstance(carried, Connection) and carried.is_in_outage:
+            if isinstance(carried, Connection) and (carried.is_in_outage or is_diverted(carried)):
                 return True
             return allowed_by is not None and not is_still_allowed(
                 context, carried.destination, allowed_by, between=between, test_over=test_over

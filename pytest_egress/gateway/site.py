@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from pytest_egress.ledger.windows import AttemptContext
+from pytest_egress.routes.answers import Connectable
 from pytest_egress.traffic.dns.answers import NameAnswer
 
 
@@ -38,6 +39,13 @@ class TargetView(Protocol):
     @property
     def hints(self) -> Sequence[str]:
         """Reasons why the target's clients may not trust the CA, as sentences."""
+        ...
+
+    def peers(self, name: str) -> Sequence[Connectable]:
+        """The other containers that a normalised name is for, in a network that the target shares with them.
+
+        Any thread may call it; no call of an engine is made.
+        """
         ...
 
     def attempt_context(self) -> AttemptContext: ...

@@ -24,6 +24,7 @@ from pytest_egress.traffic.entries import (
     ProxyCall,
     TcpConnection,
     TlsFailure,
+    is_between,
     transcript_of,
 )
 from pytest_egress.traffic.redaction.names import is_secret
@@ -86,7 +87,7 @@ def is_known_by_others(entry: Entry) -> bool:
 
 def weakness(entry: Entry, minimum: int) -> str:
     """How an attempt was sent, where that is by less than a version; else ""."""
-    if isinstance(entry, (DnsQuery, TlsFailure)) or is_empty(entry):
+    if isinstance(entry, (DnsQuery, TlsFailure)) or is_empty(entry) or is_between(entry):
         return ""
     if isinstance(entry, PacketAttempt):
         return "" if entry.is_quic else IN_CLEAR

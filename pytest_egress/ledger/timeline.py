@@ -194,7 +194,8 @@ def message_lines(entry: Entry) -> list[tuple[float, str]]:
 def connection_text(entry: TcpConnection) -> str:
     copied = entry.sent or entry.received
     passed = f"{counted(entry.sent, 'byte')} out, {entry.received} back" if copied else ""
-    answered = ", ".join(filter(None, [str(entry.fault or ""), passed]))
+    between = f"container {entry.between}" if entry.between else ""
+    answered = ", ".join(filter(None, [str(entry.fault or ""), between, passed]))
     return f"{entry}{f' -> {answered}' if answered else ''}{raised_text(entry)}"
 
 

@@ -390,6 +390,15 @@ def claimed(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute | 
     return next((route for route in in_order(tables, host) if route.covers(host, port)), None)
 
 
+def names_exactly(tables: Sequence[RouteTable], name: str, port: int) -> bool:
+    """Whether a route is for this one name and port, or answers DNS for this one name; no pattern counts."""
+    exact = (route for route in in_order(tables, name) if route.parsed_address.is_exact)
+    return any(
+        route.covers(name, port) or (route.kind.answers_names and route.names(name))
+        for route in exact
+    )
+
+
 def proxy_route(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute | None:
     """The route that is the proxy at an address; None where there is none, or a route before it claims all there.
 

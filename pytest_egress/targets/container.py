@@ -341,6 +341,10 @@ class Container(Interface):
     def attempt_context(self) -> AttemptContext:
         return self._services.attempt_context(self)
 
+    def peers(self, name: str) -> Sequence[Container]:
+        """None: it is in no network of others."""
+        return ()
+
     def lost(self, text: str) -> None:
         """Fail this test and those after it, since attempts may be unseen; `text` is a sentence that says why."""
         text = f"{self.name}: {text}"

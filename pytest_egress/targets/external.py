@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,9 +41,14 @@ class ExternalContainer(Container):
 
     Attributes:
         network_mode: The network mode that such a target is created with, and recognised by.
+        find_peers: Finds the containers that a name is for, in a network of both.
     """
 
     network_mode = ""
+    find_peers: Callable[[str], Sequence[Container]] = staticmethod(lambda name: ())
+
+    def peers(self, name: str) -> Sequence[Container]:
+        return self.find_peers(name)
 
     def open(self) -> dict[str, Any]:
         """Start the sidecar; return docker-py's options to create the target with. After an error nothing is left."""

@@ -404,6 +404,7 @@ class TcpConnection(Entry):
         error: The exception that the handler raised, or None.
         duration: Seconds until it ended, or None while it is open.
         fault: The fault that it was answered by, such as `refuse()`, with its wrappers; or None.
+        between: The name of the container that it went to, in a network of both; "" as a rule. No assertion counts it.
     """
 
     address: str
@@ -417,6 +418,7 @@ class TcpConnection(Entry):
     error: BaseException | None = None
     duration: float | None = None
     fault: object | None = None
+    between: str = field(default="", init=False)  # of the class, as a rule
     _transcript: Transcript = field(init=False, repr=False, default_factory=Transcript)
     # Of the class, but where TLS was not terminated here.
     offers: Offers | None = field(default=None, init=False, repr=False)
@@ -452,6 +454,11 @@ class TcpConnection(Entry):
             return f"TCP {self.where}"
         first = redactor_of(self).first_bytes(self.first_bytes)
         return f"TCP {self.where}, first bytes {shown(first)}"
+
+
+def is_between(entry: Entry) -> bool:
+    """Whether it went to a container of the same network, and so is no egress."""
+    return isinstance(entry, TcpConnection) and bool(entry.between)
 
 
 def speaks_http2(connection: TcpConnection) -> bool:

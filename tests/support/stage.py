@@ -23,6 +23,7 @@ from pytest_egress.gateway.server import Gateway
 from pytest_egress.gateway.tls.authority import Authority
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext, Window
+from pytest_egress.routes.answers import Connectable
 from pytest_egress.routes.declarations import Declaration, declare
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import KINDS
@@ -61,6 +62,7 @@ class Stage:
     proxies: tuple[tuple[str, str], ...] = ()
     hosts: Mapping[str, NameAnswer] = MappingProxyType({})
     search: Sequence[str] = ()
+    containers: Mapping[str, Sequence[Connectable]] = MappingProxyType({})
 
     def __init__(self, ca: trustme.CA, link: LoopbackLink | None = None, **options: Any) -> None:
         destinations = [(a, p) for a in (ADDRESS, FIRST, SECOND) for p in PORTS]
@@ -84,6 +86,9 @@ class Stage:
     def attempt_context(self) -> AttemptContext:
         with self.ledger.changed:
             return AttemptContext(window=self.window, tables=[self.table])
+
+    def peers(self, name: str) -> Sequence[Connectable]:
+        return self.containers.get(name, ())
 
     def lost(self, text: str) -> None:
         self.ledger.complain(self.window, f"{self.name}: {text}")

@@ -285,7 +285,10 @@ class Names:
         if asked.name in self._target.hosts:
             return NameRuling(visits=visits, answer=self._target.hosts[asked.name])
         is_named_somehow = (
-            is_led or context.window.dns != "strict" or is_named(context.tables, asked.name)
+            is_led
+            or context.window.dns != "strict"
+            or is_named(context.tables, asked.name)
+            or bool(self._target.peers(asked.name))
         )
         if not is_named_somehow:
             return NameRuling(answer=NO_SUCH_NAME, is_undeclared=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from pytest_egress import Egress, UnroutedError, forward
+from pytest_egress import Egress, TcpConnection, UnroutedError
 from pytest_egress.endpoint.server import EngineEndpoint
 from tests.support.killed_runs import KilledRun, assert_nothing_is_left
 from tests.support.leftovers import Witness, containers, until
@@ -197,7 +197,7 @@ def test_ports_are_published_on_loopback(command: Docker, clients_image: str) ->
     assert command("run", "--rm", "-p", f"{number}:80", clients_image, "true").returncode == 0
 
 
-def test_networks_are_kept_and_carry_nothing(
+def test_networks_are_kept_by_the_endpoint(
     egress: Egress, engine_client: docker.DockerClient, command: Docker, clients_image: str
 ) -> None:
     made = command("network", "create", "--label", "of=shop", "endpoint-back").stdout.strip()
@@ -213,14 +213,50 @@ def test_networks_are_kept_and_carry_nothing(
     assert "has active endpoints" in command("network", "rm", "endpoint-back").stderr
     address = command("port", name, "80").stdout.strip()
     assert until(lambda: fetched(f"http://{address}/index.html") == b"hello\n")
-    egress.intercept_tcp("shop:80", forward(f"tcp://{address}"))  # names need a route
-    ask = ["curl", "-sS", "http://shop/index.html"]
-    done = command("run", "--rm", "--network", "endpoint-back", clients_image, *ask)
-    assert done.stdout == "hello\n", done.stderr
     assert command("network", "disconnect", "endpoint-back", name).returncode == 0
     assert command("network", "connect", "endpoint-back", name).returncode == 0
     assert command("kill", name).returncode == 0
     assert command("network", "rm", "endpoint-back").returncode == 0
+
+
+def test_containers_of_a_network_reach_each_other_by_name(
+    egress: Egress, command: Docker, clients_image: str
+) -> None:
+    for network in ("endpoint-back", "endpoint-front"):
+        assert command("network", "create", network).returncode == 0
+    at = ["--network", "endpoint-back", "--network-alias", "shop", "--name", "endpoint-shop"]
+    assert command("run", "-d", *at, clients_image, "sh", "-c", SERVE).returncode == 0
+    ask = ["curl", "-sS", "--retry", "20", "--retry-all-errors", "--retry-delay", "1"]
+    asking = ["run", "--rm", "--network", "endpoint-back", clients_image, *ask]
+    for name in ("shop", "endpoint-shop.endpoint-back"):
+        done = command(*asking, f"http://{name}/index.html")
+        assert done.stdout == "hello\n", done.stderr
+    egress.assert_no_egress()
+    found = [entry for entry in egress.ledger if isinstance(entry, TcpConnection)]
+    assert {entry.host for entry in found} == {"shop", "endpoint-shop.endpoint-back"}
+    assert {entry.outcome for entry in found} == {"recorded"}
+    closed = command("run", "--rm", "--network", "endpoint-back", clients_image, "curl", "shop:81")
+    assert closed.returncode != 0
+    route = egress.intercept_http("shop", b"by route\n")
+    assert command(*asking, "http://shop/index.html").stdout == "by route\n"
+    route.assert_called_once()
+
+
+def call_another_network(image: str) -> None:
+    with Egress() as egress:
+        env = {**os.environ, **egress.engine().environment()}
+        for arguments in (
+            ["network", "create", "endpoint-back"],
+            ["network", "create", "endpoint-front"],
+            ["run", "-d", "--network=endpoint-back", "--name=endpoint-shop", image, "sh", "-c", SERVE],
+            ["run", "--rm", "--network=endpoint-front", image, "curl", "-sS", "http://endpoint-shop/"],
+        ):  # fmt: skip
+            subprocess.run(["docker", *arguments], env=env, check=True, capture_output=True)
+
+
+def test_a_name_of_another_network_is_captured_as_any(clients_image: str) -> None:
+    with pytest.raises(UnroutedError, match=r"GET http://endpoint-shop/"):
+        call_another_network(clients_image)
 
 
 def fetched(url: str) -> bytes:
@@ -254,8 +290,23 @@ def test_testcontainers_runs_behind_it(
 COMPOSE = """
 services:
   web:
-    image: {}
+    image: {0}
     command: ["curl", "-sS", "https://api.test/"]
+  db:
+    image: {0}
+    command: ["sh", "-c", "{1}"]
+    profiles: [two]
+    healthcheck:
+      test: ["CMD", "curl", "-sS", "http://127.0.0.1/index.html"]
+      interval: 1s
+      retries: 60
+  app:
+    image: {0}
+    command: ["curl", "-sS", "http://db/index.html"]
+    profiles: [two]
+    depends_on:
+      db:
+        condition: service_healthy
 """
 
 
@@ -264,7 +315,7 @@ def test_compose_runs_services_behind_it(
 ) -> None:
     route = egress.intercept_https("api.test", {"id": "ch_1"})
     file = tmp_path / "compose.yaml"
-    file.write_text(COMPOSE.format(clients_image))
+    file.write_text(COMPOSE.format(clients_image, SERVE))
     if command("compose", "version").returncode:
         pytest.skip("the docker command has no Compose here")
     compose = ("compose", "--file", str(file), "--project-name", "endpoint-shop")
@@ -273,7 +324,9 @@ def test_compose_runs_services_behind_it(
     assert '{"id": "ch_1"}' in up.stdout
     assert command(*compose, "run", "--rm", "web").stdout == '{"id": "ch_1"}'
     assert len(route.calls) == 2
-    down = command(*compose, "down")
+    assert command(*compose, "run", "--rm", "app").stdout == "hello\n"  # services call each other
+    egress.assert_only("api.test")
+    down = command(*compose, "--profile", "two", "down")
     assert down.returncode == 0, down.stderr
     assert not egress.containers
 

@@ -33,6 +33,22 @@ def test_a_network_is_found_by_name_and_by_what_begins_its_identifier() -> None:
     assert refused.value.status == HTTPStatus.CONFLICT
 
 
+def test_containers_of_one_network_are_mates_by_the_networks_that_they_share() -> None:
+    networks = Networks()
+    made = [networks.create({"Name": name}) for name in ("back", "front")]
+    back, front = [NetworkPlace(network=n.name, identifier=n.identifier) for n in made]
+    bridge = NetworkPlace(network="bridge", identifier="b")  # the engine's, which gives no names
+    networks.join("db", [back, bridge])
+    networks.join("app", [back, front, bridge])
+    networks.join("web", [front, bridge])
+    networks.join("alone", [bridge])
+    assert networks.mates("web") == {"web": [front], "app": [front]}
+    assert networks.mates("app") == {"db": [back], "app": [back, front], "web": [front]}
+    assert networks.mates("alone") == networks.mates("nobody") == {}
+    networks.leave("app", back.identifier)
+    assert networks.mates("db") == {"db": [back]}
+
+
 def test_there_are_so_many_networks() -> None:
     networks = Networks()
     for number in range(MAX_NETWORKS):
@@ -60,11 +76,13 @@ def test_another_network_is_refused(body: dict[str, Any], text: str) -> None:
     assert text in str(refused.value)
 
 
-def test_what_needs_links_is_refused() -> None:
+def test_fixed_addresses_and_links_are_refused() -> None:
     assert aliases_of("back", None) == ()
     assert aliases_of("back", {"Aliases": ["db"], "NetworkID": "n", "IPAMConfig": {}}) == ("db",)
     for end in ({"IPAMConfig": {"IPv4Address": "10.0.0.2"}}, {"Links": ["a:b"]}):
-        with pytest.raises(RefusedCall, match="do not reach each other here yet"):
+        with pytest.raises(
+            RefusedCall, match="reach each other by their names and aliases alone here"
+        ):
             aliases_of("back", end)
     for other in ({"Aliases": "db"}, {"aliases": ["db"]}, "db"):
         with pytest.raises(RefusedCall):
