@@ -10,6 +10,7 @@ Threads: one thread at a time reads. Any thread may ask whether the client has l
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from collections.abc import Generator, Iterator
 from io import BytesIO
@@ -51,7 +52,7 @@ class Body:
 
     __slots__ = (  # the ledger keeps one for each request
         *("_account", "_content", "_duplex", "_expected", "_is_relayed", "_kept"),
-        *("is_broken", "is_cut", "passing", "streamed", "trailers"),
+        *("_relayed", "is_broken", "is_cut", "passing", "streamed", "trailers"),
     )
 
     def __init__(
@@ -63,6 +64,7 @@ class Body:
         self._kept: BytesIO | None = None
         self._content: bytes | None = None
         self._is_relayed = self.is_broken = self.is_cut = False
+        self._relayed: threading.Event | None = None  # whether `relay_to_end` is over
         self.trailers: Headers = NO_FIELDS
         self.streamed: int | None = None
 
@@ -132,7 +134,13 @@ class Body:
         if self._content is not None or self.streamed is not None:
             yield b"".join(self.stream()), True
             return
-        self._is_relayed, self._kept = True, BytesIO()
+        self._is_relayed, self._kept, self._relayed = True, BytesIO(), threading.Event()
+        try:
+            yield from self._relay_pieces()
+        finally:
+            self._relayed.set()
+
+    def _relay_pieces(self) -> Generator[tuple[bytes, bool], None, None]:
         piece: bytes | None = None
         while True:
             piece = self._keep_piece(self._receive()) if piece is None else piece
@@ -207,12 +215,18 @@ class Body:
     def search_rest(self) -> None:
         """Search for secrets, where one is declared, what a client sends of a body that nobody has read to its end.
 
-        What has come is searched, and what comes within `REST_SECONDS`, pauses or not. Nobody reads after it.
+        What has come is searched, and what comes within `REST_SECONDS`, pauses or not. Nobody reads after it: another
+        thread that relays the body is waited for.
         """
-        is_read_elsewhere = self._is_relayed and not self.is_cut
-        if self.passing is None or self._content is not None or is_read_elsewhere:
+        if self.passing is None or self._content is not None:
             return
         deadline = monotonic() + REST_SECONDS
+        if self._relayed is not None:
+            self._relayed.wait(REST_SECONDS)
+        if self._is_relayed and not self.is_cut:  # it is read elsewhere, or cannot be read on
+            return
+        if self._is_relayed:  # what was kept may end within a secret, or within a message
+            self.passing.feed(self.so_far)
         with contextlib.suppress(ClientLeftError, OverLimitError, RuntimeError, TimeoutError):
             while (left := deadline - monotonic()) > 0 and (piece := self._receive(left)):
                 self.passing.feed(piece)

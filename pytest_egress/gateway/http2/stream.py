@@ -43,6 +43,7 @@ NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, CANCEL = 0, 1, 2, 8
 """Codes of RST_STREAM (RFC 9113 section 7)."""
 
 CUT: Final = "the connection was cut: what let it live was over"
+ANSWERED: Final = "the response has ended"
 CONTINUE: Final = 100
 WAITING: Final = "bodies that wait for a handler"
 
@@ -270,13 +271,13 @@ class Http2Stream:
                 return self._take_unread()
             if self._is_whole:
                 return b""
-            if self._left is None:
-                raise TimeoutError(f"the client has sent nothing within {timeout:g} s")
-            raise ClientLeftError(self._left)
+            if self._left is not None or self._is_answered:  # after which nothing of it is read
+                raise ClientLeftError(self._left or ANSWERED)
+            raise TimeoutError(f"the client has sent nothing within {timeout:g} s")
 
     def _has_come(self) -> bool:
         is_over = self._is_whole or self._is_over_limit or self._left is not None
-        return bool(self._unread) or is_over
+        return bool(self._unread) or is_over or self._is_answered
 
     def _waits(self) -> threading.Condition:
         """The condition by which a thread waits until something comes, or may be sent; the lock is held."""
@@ -422,6 +423,7 @@ class Http2Stream:
         self._is_answered = True
         if not self._is_whole:
             self._http.reset(self.number, NO_ERROR)
+            self._wake()  # a thread may wait for more of it
 
     def reset(self) -> None:
         with self._wire.lock:
@@ -487,7 +489,7 @@ class Http2Stream:
         if self._left is not None:
             raise ClientLeftError(self._left)
         if self._is_answered:
-            raise ClientLeftError("the response has ended")
+            raise ClientLeftError(ANSWERED)
         if self._wire.error is not None:
             raise ClientLeftError(str(self._wire.error)) from self._wire.error
 

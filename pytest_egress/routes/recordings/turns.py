@@ -123,9 +123,19 @@ class ClientMessages:
     ) -> Iterator[bytes]:
         """The bytes for the real server, from the beginning on; each message is noted before it is given.
 
+        Whoever closes it leaves what still comes, as by `leave`.
+
         Args:
             refuse: Is told why messages cannot be read: their bytes go on all the same.
         """
+        try:
+            yield from self._all(note, refuse)
+        finally:
+            self.leave()
+
+    def _all(
+        self, note: Callable[[CallTurn], None], refuse: Callable[[str], None]
+    ) -> Iterator[bytes]:
         self._note(note, refuse)
         if self._read:
             yield bytes(self._read)

@@ -57,7 +57,11 @@ def test_a_relayed_body_says_which_piece_is_its_last_where_the_end_has_come_with
         next(pieces)
 
 
-def test_what_comes_of_a_relayed_body_that_nobody_reads_on_is_searched() -> None:
+def test_what_comes_of_a_relayed_body_that_nobody_reads_on_is_searched_with_what_came_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bodies, "REST_SECONDS", 0.01)
+
     class Noted:
         def __init__(self) -> None:
             self.fed: list[bytes] = []
@@ -74,8 +78,9 @@ def test_what_comes_of_a_relayed_body_that_nobody_reads_on_is_searched() -> None
     body.search_rest()  # which another one may read
     assert passing.fed == []
     pieces.close()
+    monkeypatch.undo()
     body.search_rest()
-    assert passing.fed == [b"three", b"four"]
+    assert passing.fed == [b"onetwo", b"three", b"four"]
     assert (body.is_cut, body.is_whole, body.content) == (True, False, b"onetwo")
 
 
