@@ -152,6 +152,13 @@ class Engine:
     def is_podman(self) -> bool:
         return self.name.startswith(PODMAN)
 
+    def privileged_profile(self) -> str | None:
+        """The seccomp profile of a privileged command (`GET /info`, SecurityOptions); Podman gives it none."""
+        with engine_errors("ask for its seccomp profile"):
+            settings = self.client.info().get("SecurityOptions") or []
+        found = [it.partition(",profile=")[2] for it in settings if it.startswith("name=seccomp")]
+        return None if self.is_podman else next(iter(found), None)
+
     def image(self, name: str) -> Image:
         """An image that is missing is pulled; ImageError where it cannot be."""
         return find_image(self.client, name, self.progress)

@@ -415,7 +415,8 @@ class Container(Interface):
         check_exec(command, env)
         check_seconds(timeout)
         if privileged:
-            check_privileged(self._docker.attrs["HostConfig"].get("SecurityOpt"))
+            security = self._docker.attrs["HostConfig"].get("SecurityOpt")
+            check_privileged(security, self._services.engine.privileged_profile())
         began, clock = monotonic(), self._services.ledger.clock
         deadline = clock() + timeout
         self._may_hide |= privileged

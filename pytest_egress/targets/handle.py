@@ -66,8 +66,8 @@ class Container(Protocol):
             user: A name or number, by default that of the container.
             workdir: An absolute path, by default that of the container.
             env: More variables for the command.
-            privileged: Whether the command has all capabilities. The engine's seccomp profile holds it in there:
-                it is refused where `security_opt=` has another one.
+            privileged: Whether the command has all capabilities. Docker's own seccomp profile holds it in there:
+                it is refused where `security_opt=` or the engine has another one, and on Podman, which takes it away.
             timeout: Seconds until an error is raised. An engine cannot end a command, so that it runs on.
             check: Whether another exit code than 0 is an error.
 

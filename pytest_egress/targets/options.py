@@ -64,6 +64,9 @@ kernel, and SYS_RAWIO has the ports of the hardware. That an engine's AppArmor m
 """
 UNSHIELDING: Final = ("systempaths", "unmask", "proc-opts")
 """Settings of security_opt that take the engine's shield from the same files of /proc."""
+OWN_PROFILES: Final = ("builtin", "default")
+"""The names of Docker's own seccomp profile (`GET /info`, SecurityOptions), which refuses mounts and namespaces."""
+COULD_LEAVE: Final = "could leave its container, and would not be captured"
 SIDECAR_OPTIONS: Final = ("hostname", "domainname", "extra_hosts")
 """The engine refuses them beside network_mode=container:."""
 
@@ -95,11 +98,15 @@ def check_capabilities(added: object, option: str) -> None:
 
 def check_security(settings: object, option: str) -> None:
     for each in texts_in(settings):
-        if re.split("[=:]", each, maxsplit=1)[0].strip().lower() in UNSHIELDING:
+        if setting_name(each) in UNSHIELDING:
             raise ValueError(
                 f"{option}=[{shown(each)}] is refused: with it a target can run programs outside of its container, "
                 "which would not be captured; leave it out"
             )
+
+
+def setting_name(setting: str) -> str:
+    return re.split("[=:]", setting, maxsplit=1)[0].strip().lower()
 
 
 def texts_in(value: object) -> list[str]:
@@ -108,13 +115,24 @@ def texts_in(value: object) -> list[str]:
     return [each for each in values if isinstance(each, str)]
 
 
-def check_privileged(security: object) -> None:
-    """Raise ValueError for a privileged command that the engine's seccomp profile does not hold in its container."""
+def check_privileged(security: object, engine_profile: str | None) -> None:
+    """Raise ValueError for a privileged command that no seccomp profile of the engine's holds in its container.
+
+    Args:
+        security: The container's `SecurityOpt`.
+        engine_profile: The profile that the engine leaves to a privileged command; None where it leaves none.
+    """
+    if engine_profile not in OWN_PROFILES:
+        raise ValueError(
+            f"privileged=True is refused on this engine, which leaves such a command the seccomp profile "
+            f"{shown(engine_profile)}, so that it {COULD_LEAVE}; start the container with the capabilities that the "
+            "command needs, by cap_add=[...]"
+        )
     for each in texts_in(security):
-        if re.split("[=:]", each, maxsplit=1)[0] == "seccomp":
+        if setting_name(each) == "seccomp":
             raise ValueError(
-                f"privileged=True is refused in a container with security_opt=[{shown(each)}]: the command could leave "
-                "its container, and would not be captured; leave one of the two out"
+                f"privileged=True is refused in a container with security_opt=[{shown(each)}]: the command "
+                f"{COULD_LEAVE}; leave one of the two out"
             )
 
 

@@ -129,13 +129,26 @@ def test_a_privileged_command_is_refused_where_the_engines_seccomp_profile_is_no
     security: list[str],
 ) -> None:
     with pytest.raises(ValueError) as caught:
-        check_privileged(security)
+        check_privileged(security, "builtin")
     assert str(caught.value) == (
         f"privileged=True is refused in a container with security_opt={security!r}: the command could leave its "
         "container, and would not be captured; leave one of the two out"
     )
-    check_privileged(["apparmor=unconfined", "label=disable"])
-    check_privileged(None)
+    check_privileged(["apparmor=unconfined", "label=disable"], "default")
+    check_privileged(None, "builtin")
+
+
+@pytest.mark.parametrize("profile", ["unconfined", "/etc/docker/seccomp.json", "", None])
+def test_a_privileged_command_is_refused_on_an_engine_that_leaves_it_another_profile(
+    profile: str | None,
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        check_privileged(None, profile)
+    assert str(caught.value) == (
+        f"privileged=True is refused on this engine, which leaves such a command the seccomp profile {profile!r}, so "
+        "that it could leave its container, and would not be captured; start the container with the capabilities that "
+        "the command needs, by cap_add=[...]"
+    )
 
 
 def test_every_refused_option_is_in_the_list_above() -> None:
