@@ -88,18 +88,20 @@ class DatagramRelays:
         Raises:
             UpstreamError: The server cannot be reached, or its addresses are reserved.
         """
-        if key not in self._relays:
-            self._open(key, server, answered, remedy)
-        was_refused = False
-        with self._lock:
-            if (relay := self._relays.get(key)) is None:  # too many others have come, or it is over
-                return
-            relay.answered = answered
-            self._use(relay)
-            try:
-                was_refused = self._send(relay.sock, content)
-            except OSError as error:
-                raise UpstreamError(f"{host_port(*server)} cannot be reached: {error}") from error
+        was_refused: bool | None = None
+        while was_refused is None:  # one whose flow has just ended begins another one
+            sock = None if key in self._relays else connect(*server, remedy)
+            with self._lock:
+                if (relay := self._flow(key, sock, answered)) is None:
+                    if self._is_stopped:
+                        return
+                    continue
+                try:
+                    was_refused = self._send(relay.sock, content)
+                except OSError as error:
+                    raise UpstreamError(
+                        f"{host_port(*server)} cannot be reached: {error}"
+                    ) from error
         if was_refused:
             answered(None)
 
@@ -112,9 +114,9 @@ class DatagramRelays:
     def stop(self) -> None:
         """End all flows; calling it again does nothing."""
         with self._lock:
-            self._is_stopped = True
             for relay in [*self._relays.values()]:
                 self._close(relay)
+            self._is_stopped = True  # after the flows: the thread closes the poller then
             if self._waker is not None:
                 self._waker.close()
                 self._waker = None
@@ -143,6 +145,21 @@ class DatagramRelays:
         self._poller.register(self._wake.fileno(), select.POLLIN)
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
+
+    def _flow(
+        self, key: Hashable, sock: socket.socket | None, answered: AnswerTaker
+    ) -> DatagramRelay | None:
+        """The flow of a key, by a new socket where there is none yet; None without either, and after the end."""
+        relay = self._relays.get(key)
+        if sock is not None and (relay is not None or self._is_stopped):
+            sock.close()
+        elif sock is not None:
+            relay = DatagramRelay(key, sock, answered)
+            self._add(relay)
+        if relay is not None:
+            relay.answered = answered
+            self._use(relay)
+        return relay
 
     def _add(self, relay: DatagramRelay) -> None:
         self._start()
@@ -175,20 +192,6 @@ class DatagramRelays:
             sockets.await_ready(sock, select.POLLOUT, SEND_SECONDS)
             sock.send(content)
         return was_refused
-
-    # A thread that sends.
-
-    def _open(
-        self, key: Hashable, server: tuple[str, int], answered: AnswerTaker, remedy: str
-    ) -> None:
-        sock = connect(*server, remedy)
-        with self._lock:
-            if self._is_stopped or key in self._relays:
-                sock.close()
-                return
-            relay = DatagramRelay(key, sock, answered)
-            relay.used = monotonic()
-            self._add(relay)
 
     # The thread that reads.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -199,35 +198,31 @@ def test_a_datagram_that_had_left_before_its_route_went_is_unrouted(stage: Stage
     assert stage.link.datagram_source.recv(70000)[23] == 1
 
 
-@pytest.fixture
-def server() -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(SECONDS)
-        sock.bind(("127.0.0.1", 0))
-        yield sock
-
-
 def to(server: socket.socket) -> Forward:
     return forward(f"udp://127.0.0.1:{server.getsockname()[1]}")
 
 
-def test_a_server_answers_and_that_counts_as_let_out(stage: Stage, server: socket.socket) -> None:
-    route = stage.route("intercept_udp", f"{ADDRESS}:9", to(server))
+def test_a_server_answers_and_that_counts_as_let_out(
+    stage: Stage, datagram_server: socket.socket
+) -> None:
+    route = stage.route("intercept_udp", f"{ADDRESS}:9", to(datagram_server))
     send(stage, b"one")
-    content, client = server.recvfrom(100)
-    server.sendto(content + b"!", client)
-    server.sendto(b"more", client)
+    content, client = datagram_server.recvfrom(100)
+    datagram_server.sendto(content + b"!", client)
+    datagram_server.sendto(b"more", client)
     assert replies(stage, 2) == [b"one!", b"more"]
     send(stage, b"two")
-    assert server.recvfrom(100) == (b"two", client)
+    assert datagram_server.recvfrom(100) == (b"two", client)
     assert [call.replies for call in route.calls] == [[b"one!", b"more"], []]
     (flow,) = stage.entries(DatagramFlow)
     assert got_out(flow)
 
 
-def test_a_server_that_does_not_listen_refuses(stage: Stage, server: socket.socket) -> None:
-    stage.route("intercept_udp", f"{ADDRESS}:9", to(server))
-    server.close()
+def test_a_server_that_does_not_listen_refuses(
+    stage: Stage, datagram_server: socket.socket
+) -> None:
+    stage.route("intercept_udp", f"{ADDRESS}:9", to(datagram_server))
+    datagram_server.close()
     send(stage, b"?")
     stage.link.datagram_source.settimeout(SECONDS)
     assert stage.link.datagram_source.recv(70000)[23] == 1  # ICMP
@@ -254,11 +249,11 @@ def test_the_real_server_of_a_pattern_is_not_of_this_machine(stage: Stage) -> No
 
 @pytest.mark.parametrize("way", ["removed", "blocked", "its test is over"])
 def test_a_server_answers_no_longer_than_its_route(
-    stage: Stage, server: socket.socket, way: str
+    stage: Stage, datagram_server: socket.socket, way: str
 ) -> None:
-    route = stage.route("intercept_udp", f"{ADDRESS}:9", to(server))
+    route = stage.route("intercept_udp", f"{ADDRESS}:9", to(datagram_server))
     send(stage, b"?")
-    _, client = server.recvfrom(100)
+    _, client = datagram_server.recvfrom(100)
     if way == "removed":
         route.remove()
         stage.gateway.revise()
@@ -268,7 +263,7 @@ def test_a_server_answers_no_longer_than_its_route(
         stage.gateway.revise(test_over=True)
     assert not len(stage.gateway.datagrams.relays)
     with contextlib.suppress(ConnectionRefusedError):
-        server.sendto(b"late", client)
+        datagram_server.sendto(b"late", client)
     stage.link.datagram_source.settimeout(0.1)
     with pytest.raises(TimeoutError):
         stage.link.datagram_source.recv(70000)

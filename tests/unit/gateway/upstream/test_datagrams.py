@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
+import warnings
 from collections.abc import Iterator
 from queue import Queue
 
@@ -19,14 +21,6 @@ NAME = "forwarded datagrams of a test"
 
 
 @pytest.fixture
-def server() -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(SECONDS)
-        sock.bind(("127.0.0.1", 0))
-        yield sock
-
-
-@pytest.fixture
 def relays() -> Iterator[DatagramRelays]:
     relays = DatagramRelays(NAME)
     yield relays
@@ -36,30 +30,30 @@ def relays() -> Iterator[DatagramRelays]:
 
 
 def test_each_flow_has_a_socket_and_its_own_answers(
-    relays: DatagramRelays, server: socket.socket
+    relays: DatagramRelays, datagram_server: socket.socket
 ) -> None:
     answers: dict[int, Queue[bytes | None]] = {0: Queue(), 1: Queue()}
     ports = {}
     for _ in range(2):
         for key in answers:
-            relays.send(key, server.getsockname(), b"%d" % key, answers[key].put)
-            content, ports[key] = server.recvfrom(100)
-            server.sendto(content * 2, ports[key])
+            relays.send(key, datagram_server.getsockname(), b"%d" % key, answers[key].put)
+            content, ports[key] = datagram_server.recvfrom(100)
+            datagram_server.sendto(content * 2, ports[key])
             assert answers[key].get(timeout=SECONDS) == b"%d%d" % (key, key)
     assert ports[0] != ports[1]
     assert len(relays) == 2
 
 
 def test_an_answer_from_another_address_does_not_arrive(
-    relays: DatagramRelays, server: socket.socket
+    relays: DatagramRelays, datagram_server: socket.socket
 ) -> None:
     answers: Queue[bytes | None] = Queue()
-    relays.send("a", server.getsockname(), b"?", answers.put)
-    _, client = server.recvfrom(100)
+    relays.send("a", datagram_server.getsockname(), b"?", answers.put)
+    _, client = datagram_server.recvfrom(100)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", 0))
         other.sendto(b"forged", client)
-        server.sendto(b"real", client)
+        datagram_server.sendto(b"real", client)
         assert answers.get(timeout=SECONDS) == b"real"
     assert answers.empty()
 
@@ -82,7 +76,7 @@ def test_a_port_where_nobody_listens_refuses_and_the_next_datagram_is_sent_all_t
 
 
 def test_a_refusal_that_a_send_is_told_of_is_passed_on_and_the_datagram_sent(
-    server: socket.socket,
+    datagram_server: socket.socket,
 ) -> None:
     class Refused:
         calls = 0
@@ -98,59 +92,157 @@ def test_a_refusal_that_a_send_is_told_of_is_passed_on_and_the_datagram_sent(
 
 
 def test_the_flow_that_was_used_longest_ago_ends_beyond_the_limit(
-    relays: DatagramRelays, server: socket.socket, monkeypatch: pytest.MonkeyPatch
+    relays: DatagramRelays, datagram_server: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datagrams, "MAX_RELAYS", 2)
     clients = {}
     for key in "abac":
-        relays.send(key, server.getsockname(), b"?", lambda content: None)
-        clients[key] = server.recvfrom(100)[1]
+        relays.send(key, datagram_server.getsockname(), b"?", lambda content: None)
+        clients[key] = datagram_server.recvfrom(100)[1]
     assert len(relays) == 2
-    relays.send("a", server.getsockname(), b"?", lambda content: None)
-    assert server.recvfrom(100)[1] == clients["a"]
-    relays.send("b", server.getsockname(), b"?", lambda content: None)
-    assert server.recvfrom(100)[1] != clients["b"]
+    relays.send("a", datagram_server.getsockname(), b"?", lambda content: None)
+    assert datagram_server.recvfrom(100)[1] == clients["a"]
+    relays.send("b", datagram_server.getsockname(), b"?", lambda content: None)
+    assert datagram_server.recvfrom(100)[1] != clients["b"]
+
+
+def test_a_datagram_is_sent_before_the_flows_of_others_can_end_its_own(
+    relays: DatagramRelays, datagram_server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datagrams, "MAX_RELAYS", 2)
+    where = datagram_server.getsockname()
+
+    class Contended:
+        """A lock for which others wait: they have it as soon as the first flow lets it go."""
+
+        lock, waiting = threading.Lock(), ["b", "c"]
+
+        def __enter__(self) -> None:
+            self.lock.acquire()
+
+        def __exit__(self, *error: object) -> None:
+            self.lock.release()
+            others, self.waiting = self.waiting, []
+            for key in others:
+                relays.send(key, where, key.encode(), lambda content: None)
+
+    relays._lock = Contended()  # type: ignore[assignment]
+    relays.send("a", where, b"a", lambda content: None)
+    assert {datagram_server.recv(100) for _ in "abc"} == {b"a", b"b", b"c"}
+
+
+def test_a_flow_that_ends_as_its_client_sends_begins_again(
+    relays: DatagramRelays, datagram_server: socket.socket
+) -> None:
+    where = datagram_server.getsockname()
+    relays.send("a", where, b"1", lambda content: None)
+
+    class Ended:
+        """A lock that another thread has first, and ends the flow."""
+
+        lock, is_first = threading.Lock(), True
+
+        def __enter__(self) -> None:
+            if self.is_first:
+                self.is_first = False
+                relays.end(lambda key: True)
+            self.lock.acquire()
+
+        def __exit__(self, *error: object) -> None:
+            self.lock.release()
+
+    relays._lock = Ended()  # type: ignore[assignment]
+    relays.send("a", where, b"2", lambda content: None)
+    assert [datagram_server.recv(100) for _ in range(2)] == [b"1", b"2"]
+
+
+def test_flows_are_closed_before_the_thread_may_end(
+    relays: DatagramRelays, datagram_server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relays.send("a", datagram_server.getsockname(), b"1", lambda content: None)
+    close = relays._close
+
+    def close_slowly(relay: datagrams.DatagramRelay) -> None:
+        assert relays._waker is not None
+        assert relays._thread is not None
+        relays._waker.send(b"f")  # as if an answer had come
+        relays._thread.join(0.2)
+        close(relay)
+
+    monkeypatch.setattr(relays, "_close", close_slowly)
+    relays.stop()
+    assert not len(relays)
+
+
+def test_a_forked_child_closes_its_copies(
+    relays: DatagramRelays, datagram_server: socket.socket
+) -> None:
+    relays.send("a", datagram_server.getsockname(), b"1", lambda content: None)
+    copies = [*relays._readable, *(each.fileno() for each in (relays._waker, relays._wake) if each)]
+    assert len(copies) == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: a fork beside threads
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            relays.abandon()
+            code = sum(is_open(each) for each in copies)
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert all(map(is_open, copies))
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def test_an_idle_flow_ends(
-    relays: DatagramRelays, server: socket.socket, monkeypatch: pytest.MonkeyPatch
+    relays: DatagramRelays, datagram_server: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datagrams, "IDLE_SECONDS", 0.05)
-    relays.send("a", server.getsockname(), b"?", lambda content: None)
+    relays.send("a", datagram_server.getsockname(), b"?", lambda content: None)
     assert eventually(lambda: not len(relays))
 
 
 def test_what_ends_by_its_key_gets_nothing_more(
-    relays: DatagramRelays, server: socket.socket
+    relays: DatagramRelays, datagram_server: socket.socket
 ) -> None:
     answers: Queue[bytes | None] = Queue()
     clients = {}
     for key in ("over", "stays"):
-        relays.send(key, server.getsockname(), b"?", answers.put)
-        clients[key] = server.recvfrom(100)[1]
+        relays.send(key, datagram_server.getsockname(), b"?", answers.put)
+        clients[key] = datagram_server.recvfrom(100)[1]
     relays.end(lambda key: key == "over")
-    server.sendto(b"late", clients["over"])
-    server.sendto(b"in time", clients["stays"])
+    datagram_server.sendto(b"late", clients["over"])
+    datagram_server.sendto(b"in time", clients["stays"])
     assert answers.get(timeout=SECONDS) == b"in time"
     assert answers.empty()
 
 
-def test_nothing_is_sent_after_the_end(relays: DatagramRelays, server: socket.socket) -> None:
-    relays.send("a", server.getsockname(), b"1", lambda content: None)
-    assert server.recv(100) == b"1"
+def test_nothing_is_sent_after_the_end(
+    relays: DatagramRelays, datagram_server: socket.socket
+) -> None:
+    relays.send("a", datagram_server.getsockname(), b"1", lambda content: None)
+    assert datagram_server.recv(100) == b"1"
     relays.stop()
-    relays.send("b", server.getsockname(), b"2", lambda content: None)
+    relays.send("b", datagram_server.getsockname(), b"2", lambda content: None)
     assert not len(relays)
-    assert comes_not(server)
+    assert comes_not(datagram_server)
 
 
 def test_a_server_that_is_not_named_is_not_of_this_machine(
-    relays: DatagramRelays, server: socket.socket
+    relays: DatagramRelays, datagram_server: socket.socket
 ) -> None:
     with pytest.raises(
         UpstreamError, match=r"127\.0\.0\.1 is loopback\. Only what names .*: the line"
     ):
-        relays.send("a", server.getsockname(), b"?", lambda content: None, "the line")
+        relays.send("a", datagram_server.getsockname(), b"?", lambda content: None, "the line")
     assert not len(relays)
 
 
