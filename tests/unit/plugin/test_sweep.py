@@ -68,6 +68,20 @@ def test_a_cell_of_no_call_fails_where_it_is_named(run: RunPytest, call: str) ->
     )
 
 
+def test_a_cell_of_no_call_tells_twenty_calls_at_most(run: RunPytest) -> None:
+    source = """
+@pytest.mark.egress_sweep
+def test_a(egress):
+    egress.intercept_https("pay.test", b"ok")
+    for n in range(23):
+        attempt(egress, f"https://pay.test/p{n}x")
+"""
+    run(source, "--collect-only")
+    result = run("", "test_x.py::test_a[GET https://pai.test/v1: 503]")
+    lines_of(result, "*GET https://pay.test/p19x: 1", "*and 3 more")
+    assert "p20x" not in result.stdout.str()
+
+
 def test_a_sweep_is_run_by_its_name_alone(run: RunPytest) -> None:
     result = run(SHOP, "-v", "-k", "sweep and not test_b")
     assert ran(result)[-1] == "test_a[sweep]"
