@@ -107,6 +107,8 @@ class Dispatcher:
     def serve_between(self) -> bool:
         """Copy the connection to another container that has the dialled name, unless a route is for this name."""
         to, tables = self.connection.destination, self.connection.context.tables
+        if to.name == to.address:  # a name that looks like it leads no client there
+            return False
         if not (peers := self.connection.target.peers(to.name)):
             return False
         if names_exactly(tables, to.name, to.port):

@@ -85,7 +85,7 @@ class Gateway:
         self._poller = poller()  # poll() would scan thousands of parked connections
         self._waker, self._wake = sockets.pair()
         self.recorder = Recorder(target, ledger)
-        self.upstreams = Upstreams()
+        self.upstreams = Upstreams(target.peers)
         self.workers = Workers(f"egress {target.name} request", MAX_CONNECTIONS)
         self.names = Names(self.recorder, ipv6=link.ipv6)
         self.dials = ConnectFaults(link, self.recorder, self.names)

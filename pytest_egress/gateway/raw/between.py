@@ -6,8 +6,6 @@ it holds no window open.
 
 from __future__ import annotations
 
-import random
-import socket
 from collections.abc import Sequence
 
 from pytest_egress.base.clock import monotonic
@@ -15,8 +13,7 @@ from pytest_egress.base.relay import Direction, relay
 from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.upstream.upstreams import Upstreams
-from pytest_egress.routes.answers import Connectable, Forward
-from pytest_egress.traffic.entries import TcpConnection
+from pytest_egress.routes.answers import Connectable
 
 
 def serve_between(
@@ -30,7 +27,8 @@ def serve_between(
     attempt, ledger = connection.attempt, connection.ledger
     entry = connection.recorder.begin_between(attempt)
     try:
-        server = reach(connection, upstreams, entry, peers)
+        peer, server = upstreams.connect_any(connection, peers, connection.destination.port)
+        entry.between = peer.name
         connection.end()
         connection.is_relayed = True
 
@@ -49,31 +47,3 @@ def serve_between(
         connection.linger()
     finally:
         entry.duration = ledger.now() - entry.started
-
-
-def reach(
-    connection: Connection,
-    upstreams: Upstreams,
-    entry: TcpConnection,
-    peers: Sequence[Connectable],
-) -> socket.socket:
-    """Connect to one of several containers; those that refuse are passed over, as a client does with addresses."""
-    port = connection.destination.port
-    *others, last = random.sample(peers, len(peers))
-    for peer in others:
-        try:
-            return connect(connection, upstreams, entry, peer, port)
-        except UpstreamError:
-            continue
-    return connect(connection, upstreams, entry, last, port)
-
-
-def connect(
-    connection: Connection,
-    upstreams: Upstreams,
-    entry: TcpConnection,
-    peer: Connectable,
-    port: int,
-) -> socket.socket:
-    entry.between = peer.name
-    return upstreams.connect(connection, Forward(scheme="tcp", container=peer, port=port), port)

@@ -6,16 +6,18 @@ Each connection's own thread calls it. Its lock guards the TLS contexts alone; n
 from __future__ import annotations
 
 import os
+import random
 import socket
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import pytest_egress.gateway.upstream.exchange as upstream
+from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.ledger.remedies import naming
-from pytest_egress.routes.answers import Forward
+from pytest_egress.routes.answers import Connectable, Forward
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import PASSTHROUGH
 from pytest_egress.routes.table import RouteTable, opening
@@ -34,9 +36,14 @@ class SocketOwner(Protocol):
 
 
 class Upstreams:
-    """Opens connections to real servers for the attempts of one target."""
+    """Opens connections to real servers for the attempts of one target.
 
-    def __init__(self) -> None:
+    Args:
+        peers: Gives the containers that a name is for, in a network of the target's.
+    """
+
+    def __init__(self, peers: Callable[[str], Sequence[Connectable]] = lambda name: ()) -> None:
+        self._peers = peers
         self._lock = threading.Lock()
         self._roots: tuple[str | None, ...] = ()
         self._contexts: dict[bool, ssl.SSLContext] = {}
@@ -59,6 +66,22 @@ class Upstreams:
         assert to.host is not None
         return owner.adopt(upstream.connect(to.host, to.port or port))
 
+    def connect_any(
+        self, owner: SocketOwner, peers: Sequence[Connectable], port: int
+    ) -> tuple[Connectable, socket.socket]:
+        """Connect to one of several containers; those that refuse are passed over, as a client does with addresses.
+
+        Raises:
+            UpstreamError: None of them listens at the port.
+        """
+        refused = UpstreamError("")
+        for peer in random.sample(peers, len(peers)):
+            try:
+                return peer, owner.adopt(upstream.connect_container(peer, port))
+            except UpstreamError as error:
+                refused = error
+        raise refused
+
     def reach(
         self,
         owner: SocketOwner,
@@ -68,7 +91,7 @@ class Upstreams:
         scheme: str,
         by: str = "",
     ) -> socket.socket:
-        """A connection to the real server of a host.
+        """A connection to the real server of a host: a container, where one has that name in a network of the target's.
 
         Args:
             route: The route that lets the attempt through. Where it is for this very host, the user has named the host.
@@ -77,6 +100,8 @@ class Upstreams:
         Raises:
             UpstreamError: The server cannot be reached, or its addresses are reserved.
         """
+        if peers := self._peers(host):
+            return self.connect_any(owner, peers, port)[1]
         kind, address = (PASSTHROUGH, f"*:{port}") if route is None else (route.kind, route.address)
         named = route is not None and route.is_for(host)
         remedy = "" if named else naming(None if by else kind, address, scheme, host, port)

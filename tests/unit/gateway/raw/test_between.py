@@ -8,9 +8,10 @@ import pytest
 
 from pytest_egress.ledger.encryption import weak
 from pytest_egress.ledger.verdict import judge
+from pytest_egress.routes.answers import forward
 from pytest_egress.traffic.entries import DnsQuery, TcpConnection
 from tests.support.echo import Echo, end_of_dial, read_line, read_to_end
-from tests.support.stage import Stage, end_of, eventually
+from tests.support.stage import ADDRESS, FIRST, Stage, end_of, eventually
 
 pytestmark = pytest.mark.usefixtures("no_first_byte")
 
@@ -108,3 +109,34 @@ def test_names_of_containers_exist_by_strict_dns(stage: Stage, echo: Echo) -> No
     assert stage.resolve("db")
     assert [query.outcome for query in stage.entries(DnsQuery)] == ["recorded"]
     assert stage.query("dc").rcode().name == "NXDOMAIN"
+
+
+def test_an_address_is_no_name_of_a_container(stage: Stage, echo: Echo) -> None:
+    stage.containers = {ADDRESS: [NamedPort("postgres", echo.port)]}
+    client = stage.dial(ADDRESS, 5432)
+    client.sendall(b"select 1\n")
+    assert end_of(client) == "reset"
+    entry = stage.only(TcpConnection)
+    assert (entry.outcome, entry.between) == ("unrouted", "")
+
+
+@pytest.mark.parametrize("kind", ["intercept_tcp", "passthrough"])
+def test_what_a_route_passes_on_to_the_real_server_goes_to_the_container(
+    stage: Stage, echo: Echo, closed: int, kind: str
+) -> None:
+    stage.containers = {"db": [NamedPort("closed", closed), NamedPort("postgres", echo.port)]}
+    answer = forward() if kind == "intercept_tcp" else None
+    route = stage.route(kind, "db:5432", answer)
+    client = stage.dial(stage.resolve("db"), 5432)
+    client.sendall(b"select 1\n")
+    assert read_line(client) == b"select 1\n"
+    assert len(route.calls) == 1
+
+
+def test_a_pattern_answers_no_dns_for_a_containers_name(stage: Stage, echo: Echo) -> None:
+    stage.containers = {"db": [NamedPort("postgres", echo.port)]}
+    stage.route("dns", "*", "NXDOMAIN", optional=True)
+    assert stage.resolve("db") == FIRST
+    assert stage.query("dc").rcode().name == "NXDOMAIN"
+    stage.route("dns", "db", "NXDOMAIN")
+    assert stage.query("db").rcode().name == "NXDOMAIN"
