@@ -74,7 +74,7 @@ class ContainerCalls:
         self._scope, self._engine = scope, scope.session.engine
         self._api = self._engine.client.api  # found now, whatever becomes of DOCKER_HOST
         self._made: dict[str, Made] = {}
-        self._networks = Networks()
+        self._networks = Networks(self._revise)
         self._network_calls = NetworkCalls(
             networks=self._networks,
             api=self._api,
@@ -358,8 +358,8 @@ class ContainerCalls:
             if status == HTTPStatus.CREATED:
                 made = self._made_of(name, asked, found["Config"], target, config["Env"])
                 identifier = json.loads(body)["Id"]
-                self._networks.join(identifier, places)
                 self._adopt(identifier, made)
+                self._networks.join(identifier, places)
         except BaseException:
             if target is not None:
                 target.close()
@@ -441,6 +441,13 @@ class ContainerCalls:
         if made.target is not None:
             made.target.find_peers = partial(self._peers, identifier)
             self._scope.keep(made.target)
+
+    def _revise(self) -> None:
+        """Have the kernel of each container know which names are containers' now: patterns refuse no dial of these."""
+        with self._lock:
+            targets = [each.target for each in self._made.values() if each.target is not None]
+        for target in targets:
+            target.gateway.revise()
 
     def _peers(self, identifier: str, name: str) -> list[ExternalContainer]:
         """The containers that a name is for, in a network that a container is in."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from http import HTTPStatus
@@ -84,9 +84,13 @@ class Networks:
     """The networks of one endpoint, and which containers are in them.
 
     Threads: any. No call of the engine is made while the lock is held.
+
+    Args:
+        moved: Called, without the lock, after containers have joined or left a network.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, moved: Callable[[], object] = lambda: None) -> None:
+        self._moved = moved
         self._networks: dict[str, Network] = {}
         self._places: dict[str, dict[str, NetworkPlace]] = {}
         self._lock = threading.Lock()
@@ -128,20 +132,25 @@ class Networks:
             self._networks.pop(network.identifier, None)
             for places in self._places.values():
                 places.pop(network.identifier, None)
+        self._moved()
 
     def join(self, container: str, places: Iterable[NetworkPlace]) -> None:
         with self._lock:
             its = self._places.setdefault(container, {})
             its.update({each.identifier: each for each in places})
+        self._moved()
 
     def leave(self, container: str, identifier: str) -> bool:
         """Take a container out of a network; whether it was in it."""
         with self._lock:
-            return self._places.get(container, {}).pop(identifier, None) is not None
+            was_in = self._places.get(container, {}).pop(identifier, None) is not None
+        self._moved()
+        return was_in
 
     def forget(self, container: str) -> None:
         with self._lock:
             self._places.pop(container, None)
+        self._moved()
 
     def places(self, container: str) -> list[NetworkPlace]:
         with self._lock:

@@ -10,7 +10,7 @@ Threads: the gateway's reader calls `take_packet`. What is known of past dials c
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
@@ -109,7 +109,10 @@ class ConnectFaults(KernelRules):
         return bool(table.refusing)
 
     def _decisions(self, tables: Sequence[RouteTable]) -> Deciding:
-        return Deciding(tables, self._tries, self._ledger.clock())
+        return Deciding(tables, self._tries, self._ledger.clock(), self._is_peer)
+
+    def _is_peer(self, name: str) -> bool:
+        return bool(self._target.peers(name))
 
     def _completed(self, rules: list[DialRule]) -> Iterator[DialRule]:
         """The rules, after those by which repetitions of dropped dials stay dropped."""
@@ -189,6 +192,7 @@ class Deciding:
 
     Args:
         now: The time, by `Ledger.clock`.
+        is_peer: Whether a name is that of a container in a network of the target's: no pattern is for it.
 
     Attributes:
         literal: The rules for addresses that no name was given; none where all of them are captured.
@@ -199,8 +203,9 @@ class Deciding:
         tables: Sequence[RouteTable],
         tries: Mapping[tuple[InnerRoute, str, int], Tries],
         now: float,
+        is_peer: Callable[[str], bool] = lambda name: False,
     ) -> None:
-        self._tables, self._tries, self._now = tables, tries, now
+        self._tables, self._tries, self._now, self._is_peer = tables, tries, now, is_peer
         self._tried: dict[str, set[int]] = {}  # ports, by name
         for _, host, port in tries:
             self._tried.setdefault(host, set()).add(port)
@@ -229,6 +234,7 @@ class Deciding:
         own = {name: self._for_connections(name) for name in names}
         network = network_of(address)
         others = [rule for rule in self.literal if overlaps(rule, network)]
+        before = [] if any(map(self._is_peer, names)) else others
         ports = {route.parsed_address.port for routes in own.values() for route in routes}
         ports |= {rule.port for rule in others}
         ports |= {port for name in names for port in self._tried.get(name, ())}
@@ -236,7 +242,7 @@ class Deciding:
         wanted: list[DialRule] = []
         for port in (*exact, None):
             other = DialRule(Verdict.CAPTURED, network, port)
-            found = verdict_of(others, other)
+            found = verdict_of(before, other)
             for name, routes in own.items():
                 covering = [route for route in routes if route.parsed_address.port in (None, port)]
                 if covering:
@@ -247,7 +253,12 @@ class Deciding:
 
     def _for_connections(self, name: str) -> list[InnerRoute]:
         found = (route for route in in_order(self._tables, name) if route.names(name))
-        return [route for route in found if route.kind.is_for_connections]
+        is_peer = self._is_peer(name)
+        return [
+            route
+            for route in found
+            if route.kind.is_for_connections and (route.parsed_address.is_exact or not is_peer)
+        ]
 
     def _may_refuse(self, name: str) -> bool:
         return name in self._exact or any(route.names(name) for route in self._patterns)

@@ -295,8 +295,11 @@ class Names:
         return NameRuling(visits=visits)
 
     def _visits(self, context: AttemptContext, asked: AskedName) -> Iterator[Visit]:
-        """A route whose sequence has been used up is passed over."""
+        """A route whose sequence has been used up is passed over; so is a pattern, where a container has the name."""
+        is_peer = bool(self._target.peers(asked.name))
         for route in name_routes(context.tables, asked.name):
+            if is_peer and not route.parsed_address.is_exact:
+                continue
             if (given := self._turns.answer(route, asked)) is None:
                 continue
             faults, said = layers(given.answer)

@@ -35,6 +35,15 @@ REFUSED, DROPPED, CAPTURED = Verdict.REFUSED, Verdict.DROPPED, Verdict.CAPTURED
 PREFIX = {REFUSED: b"refused\0", DROPPED: b"dropped\0"}
 
 
+class NoPort:
+    """A container where nothing listens."""
+
+    name = "postgres"
+
+    def connect(self, port: int, timeout: float = 5) -> socket.socket:
+        raise ConnectionRefusedError
+
+
 @pytest.fixture
 def scene(stage: Stage) -> Stage:
     """A stage whose routes tell the gateway of each change, as a session has it."""
@@ -412,3 +421,16 @@ def test_more_rules_than_a_kernel_takes_are_an_error_that_says_so(
 
 def test_rules_of_no_route_are_none() -> None:
     assert Deciding([], {}, 0.0).named(["db.test"], FIRST) == []
+
+
+def test_a_pattern_refuses_no_dial_of_a_containers_name(scene: Stage) -> None:
+    scene.tcp("*:5432", refuse(), optional=True)
+    scene.tcp("d*:443", blackhole(), optional=True)
+    scene.resolve("db")
+    assert [decided(scene, FIRST, port) for port in (5432, 443)] == [REFUSED, DROPPED]
+    scene.containers = {"db": [NoPort()]}
+    scene.gateway.revise()
+    assert [decided(scene, FIRST, port) for port in (5432, 443)] == [CAPTURED, CAPTURED]
+    assert decided(scene, ADDRESS, 5432) is REFUSED
+    scene.tcp("db:5432", refuse(), optional=True)
+    assert decided(scene, FIRST, 5432) is REFUSED
