@@ -42,8 +42,6 @@ from pytest_egress.traffic.websocket import (
     BAD_GATEWAY,
     BROKEN_OFF,
     GOING_AWAY,
-    NO_CODE,
-    NORMAL,
     OF_A_HANDSHAKE,
     Frames,
     Opening,
@@ -115,7 +113,7 @@ class WebSocketRelay(DuplexAnswer):
             with opened(ws, conversation, server):
                 first = copy_both_ways(ws, server)
             if first is server:
-                self.closing = (passed_code(server, BAD_GATEWAY), server.close_reason)
+                self.closing = (server.passed_code(BAD_GATEWAY), server.close_reason)
         finally:
             server.end()
             upstream.close()
@@ -138,12 +136,6 @@ def copy_both_ways(ws: OpenWebSocket, server: OpenWebSocket) -> OpenWebSocket:
     return ended[0]
 
 
-def passed_code(source: OpenWebSocket, broken: int) -> int:
-    """The code that the other side is closed with."""
-    code = source.close_code
-    return {NO_CODE: NORMAL, BROKEN_OFF: broken, None: NORMAL}.get(code, code) or NORMAL
-
-
 def copy_messages(
     source: OpenWebSocket, sink: OpenWebSocket, broken: int, ended: list[OpenWebSocket]
 ) -> None:
@@ -160,7 +152,7 @@ def copy_messages(
         for message in source:
             sink.send(message)
     ended.append(source if source.is_over else sink)
-    code = passed_code(source, broken)
+    code = source.passed_code(broken)
     if source.close_code == BROKEN_OFF:
         sink.close(code, source.close_reason)
     else:

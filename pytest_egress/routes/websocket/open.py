@@ -37,6 +37,7 @@ from pytest_egress.traffic.websocket import (
     GOING_AWAY,
     MAX_PING_BYTES,
     MESSAGES,
+    NO_CODE,
     NORMAL,
     TOO_BIG,
     ClosedError,
@@ -51,6 +52,7 @@ from pytest_egress.traffic.websocket import (
 
 CLOSE_SECONDS: Final = 1.0  # for the client to send its own close frame
 SLICE_SECONDS: Final = 1.0  # between two looks at whether that time is over
+TEST_IS_OVER: Final = "the test is over"  # the reason in a close frame
 MAX_WAITING_BYTES: Final = 64 << 20  # of messages that no handler has received; then reading stops
 MAX_WAITING_FRAMES: Final = 100  # of pongs; then the reader waits for the thread that sends
 
@@ -491,13 +493,29 @@ class OpenWebSocket(WebSocket):
         self._opened.set()
 
     def go_away(self, then: OpenWebSocket | None = None) -> None:
-        """The test is over: close with 1001, on a thread of its own, and then close `then`. The call does not block."""
+        """The test is over: close with 1001, on a thread of its own, and then close `then`. The call does not block.
+
+        A peer that has closed before is passed on to `then` by its own code, as if the test went on.
+        """
 
         def close() -> None:
-            for each in filter(None, (self, then)):
-                each.close(GOING_AWAY, "the test is over")
+            had_closed = self.is_over
+            self.close(GOING_AWAY, TEST_IS_OVER)
+            if then is not None and had_closed:
+                then.close(self.passed_code(GOING_AWAY), self.close_reason)
+            elif then is not None:
+                then.close(GOING_AWAY, TEST_IS_OVER)
 
         threading.Thread(target=close, name="websocket 1001", daemon=True).start()
+
+    def passed_code(self, broken: int) -> int:
+        """The code to close another WebSocket with, to which this one's end is passed on.
+
+        Args:
+            broken: The code where this one's peer broke off.
+        """
+        code = self.close_code
+        return {NO_CODE: NORMAL, BROKEN_OFF: broken, None: NORMAL}.get(code, code) or NORMAL
 
     @property
     def has_left(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from typing import Any
 
 import h2.errors
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from pytest_egress.gateway.http import forwarding
 from pytest_egress.routes.answers import forward
 from pytest_egress.routes.websocket import open as open_websocket
+from pytest_egress.routes.websocket.open import OpenWebSocket
 from pytest_egress.traffic.websocket import Closing, Frames, size_of
 from tests.support.http2_client import Http2Client
 from tests.support.raw_websockets import RawSide, raw_client, raw_server
@@ -97,6 +99,31 @@ def test_the_end_of_its_test_ends_it(stage: Stage) -> None:
         (over,) = stage.gateway.revise(test_over=True)
         assert client.rest()[-1:] == [closing(1001, "the test is over", reply=False)]
         assert eventually(lambda: over.ended)
+
+
+def test_a_close_frame_that_came_before_the_end_of_its_test_is_passed_on_as_it_came(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pass_close, told = OpenWebSocket.pass_close, threading.Event()
+
+    def pass_late(sink: OpenWebSocket, *end: Any) -> None:
+        assert told.wait(SECONDS)
+        pass_close(sink, *end)
+
+    def serve(ws: RawSide) -> None:
+        assert ws.next() == closing(4001, "enough", reply=True)
+        told.set()
+        assert ws.next() is None
+
+    monkeypatch.setattr(OpenWebSocket, "pass_close", pass_late)
+    with raw_server(serve) as url:
+        route = stage.http("api.test", forward(url))
+        client = raw_client(stage)
+        client.send(client.frames.close(4001, "enough"))
+        assert eventually(lambda: route.calls[0].websocket.is_over)
+        stage.settle()
+        stage.gateway.revise(test_over=True)
+        assert client.rest()[-1:] == [closing(1001, "the test is over", reply=False)]
 
 
 def test_what_a_client_sends_after_the_close_frame_of_the_server_arrives(stage: Stage) -> None:
