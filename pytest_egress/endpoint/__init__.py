@@ -12,6 +12,7 @@ made anew from the keys that are known.
 * `network_calls`: the calls about them.
 * `peers`: the names by which containers of one network reach each other.
 * `bodies`: the bodies of requests that make something.
+* `volume_calls`: the calls about volumes.
 * `wire`: HTTP on both sides, and the streams that take a connection over.
 * `veil`: what the engine tells of containers, as it would be without us.
 * `container_calls`: all other calls, and the containers made through it.

@@ -37,6 +37,7 @@ class Act(Enum):
     START = "start"  # with its published ports
     EVENTS = "events"  # without those of sidecars
     NETWORK = "network"  # of the networks that we keep
+    VOLUME = "volume"
 
 
 class Whose(Enum):
@@ -134,8 +135,10 @@ ROWS: Final = (
     captured("POST", f"{ONE}/attach", *STREAM, act=Act.ATTACH),
     captured("POST", f"{ONE}/exec", act=Act.EXEC_CREATE),
     captured("DELETE", ONE, "v", "force", "link", act=Act.REMOVE),
-    Row(method="GET", path="/volumes", query=("filters",)),
-    Row(method="GET", path="/volumes/*"),
+    Row(method="GET", path="/volumes", act=Act.VOLUME, query=("filters",)),
+    Row(method="GET", path="/volumes/*", act=Act.VOLUME),
+    Row(method="DELETE", path="/volumes/*", act=Act.VOLUME, query=("force",)),
+    Row(method="POST", path="/volumes/create", act=Act.VOLUME),
     Row(method="GET", path="/networks", act=Act.NETWORK, query=("filters",)),
     Row(method="GET", path=ONE_NETWORK, act=Act.NETWORK, query=("verbose", "scope")),
     Row(method="DELETE", path=ONE_NETWORK, act=Act.NETWORK),
@@ -149,7 +152,6 @@ ROWS: Final = (
 )
 
 LATER: Final[Mapping[str, str]] = {
-    "volumes": "volumes are not made here yet: name one in the container's mounts, and the engine makes it",
     "build": "builds are not captured here: build the image before the test, without DOCKER_HOST",
     "session": "builds are not captured here: build the image before the test, without DOCKER_HOST",
     "grpc": "builds are not captured here: build the image before the test, without DOCKER_HOST",

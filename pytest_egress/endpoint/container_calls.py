@@ -23,13 +23,14 @@ import h11
 
 from pytest_egress.endpoint import bodies
 from pytest_egress.endpoint.calls import Act, EngineCall, Whose
-from pytest_egress.endpoint.mounts import check_volume, volumes_of
+from pytest_egress.endpoint.mounts import volumes_of
 from pytest_egress.endpoint.network_calls import NetworkCalls
 from pytest_egress.endpoint.networks import NetworkMember, NetworkPlace, Networks
 from pytest_egress.endpoint.peers import names_of
 from pytest_egress.endpoint.ports import PortTakenError, PublishedPorts, ports_of_image
 from pytest_egress.endpoint.refusal import RefusedCall
 from pytest_egress.endpoint.veil import EventStream, Face, inspected, is_hidden, listed, others
+from pytest_egress.endpoint.volume_calls import VolumeCalls
 from pytest_egress.endpoint.wire import HeaderPairs, Tool, Upstream, answer_of, copy, pass_on
 from pytest_egress.engine.endpoint import connection_of
 from pytest_egress.engine.leftovers import (
@@ -81,6 +82,7 @@ class ContainerCalls:
             captured=self._connectable,
             members=self._members,
         )
+        self._volume_calls = VolumeCalls(api=self._api, marks=self._engine.marks)
         self._lock = threading.Lock()
         self._has_ended = False
 
@@ -90,8 +92,9 @@ class ContainerCalls:
             self._has_ended = True
 
     def remove_all(self) -> None:
-        """Remove the containers that were made through the endpoint."""
+        """Remove the containers and volumes that were made through the endpoint."""
         with contextlib.ExitStack() as removals:  # all are called, even if one raises
+            removals.callback(self._volume_calls.remove_all)  # the last one, when nothing uses them
             for identifier in [*self._made]:
                 removals.callback(self._remove, identifier)
 
@@ -111,6 +114,7 @@ class ContainerCalls:
             Act.START: self._start,
             Act.EVENTS: self._events,
             Act.NETWORK: self._network,
+            Act.VOLUME: self._volume,
         }
         acts[call.row.act](tool, call, self._name(call))
 
@@ -233,6 +237,9 @@ class ContainerCalls:
     def _network(self, tool: Tool, call: EngineCall, name: str) -> None:
         tool.answer(*self._network_calls.answer(call, name, tool.body(bodies.MAX_BODY)))
 
+    def _volume(self, tool: Tool, call: EngineCall, name: str) -> None:
+        tool.answer(*self._volume_calls.answer(call, name, tool.body(bodies.MAX_BODY)))
+
     def _connectable(self, name: str) -> str:
         """The identifier of a container that may be in networks."""
         identifier = self._captured(name)
@@ -334,7 +341,7 @@ class ContainerCalls:
         for other in asked.config["HostConfig"].get("VolumesFrom") or ():
             self._captured(other.partition(":")[0])
         for volume in volumes_of(asked.config["HostConfig"]):
-            self._check_volume(volume)
+            self._volume_calls.ensure(volume)
         places = self._places(asked)
         name = name_of(call)
         found = self._api.inspect_image(asked.image)  # type: ignore[no-untyped-call]  # the tool pulls one that is missing, and asks again
@@ -402,10 +409,6 @@ class ContainerCalls:
         with contextlib.suppress(docker.errors.APIError):
             return str(self._api.inspect_network(name)["Id"])
         return ""
-
-    def _check_volume(self, name: str) -> None:
-        with contextlib.suppress(docker.errors.NotFound):
-            check_volume(self._api.inspect_volume(name))
 
     def _capture(self, asked: bodies.AskedContainer, config: dict[str, Any]) -> ExternalContainer:
         """Start the sidecar of a container, and set the variables that lead to the CA."""

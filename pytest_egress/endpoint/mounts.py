@@ -75,11 +75,17 @@ def check_mounts(host: dict[str, Any]) -> None:
         check_options(take(driver, "Options", dict))
 
 
-def volumes_of(host: Mapping[str, Any]) -> list[str]:
-    """The names of volumes in a HostConfig that has been checked."""
-    binds = [each.partition(":")[0] for each in host.get("Binds") or () if ":" in each]
-    mounts = [each["Source"] for each in host.get("Mounts") or () if each.get("Source")]
-    return [each for each in [*binds, *mounts] if each and not each.startswith("/")]
+def volumes_of(host: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The volumes with a name in a HostConfig that has been checked, each as a body of `POST /volumes/create`."""
+    driver = host.get("VolumeDriver") or ""
+    names = [each.partition(":")[0] for each in host.get("Binds") or () if ":" in each]
+    found = [{"Name": name, "Driver": driver} for name in names]
+    for mount in host.get("Mounts") or ():
+        options = mount.get("VolumeOptions") or {}
+        by = options.get("DriverConfig") or {}
+        made = {"Driver": by.get("Name"), "DriverOpts": by.get("Options")}
+        found.append({"Name": mount.get("Source"), "Labels": options.get("Labels"), **made})
+    return [each for each in found if each["Name"] and not each["Name"].startswith("/")]
 
 
 def check_volume(found: Mapping[str, Any]) -> None:

@@ -1,4 +1,6 @@
-"""Removes the containers and images that runs leave on an engine, at a run's end or, if it was killed, by the next run.
+"""Removes the containers, images and volumes that runs leave on an engine.
+
+It is done at a run's end or, if it was killed, by its watchdog or the next run.
 
 Labels find them, and names confirm them. An image that somebody commits or builds from a container of ours inherits its
 label, and so do that image's containers. A name is not inherited, and an engine has each name once.
@@ -164,11 +166,23 @@ def remove_image(api: APIClient, image: Mapping[str, Any]) -> None:
 def remove_labelled(
     api: APIClient, label: str, kept: Collection[str] = (), *, sidecars: bool = True
 ) -> None:
-    """Remove a run's containers and images by their label, `name=value`, except containers that are kept."""
+    """Remove a run's containers, images and volumes by their label, `name=value`, except containers that are kept."""
     listed = [each for each in labelled(api, label) if sidecars or not is_sidecar(each)]
     remove_containers(api, [each["Id"] for each in listed if each["Id"] not in kept])
     for image in api.images(filters={"label": label}):
         remove_image(api, image)
+    for volume in labelled_volumes(api, label):
+        remove_volume(api, volume)
+
+
+def labelled_volumes(api: APIClient, label: str) -> list[dict[str, Any]]:
+    return list(api.volumes(filters={"label": label}).get("Volumes") or ())
+
+
+def remove_volume(api: APIClient, volume: Mapping[str, Any]) -> None:
+    """Remove a listed volume (`GET /volumes`), unless a container uses it."""
+    with suppress(*FAILURES):
+        api.remove_volume(volume["Name"])
 
 
 def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
@@ -177,8 +191,9 @@ def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
     Returns:
         The containers' identifiers.
     """
-    # Images are listed before containers: an image that a run makes in between is not taken for unused.
+    # Images and volumes are listed before containers: what a run makes in between is not taken for unused.
     images = client.api.images(filters={"label": SESSION_LABEL})
+    volumes = labelled_volumes(client.api, SESSION_LABEL)
     listed = labelled(client.api, SESSION_LABEL)
     there = {container["Id"] for container in listed if container["State"] not in ENDED}
     orphans = [
@@ -189,14 +204,17 @@ def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
     for image in images:
         if is_unused(image.get("Labels") or {}, living):
             remove_image(client.api, image)
+    for volume in volumes:
+        if is_unused(volume["Labels"], living):
+            remove_volume(client.api, volume)
     return removed
 
 
 def is_unused(labels: Mapping[str, str], living: set[str]) -> bool:
-    """Whether an image belongs to a run that has ended. It has the labels of the container that it was made from.
+    """Whether an image or a volume belongs to a run that has ended. An image has the labels of its container.
 
     Args:
-        living: The sessions that have a container: a run that uses an image has a sidecar.
+        living: The sessions that have a container: a run that uses one has a sidecar.
     """
     if (lives := run_lives(labels.get(FOLDER_LABEL, "/"))) is not None:
         return not lives

@@ -150,12 +150,16 @@ class Witness:
         """What is there of a run, each with what it is."""
         there = [f"container {name}" for name in containers(self.client, session)]
         there += [f"image {name}" for name in images(self.client, session)]
-        there += [
-            f"volume {name}" for name in list(self.volumes[session]) if self._has_volume(name)
-        ]
+        seen = {name for name in list(self.volumes[session]) if self._has_volume(name)}
+        there += [f"volume {name}" for name in seen.union(self.volumes_of(session))]
         there += [f"namespace at {key}" for key in list(self.keys[session]) if is_mounted(key)]
         there += [f"namespace {name}" for name in self._held(session)]
         return there + [f"watchdog {pid}" for pid in watchdogs(session)]
+
+    def volumes_of(self, session: str) -> list[str]:
+        """The volumes with the label of a run."""
+        listed = self.client.api.volumes(filters={"label": f"{SESSION_LABEL}={session}"})
+        return [volume["Name"] for volume in listed["Volumes"] or ()]
 
     def _has_volume(self, name: str) -> bool:
         try:

@@ -20,6 +20,7 @@ import pytest
 
 from pytest_egress import Egress, TcpConnection, UnroutedError
 from pytest_egress.endpoint.server import EngineEndpoint
+from pytest_egress.engine.leftovers import SESSION_LABEL
 from tests.support.killed_runs import KilledRun, assert_nothing_is_left
 from tests.support.leftovers import Witness, containers, until
 
@@ -163,6 +164,38 @@ def test_the_volume_of_a_share_is_refused(
         assert "the volume of type 'nfs' is refused" in done.stderr
     finally:
         volume.remove()
+
+
+def test_volumes_made_through_it_end_with_it(
+    engine_client: docker.DockerClient, clients_image: str, witness: Witness
+) -> None:
+    other = engine_client.volumes.create()
+    with Egress() as egress:
+        env = {**os.environ, **egress.engine().environment()}
+
+        def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+            asked = ["docker", *arguments]
+            return subprocess.run(asked, env=env, capture_output=True, text=True, timeout=60)
+
+        made = ["volume", "create", "--label", "of=shop", "endpoint-data"]
+        assert command(*made).stdout == "endpoint-data\n"
+        told = command("volume", "inspect", "-f", "{{json .Labels}}", "endpoint-data").stdout
+        assert json.loads(told) == {"of": "shop"}
+        listed = command("volume", "ls", "--filter", "label=of=shop", "--format", "{{.Name}}")
+        assert listed.stdout == "endpoint-data\n"
+        at = ["-v", "endpoint-data:/data", "-v", "endpoint-more:/more"]
+        put = ["run", "--rm", *at, clients_image, "sh", "-c", "echo kept >/data/word"]
+        assert command(*put).returncode == 0
+        got = command("run", "-d", *at, clients_image, "cat", "/data/word")
+        assert command("wait", got.stdout.strip()).stdout == "0\n"
+        assert command("logs", got.stdout.strip()).stdout == "kept\n"
+        assert "was not made through this endpoint" in command("volume", "rm", str(other.id)).stderr
+        assert command("volume", "create", "--driver", "sshfs", "endpoint-out").returncode != 0
+        assert command("volume", "rm", "endpoint-nobody").returncode != 0
+        session = egress._inner.session.engine.labels[SESSION_LABEL]
+        assert len(witness.volumes_of(session)) == 2
+    assert not witness.volumes_of(session)
+    other.remove()
 
 
 def test_one_call_too_many_gets_a_sentence(engine: EngineEndpoint, command: Docker) -> None:
@@ -348,7 +381,7 @@ def test_docker_py_runs_behind_it(
         assert found["size"] == 0
         assert client.containers.run(clients_image, ASK, remove=True) == b'{"id": "ch_1"}'
         with pytest.raises(docker.errors.APIError, match="not among the calls"):
-            client.volumes.create("back")
+            client.images.build(fileobj=io.BytesIO(b"FROM scratch"))
         with pytest.raises(docker.errors.NotFound):
             client.containers.get("endpoint-nobody")
     finally:
@@ -416,12 +449,13 @@ def test_it_ends_with_its_scope(engine_client: docker.DockerClient, clients_imag
 
 def test_nothing_is_left_of_a_killed_run(witness: Witness, clients_image: str) -> None:
     start = f"""import subprocess
-    subprocess.run(["docker", "run", "-d", "--name", "endpoint-left", {clients_image!r}, "sleep", "600"],
+    subprocess.run(["docker", "run", "-d", "-v", "endpoint-left:/data", {clients_image!r}, "sleep", "600"],
         env={{**os.environ, **egress.engine().environment()}}, check=True, stdout=subprocess.DEVNULL)"""
     run = KilledRun(start)
     try:
         assert run.line() == "up"
         assert len(containers(witness.client, run.session)) >= 2
+        assert len(witness.volumes_of(run.session)) == 1
         run.kill()
         assert_nothing_is_left(witness, run)
     finally:

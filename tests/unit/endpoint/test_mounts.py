@@ -78,7 +78,8 @@ def test_other_mounts_are_not() -> None:
         ],
     }
     check_mounts(host)
-    assert volumes_of(host) == ["data", "more", "data"]
+    assert [each["Name"] for each in volumes_of(host)] == ["data", "more", "data"]
+    assert volumes_of(host)[2]["DriverOpts"] == {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}
 
 
 def test_a_volume_that_exists_is_judged_as_one_that_is_made() -> None:
