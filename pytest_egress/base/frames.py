@@ -16,6 +16,30 @@ from typing import Any
 from pytest_egress.base.callers import is_plumbing, is_users, package_of
 
 
+def with_lines(traceback: TracebackType | None) -> TracebackType | None:
+    """The traceback, where an entry without a line has the last one before it in its code.
+
+    Python 3.11 has instructions without a line, such as the jump at the end of many loops. An interrupt may come there.
+    """
+    entries = [*entries_of(traceback)]
+    if all(entry.tb_lineno is not None for entry in entries):
+        return traceback
+    mended: TracebackType | None = None
+    for entry in reversed(entries):
+        line = entry.tb_lineno or last_line(entry.tb_frame.f_code, entry.tb_lasti)
+        mended = TracebackType(mended, entry.tb_frame, entry.tb_lasti, line)
+    return mended
+
+
+def last_line(code: CodeType, offset: int) -> int:
+    """The line of the last instruction up to an offset that has one, or else the first line of the code."""
+    last = code.co_firstlineno
+    for start, _, line in code.co_lines():
+        if line and start <= offset:
+            last = line
+    return last
+
+
 def is_of(entry: TracebackType, *packages: str) -> bool:
     return package_of(entry.tb_frame) in packages
 

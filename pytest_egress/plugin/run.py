@@ -287,6 +287,15 @@ class Run:
         except ValueError:  # or a plugin's own loop takes away what it runs
             return uses_egress(following)
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Ctrl-C may come where Python has no line, and pytest's report of it would fail (pytest-xdist issue 1196)."""
+        from pytest_egress.base.frames import with_lines
+
+        mended = with_lines(excinfo.tb)
+        if mended is not None and mended is not excinfo.tb:
+            excinfo.traceback = type(excinfo.traceback)(mended)
+
     def pytest_enter_pdb(self, config: pytest.Config, pdb: Any) -> None:
         """The hook is called on the thread that stopped."""
         if self._screen is not None:

@@ -187,6 +187,23 @@ def test_a(egress):
     result.stdout.no_fnmatch_line("*HandlerError*")
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="its code has another table of lines")
+def test_an_interrupt_where_python_has_no_line_ends_the_run_as_ever(run: RunPytest) -> None:
+    result = run(
+        """
+from tests.support.lines import without_lines
+
+def interrupted(): raise KeyboardInterrupt
+
+def test_a(): without_lines(interrupted.__code__)()
+""",
+        subprocess=True,
+    )
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    lines_of(result, "*test_x.py:*: KeyboardInterrupt", "*no tests ran*")
+    result.stderr.no_fnmatch_line("*Traceback*")
+
+
 def test_a_run_without_the_terminal_plugin_goes_on(run: RunPytest) -> None:
     result = run("def test_a(): pass\ndef test_b(egress): assert 1 == 2", "-p", "no:terminal")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
