@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     from pytest_egress.routes.raw.kafka import kafka as kafka
     from pytest_egress.routes.raw.smtp import smtp as smtp
     from pytest_egress.routes.route import Route as Route
+    from pytest_egress.routes.services import ntp as ntp
     from pytest_egress.routes.table import SweptFault as SweptFault
     from pytest_egress.routes.websocket.answer import websocket as websocket
     from pytest_egress.routes.websocket.asynchronous import AsyncWebSocket as AsyncWebSocket
@@ -157,6 +158,7 @@ _NAMES = {
     "routes.raw.kafka": "kafka",
     "routes.raw.smtp": "smtp",
     "routes.route": "Route",
+    "routes.services": "ntp",
     "routes.table": "SweptFault",
     "routes.websocket.answer": "websocket",
     "routes.websocket.asynchronous": "AsyncWebSocket",

@@ -143,6 +143,12 @@ def kafka_image(engine_client: docker.DockerClient) -> str:
 
 
 @pytest.fixture(scope="session")
+def senders_image(engine_client: docker.DockerClient) -> str:
+    """An image with senders of datagrams, such as chronyd and logger."""
+    return require_image(engine_client, "senders")
+
+
+@pytest.fixture(scope="session")
 def runtimes_image(engine_client: docker.DockerClient) -> str:
     """The image with the runtimes of the matrix, but for Java and Go."""
     return require_image(engine_client, "runtimes")

@@ -6,7 +6,7 @@ lists what is accepted.
 Doors: `answers`, `applications.asgi`, `applications.asgi_websocket`, `applications.wsgi`, `cassette`,
 `certificates`, `datagrams`, `declarations`, `duplex`, `faults`, `grpc.server`, `inner_route`, `kinds`,
 `openapi.answer`, `partials`, `patterns`, `raw.kafka`, `raw.libraries`, `raw.smtp`, `recordings.deck`,
-`recordings.reel`, `route`, `table`, `turns`,
+`recordings.reel`, `route`, `services`, `table`, `turns`,
 `websocket.answer`, `websocket.asynchronous`, `websocket.open`.
 
 * `applications`: those of WSGI and ASGI as answers.
@@ -32,6 +32,7 @@ Doors: `answers`, `applications.asgi`, `applications.asgi_websocket`, `applicati
 * `patterns`: globs, templates and compiled patterns of paths, fields and queries.
 * `route`: what tests hold of a declared route: its answer and its calls.
 * `sequences`: answers that are used one after the other.
+* `services`: `ntp`, out of the box, for routes of datagrams.
 * `table`: the routes of a scope, and which of them answers.
 * `turns`: the answers of a route, and how often it gives them.
 """

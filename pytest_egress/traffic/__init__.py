@@ -15,6 +15,7 @@ error of ours where they are malformed. Every module is a door.
 * `grpc`: gRPC over HTTP/2: messages, metadata, deadlines and status.
 * `kafka`: Kafka's protocol as a broker speaks it.
 * `notes`: what is kept of attempts while a report asks for it: times, connections, messages.
+* `ntp`: NTP as a server speaks it.
 * `packets`: the packets that the kernel rejected and reported.
 * `redaction`: masks secrets in texts that are shown.
 * `websocket`: the handshake of a WebSocket, and its frames, by wsproto.

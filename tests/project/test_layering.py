@@ -69,7 +69,7 @@ ROOMS = {
             "answers", "applications.asgi", "applications.asgi_websocket", "applications.wsgi", "cassette",
             "certificates", "datagrams", "declarations", "duplex", "faults", "grpc.server", "inner_route", "kinds",
             "openapi.answer", "partials", "patterns", "raw.kafka", "raw.libraries", "raw.smtp", "recordings.deck",
-            "recordings.reel", "route", "table", "turns", "websocket.answer",
+            "recordings.reel", "route", "services", "table", "turns", "websocket.answer",
             "websocket.asynchronous", "websocket.open",
         ),
     ),
@@ -145,7 +145,7 @@ ROOMS = {
 
 FLOORS: dict[str, list[set[str]]] = {
     "traffic": [
-        {"address", "datagrams", "packets", "shown", "smtp", "tls"},
+        {"address", "datagrams", "ntp", "packets", "shown", "smtp", "tls"},
         {"absent", "kafka", "redaction", "strict_json"},
         {"http"},
         {"grpc", "notes", "websocket"},
@@ -157,7 +157,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"faults", "literals"},
         {"answers", "json_bodies", "names"},
         {"datagrams", "duplex", "raw"},
-        {"websocket"},
+        {"services", "websocket"},
         {"recordings"},
         {"grpc", "matching", "turns"},
         {"applications", "declarations", "openapi"},

@@ -8,6 +8,7 @@ import socket
 import socketserver
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 from unittest.mock import ANY
@@ -44,6 +45,7 @@ from pytest_egress import (
     http_ok,
     kafka,
     log_line,
+    ntp,
     port_open,
     reset_stream,
     sequence,
@@ -285,6 +287,14 @@ def test_mails(egress: Egress) -> None:
     assert broker.wait_for_call().topic == "charges"
     within: Route[KafkaRecord] = egress.intercept_tls("kafka.internal:9093", kafka())
     within.respond(kafka(partitions=2))
+
+
+# Datagrams.
+def test_datagrams(egress: Egress) -> None:
+    metrics = egress.intercept_udp("statsd.internal:8125")
+    assert metrics.wait_for_call().text == "shop.orders:1|c"
+    egress.intercept_udp("ntp.internal:123", ntp(at=datetime(2030, 1, 1, tzinfo=timezone.utc)))
+    egress.intercept_udp("ntp.internal:123", sequence(None, ntp(at=1893456000), [b"x", b"x"]))
 
 
 # A proxy.

@@ -1,0 +1,60 @@
+"""Services out of the box, as the answers of routes of datagrams: `ntp()`.
+
+The rule: they hold no socket and no lock, so that any number of routes and containers may use one at once.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from math import isfinite
+from typing import Final
+
+from pytest_egress.base.clock import monotonic
+from pytest_egress.traffic.entries import Datagram
+from pytest_egress.traffic.ntp import NtpError, ntp_answer
+from pytest_egress.traffic.shown import shown
+
+
+def ntp(*, at: datetime | float) -> NtpServer:
+    """Be a server of time (NTP, RFC 5905), as the answer of `intercept_udp`.
+
+    Its clock says `at` when this is called, and goes on from there: clients refuse a clock that stands still. Each
+    question is a call of the route, a `Datagram`. What is no question of NTP fails the test.
+
+    Args:
+        at: A `datetime` with a time zone, or seconds since 1970.
+
+    Raises:
+        TypeError, ValueError: It is neither.
+    """
+    if isinstance(at, datetime):
+        if at.utcoffset() is None:
+            raise ValueError(f"ntp(at={at!r}): it has no time zone; write {EXAMPLE}")
+        return NtpServer(at.timestamp(), repr(at))
+    if isinstance(at, bool) or not isinstance(at, (int, float)):
+        raise TypeError(f"ntp(at={shown(at)}): it takes {EXAMPLE}, or seconds since 1970")
+    if not isfinite(at) or abs(at) > MOST_SECONDS:
+        raise ValueError(f"ntp(at={at!r}): it takes seconds since 1970, as {EXAMPLE}.timestamp()")
+    return NtpServer(at, repr(at))
+
+
+EXAMPLE: Final = "datetime(2030, 1, 1, tzinfo=timezone.utc)"
+MOST_SECONDS: Final = 1e11  # thousands of years, of which a float still tells microseconds
+
+
+class NtpServer:
+    """The server that `ntp()` returns: a handler of datagrams."""
+
+    def __init__(self, at: float, given: str) -> None:
+        self._began, self._at, self._given = monotonic(), at, given
+
+    def __call__(self, datagram: Datagram) -> bytes:
+        try:
+            return ntp_answer(datagram.content, self._at + monotonic() - self._began)
+        except NtpError as error:
+            raise NtpError(
+                f"{shown(datagram.content[:48])} is no question of NTP: {error}"
+            ) from None
+
+    def __repr__(self) -> str:
+        return f"ntp(at={self._given})"
