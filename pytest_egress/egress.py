@@ -40,6 +40,7 @@ from pytest_egress.routes.answers import (
     Service,
 )
 from pytest_egress.routes.certificates import BadCertificate, TlsVersion
+from pytest_egress.routes.datagrams import DatagramPart, DatagramService
 from pytest_egress.routes.declarations import ClientCertificate, declare
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.patterns import QueryValue, TextPattern
@@ -319,7 +320,18 @@ class Egress:
             alpn=alpn,
         )
 
-    @renamed(handler="answer=")
+    @overload
+    def intercept_udp(
+        self,
+        address: str,
+        answer: DatagramService[DatagramPart],
+        *,
+        match: Callable[[Datagram], object] | None = None,
+        times: int | None = None,
+        optional: bool = False,
+        name: str | None = None,
+    ) -> Route[DatagramPart]: ...
+    @overload
     def intercept_udp(
         self,
         address: str,
@@ -329,13 +341,25 @@ class Egress:
         times: int | None = None,
         optional: bool = False,
         name: str | None = None,
-    ) -> Route[Datagram]:
+    ) -> Route[Datagram]: ...
+    @renamed(handler="answer=")
+    def intercept_udp(
+        self,
+        address: str,
+        answer: DatagramsAnswer | DatagramService[Any] = None,
+        *,
+        match: Callable[[Datagram], object] | None = None,
+        times: int | None = None,
+        optional: bool = False,
+        name: str | None = None,
+    ) -> Route[Any]:
         """Answer datagrams of UDP to an address; a call, or a decorator of the handler. A call is one datagram.
 
         Args:
             address: `host[:port]`; where none is given any port but 53, and those where a route answers HTTPS.
             answer: A function of the `Datagram`; or what it may return: bytes, a list of bytes for several datagrams,
-                None for no answer, `delayed()`, `truncated()`, `silence()` or `refuse()`; or `forward("udp://...")`.
+                None for no answer, `delayed()`, `truncated()`, `silence()` or `refuse()`; `forward("udp://...")`;
+                or a service, `ntp()` or `statsd()`, whose calls are metrics.
             match: A predicate of the `Datagram`.
             times: How many datagrams it answers; fewer fail the test.
             optional: Whether the test passes also if the route is never called.

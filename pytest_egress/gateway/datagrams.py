@@ -35,7 +35,13 @@ from pytest_egress.ledger.remedies import naming
 from pytest_egress.ledger.windows import Activity, AttemptContext, Pause, Window
 from pytest_egress.link.interface import Link
 from pytest_egress.routes.answers import Forward
-from pytest_egress.routes.datagrams import content_of, parts_of_answer, server_of, takes_long
+from pytest_egress.routes.datagrams import (
+    DatagramService,
+    content_of,
+    parts_of_answer,
+    server_of,
+    takes_long,
+)
 from pytest_egress.routes.faults import Delayed, Refuse, drawn, layers
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import NearMiss, used_up
@@ -46,6 +52,8 @@ from pytest_egress.traffic.entries import (
     DatagramFlow,
     PacketAttempt,
 )
+from pytest_egress.traffic.parts import UNREADABLE_PART, Unreadable
+from pytest_egress.traffic.shown import counted
 
 BATCH: Final = 256  # datagrams to read before the reader returns to connections
 FRAME_BYTES: Final = 65535 + ETHERNET_BYTES
@@ -258,9 +266,51 @@ class Datagrams:
                 near.append(NearMiss(route=route, differences=(used_up(route),), is_spent=True))
             else:
                 answer, context = route.turns.answer(turn)
-                self._claim(flow, Taken(datagram, arrival.sent, route, answer, context), at_once)
+                taken = Taken(datagram, arrival.sent, route, answer, context)
+                if isinstance(answer, DatagramService):
+                    self._take_apart(flow, arrival, taken, turn)
+                else:
+                    self._claim(flow, taken, at_once)
                 return
         self._refuse(flow, arrival, near)
+
+    def _take_apart(self, flow: Flow, arrival: Arrival, taken: Taken, turn: int | None) -> None:
+        """Count each part of a datagram as a call. The first one has the turn; each other takes one.
+
+        Of the parts that the service cannot read, the first is recorded, and so is the first one without a turn.
+        """
+        route, is_entered = taken.route, False
+        unreadable: list[Unreadable] = []
+        for part in taken.answer.read(taken.datagram):
+            if isinstance(part, Unreadable):
+                unreadable.append(part)
+                continue
+            if turn is None and (turn := route.turns.reserve()) is None:
+                miss = NearMiss(route=route, differences=(used_up(route),), is_spent=True)
+                self._refuse(flow, arrival, (miss,), part.content)
+                break
+            if not is_entered:
+                self._enter(flow, taken.datagram, route)
+            is_entered, turn = True, None
+            self._count_part(route, flow.context.window, part)
+        if turn is not None:
+            route.turns.give_back(turn)
+        if unreadable:
+            self._record_unreadable(flow, arrival, unreadable)
+
+    def _count_part(self, route: InnerRoute, window: Window, part: Datagram) -> None:
+        """A call that is over the limit of a window is counted, which fails the test: no entry is missing for it."""
+        with self._ledger.changed:
+            if window.calls >= ledger.MAX_ENTRIES:
+                self._ledger.count_unrecorded(window, 1)
+            self._ledger.count(route, window, part)
+
+    def _record_unreadable(
+        self, flow: Flow, arrival: Arrival, unreadable: Sequence[Unreadable]
+    ) -> None:
+        first, *others = unreadable
+        more = f", nor {counted(len(others), 'more line')} of its datagram" if others else ""
+        self._record_left(flow, arrival, (), first.content, f"{UNREADABLE_PART}: {first.why}{more}")
 
     def _datagram(self, flow: Flow, arrival: Arrival, host: str, route: InnerRoute) -> Datagram:
         sent, claim = arrival.sent, Claim("routed", route)
@@ -299,25 +349,38 @@ class Datagrams:
         finally:
             activity.rest()
 
-    def _refuse(self, flow: Flow, arrival: Arrival, near: Sequence[NearMiss]) -> None:
-        """Record a datagram that no route takes, although it was let out, and tell its client that nobody listens."""
+    def _refuse(
+        self, flow: Flow, arrival: Arrival, near: Sequence[NearMiss], part: bytes | None = None
+    ) -> None:
+        """Record a datagram that no route takes, although it was let out, and tell its client that nobody listens.
+
+        Args:
+            part: The first part of it that is not taken; None for the whole.
+        """
+        content = arrival.sent.content if part is None else part
+        self._record_left(flow, arrival, near, content, "")
+        self._send(refusal(arrival.sent))
+
+    def _record_left(
+        self, flow: Flow, arrival: Arrival, near: Sequence[NearMiss], content: bytes, note: str
+    ) -> None:
         context, sent, port = flow.context, arrival.sent, arrival.sent.server[1]
         host = arrival.offered[0][0] if arrival.offered else arrival.name
-        claim = self._recorder.outcome(context, host, port)
+        claim = Claim("unrouted") if note else self._recorder.outcome(context, host, port)
         entry = PacketAttempt(
             **self._recorder.about(claim, host, port, arrival.started),
             protocol="UDP",
             address=sent.server[0],
-            size=UDP_HEADER_BYTES + len(sent.content),
-            first_bytes=sent.content[:FIRST_BYTES_KEPT],
+            size=UDP_HEADER_BYTES + len(content),
+            first_bytes=content[:FIRST_BYTES_KEPT],
+            note=note,
             near=tuple(near) if claim.outcome == "unrouted" else (),
         )
         entry.error = next((miss.error for miss in near if miss.error is not None), None)
         self._recorder.record(context, entry)
-        self._send(refusal(sent))
 
-    def _claim(self, flow: Flow, taken: Taken, at_once: bool) -> None:
-        datagram, route = taken.datagram, taken.route
+    def _enter(self, flow: Flow, datagram: Datagram, route: InnerRoute) -> DatagramFlow:
+        """Put a datagram into the entry of its flow."""
         if (entry := flow.entries.get(route)) is None:
             entry = flow.entries[route] = DatagramFlow(
                 **self._recorder.about(
@@ -331,6 +394,10 @@ class Datagrams:
         else:
             entry.datagrams.append(datagram)
             self._ledger.stir()
+        return entry
+
+    def _claim(self, flow: Flow, taken: Taken, at_once: bool) -> None:
+        entry = self._enter(flow, taken.datagram, taken.route)
         if at_once or not takes_long(taken.answer):
             self._answer(flow, entry, taken)
         else:

@@ -28,6 +28,7 @@ from pytest_egress.traffic.entries import (
     speaks_http2,
 )
 from pytest_egress.traffic.grpc import GrpcCall, registering
+from pytest_egress.traffic.parts import UNREADABLE_PART
 from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
 
@@ -78,7 +79,7 @@ def has_remedy(entry: Entry) -> bool:
     """Whether a route would help an attempt that no route claims: none does where its form was refused."""
     if isinstance(entry, (Exchange, Mail, KafkaRecord, ProxyCall)) and entry.note:
         return False
-    if entry.note.startswith((UNREADABLE, UNREADABLE_WEBSOCKET, NO_QUIC)):
+    if entry.note.startswith((UNREADABLE, UNREADABLE_WEBSOCKET, UNREADABLE_PART, NO_QUIC)):
         return False  # a block would refuse the HTTPS beside QUIC
     return not isinstance(entry, DnsQuery) or is_host(entry.host)
 

@@ -6,7 +6,8 @@ several, None for none, and faults. It becomes a tuple of parts, each of them by
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any, Final, Generic, TypeVar
 
 from pytest_egress.base.unset import UNSET
 from pytest_egress.routes.answers import Forward
@@ -22,6 +23,8 @@ from pytest_egress.routes.faults import (
     shown_answer,
 )
 from pytest_egress.routes.sequences import AnswerSequence
+from pytest_egress.traffic.entries import Datagram
+from pytest_egress.traffic.parts import Unreadable
 from pytest_egress.traffic.shown import shown
 
 TAKES: Final = (
@@ -30,17 +33,40 @@ TAKES: Final = (
 )
 PARTS: Final = (bytes, bytearray)
 
+DatagramPart = TypeVar("DatagramPart", bound=Datagram)
+"""The type of a service's calls: `Metric` of `statsd()`."""
+
+
+class DatagramService(Generic[DatagramPart]):
+    """An answer that sends nothing, and whose calls are the parts of datagrams, such as the metrics of `statsd()`."""
+
+    def read(self, datagram: Datagram) -> Iterable[DatagramPart | Unreadable]:
+        """Split a datagram into its parts, each of which takes a turn of the route; any thread calls it."""
+        raise NotImplementedError
+
 
 def checked_datagrams(answer: object) -> object:
     """Convert an answer to the form that a route of datagrams uses; TypeError where it cannot answer by it."""
     if isinstance(answer, AnswerSequence):
-        return answer.checked(checked_datagrams)
+        return answer.checked(checked_turn)
+    if isinstance(answer, DatagramService):
+        return answer
     if is_maker(answer):
         name = shown_answer(answer)
         raise TypeError(f"{name} without parentheses is no answer; write {name}(...); {TAKES}")
     if callable(answer):
         return answer
     return parts_of_answer(answer)
+
+
+def checked_turn(answer: object) -> object:
+    """A service among the answers of a sequence raises TypeError: its calls are no datagrams."""
+    if isinstance(answer, DatagramService):
+        raise TypeError(f"{answer} is an answer by itself, in no sequence(); {ANOTHER}")
+    return checked_datagrams(answer)
+
+
+ANOTHER: Final = "route.respond(refuse()) has another one follow it"
 
 
 def parts_of_answer(answer: object) -> tuple[Any, ...]:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Service,
         StreamsFunction,
     )
+    from pytest_egress.routes.datagrams import DatagramService
     from pytest_egress.routes.declarations import Declaration
     from pytest_egress.routes.matching import Match
     from pytest_egress.routes.turns import Turns
@@ -59,6 +60,9 @@ else:
 
 RawCall = TypeVar("RawCall", TcpConnection, Mail, KafkaRecord)
 """The type of the calls of a raw route: its connections, or what a service gets on them."""
+
+DatagramCall = TypeVar("DatagramCall", bound=Datagram)
+"""The type of the calls of a route of datagrams: these, or their parts, such as metrics."""
 
 Scope = Literal["test", "class", "module", "session"]
 
@@ -142,7 +146,9 @@ class Route(Generic[Call]):
     @overload
     def respond(self: Route[DnsQuery], answer: DnsAnswer) -> Route[DnsQuery]: ...
     @overload
-    def respond(self: Route[Datagram], answer: DatagramsAnswer) -> Route[Datagram]: ...
+    def respond(
+        self: Route[DatagramCall], answer: DatagramsAnswer | DatagramService[Any]
+    ) -> Route[DatagramCall]: ...
     @renamed(handler="answer=")
     def respond(self, answer: Any) -> Any:
         """Replace the answer; requests and connections that begin from now on get the new one."""

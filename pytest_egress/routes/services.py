@@ -1,18 +1,22 @@
-"""Services out of the box, as the answers of routes of datagrams: `ntp()`.
+"""Services out of the box, as the answers of routes of datagrams: `ntp()` and `statsd()`.
 
 The rule: they hold no socket and no lock, so that any number of routes and containers may use one at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from math import isfinite
 from typing import Final
 
 from pytest_egress.base.clock import monotonic
+from pytest_egress.routes.datagrams import DatagramService
 from pytest_egress.traffic.entries import Datagram
 from pytest_egress.traffic.ntp import NtpError, ntp_answer
+from pytest_egress.traffic.parts import Unreadable
 from pytest_egress.traffic.shown import shown
+from pytest_egress.traffic.statsd import Metric, metrics_in
 
 
 def ntp(*, at: datetime | float) -> NtpServer:
@@ -58,3 +62,23 @@ class NtpServer:
 
     def __repr__(self) -> str:
         return f"ntp(at={self._given})"
+
+
+def statsd() -> StatsdServer:
+    """Take metrics of StatsD and DogStatsD, as the answer of `intercept_udp`.
+
+    Each metric is a call of the route, a `Metric`: its name, value, type, sample rate and tags. So `times=` counts
+    metrics, however many come in one datagram; each of several values is one. Events and service checks are calls too.
+    A line that is none of these fails the test.
+    """
+    return StatsdServer()
+
+
+class StatsdServer(DatagramService[Metric]):
+    """The server that `statsd()` returns."""
+
+    def read(self, datagram: Datagram) -> Iterable[Metric | Unreadable]:
+        return metrics_in(datagram)
+
+    def __repr__(self) -> str:
+        return "statsd()"

@@ -17,9 +17,11 @@ error of ours where they are malformed. Every module is a door.
 * `notes`: what is kept of attempts while a report asks for it: times, connections, messages.
 * `ntp`: NTP as a server speaks it.
 * `packets`: the packets that the kernel rejected and reported.
+* `parts`: parts of a datagram that are calls of their own.
 * `redaction`: masks secrets in texts that are shown.
 * `websocket`: the handshake of a WebSocket, and its frames, by wsproto.
 * `shown`: how values, hosts and URLs are shown in messages.
 * `smtp`: SMTP as a server speaks it.
+* `statsd`: metrics of StatsD and DogStatsD.
 * `strict_json`: a text of JSON that every reader reads alike.
 """

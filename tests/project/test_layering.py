@@ -150,7 +150,8 @@ FLOORS: dict[str, list[set[str]]] = {
         {"http"},
         {"grpc", "notes", "websocket"},
         {"entries"},
-        {"cassettes", "dns", "search"},
+        {"parts"},
+        {"cassettes", "dns", "search", "statsd"},
     ],
     "routes": [
         {"cassette", "certificates", "kinds", "partials", "patterns", "sequences"},

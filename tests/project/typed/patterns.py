@@ -31,6 +31,7 @@ from pytest_egress import (
     GrpcCall,
     KafkaRecord,
     Mail,
+    Metric,
     ProxyCall,
     Request,
     Response,
@@ -47,9 +48,11 @@ from pytest_egress import (
     log_line,
     ntp,
     port_open,
+    refuse,
     reset_stream,
     sequence,
     smtp,
+    statsd,
     websocket,
     wsgi,
 )
@@ -294,6 +297,10 @@ def test_datagrams(egress: Egress) -> None:
     metrics = egress.intercept_udp("statsd.internal:8125")
     assert metrics.wait_for_call().text == "shop.orders:1|c"
     egress.intercept_udp("ntp.internal:123", ntp(at=datetime(2030, 1, 1, tzinfo=timezone.utc)))
+    counted: Route[Metric] = egress.intercept_udp("statsd.internal:8125", statsd())
+    assert counted.wait_for_call().tags == ("country:de",)
+    counted.respond(refuse())
+    counted.respond(statsd())
     egress.intercept_udp("ntp.internal:123", sequence(None, ntp(at=1893456000), [b"x", b"x"]))
 
 

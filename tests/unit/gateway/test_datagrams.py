@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from pytest_egress import CallError, delayed, forward, refuse, sequence
+from pytest_egress import CallError, delayed, forward, refuse, sequence, statsd
 from pytest_egress.errors import HandlerError, UnroutedError
 from pytest_egress.ledger import ledger
 from pytest_egress.ledger.upstream import got_out
@@ -267,3 +267,56 @@ def test_a_server_answers_no_longer_than_its_route(
     stage.link.datagram_source.settimeout(0.1)
     with pytest.raises(TimeoutError):
         stage.link.datagram_source.recv(70000)
+
+
+def test_each_metric_of_a_datagram_is_a_call_and_takes_a_turn(stage: Stage) -> None:
+    route = stage.route("intercept_udp", f"{ADDRESS}:9", statsd(), times=3)
+    send(stage, b"a:1|c\nb:2|g", b"c:3:4|d\ne:5|c")
+    assert [(call.name, call.value) for call in route.calls] == [("a", 1), ("b", 2), ("c", 3)]
+    (flow,) = stage.entries(DatagramFlow)
+    assert [each.content for each in flow.datagrams] == [b"a:1|c\nb:2|g", b"c:3:4|d\ne:5|c"]
+    (left,) = stage.entries(PacketAttempt)
+    assert (left.outcome, left.first_bytes) == ("unrouted", b"c:3:4|d")
+    assert left.near[0].differences[0].startswith("times: it has answered 3 of 3")
+    assert stage.link.datagram_source.recv(70000)[23] == 1  # ICMP
+
+
+def test_a_call_of_a_service_can_be_replied_to(stage: Stage) -> None:
+    route = stage.route("intercept_udp", f"{ADDRESS}:9", statsd())
+    send(stage, b"a:1|c\nb:2|c")
+    route.calls[1].reply(b"seen")
+    assert replies(stage, 1) == [b"seen"]
+    assert route.calls[0].replies == [b"seen"]  # of their datagram
+
+
+def test_a_line_that_is_no_metric_fails_the_test_and_the_others_count(stage: Stage) -> None:
+    route = stage.route("intercept_udp", f"{ADDRESS}:9", statsd(), times=1)
+    send(stage, b"shop.total:x|g\nbad\nworse", b"a:1|c")
+    assert [call.name for call in route.calls] == ["a"]
+    (left,) = stage.entries(PacketAttempt)
+    assert left.note == (
+        "its route cannot read it: the value 'x' is no number, nor 2 more lines of its datagram"
+    )
+    text = str(judge(stage.window, [route]))
+    assert f"UDP {ADDRESS}:9, 14 bytes, first b'shop.total:x|g'\n      its route cannot read" in text
+    assert "to answer it" not in text
+    stage.link.datagram_source.settimeout(0.1)
+    with pytest.raises(TimeoutError):  # it is no refusal
+        stage.link.datagram_source.recv(70000)
+
+
+def test_a_line_that_is_no_metric_fails_the_test_where_others_are_blocked(stage: Stage) -> None:
+    stage.window.policy = "block"
+    stage.route("intercept_udp", f"{ADDRESS}:9", statsd())
+    send(stage, b"bad")
+    assert [each.outcome for each in stage.entries(PacketAttempt)] == ["unrouted"]
+
+
+def test_metrics_that_are_over_the_limit_are_counted_and_fail_the_test(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "MAX_ENTRIES", 2)
+    route = stage.route("intercept_udp", f"{ADDRESS}:9", statsd())
+    send(stage, b"a:1:2:3:4|d")
+    assert (route.call_count, stage.window.unrecorded) == (2, 2)
+    assert judge(stage.window, []) is not None

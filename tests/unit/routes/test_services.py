@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 import pytest_egress
-from pytest_egress import sequence
+from pytest_egress import refuse, sequence
 from pytest_egress.routes import services
 from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.kinds import INTERCEPT_UDP
 from pytest_egress.routes.sequences import AnswerSequence
-from pytest_egress.routes.services import NtpServer, ntp
+from pytest_egress.routes.services import NtpServer, StatsdServer, ntp, statsd
 from pytest_egress.traffic.entries import Datagram
 from pytest_egress.traffic.ntp import EPOCH, NtpError
 
@@ -97,3 +97,17 @@ def test_it_answers_routes_of_datagrams_also_in_a_sequence() -> None:
 def test_it_is_a_public_name_and_shows_its_time() -> None:
     assert pytest_egress.ntp is ntp
     assert repr(ntp(at=5)) == "ntp(at=5)"
+
+
+def test_statsd_reads_metrics_and_is_no_answer_of_a_sequence() -> None:
+    declared = declare(INTERCEPT_UDP, "statsd.test:8125", statsd())
+    assert isinstance(declared.answer, StatsdServer)
+    assert [each.content for each in declared.answer.read(datagram(b"a:1|c\nb:2|c"))] == [
+        b"a:1|c",
+        b"b:2|c",
+    ]
+    with pytest.raises(TypeError, match=r"^statsd\(\) is an answer by itself, in no sequence\(\)"):
+        declare(INTERCEPT_UDP, "statsd.test:8125", sequence(statsd(), refuse()))  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="statsd without parentheses is no answer"):
+        declare(INTERCEPT_UDP, "statsd.test:8125", statsd)
+    assert pytest_egress.statsd is statsd
