@@ -95,7 +95,11 @@ if TYPE_CHECKING:
     from pytest_egress.routes.raw.kafka import kafka as kafka
     from pytest_egress.routes.raw.smtp import smtp as smtp
     from pytest_egress.routes.route import Route as Route
-    from pytest_egress.routes.services import ntp as ntp, statsd as statsd
+    from pytest_egress.routes.services import (
+        ntp as ntp,
+        statsd as statsd,
+        syslog as syslog,
+    )
     from pytest_egress.routes.table import SweptFault as SweptFault
     from pytest_egress.routes.websocket.answer import websocket as websocket
     from pytest_egress.routes.websocket.asynchronous import AsyncWebSocket as AsyncWebSocket
@@ -133,6 +137,7 @@ if TYPE_CHECKING:
     from pytest_egress.traffic.redaction.declared import Redaction as Redaction
     from pytest_egress.traffic.search.secrets import secret as secret
     from pytest_egress.traffic.statsd import Metric as Metric
+    from pytest_egress.traffic.syslog import SyslogMessage as SyslogMessage
     from pytest_egress.traffic.websocket import WebSocketMessage as WebSocketMessage
 
 _NAMES = {
@@ -159,7 +164,7 @@ _NAMES = {
     "routes.raw.kafka": "kafka",
     "routes.raw.smtp": "smtp",
     "routes.route": "Route",
-    "routes.services": "ntp statsd",
+    "routes.services": "ntp statsd syslog",
     "routes.table": "SweptFault",
     "routes.websocket.answer": "websocket",
     "routes.websocket.asynchronous": "AsyncWebSocket",
@@ -181,6 +186,7 @@ _NAMES = {
     "traffic.redaction.declared": "Redaction",
     "traffic.search.secrets": "secret",
     "traffic.statsd": "Metric",
+    "traffic.syslog": "SyslogMessage",
     "traffic.websocket": "WebSocketMessage",
 }
 """The public names by module. `__getattr__` imports a module at the first use of one of its names."""

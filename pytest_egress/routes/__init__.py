@@ -32,7 +32,7 @@ Doors: `answers`, `applications.asgi`, `applications.asgi_websocket`, `applicati
 * `patterns`: globs, templates and compiled patterns of paths, fields and queries.
 * `route`: what tests hold of a declared route: its answer and its calls.
 * `sequences`: answers that are used one after the other.
-* `services`: `ntp` and `statsd`, out of the box, for routes of datagrams.
+* `services`: `ntp`, `statsd` and `syslog`, out of the box, for routes of datagrams.
 * `table`: the routes of a scope, and which of them answers.
 * `turns`: the answers of a route, and how often it gives them.
 """

@@ -1,4 +1,4 @@
-"""Services out of the box, as the answers of routes of datagrams: `ntp()` and `statsd()`.
+"""Services out of the box, as the answers of routes of datagrams: `ntp()`, `statsd()` and `syslog()`.
 
 The rule: they hold no socket and no lock, so that any number of routes and containers may use one at once.
 """
@@ -17,6 +17,7 @@ from pytest_egress.traffic.ntp import NtpError, ntp_answer
 from pytest_egress.traffic.parts import Unreadable
 from pytest_egress.traffic.shown import shown
 from pytest_egress.traffic.statsd import Metric, metrics_in
+from pytest_egress.traffic.syslog import SyslogMessage, message_in
 
 
 def ntp(*, at: datetime | float) -> NtpServer:
@@ -82,3 +83,22 @@ class StatsdServer(DatagramService[Metric]):
 
     def __repr__(self) -> str:
         return "statsd()"
+
+
+def syslog() -> SyslogServer:
+    """Take messages of syslog (RFC 5424, RFC 3164), as the answer of `intercept_udp`.
+
+    Each is a call of the route, a `SyslogMessage`: its message, facility, severity and program. What begins with no
+    priority, or is malformed by RFC 5424, fails the test.
+    """
+    return SyslogServer()
+
+
+class SyslogServer(DatagramService[SyslogMessage]):
+    """The server that `syslog()` returns."""
+
+    def read(self, datagram: Datagram) -> Iterable[SyslogMessage | Unreadable]:
+        return (message_in(datagram),)
+
+    def __repr__(self) -> str:
+        return "syslog()"

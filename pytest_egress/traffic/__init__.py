@@ -24,4 +24,5 @@ error of ours where they are malformed. Every module is a door.
 * `smtp`: SMTP as a server speaks it.
 * `statsd`: metrics of StatsD and DogStatsD.
 * `strict_json`: a text of JSON that every reader reads alike.
+* `syslog`: messages of syslog, by RFC 5424 and RFC 3164.
 """

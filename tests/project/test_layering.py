@@ -151,7 +151,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"grpc", "notes", "websocket"},
         {"entries"},
         {"parts"},
-        {"cassettes", "dns", "search", "statsd"},
+        {"cassettes", "dns", "search", "statsd", "syslog"},
     ],
     "routes": [
         {"cassette", "certificates", "kinds", "partials", "patterns", "sequences"},

@@ -56,5 +56,9 @@ def datagrams(*contents: bytes, **fields: Any) -> DatagramFlow:
     return DatagramFlow(**common, datagrams=[Datagram(**common, content=each) for each in contents])
 
 
+def datagram(content: bytes) -> Datagram:
+    return datagrams(content, host="a.test", port=9, address="198.18.0.1").datagrams[0]
+
+
 def dns_query(**fields: Any) -> DnsQuery:
     return DnsQuery(**about(outcome="recorded", type="A", answer=("198.18.0.1",)) | fields)

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from pytest_egress import DatagramFlow, Egress, ntp, statsd
+from pytest_egress import DatagramFlow, Egress, ntp, statsd, syslog
 
 NEW_YEAR = datetime(2030, 1, 1, tzinfo=timezone.utc)
 NTPLIB = """
@@ -62,3 +62,33 @@ def test_a_client_of_statsd_sends_several_metrics_in_a_datagram(
     assert route.calls[2].is_delta
     (flow,) = [entry for entry in egress.ledger if isinstance(entry, DatagramFlow)]
     assert len(flow.datagrams) == 1
+
+
+PYTHON_SYSLOG = """
+import logging, logging.handlers
+handler = logging.handlers.SysLogHandler(("syslog.test", 514), "local3")
+handler.ident = "shop: "
+logging.getLogger().addHandler(handler)
+logging.error("card of %s refused", "ann")
+"""
+LOGGER = ["logger", "-d", "-n", "syslog.test", "-P", "514", "-t", "shop", "-p", "local3.err"]
+
+
+@pytest.mark.parametrize(
+    ("command", "rfc"),
+    [
+        ([*LOGGER, "--rfc5424", "--id=7", "card of ann refused"], 5424),
+        ([*LOGGER, "--rfc3164", "--id=7", "card of ann refused"], 3164),
+        (["python3", "-c", PYTHON_SYSLOG], 3164),
+    ],
+    ids=["logger 5424", "logger 3164", "Python"],
+)
+def test_a_client_of_syslog_is_read(
+    egress: Egress, senders_image: str, command: list[str], rfc: int
+) -> None:
+    log = egress.intercept_udp("syslog.test:514", syslog())
+    egress.run(senders_image, command)
+    call = log.wait_for_call()
+    assert (call.rfc, call.facility, call.severity) == (rfc, "local3", "err")
+    assert (call.app_name, call.message) == ("shop", "card of ann refused")
+    assert call.process_id == ("7" if command[0] == "logger" else "")

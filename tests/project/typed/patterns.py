@@ -36,6 +36,7 @@ from pytest_egress import (
     Request,
     Response,
     Route,
+    SyslogMessage,
     TcpConnection,
     WebSocket,
     WebSocketMessage,
@@ -53,6 +54,7 @@ from pytest_egress import (
     sequence,
     smtp,
     statsd,
+    syslog,
     websocket,
     wsgi,
 )
@@ -299,6 +301,8 @@ def test_datagrams(egress: Egress) -> None:
     egress.intercept_udp("ntp.internal:123", ntp(at=datetime(2030, 1, 1, tzinfo=timezone.utc)))
     counted: Route[Metric] = egress.intercept_udp("statsd.internal:8125", statsd())
     assert counted.wait_for_call().tags == ("country:de",)
+    said: Route[SyslogMessage] = egress.intercept_udp("syslog.internal:514", syslog())
+    assert said.assert_called_once().severity == "err"
     counted.respond(refuse())
     counted.respond(statsd())
     egress.intercept_udp("ntp.internal:123", sequence(None, ntp(at=1893456000), [b"x", b"x"]))

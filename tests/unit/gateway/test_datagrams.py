@@ -298,7 +298,9 @@ def test_a_line_that_is_no_metric_fails_the_test_and_the_others_count(stage: Sta
         "its route cannot read it: the value 'x' is no number, nor 2 more lines of its datagram"
     )
     text = str(judge(stage.window, [route]))
-    assert f"UDP {ADDRESS}:9, 14 bytes, first b'shop.total:x|g'\n      its route cannot read" in text
+    assert (
+        f"UDP {ADDRESS}:9, 14 bytes, first b'shop.total:x|g'\n      its route cannot read" in text
+    )
     assert "to answer it" not in text
     stage.link.datagram_source.settimeout(0.1)
     with pytest.raises(TimeoutError):  # it is no refusal

@@ -14,24 +14,11 @@ from pytest_egress.routes import services
 from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.kinds import INTERCEPT_UDP
 from pytest_egress.routes.sequences import AnswerSequence
-from pytest_egress.routes.services import NtpServer, StatsdServer, ntp, statsd
-from pytest_egress.traffic.entries import Datagram
+from pytest_egress.routes.services import NtpServer, StatsdServer, SyslogServer, ntp, statsd, syslog
 from pytest_egress.traffic.ntp import EPOCH, NtpError
+from tests.support.entries import datagram
 
 QUESTION = bytes([0x23]) + bytes(47)
-
-
-def datagram(content: bytes) -> Datagram:
-    return Datagram(
-        container="c",
-        started=0.0,
-        outcome="routed",
-        host="ntp.test",
-        port=123,
-        address="198.18.0.1",
-        client=("10.213.0.2", 40000),
-        content=content,
-    )
 
 
 def time_of(server: NtpServer) -> float:
@@ -111,3 +98,10 @@ def test_statsd_reads_metrics_and_is_no_answer_of_a_sequence() -> None:
     with pytest.raises(TypeError, match="statsd without parentheses is no answer"):
         declare(INTERCEPT_UDP, "statsd.test:8125", statsd)
     assert pytest_egress.statsd is statsd
+
+
+def test_syslog_reads_a_message_of_each_datagram() -> None:
+    answer = declare(INTERCEPT_UDP, "syslog.test:514", syslog()).answer
+    assert isinstance(answer, SyslogServer)
+    assert [part.content for part in answer.read(datagram(b"<14>a\n<14>b"))] == [b"<14>a\n<14>b"]
+    assert (repr(answer), pytest_egress.syslog) == ("syslog()", syslog)

@@ -6,22 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_egress.traffic.entries import Datagram
 from pytest_egress.traffic.parts import Unreadable
 from pytest_egress.traffic.statsd import Metric, metrics_in
-
-
-def datagram(content: bytes) -> Datagram:
-    return Datagram(
-        container="c",
-        started=0.0,
-        outcome="routed",
-        host="statsd.test",
-        port=8125,
-        address="198.18.0.1",
-        client=("10.213.0.2", 40000),
-        content=content,
-    )
+from tests.support.entries import datagram
 
 
 def metrics(content: bytes) -> list[Metric]:
@@ -55,7 +42,7 @@ def test_a_line_is_a_metric(
     metric = only(line)
     assert (metric.name, metric.value, metric.type) == (name, value, kind)
     assert (metric.rate, metric.tags) == (rate, tags)
-    assert (metric.content, metric.host, metric.kind) == (line, "statsd.test", "udp")
+    assert (metric.content, metric.host, metric.kind) == (line, "a.test", "udp")
 
 
 def test_lines_are_metrics_of_their_own_and_empty_ones_are_none() -> None:
@@ -138,7 +125,7 @@ def test_what_is_no_metric_is_told_with_its_line(line: bytes, said: str) -> None
 
 
 def test_its_text_is_its_line_and_where_it_went() -> None:
-    assert str(only(b"a:1|c")) == "metric b'a:1|c' at statsd.test:8125 (198.18.0.1)"
+    assert str(only(b"a:1|c")) == "metric b'a:1|c' at a.test:9 (198.18.0.1)"
 
 
 @given(st.binary(max_size=200))
