@@ -6,6 +6,7 @@ it, and once; any other key is refused unless its value is empty.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -47,6 +48,9 @@ EXEC: Final = frozenset(
     )
 )  # fmt: skip
 SAID_TWICE: Final = ("Container", "Detach")  # docker-py says there what the path and the start say
+HOST_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", re.ASCII)
+IMAGE: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_:@-]|[./](?=[A-Za-z0-9_-]))*", re.ASCII)
+"""The signs of an image's name, digest or identifier; with others it would be another path of the engine's API."""
 OWN: Final = ("", "default", "bridge")  # the network of whoever asks for none
 
 LOG_DRIVERS: Final = ("", "json-file", "local", "journald", "none")
@@ -101,11 +105,19 @@ def asked(body: bytes) -> AskedContainer:
     image = take(found, "Image", str)
     if not image.strip():
         raise RefusedCall("the body names no Image")
+    if not IMAGE.fullmatch(image):
+        raise RefusedCall(
+            f"Image={shown(image)} is no name of an image: write shop:1.4, or its identifier"
+        )
     hosts = dict(host_of(line) for line in texts(host, "ExtraHosts"))
     host.pop("ExtraHosts", None)
     lines = texts(found, "Env")  # one without a sign unsets a variable of the image
     env = {name: value for name, sign, value in (each.partition("=") for each in lines) if sign}
     names = take(found, "Hostname", str) or None, take(found, "Domainname", str) or None
+    if names[0] and not HOST_NAME.fullmatch(names[0]):
+        raise RefusedCall(
+            f"Hostname={shown(names[0])} is no host name: write letters, digits, _ . and -"
+        )
     ports = asked_ports(found, host)
     aliases = places_of(network_mode, take(found, "NetworkingConfig", dict))
     check_namespaces(host)

@@ -22,8 +22,8 @@ import docker.errors
 import h11
 
 from pytest_egress.endpoint import bodies
-from pytest_egress.endpoint.calls import Act, EngineCall, Whose
-from pytest_egress.endpoint.mounts import volumes_of
+from pytest_egress.endpoint.calls import SEGMENT, Act, EngineCall, Whose
+from pytest_egress.endpoint.mounts import check_engine, volumes_of
 from pytest_egress.endpoint.network_calls import NetworkCalls
 from pytest_egress.endpoint.networks import NetworkMember, NetworkPlace, Networks
 from pytest_egress.endpoint.peers import names_of
@@ -32,7 +32,7 @@ from pytest_egress.endpoint.refusal import RefusedCall
 from pytest_egress.endpoint.veil import EventStream, Face, inspected, is_hidden, listed, others
 from pytest_egress.endpoint.volume_calls import VolumeCalls
 from pytest_egress.endpoint.wire import HeaderPairs, Tool, Upstream, answer_of, copy, pass_on
-from pytest_egress.engine.endpoint import connection_of
+from pytest_egress.engine.endpoint import connection_of, socket_of
 from pytest_egress.engine.leftovers import (
     NAME_LABEL,
     OURS,
@@ -130,6 +130,8 @@ class ContainerCalls:
 
     def _captured(self, name: str) -> str:
         """The identifier of a container that was made through the endpoint."""
+        if not SEGMENT.fullmatch(name):  # it would be another path of the engine's API
+            raise RefusedCall(f"No such container: {name}", HTTPStatus.NOT_FOUND)
         identifier = str(self._api.inspect_container(name)["Id"])
         self._check_made(identifier, name)
         return identifier
@@ -340,6 +342,7 @@ class ContainerCalls:
         asked = bodies.asked(tool.body(bodies.MAX_BODY))
         for other in asked.config["HostConfig"].get("VolumesFrom") or ():
             self._captured(other.partition(":")[0])
+        check_engine(asked.config["HostConfig"], socket_of(self._api))
         for volume in volumes_of(asked.config["HostConfig"]):
             self._volume_calls.ensure(volume)
         places = self._places(asked)

@@ -35,6 +35,7 @@ STARTS: Final = (
     "/run/user",
 )  # fmt: skip
 """Where those sockets are."""
+STARTS_MORE: Final = "the mount of {} is refused: what is started by a socket there would not be captured"
 NAMESPACES: Final = ("/proc", "/run/docker", "/run/netns")
 """Where the host's network namespaces can be opened."""
 DRIVERS: Final = ("", "local")
@@ -73,6 +74,31 @@ def check_mounts(host: dict[str, Any]) -> None:
         driver = known(take(options, "DriverConfig", dict), ("Name", "Options"), "DriverConfig")
         check_driver(text(driver.get("Name"), "Name"))
         check_options(take(driver, "Options", dict))
+
+
+def check_engine(host: Mapping[str, Any], address: str) -> None:
+    """RefusedCall for a mount of the socket that the engine is asked by, or of a folder that it is in.
+
+    Args:
+        host: A HostConfig that has been checked.
+        address: Such as `unix:///srv/engine.sock`.
+    """
+    scheme, _, path = address.partition("://")
+    if scheme != "unix":
+        return
+    own = {of_host(path), of_host(os.path.realpath(path))}
+    for source in sources_of(host):
+        if touches(of_host(source), own) or touches(of_host(os.path.realpath(source)), own):
+            raise RefusedCall(STARTS_MORE.format(shown(source)))
+
+
+def sources_of(host: Mapping[str, Any]) -> list[str]:
+    """The paths of the host that a HostConfig mounts."""
+    found = [each.partition(":")[0] for each in host.get("Binds") or ()]
+    for each in host.get("Mounts") or ():
+        driver = (each.get("VolumeOptions") or {}).get("DriverConfig") or {}
+        found += [each.get("Source") or "", (driver.get("Options") or {}).get("device") or ""]
+    return [each for each in found if each.startswith("/")]
 
 
 def volumes_of(host: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -128,10 +154,7 @@ def check_source(source: str) -> None:
 
 def check_path(path: str, source: str) -> None:
     if posixpath.basename(path) in SOCKETS or touches(path, STARTS):
-        raise RefusedCall(
-            f"the mount of {shown(source)} is refused: containers and programs started by a socket there would not "
-            "be captured"
-        )
+        raise RefusedCall(STARTS_MORE.format(shown(source)))
     if touches(path, NAMESPACES):
         raise RefusedCall(
             f"the mount of {shown(source)} is refused: the host's network can be entered there"

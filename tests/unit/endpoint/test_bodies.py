@@ -118,6 +118,11 @@ def test_no_network_stays_none() -> None:
         b'{"Image": "shop", "HostConfig": {"NetworkMode": "ns:/proc/1/ns/net"}}',
         b'{"Image": "shop", "NetworkingConfig": {"endpointsconfig": {"back": {"a": 1}}}}',
         b'{"Image": "shop", "NetworkingConfig": {"EndpointsConfig": {"default": {"Aliases": ["a"]}}}}',
+        b'{"Image": "../containers/db"}',
+        b'{"Image": "shop/../../containers/db"}',
+        b'{"Image": "shop/json?a=b"}',
+        b'{"Image": "shop", "Hostname": "a b"}',
+        b'{"Image": "shop", "Hostname": "a\\n192.0.2.1 api.test"}',
         b"{}",
         b"[]",
         b"\xff",
@@ -127,6 +132,20 @@ def test_no_network_stays_none() -> None:
 def test_other_bodies_are_refused(body: bytes) -> None:
     with pytest.raises(RefusedCall):
         bodies.asked(body)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "shop",
+        "acme/shop:1.2",
+        "registry.test:5000/acme/shop__a:1.2@sha256:0f1e",
+        "sha256:0f1e2d",
+        "pytest-egress-test/java-home:latest",
+    ],
+)
+def test_an_image_is_a_name_or_an_identifier(image: str) -> None:
+    assert asked(Image=image).image == image
 
 
 def test_networks_are_asked_for_by_name() -> None:

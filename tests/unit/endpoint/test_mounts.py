@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.endpoint.mounts import check_devices, check_mounts, check_volume, volumes_of
+from pytest_egress.endpoint.mounts import (
+    check_devices,
+    check_engine,
+    check_mounts,
+    check_volume,
+    volumes_of,
+)
 from pytest_egress.endpoint.refusal import RefusedCall
 
 NFS = {"type": "nfs", "o": "addr=192.0.2.1", "device": ":/data"}
@@ -66,6 +72,28 @@ def test_a_link_to_such_a_path_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/var/run/docker.sock")
     with pytest.raises(RefusedCall, match="would not be captured"):
         check_mounts({"Binds": [f"{tmp_path}/link:/s"]})
+
+
+@pytest.mark.parametrize("bound", ["", "engine.sock"])
+@pytest.mark.parametrize("way", ["bind", "mount", "volume", "link"])
+def test_the_socket_of_this_engine_is_refused_wherever_it_is(
+    tmp_path: Path, bound: str, way: str
+) -> None:
+    folder = tmp_path / "engine"
+    source, link = folder / bound, tmp_path / "link"
+    link.symlink_to(source)
+    ways: dict[str, dict[str, Any]] = {
+        "bind": {"Binds": [f"{source}:/in"]},
+        "mount": {"Mounts": [{"Type": "bind", "Source": str(source)}]},
+        "volume": {"Mounts": [driven(device=str(source), o="bind")]},
+        "link": {"Binds": [f"{link}:/in"]},
+    }
+    host = ways[way]
+    check_mounts(host)
+    check_engine(host, "https://192.0.2.1:2376")
+    check_engine(host, f"unix://{tmp_path}/other/engine.sock")
+    with pytest.raises(RefusedCall, match="would not be captured"):
+        check_engine(host, f"unix://{folder}/engine.sock")
 
 
 def test_other_mounts_are_not() -> None:
