@@ -35,7 +35,9 @@ STARTS: Final = (
     "/run/user",
 )  # fmt: skip
 """Where those sockets are."""
-STARTS_MORE: Final = "the mount of {} is refused: what is started by a socket there would not be captured"
+STARTS_MORE: Final = (
+    "the mount of {} is refused: what is started by a socket there would not be captured"
+)
 NAMESPACES: Final = ("/proc", "/run/docker", "/run/netns")
 """Where the host's network namespaces can be opened."""
 DRIVERS: Final = ("", "local")

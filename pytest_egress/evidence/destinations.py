@@ -1,7 +1,8 @@
 """What the entries of a run say about the destinations of its images, and the verdict on those that no lock lists.
 
 Rules: a destination is a concrete host and port. What fails a test is none, nor is what belongs to another entry (a
-mail, whose connection has one), nor what is no choice of the image's (a name of the resolver's own).
+mail, whose connection has one), nor what is no choice of the image's (a name of the resolver's own), nor a container of
+the same network.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pytest_egress.traffic.entries import (
     ProxyCall,
     TcpConnection,
     TlsFailure,
+    is_between,
 )
 from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import counted, host_port
@@ -87,6 +89,8 @@ def destination(entry: Entry) -> tuple[str, str] | None:
     """The kind and the destination of an entry; None where it has none to be listed."""
     fails = entry.outcome == "unrouted" or entry.accepted is not None or entry.leak
     if fails or getattr(entry, "error", None) is not None or entry.host in ("", "*"):
+        return None
+    if is_between(entry):
         return None
     if isinstance(entry, DnsQuery):
         return ("names", entry.host) if is_own_choice(entry) else None

@@ -26,6 +26,7 @@ from pytest_egress.traffic.entries import (
 from pytest_egress.traffic.packets import Packet, parse_packet, parse_packets
 
 ANY_HOST: Final = "*"  # a redirected datagram does not tell its original destination
+NOT_BETWEEN: Final = "a container of the same network has this name, and containers reach each other by TCP alone here"
 BATCH: Final = 256  # datagrams to read before the reader returns to connections
 
 
@@ -108,6 +109,8 @@ class Packets:
         host, port = packet.host, packet.port or 0
         route = claimed(context.tables, host, port)
         falls_back = route is not None and route.kind.answers_https
+        if packet.host != packet.address and self._recorder.target.peers(packet.host):
+            packet.note = NOT_BETWEEN
         packet.outcome, packet.route = self._recorder.outcome(
             context, host, port, "recorded" if falls_back and packet.is_quic else "unrouted"
         )

@@ -107,7 +107,8 @@ class Entry:
         Returns:
             `kind`, then `container, started, host, port, outcome, text, note, through, fault, duration`, and the
             fields of its kind: `method, url, status`; `type, answer, rcode, cnames`; `address` with `sni, sent,
-            received`, `reason` or `protocol, size`; `sender, recipients, subject, user`; `topic, partition, offset`.
+            received, between`, `reason` or `protocol, size`; `sender, recipients, subject, user`; `topic, partition,
+            offset`.
         """
         redactor = redactor_of(self)
         hidden, fault = redactor.hidden, getattr(self, "fault", None)
@@ -278,6 +279,8 @@ class DnsQuery(Entry):
     cnames: tuple[str, ...] = ()
     fault: object | None = None
     error: BaseException | None = None
+    # Of the class, but where a container of the same network has the name.
+    _is_of_peer: bool = field(default=False, init=False, repr=False)
 
     @property
     def kind(self) -> str:
@@ -439,6 +442,7 @@ class TcpConnection(Entry):
             "sni": None if self.sni is None else redactor_of(self).host(self.sni),
             "sent": self.sent,
             "received": self.received,
+            "between": self.between,
         }
 
     @property
@@ -457,7 +461,9 @@ class TcpConnection(Entry):
 
 
 def is_between(entry: Entry) -> bool:
-    """Whether it went to a container of the same network, and so is no egress."""
+    """Whether it went to a container of the same network, or asked for the name of one, and so is no egress."""
+    if isinstance(entry, DnsQuery):
+        return entry._is_of_peer
     return isinstance(entry, TcpConnection) and bool(entry.between)
 
 

@@ -53,6 +53,15 @@ class Reply:
     interim: list[int] = field(default_factory=list)
 
 
+class NoPort:
+    """A container where nothing listens."""
+
+    name = "postgres"
+
+    def connect(self, port: int, timeout: float = 5) -> socket.socket:
+        raise ConnectionRefusedError
+
+
 class Stage:
     """A gateway, a client for it, and what it was told to answer: the target's site too."""
 

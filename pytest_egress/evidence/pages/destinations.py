@@ -17,7 +17,7 @@ MOST: Final = 500  # destinations of a test: a client may ask for random names
 class Destinations:
     """The destinations of a test, of its entries as dicts.
 
-    A name that was only looked up is one where the lookup fails the test.
+    A name that was only looked up is one where the lookup fails the test. A container of the same network is none.
     """
 
     def __init__(self) -> None:
@@ -28,6 +28,8 @@ class Destinations:
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Count an entry, as its line of `ledger.jsonl` has it."""
+        if entry.get("between"):
+            return
         if entry["kind"] != "dns":
             self._asked.add(entry["host"])
             self._count(entry)

@@ -100,8 +100,9 @@ function answerOfWebSocket(e, code) {
 }
 function answerOfBytes(e) {
   const cls = isOut(e) ? "out" : e.outcome === "routed" ? "ok" : "dim";
-  if (e.sent || e.received) return [cls, `${size(e.sent)} ↑ ${size(e.received)} ↓`];
-  return [cls, e.outcome === "routed" ? "answered" : firstSentence(e.note) || "listed"];
+  const to = e.between ? `to ${e.between} ` : "";
+  if (e.sent || e.received) return [cls, `${to}${size(e.sent)} ↑ ${size(e.received)} ↓`];
+  return [cls, e.outcome === "routed" ? "answered" : firstSentence(e.note) || to.trim() || "listed"];
 }
 const firstSentence = (text) => (text || "").split(/\. |; /, 1)[0];
 

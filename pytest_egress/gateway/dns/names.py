@@ -167,6 +167,8 @@ class Names:
             self._turns.note_truncated(filter(None, (visit.turn for visit in visits)), reply.type)
         lateness = tuple(filter(None, (visit.lateness for visit in visits)))
         entry = self._entry(rulings[0].route, resolution, reply, lateness)
+        if self._target.peers(entry.host):
+            entry._is_of_peer = True
         note_through(entry, asker.through)
         if begun:
             entry.marks = Marks(begun)

@@ -50,6 +50,12 @@ def test_a_destination_is_what_the_image_chose_and_no_test_fails_by(
     assert destination(entry) == told
 
 
+def test_a_container_of_the_same_network_is_no_destination() -> None:
+    connection, lookup = tcp(outcome="routed"), dns_query()
+    connection.between, lookup._is_of_peer = "db", True
+    assert [destination(each) for each in (connection, lookup)] == [None, None]
+
+
 def test_quic_beside_https_is_udp() -> None:
     entry = packet(outcome="recorded", port=443, size=1208, first_bytes=QUIC)
     assert entry.is_quic

@@ -28,20 +28,11 @@ from pytest_egress.link.changes import DialRule, Verdict
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import keyed_on, opening
 from pytest_egress.traffic.entries import TcpConnection
-from tests.support.stage import ADDRESS, FIRST, SECONDS, Stage, end_of, greets
+from tests.support.stage import ADDRESS, FIRST, SECONDS, NoPort, Stage, end_of, greets
 
 FIRST6 = "fd00:198:18::1"  # of the first name that a target looks up
 REFUSED, DROPPED, CAPTURED = Verdict.REFUSED, Verdict.DROPPED, Verdict.CAPTURED
 PREFIX = {REFUSED: b"refused\0", DROPPED: b"dropped\0"}
-
-
-class NoPort:
-    """A container where nothing listens."""
-
-    name = "postgres"
-
-    def connect(self, port: int, timeout: float = 5) -> socket.socket:
-        raise ConnectionRefusedError
 
 
 @pytest.fixture

@@ -5,10 +5,13 @@ from __future__ import annotations
 import socket
 import struct
 
+import pytest
+
 from pytest_egress.agent import netlink
+from pytest_egress.gateway.packets import NOT_BETWEEN
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.traffic.entries import ASIDE_DATAGRAM, NO_HTTP3, PacketAttempt
-from tests.support.stage import ADDRESS, FIRST, Stage, log_of, udp
+from tests.support.stage import ADDRESS, FIRST, NoPort, Stage, log_of, udp
 from tests.support.traffic import quic_initial
 
 
@@ -33,6 +36,19 @@ def test_packets_are_attempts_with_the_name_that_was_meant(stage: Stage) -> None
         ("unrouted", "TCP", ADDRESS, 0, ADDRESS, 20, b""),  # of a raw socket
     ]
     assert len(stage.entries(PacketAttempt)[0].first_bytes) == 64
+
+
+@pytest.mark.parametrize(("protocol", "transport"), [(17, udp(8125, b"x")), (1, bytes(8))])
+def test_a_packet_to_a_container_says_that_those_are_reached_by_tcp_alone(
+    stage: Stage, protocol: int, transport: bytes
+) -> None:
+    stage.containers = {"db": [NoPort()], ADDRESS: [NoPort()]}
+    stage.resolve("db")
+    for destination in (FIRST, ADDRESS):
+        stage.link.packet_source.send(log_of(protocol, destination, transport))
+    told, other = stage.entries(PacketAttempt)
+    assert (told.outcome, told.note) == ("unrouted", NOT_BETWEEN)
+    assert other.note == ""
 
 
 def test_packets_that_are_missing_are_counted(stage: Stage) -> None:

@@ -48,6 +48,11 @@ def test_a_cell_has_the_worst_that_happened_and_the_number_of_that_entry() -> No
     }
 
 
+def test_a_container_of_the_same_network_is_no_destination() -> None:
+    between = {"kind": "tcp", "host": "db", "port": 5432, "between": "postgres"}
+    assert cells_of(between) == {}
+
+
 def test_a_failure_does_not_hide_that_the_real_server_was_reached() -> None:
     passed = line_of(1, "tcp", "db.test", 1.0, outcome="passthrough")
     failed = line_of(2, "tcp", "db.test", 2.0, fails=True)

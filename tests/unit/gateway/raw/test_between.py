@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from pytest_egress.evidence.destinations import sightings
 from pytest_egress.ledger.encryption import weak
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
@@ -47,6 +48,8 @@ def test_a_connection_to_a_container_is_copied_and_is_no_egress(stage: Stage, ec
     assert (entry.sent, entry.received, entry.content) == (1_000_000, 1_000_000, b"")
     assert judge(stage.window, []) is None
     assert not weak([entry], 0, [])
+    assert entry.to_dict()["between"] == "postgres"
+    assert not sightings(stage.window.entries, {})
 
 
 def test_an_open_connection_keeps_no_window_open(stage: Stage, echo: Echo) -> None:
@@ -101,6 +104,13 @@ def test_a_route_for_the_name_comes_between_and_a_pattern_does_not(
     client = stage.dial(stage.resolve("db"), 5432)
     client.sendall(b"select 3\n")
     assert read_line(client) == b"select 3\n"
+
+
+def test_a_lookup_alone_of_a_containers_name_is_no_destination(stage: Stage) -> None:
+    stage.containers = {"db": [NamedPort("postgres", 1)]}
+    stage.resolve("db")
+    stage.resolve("dc")
+    assert [line.where for line in sightings(stage.window.entries, {})] == ["dc"]
 
 
 def test_names_of_containers_exist_by_strict_dns(stage: Stage, echo: Echo) -> None:
