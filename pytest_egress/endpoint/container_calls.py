@@ -23,7 +23,7 @@ import h11
 
 from pytest_egress.endpoint import bodies
 from pytest_egress.endpoint.calls import SEGMENT, Act, EngineCall, Whose
-from pytest_egress.endpoint.mounts import check_engine, volumes_of
+from pytest_egress.endpoint.mounts import check_engine, sources_of, volumes_of
 from pytest_egress.endpoint.network_calls import NetworkCalls
 from pytest_egress.endpoint.networks import NetworkMember, NetworkPlace, Networks
 from pytest_egress.endpoint.peers import names_of
@@ -342,7 +342,7 @@ class ContainerCalls:
         asked = bodies.asked(tool.body(bodies.MAX_BODY))
         for other in asked.config["HostConfig"].get("VolumesFrom") or ():
             self._captured(other.partition(":")[0])
-        check_engine(asked.config["HostConfig"], socket_of(self._api))
+        check_engine(sources_of(asked.config["HostConfig"]), socket_of(self._api))
         for volume in volumes_of(asked.config["HostConfig"]):
             self._volume_calls.ensure(volume)
         places = self._places(asked)

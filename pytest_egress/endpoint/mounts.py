@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os.path
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pytest_egress.base.paths import is_under, normal, touches
@@ -78,24 +78,24 @@ def check_mounts(host: dict[str, Any]) -> None:
         check_options(take(driver, "Options", dict))
 
 
-def check_engine(host: Mapping[str, Any], address: str) -> None:
+def check_engine(sources: Iterable[str], address: str) -> None:
     """RefusedCall for a mount of the socket that the engine is asked by, or of a folder that it is in.
 
     Args:
-        host: A HostConfig that has been checked.
+        sources: Paths of the host that are mounted.
         address: Such as `unix:///srv/engine.sock`.
     """
     scheme, _, path = address.partition("://")
     if scheme != "unix":
         return
     own = {of_host(path), of_host(os.path.realpath(path))}
-    for source in sources_of(host):
+    for source in sources:
         if touches(of_host(source), own) or touches(of_host(os.path.realpath(source)), own):
             raise RefusedCall(STARTS_MORE.format(shown(source)))
 
 
 def sources_of(host: Mapping[str, Any]) -> list[str]:
-    """The paths of the host that a HostConfig mounts."""
+    """The paths of the host that a HostConfig mounts, which has been checked."""
     found = [each.partition(":")[0] for each in host.get("Binds") or ()]
     for each in host.get("Mounts") or ():
         driver = (each.get("VolumeOptions") or {}).get("DriverConfig") or {}

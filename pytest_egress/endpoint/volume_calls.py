@@ -18,11 +18,12 @@ import docker.errors
 from pytest_egress.endpoint.bodies import parsed
 from pytest_egress.endpoint.calls import EngineCall
 from pytest_egress.endpoint.fields import known, text
-from pytest_egress.endpoint.mounts import check_driver, check_options, check_volume
+from pytest_egress.endpoint.mounts import check_driver, check_engine, check_options, check_volume
 from pytest_egress.endpoint.network_calls import said
 from pytest_egress.endpoint.networks import NAME, filters_of, named_texts
 from pytest_egress.endpoint.refusal import RefusedCall
 from pytest_egress.endpoint.veil import theirs
+from pytest_egress.engine.endpoint import socket_of
 from pytest_egress.traffic.shown import shown
 
 if TYPE_CHECKING:
@@ -68,14 +69,20 @@ class VolumeCalls:
             )
         check_driver(driver)
         check_options(options)
+        self._check_device(options)
         with contextlib.suppress(docker.errors.NotFound):
             there = self.api.inspect_volume(name)
             check_volume(there)
+            self._check_device(there.get("Options") or {})
             return dict(there)
         with self._lock:
             self._made.add(name)
         labels = {**named_texts(found, "Labels"), **self.marks}
         return dict(self.api.create_volume(name, driver or None, options or None, labels))
+
+    def _check_device(self, options: Mapping[str, str]) -> None:
+        if (device := options.get("device", "")).startswith("/"):
+            check_engine([device], socket_of(self.api))
 
     def remove_all(self) -> None:
         """Remove the volumes that were made here. One that a container of elsewhere uses stays until the run's end."""

@@ -12,6 +12,7 @@ from pytest_egress.endpoint.mounts import (
     check_engine,
     check_mounts,
     check_volume,
+    sources_of,
     volumes_of,
 )
 from pytest_egress.endpoint.refusal import RefusedCall
@@ -90,10 +91,10 @@ def test_the_socket_of_this_engine_is_refused_wherever_it_is(
     }
     host = ways[way]
     check_mounts(host)
-    check_engine(host, "https://192.0.2.1:2376")
-    check_engine(host, f"unix://{tmp_path}/other/engine.sock")
+    check_engine(sources_of(host), "https://192.0.2.1:2376")
+    check_engine(sources_of(host), f"unix://{tmp_path}/other/engine.sock")
     with pytest.raises(RefusedCall, match="would not be captured"):
-        check_engine(host, f"unix://{folder}/engine.sock")
+        check_engine(sources_of(host), f"unix://{folder}/engine.sock")
 
 
 def test_other_mounts_are_not() -> None:

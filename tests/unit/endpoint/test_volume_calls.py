@@ -18,6 +18,8 @@ from pytest_egress.engine.leftovers import SESSION_LABEL
 class FakeVolumes:
     """An engine with one volume of somebody else."""
 
+    base_url = "unix:///srv/engine/engine.sock"
+
     def __init__(self) -> None:
         self.there: dict[str, dict[str, Any]] = {
             "theirs": {"Name": "theirs", "Driver": "local", "Labels": None}
@@ -107,3 +109,13 @@ def test_one_that_is_there_may_not_lead_out(calls: VolumeCalls, api: FakeVolumes
     api.there["theirs"]["Options"] = {"type": "nfs"}
     with pytest.raises(RefusedCall, match="of type 'nfs' is refused"):
         calls.ensure({"Name": "theirs"})
+
+
+def test_no_volume_leads_to_the_socket_of_the_engine(calls: VolumeCalls, api: FakeVolumes) -> None:
+    options = {"type": "none", "o": "bind", "device": "/srv/engine"}
+    with pytest.raises(RefusedCall, match="would not be captured"):
+        ask(calls, "POST", "/volumes/create", {"Name": "own", "DriverOpts": options})
+    assert "own" not in api.there
+    api.create_volume("before", "local", options, None)
+    with pytest.raises(RefusedCall, match="would not be captured"):
+        calls.ensure({"Name": "before"})
