@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
@@ -30,7 +30,15 @@ from pytest_egress.sweep.cells import CallRow, Cell, Seen, cells_of, parsed
 from pytest_egress.sweep.matrix import Result, matrix
 from pytest_egress.sweep.settings import Settings, settings_of
 from pytest_egress.sweep.trial import MAX_CALLS, SweepTrial
-from pytest_egress.sweep.verdict import BAD, Aftermath, ContainerEnd, Letters, letters_of, text_of
+from pytest_egress.sweep.verdict import (
+    BAD,
+    Aftermath,
+    ContainerEnd,
+    Letters,
+    failed_of,
+    letters_of,
+    text_of,
+)
 from pytest_egress.traffic.entries import Exchange
 
 MARKER: Final = "egress_sweep"
@@ -39,6 +47,9 @@ PROPERTY: Final = "egress_sweep"
 
 HAPPY_SECONDS: Final = 9e8
 """The time of a happy path: any."""
+
+HAS_FAILED: Final = "the happy path has failed"
+IS_QUIET: Final = "the happy path is skipped, or expected to fail"
 
 GIVEN_UP: Final = "the client closed"
 """Begins the note of a call whose client has left before there was an answer."""
@@ -80,7 +91,7 @@ class Planned:
         place: Its number among those of the test.
         is_named: Whether the command line has its name.
         happy: That of the test, once it is known.
-        letters, met: What came of its run.
+        letters, met, exit_code: What came of its run.
     """
 
     base: pytest.Function
@@ -90,11 +101,15 @@ class Planned:
     happy: Happy | None = None
     letters: Letters = "-"
     met: int = 0
+    exit_code: int = 0
 
 
 PLANNED: Final = pytest.StashKey[Planned]()
 HAPPY: Final = pytest.StashKey[Happy]()
 TRIAL: Final = pytest.StashKey[SweepTrial]()
+GONE: Final = pytest.StashKey[Collection[str]]()
+"""The names of the containers that had ended before the run of a test, whose ends say nothing of it."""
+
 BROKEN: Final = pytest.StashKey[BaseException]()
 """The exception by which the set-up of a cell has failed: it is judged as that of the test."""
 
@@ -290,7 +305,7 @@ def happy_of(base: pytest.Function, following: pytest.Item) -> Happy:
     if failed:
         happy = Happy(problem=f"the happy path fails:\n{failed[0].longreprtext}")
     elif happy is None or happy.problem:
-        happy = Happy(problem="the happy path is skipped, or expected to fail", is_skipped=True)
+        happy = Happy(problem=IS_QUIET, is_skipped=True)
     base.stash[HAPPY] = happy
     return happy
 
@@ -338,8 +353,11 @@ class Sweeps:
         begin(item, settings, planned)
         try:
             return (yield)
-        except Exception as error:
-            if planned is None or isinstance(error, QUIET):
+        except QUIET as ending:
+            note_skip(item, planned, ending)
+            raise
+        except BaseException as error:  # pytest.fail() raises no Exception
+            if planned is None:
                 raise
             item.stash[BROKEN] = error
             item.runtest = pass_by  # type: ignore[method-assign]
@@ -354,14 +372,15 @@ class Sweeps:
         error: BaseException | None = None
         try:
             result = yield
-        except QUIET:
+        except QUIET as ending:
+            note_skip(item, item.stash.get(PLANNED, None), ending)
             raise
         except BaseException as raised:
             if trial.cell is None:
                 raise
             result, error = None, raised
         if trial.cell is None:
-            item.stash[HAPPY] = happy_from(item.stash[CASE], trial)
+            item.stash[HAPPY] = happy_from(item.stash[CASE], trial, item.stash[GONE])
             return result
         failure = end(item, item.stash[PLANNED], item.stash.get(BROKEN, error) or error)
         if failure is not None and failure is not error:
@@ -370,6 +389,20 @@ class Sweeps:
             raise failure
         item.stash[CASE].passed = True
         return result
+
+    # Around that of pytest which applies xfail.
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        happy = item.stash.get(HAPPY, None)
+        if happy is not None and report.when == "call" and not happy.problem:
+            if not report.passed:  # a strict xfail, whose test has passed
+                item.stash[HAPPY] = Happy(problem=HAS_FAILED, is_told=True)
+            elif hasattr(report, "wasxfail"):  # no cell of it could fail
+                item.stash[HAPPY] = Happy(problem=IS_QUIET, is_skipped=True)
+        return report
 
     # The window is still open.
     @pytest.hookimpl(wrapper=True)
@@ -392,7 +425,7 @@ def begin(item: pytest.Item, settings: Settings, planned: Planned | None) -> Non
     if BROKEN in item.stash:
         del item.stash[BROKEN]
     if planned is None:
-        item.stash[HAPPY] = Happy(problem="the happy path has failed", is_told=True)
+        item.stash[HAPPY] = Happy(problem=HAS_FAILED, is_told=True)
     else:
         happy = planned.happy
         assert happy is not None
@@ -406,6 +439,7 @@ def begin(item: pytest.Item, settings: Settings, planned: Planned | None) -> Non
         case.options = case.options._replace(assert_all_called=False)
     cell = None if planned is None else planned.cell
     item.stash[TRIAL] = case.window.trial = SweepTrial(cell, seconds)
+    item.stash[GONE] = {each.name for each in case.session.live() if not each.is_running()}
 
 
 def unknown_call(row: CallRow, happy: Happy) -> str:
@@ -434,20 +468,26 @@ def met_of(case: Case) -> list[Exchange]:
     return [e for e in list(case.window.entries) if e.swept and isinstance(e, Exchange)]
 
 
-def happy_from(case: Case, trial: SweepTrial) -> Happy:
+def happy_from(case: Case, trial: SweepTrial, gone: Collection[str]) -> Happy:
     return Happy(
         calls=trial.calls,
         seconds=trial.seconds,
-        codes={name: ended.exit_code for name, ended in ends_of(case, trial)[0].items()},
+        codes={name: ended.exit_code for name, ended in ends_of(case, trial, gone)[0].items()},
         is_over_limit=trial.is_over_limit,
     )
 
 
-def ends_of(case: Case, trial: SweepTrial) -> tuple[dict[str, ContainerEnd], list[str]]:
-    """The ends of the run's containers, and the names of those that still run."""
+def ends_of(
+    case: Case, trial: SweepTrial, gone: Collection[str]
+) -> tuple[dict[str, ContainerEnd], list[str]]:
+    """The ends of the run's containers, and the names of those that still run.
+
+    Args:
+        gone: Those that had ended before.
+    """
     ended, running = {**trial.ended}, []
     for container in case.session.live():
-        if container.name in ended:
+        if container.name in ended or container.name in gone:
             continue
         if container.is_running():
             running.append(container.name)
@@ -466,7 +506,7 @@ def end(item: pytest.Item, planned: Planned, error: BaseException | None) -> Bas
     assert happy is not None
     seconds, met = trial.seconds, met_of(case)
     offence = case.verdict if error is case.verdict else case.judge(case.unlisted)
-    ended, running = ends_of(case, trial)
+    ended, running = ends_of(case, trial, item.stash[GONE])
     for name, code in exits_told(error):
         ended.setdefault(name, code)
     planned.met = len(met)
@@ -486,10 +526,11 @@ def end(item: pytest.Item, planned: Planned, error: BaseException | None) -> Bas
     )
     planned.letters = letters = letters_of(outcome)
     waited = max((each.duration or 0 for each in met), default=0) if letters != "-" else 0
+    planned.exit_code = next((end.exit_code for end in failed_of(outcome)), 0)
     note(item, planned, seconds, waited if planned.cell.fault == "silence" else 0)
     if letters == "-":
         pytest.skip(f"{planned.cell}: the fault met no call")
-    if letters in ("ok", "err"):
+    if letters in ("ok", "err", "err?"):
         case.verdict = None
         return None
     if letters in ("STRAY", "FAILS"):
@@ -498,6 +539,14 @@ def end(item: pytest.Item, planned: Planned, error: BaseException | None) -> Bas
     text = f"{planned.cell}: {text_of(letters, outcome, allowed)}\n{again(item)}"
     case.verdict = SweepError(text)
     return case.verdict
+
+
+def note_skip(item: pytest.Item, planned: Planned | None, ending: BaseException) -> None:
+    """Note the run of a cell that its test, or a fixture, has skipped."""
+    if planned is None or not isinstance(ending, (pytest.skip.Exception, pytest.xfail.Exception)):
+        return
+    planned.met, planned.letters = len(met_of(item.stash[CASE])), "skip"
+    note(item, planned, item.stash[TRIAL].seconds)
 
 
 def has_given_up(entry: Exchange) -> bool:
@@ -521,7 +570,7 @@ def again(item: pytest.Item) -> str:
     return f"To run this cell alone: pytest {shlex.quote(item.nodeid)}"
 
 
-def note(item: pytest.Item, planned: Planned, seconds: float, waited: float) -> None:
+def note(item: pytest.Item, planned: Planned, seconds: float, waited: float = 0) -> None:
     """Give the report of a cell its result."""
     cell = planned.cell
     data = {
@@ -532,6 +581,7 @@ def note(item: pytest.Item, planned: Planned, seconds: float, waited: float) -> 
         "fault": cell.fault,
         "once": cell.is_once,
         "letters": planned.letters,
+        "exit_code": planned.exit_code,
         "met": planned.met,
         "seconds": round(seconds, 2),
         "waited": round(waited, 2),
@@ -545,6 +595,7 @@ def result_of(data: dict[str, Any]) -> Result:
     return Result(
         cell=Cell(row=row, fault=data["fault"], is_once=data["once"]),
         letters=data["letters"],
+        exit_code=data["exit_code"],
         met=data["met"],
         seconds=data["seconds"],
         waited=data["waited"],
@@ -561,7 +612,7 @@ def matrices(reports: Iterable[Any]) -> Iterator[tuple[str, list[str]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for report in reports:
         texts = dict(getattr(report, "user_properties", ())).get(PROPERTY)
-        if texts and report.when == "call":
+        if texts and report.when != "teardown":  # that of its set-up where this has skipped it
             data = json.loads(texts)
             if report.nodeid in failed and data["letters"] not in BAD:
                 data["letters"] = "FAILS"

@@ -12,7 +12,9 @@ from typing import Final, Literal, NamedTuple
 from pytest_egress.errors import EgressError, UnroutedError
 from pytest_egress.traffic.shown import cut
 
-Letters = Literal["-", "HUNG", "STRAY", "CRASH", "ok", "FAILS", "LIES", "MUTE", "err"]
+Letters = Literal[
+    "-", "HUNG", "STRAY", "CRASH", "ok", "FAILS", "LIES", "MUTE", "err", "err?", "skip"
+]
 
 BAD: Final[Collection[str]] = ("HUNG", "STRAY", "CRASH", "FAILS", "LIES", "MUTE")
 """The letters of cells that fail."""
@@ -74,16 +76,20 @@ def letters_of(outcome: Aftermath) -> Letters:
 
 def letters_of_failure(outcome: Aftermath) -> Letters:
     """Those of a test that may fail, by what its containers have said."""
-    failed = [
+    if failed := failed_of(outcome):
+        return "err" if any(ended.has_spoken for ended in failed) else "MUTE"
+    if outcome.ended:
+        return "LIES"
+    return "err?" if outcome.running else "FAILS"
+
+
+def failed_of(outcome: Aftermath) -> list[ContainerEnd]:
+    """The ends of the containers that failed, and not as on the happy path."""
+    return [
         ended
         for name, ended in outcome.ended.items()
         if ended.exit_code and ended.exit_code != outcome.usual.get(name)
     ]
-    if failed:
-        return "err" if any(ended.has_spoken for ended in failed) else "MUTE"
-    if outcome.ended:
-        return "LIES"
-    return "err" if outcome.running else "FAILS"
 
 
 def crashed(outcome: Aftermath) -> list[str]:

@@ -120,5 +120,5 @@ def test_a_shared_service_is_swept_and_one_that_a_fixture_starts(inside: Inside)
         def test_job(job):
             assert job.wait().exit_code == 0
         """)
-    assert letters(run, "test_shared") == {"/a: 503": "err", "/a: silence": "err"}, run.output
+    assert letters(run, "test_shared") == {"/a: 503": "err?", "/a: silence": "err?"}, run.output
     assert letters(run, "test_job") == {"/a: 503": "err", "/b: 503": "FAILS"}

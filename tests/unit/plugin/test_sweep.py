@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pytest_egress.plugin.sweep import ends_of
+from pytest_egress.sweep.trial import SweepTrial
+from pytest_egress.sweep.verdict import ContainerEnd
 from tests.support.stand_in import RunPytest, lines_of
 
 SHOP = """
@@ -340,6 +344,17 @@ assert paid == "ok"
     assert swept(run, body.replace("CODE", "paid == 'ok'")) == {NAME: "err"}
 
 
+def test_a_container_that_had_ended_before_the_cell_says_nothing() -> None:
+    def container(name: str, *, runs: bool = False) -> Any:
+        result = SimpleNamespace(exit_code=1, stdout_bytes=b"no", stderr_bytes=b"")
+        return SimpleNamespace(name=name, is_running=lambda: runs, wait=lambda _: result)
+
+    live = [container("old"), container("job"), container("db", runs=True)]
+    case: Any = SimpleNamespace(session=SimpleNamespace(live=lambda: live))
+    ended, running = ends_of(case, SweepTrial(None, 1), {"old"})
+    assert (ended, running) == ({"job": ContainerEnd(1, has_spoken=True)}, ["db"])
+
+
 def test_what_no_lock_lists_fails_a_cell_whose_test_fails(run: RunPytest) -> None:
     source = f"""
 @pytest.mark.egress_sweep(faults=["503"])
@@ -358,7 +373,63 @@ def test_a(egress):
     lines_of(result, "*https backup.test:443*", "GET pay.test/ * FAILS")
 
 
+def test_a_cell_that_passes_shows_the_exit_code_that_its_test_did_not_look_at(
+    run: RunPytest,
+) -> None:
+    result = run(f"""
+@pytest.mark.egress_sweep(faults=["503"])
+def test_a(egress):
+    egress.intercept_https("pay.test", b"ok")
+    ends(egress, 0 if attempt(egress, "{PAY}") == "ok" else 3)
+""")
+    result.assert_outcomes(passed=3)
+    lines_of(result, "GET pay.test/ *ok 3", "  ok N  passes, and a container exited with N")
+
+
+@pytest.mark.parametrize("ending", ["pytest.skip()", "pytest.xfail()"])
+@pytest.mark.parametrize("place", ["fixture", "test"])
+def test_a_cell_that_is_skipped_is_in_the_matrix(run: RunPytest, ending: str, place: str) -> None:
+    in_fixture, in_test = (ending, "pass") if place == "fixture" else ("pass", ending)
+    result = run(f"""
+@pytest.fixture
+def paid(egress):
+    egress.intercept_https("pay.test", b"ok")
+    paid = attempt(egress, "{PAY}")
+    if paid != "ok": {in_fixture}
+    return paid
+@pytest.mark.egress_sweep(faults=["503"])
+def test_a(paid):
+    if paid != "ok": {in_test}
+""")
+    assert "failed" not in result.parseoutcomes()
+    lines_of(result, "GET pay.test/ * skip", "  skip  the test, or a fixture, has skipped it")
+
+
+def test_a_fixture_that_fails_without_an_exception_is_judged_too(run: RunPytest) -> None:
+    result = run(f"""
+@pytest.fixture
+def paid(egress):
+    egress.intercept_https("pay.test", b"ok")
+    if attempt(egress, "{PAY}") != "ok":
+        ends(egress, 0)
+        pytest.fail("unpaid")
+@pytest.mark.egress_sweep(faults=["503"])
+def test_a(paid): pass
+""")
+    result.assert_outcomes(passed=2, failed=1)
+    lines_of(result, "GET pay.test/ * LIES")
+
+
 # The sweep as a whole.
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_test_that_is_expected_to_fail_is_not_swept(run: RunPytest, strict: bool) -> None:
+    result = run(f"@pytest.mark.xfail(strict={strict})\n" + LIES.strip(), "-v")
+    assert not any(name.startswith("test_a[GET") for name in ran(result))
+    assert "egress sweep" not in result.stdout.str()
+    result = run("", "test_x.py::test_a[GET https://pay.test/v1: 503]")
+    assert not {"passed", "xfailed", "xpassed"} & {*result.parseoutcomes()}
 
 
 @pytest.mark.parametrize(

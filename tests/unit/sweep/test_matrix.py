@@ -55,3 +55,15 @@ def test_a_long_name_has_a_line_of_its_own() -> None:
 def test_the_last_run_of_a_cell_counts() -> None:
     found = [result(STOCK, "503", "FAILS"), result(STOCK, "503", "ok")]
     assert matrix(found)[-1] == "1 run in 1.0 s: 0 bad"
+
+
+def test_an_exit_code_that_the_test_did_not_look_at_stands_beside_its_ok() -> None:
+    found = [
+        result(STOCK, "503", "ok", exit_code=3),
+        result(STOCK, "reset", "err", exit_code=3),
+        result(STOCK, "empty", "skip"),
+    ]
+    lines = matrix(found)
+    assert lines[1].split()[2:] == ["ok", "3", "err", "skip"]
+    assert "  ok N  passes, and a container exited with N" in lines
+    assert "  ok    passes all the same" not in lines

@@ -93,7 +93,7 @@ def outcome(**said: Any) -> Aftermath:
         ),
         ({**FAILS, "usual": {"shop": 1}}, "LIES"),
         ({**FAILS, "usual": {"shop": 2}}, "err"),
-        ({**FAILS, "ended": {}, "running": ["shop"]}, "err"),
+        ({**FAILS, "ended": {}, "running": ["shop"]}, "err?"),
         ({**FAILS, "ended": {}}, "FAILS"),
     ],
 )
