@@ -89,6 +89,13 @@ class SweptRun(Protocol):
     def intervene(self, request: Request, /) -> Instead | None:
         """What answers a request in place of its route; None where nothing does. Asked once about each request."""
 
+    def intervene_in_connection(self, host: str, port: int, /) -> Instead | None:
+        """What a raw connection is answered by in place of its route. Asked once about each that is no port probe.
+
+        Args:
+            host: The host, without secrets.
+        """
+
     def asked_fault(self) -> SweptFault | None:
         """What fails in this run, for a test that then judges it by itself; None on the happy path."""
 

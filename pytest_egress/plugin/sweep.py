@@ -39,7 +39,7 @@ from pytest_egress.sweep.verdict import (
     letters_of,
     text_of,
 )
-from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.entries import Exchange, TcpConnection
 
 MARKER: Final = "egress_sweep"
 PROPERTY: Final = "egress_sweep"
@@ -50,6 +50,9 @@ HAPPY_SECONDS: Final = 9e8
 
 HAS_FAILED: Final = "the happy path has failed"
 IS_QUIET: Final = "the happy path is skipped, or expected to fail"
+
+Met: Final = (Exchange, TcpConnection)
+"""The kinds of calls that may meet a fault."""
 
 GIVEN_UP: Final = "the client closed"
 """Begins the note of a call whose client has left before there was an answer."""
@@ -225,7 +228,7 @@ class Sweep(pytest.Item):
         elif happy.is_over_limit:
             self.problem = f"more than {MAX_CALLS} different calls came: no sweep can be whole"
         elif not happy.calls:
-            self.problem = "nothing was swept: no request of a container was answered by a route"
+            self.problem = "nothing was swept: no call of a container was answered by a route"
         elif unmatched := [*settings.unmatched([*happy.calls])]:
             calls = "".join(f"\n  {call}" for call in happy.calls)
             self.problem = f"no call is meant by {', '.join(unmatched)}. The calls are:{calls}"
@@ -463,9 +466,10 @@ def await_clients(item: pytest.Item) -> None:
         window.over.wait(LOOK_SECONDS)
 
 
-def met_of(case: Case) -> list[Exchange]:
+def met_of(case: Case) -> list[Exchange | TcpConnection]:
     """The calls that met the fault."""
-    return [e for e in list(case.window.entries) if e.swept and isinstance(e, Exchange)]
+    entries = list(case.window.entries)
+    return [each for each in entries if isinstance(each, Met) and each.swept]
 
 
 def happy_from(case: Case, trial: SweepTrial, gone: Collection[str]) -> Happy:
@@ -549,7 +553,7 @@ def note_skip(item: pytest.Item, planned: Planned | None, ending: BaseException)
     note(item, planned, item.stash[TRIAL].seconds)
 
 
-def has_given_up(entry: Exchange) -> bool:
+def has_given_up(entry: Exchange | TcpConnection) -> bool:
     return entry.note.startswith(GIVEN_UP)
 
 

@@ -1,5 +1,7 @@
 """The name of a call: its method, scheme, host, port and path, without what differs from run to run, and no secret.
 
+A raw connection is a call too, which has a host and a port alone: `tcp://db.test:5432`.
+
 What a target sends may be anything, and a name becomes that of a test. So what is unusual or long is a `*` in it.
 """
 
@@ -18,6 +20,8 @@ METHOD: Final = re.compile(r"[A-Z-]{1,20}")
 ID: Final = re.compile(r"[0-9]+|[0-9a-fA-F]{8,}|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}")
 SEGMENT: Final = re.compile(r"[A-Za-z0-9._~%!$&'()+,;=@-]{0,40}")
 MAX_SEGMENTS: Final = 12
+HOST: Final = re.compile(r"[A-Za-z0-9._:*-]{1,253}")
+TCP: Final = "tcp://"
 DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -34,6 +38,16 @@ def call_of(request: Request) -> str:
     return f"{method} {request.scheme}://{host}{port}{path}{rest}"
 
 
+def connection_call(host: str, port: int) -> str:
+    """The name of the call that a raw connection is; its host comes without secrets."""
+    host = host if HOST.fullmatch(host) else "*"
+    return f"{TCP}[{host}]:{port}" if ":" in host else f"{TCP}{host}:{port}"
+
+
+def is_connection(call: str) -> bool:
+    return call.startswith(TCP)
+
+
 def part_of(segment: str) -> str:
     """A segment of a path; `*` where it is a number or an id, or nothing that a name should have."""
     is_plain = SEGMENT.fullmatch(segment) and not ID.fullmatch(segment)
@@ -47,11 +61,15 @@ def is_whole(request: Request) -> bool:
 
 def host_of(call: str) -> str:
     """The scheme, host and port of a call."""
-    scheme, _, rest = call.partition(" ")[2].partition("://")
+    scheme, _, rest = url_of(call).partition("://")
     return f"{scheme}://{rest.partition('/')[0]}"
+
+
+def url_of(call: str) -> str:
+    return call if is_connection(call) else call.partition(" ")[2]
 
 
 def matches(pattern: str, call: str) -> bool:
     """Whether a glob is for a call: for all of its name, for its URL, or for what follows the scheme."""
-    url = call.partition(" ")[2]
+    url = url_of(call)
     return any(fnmatchcase(text, pattern) for text in (call, url, url.partition("://")[2]))

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pytest_egress.sweep.calls import matches
-from pytest_egress.sweep.faults import FAULTS
+from pytest_egress.sweep.calls import is_connection, matches, url_of
+from pytest_egress.sweep.faults import FAULTS, Failing
 
 AGAIN = " once"
 """Ends the name of a cell in which one call fails, and the next works."""
@@ -58,8 +58,9 @@ def parsed(name: str) -> Cell | None:
     is_numbered = mark and number.isascii() and number.isdigit() and len(number) < 10
     row = CallRow(call, int(number)) if is_numbered else CallRow(named)
     cell = Cell(row=row, fault=fault, is_once=text != name)
-    is_call = "://" in row.call.partition(" ")[2]
-    return cell if fault in FAULTS and is_call and str(cell) == name else None
+    is_call = "://" in url_of(row.call) and fault in FAULTS
+    is_for_it = is_call and (not is_connection(row.call) or FAULTS[fault].is_of_connections)
+    return cell if is_for_it and str(cell) == name else None
 
 
 def rows_of(calls: Mapping[str, Seen]) -> list[CallRow]:
@@ -76,5 +77,11 @@ def cells_of(calls: Mapping[str, Seen], faults: Iterable[str], only: str) -> Ite
     rows = [row for row in rows_of(calls) if matches(only, row.call)]
     for fault in faults:
         for row in rows:
-            if calls[row.call].is_whole or not FAULTS[fault].is_processed:
+            if can_fail(row.call, calls[row.call], FAULTS[fault]):
                 yield Cell(row=row, fault=fault)
+
+
+def can_fail(call: str, seen: Seen, by: Failing) -> bool:
+    if is_connection(call):
+        return by.is_of_connections
+    return seen.is_whole or not by.is_processed

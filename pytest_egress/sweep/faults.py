@@ -21,10 +21,12 @@ class Failing:
     Attributes:
         answer: Makes what is sent in place of the answer; it is given the seconds until the client must have given up.
         is_processed: Whether the request is processed all the same, as a call of its route.
+        is_of_connections: Whether raw connections fail so too.
     """
 
     answer: Callable[[float], Response | Fault]
     is_processed: bool = False
+    is_of_connections: bool = False
 
     def instead(self, seconds: float) -> Instead:
         return Instead(answer=self.answer(seconds), is_processed=self.is_processed)
@@ -45,11 +47,11 @@ def page(seconds: float) -> Response:
 FAULTS: Final = {
     "503": Failing(answer=unavailable),
     "429": Failing(answer=too_many),
-    "reset": Failing(answer=lambda seconds: reset()),
+    "reset": Failing(answer=lambda seconds: reset(), is_of_connections=True),
     "html": Failing(answer=page, is_processed=True),
     "empty": Failing(answer=lambda seconds: Response(200), is_processed=True),
     "lost": Failing(answer=lambda seconds: reset(), is_processed=True),
     "cut": Failing(answer=lambda seconds: Truncated(UNSET, 1), is_processed=True),
-    "silence": Failing(answer=lambda seconds: silence(round(seconds, 1))),
+    "silence": Failing(answer=lambda seconds: silence(round(seconds, 1)), is_of_connections=True),
 }
 """By name. Silence is the last, since it takes the longest."""

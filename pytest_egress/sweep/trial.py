@@ -1,7 +1,7 @@
 """`SweepTrial`: one run of a test whose calls are counted, and of which one fails.
 
-Threads: those of the gateway call `intervene`. What it changes, it changes under a lock of its own, and calls nothing
-while it holds that.
+Threads: those of the gateway call `intervene` and `intervene_in_connection`. What it changes, it changes under a lock
+of its own, and calls nothing while it holds that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 from pytest_egress.base.clock import monotonic
 from pytest_egress.routes.table import Instead, SweptFault
-from pytest_egress.sweep.calls import call_of, is_whole
+from pytest_egress.sweep.calls import call_of, connection_call, is_whole
 from pytest_egress.sweep.cells import Cell, Seen
 from pytest_egress.sweep.faults import FAULTS
 from pytest_egress.sweep.verdict import ContainerEnd
@@ -50,14 +50,19 @@ class SweepTrial:
         self.has_asked = False
 
     def intervene(self, request: Request) -> Instead | None:
-        call = call_of(request)
+        return self._intervene(call_of(request), has_one_answer=is_whole(request))
+
+    def intervene_in_connection(self, host: str, port: int) -> Instead | None:
+        return self._intervene(connection_call(host, port), has_one_answer=False)
+
+    def _intervene(self, call: str, *, has_one_answer: bool) -> Instead | None:
         with self._lock:
             seen = self.calls.get(call, Seen(0))
             if not seen.times and len(self.calls) >= MAX_CALLS:
                 self.is_over_limit = True
                 return None
             number = seen.times + 1
-            self.calls[call] = Seen(number, seen.is_whole and is_whole(request))
+            self.calls[call] = Seen(number, seen.is_whole and has_one_answer)
         cell = self.cell
         if cell is None or call != cell.row.call or not cell.has_fail(number):
             return None

@@ -62,6 +62,7 @@ from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import ConnectFault, End, Fault, FaultPlan, Raw, Reset, plan
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.raw.libraries import AsyncHandler
+from pytest_egress.routes.table import Instead
 from pytest_egress.traffic.entries import (
     Outcome,
     TcpConnection,
@@ -71,6 +72,7 @@ from pytest_egress.traffic.entries import (
 )
 from pytest_egress.traffic.http.head import MAX_BODY_BYTES
 from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.redaction.redactor import redactor_in
 
 if TYPE_CHECKING:
     from pytest_egress.routes.answers import Delivery
@@ -100,6 +102,9 @@ SETTLE_LOOK_SECONDS: Final = 0.005  # between two checks of that
 
 CUT_SECONDS: Final = 0.25
 """For an async handler to end by a cut, before what it awaits is cancelled."""
+
+LEFT: Final = "the client closed the connection"
+"""The note of a connection that a fault sweep had fail, and that its client has ended."""
 
 NOT_ANSWERED: Final = (
     "the client speaks HTTP/2, and waits for an answer: intercept_http gives one, and forward(...) leads to "
@@ -160,6 +165,9 @@ class RawServer:
 
     def serve(self, route: InnerRoute, found_for: str) -> bool:
         """Answer the connection by a raw route; False if other connections have taken all of its `times` meanwhile."""
+        if (instead := self.asked_instead(route)) is not None:
+            self.fail_in_place(route, instead, found_for)
+            return True
         with ExitStack() as taken:
             with self.ledger.changed:  # else the answer could be replaced between these calls
                 turn = taken.enter_context(route.turns.turn_of(self))
@@ -184,6 +192,25 @@ class RawServer:
             entry.fault = found.fault
             self.carry_out(entry, found, context)
         return True
+
+    def asked_instead(self, route: InnerRoute) -> Instead | None:
+        """What a fault sweep has the connection answered by. It is not asked about a port probe, which is no call."""
+        window, to = self.context.window, self.attempt.destination
+        if window.trial is None or route.turns.is_exhausted or route.turns.refuses:
+            return None
+        self.left_first = self.leaves(PROBE_SECONDS)
+        if self.left_first:
+            return None
+        host = redactor_in(window.account).host_glob(to.host)
+        return window.trial.intervene_in_connection(host, to.port)
+
+    def fail_in_place(self, route: InnerRoute, instead: Instead, found_for: str) -> None:
+        """Fail the connection in place of its route, of which it is no call."""
+        self.is_counted = True
+        entry = self.begin(route, "routed", found_for)
+        entry.swept, found = True, plan(instead.answer)
+        entry.fault = found.fault
+        self.spoil(entry, found)
 
     def carry_out(self, entry: TcpConnection, plan: FaultPlan, context: Context) -> None:
         answer = plan.answer
@@ -541,6 +568,8 @@ class RawServer:
                 seconds = None if ends_at is None else max(ends_at - clock(), 0.0)
                 is_left = self.wait(entry, connection.sock, pacer, seconds)
         finally:
+            if is_left and entry.swept:
+                entry.note = LEFT  # before its duration says that it has ended
             self.close_book(entry)
         if is_left:
             connection.say_goodbye()

@@ -14,7 +14,7 @@ def letters(run: InnerRun, test: str) -> dict[str, str]:
         for name, text in report.user_properties:
             data = json.loads(str(text))
             if name == "egress_sweep" and data["test"].endswith(f"::{test}"):
-                path = data["call"].partition(".test")[2]
+                path = data["call"].partition(".test")[2].removeprefix(":5432")
                 number = f" #{data['number']}" if data["number"] > 1 else ""
                 once = " once" if data["once"] else ""
                 found[f"{path}{number}: {data['fault']}{once}"] = data["letters"]
@@ -122,3 +122,48 @@ def test_a_shared_service_is_swept_and_one_that_a_fixture_starts(inside: Inside)
         """)
     assert letters(run, "test_shared") == {"/a: 503": "err?", "/a: silence": "err?"}, run.output
     assert letters(run, "test_job") == {"/a: 503": "err", "/b: 503": "FAILS"}
+
+
+def test_raw_connections_are_reset_or_silent_and_are_then_no_calls(inside: Inside) -> None:
+    run = inside("""
+        import pytest
+
+        ASKS = (
+            "import socket\\n"
+            "def ask():\\n"
+            "    with socket.create_connection(('db.test', 5432), timeout=1) as sock:\\n"
+            "        sock.sendall(b'hello')\\n"
+            "        return sock.recv(9)\\n"
+        )
+        TWICE = "try: said = ask()\\nexcept OSError: said = ask()\\nprint(said)"
+
+        def answers(sock):
+            sock.sendall(sock.recv(9))
+
+        def asks(egress, image, script):
+            db = egress.intercept_tcp("db.test:5432", answers, times=1)
+            result = egress.run(image, ["python3", "-c", ASKS + script], check=False)
+            assert result.stdout
+            db.assert_called_once()
+
+        @pytest.mark.egress_sweep(patience=40)
+        def test_says(egress, image):
+            asks(egress, image, "print(ask())")
+
+        @pytest.mark.egress_sweep(patience=40)
+        def test_hides(egress, image):
+            asks(egress, image, "try: print(ask())\\nexcept OSError: pass")
+
+        @pytest.mark.egress_sweep(faults=["reset"], patience=40, retries=["db.test:5432"])
+        def test_retries(egress, image):
+            asks(egress, image, TWICE)
+
+        @pytest.mark.egress_sweep(faults=["silence"], patience=1)
+        def test_hangs(egress, image):
+            asks(egress, image, "socket.socket.settimeout = lambda *a: 0\\nprint(ask())")
+        """)
+    assert letters(run, "test_says") == {": reset": "err", ": silence": "err"}, run.output
+    assert letters(run, "test_hides") == {": reset": "LIES", ": silence": "LIES"}
+    assert letters(run, "test_retries") == {": reset": "err", ": reset once": "ok"}
+    assert letters(run, "test_hangs") == {": silence": "HUNG"}
+    assert "tcp://db.test:5432: silence: given up after " in run.output

@@ -435,7 +435,7 @@ def test_a_test_that_is_expected_to_fail_is_not_swept(run: RunPytest, strict: bo
 @pytest.mark.parametrize(
     ("marker", "body", "problem"),
     [
-        ("", "pass", "nothing was swept: no request of a container was answered by a route"),
+        ("", "pass", "nothing was swept: no call of a container was answered by a route"),
         ('tolerates=["pai.test*"]', "call", "no call is meant by tolerates=*: 'pai.test*'. The*"),
         ("limit=1", "call", "2 cells or more were not run: limit=1"),
         ("", "first", "calls of the happy path came again in no run, so none of them failed:"),

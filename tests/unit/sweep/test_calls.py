@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_egress.sweep.calls import call_of, host_of, is_whole, matches
+from pytest_egress.sweep.calls import call_of, connection_call, host_of, is_whole, matches
 from pytest_egress.sweep.cells import CallRow, Cell, parsed
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
@@ -63,6 +63,23 @@ def test_calls_of_grpc_and_websockets_have_no_single_answer() -> None:
     assert is_whole(request_of("/"))
     assert not is_whole(request_of("/", method="POST", headers=grpc))
     assert not is_whole(request_of("/", headers=opening))
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("db.test", "tcp://db.test:5432"),
+        ("2001:db8::1", "tcp://[2001:db8::1]:5432"),
+        ("*.test", "tcp://*.test:5432"),
+        ("a b\x1b]", "tcp://*:5432"),
+        ("a" * 300, "tcp://*:5432"),
+    ],
+)
+def test_a_raw_connection_is_a_call_with_a_host_and_a_port(host: str, name: str) -> None:
+    call = connection_call(host, 5432)
+    assert (call, host_of(call)) == (name, name)
+    assert matches("tcp://*", call)
+    assert parsed(f"{call}: reset") == Cell(row=CallRow(call), fault="reset")
 
 
 @pytest.mark.parametrize(

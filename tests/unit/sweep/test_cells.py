@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_egress.sweep.cells import CallRow, Cell, Seen, cells_of, parsed
+from pytest_egress.sweep.faults import FAULTS
 
 CALL = "GET https://api.test/a"
 
@@ -15,6 +16,7 @@ CALL = "GET https://api.test/a"
         Cell(row=CallRow(CALL), fault="503"),
         Cell(row=CallRow(CALL, 4), fault="silence", is_once=True),
         Cell(row=CallRow("GET http://api.test:8080/a: b"), fault="cut"),
+        Cell(row=CallRow("tcp://db.test:5432", 2), fault="silence"),
         Cell(row=CallRow("GET https://[2001:db8::1]/"), fault="html"),
     ],
 )
@@ -35,6 +37,7 @@ def test_a_name_is_all_that_a_cell_is(cell: Cell) -> None:
         "a: 503",
         ": 503",
         "1-2",
+        "tcp://db.test:5432: 503",
     ],
 )
 def test_no_other_name_is_one(name: str) -> None:
@@ -56,6 +59,11 @@ def test_of_calls_that_are_alike_the_first_and_the_last_fail() -> None:
 def test_an_answer_that_is_none_is_not_replaced() -> None:
     found = cells_of({CALL: Seen(1, is_whole=False)}, ["503", "html", "lost", "silence"], "*")
     assert [cell.fault for cell in found] == ["503", "silence"]
+
+
+def test_a_raw_connection_is_reset_or_silent() -> None:
+    found = cells_of({"tcp://db.test:5432": Seen(1, is_whole=False)}, FAULTS, "*")
+    assert [cell.fault for cell in found] == ["reset", "silence"]
 
 
 def test_a_glob_chooses_calls() -> None:

@@ -35,6 +35,16 @@ def test_a_cell_fails_its_call_alone() -> None:
     assert (instead.answer, instead.is_processed) == (Reset(), False)
 
 
+def test_a_raw_connection_is_counted_and_fails() -> None:
+    call = "tcp://db.test:5432"
+    trial = SweepTrial(Cell(row=CallRow(call, 2), fault="reset"), 1)
+    first, second = (trial.intervene_in_connection("db.test", 5432) for _ in range(2))
+    assert first is None
+    assert second is not None
+    assert (second.answer, second.is_processed) == (Reset(), False)
+    assert trial.calls == {call: Seen(2, is_whole=False)}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_which_faults_process_the_request(fault: str) -> None:
     instead = SweepTrial(Cell(row=CallRow(CALL), fault=fault), 1).intervene(get("/a"))
