@@ -5,15 +5,15 @@ Only paths and drivers are judged that do so by themselves. A folder of the host
 
 from __future__ import annotations
 
-import contextlib
 import os.path
-import posixpath
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from pytest_egress.base.paths import is_under, normal, touches
+import pytest_egress.targets.mounts as mounts
+from pytest_egress.base.paths import normal, touches
 from pytest_egress.endpoint.fields import items, known, take, text, texts
 from pytest_egress.endpoint.refusal import RefusedCall
+from pytest_egress.targets.mounts import STARTS_PROGRAMS, of_run
 from pytest_egress.targets.options import REFUSED_OPTIONS
 from pytest_egress.traffic.shown import shown
 
@@ -26,20 +26,6 @@ MOUNT: Final = frozenset(
 )  # fmt: skip
 KINDS: Final = ("bind", "volume", "tmpfs")
 VOLUME: Final = frozenset(("NoCopy", "Labels", "DriverConfig", "Subpath"))
-SOCKETS: Final = (
-    "docker.sock", "containerd.sock", "podman.sock", "crio.sock", "buildkitd.sock", "system_bus_socket",
-)  # fmt: skip
-"""With each of them somebody starts programs on the host."""
-STARTS: Final = (
-    "/run/docker.sock", "/run/containerd", "/run/podman", "/run/crio", "/run/buildkit", "/run/dbus", "/run/systemd",
-    "/run/user",
-)  # fmt: skip
-"""Where those sockets are."""
-STARTS_MORE: Final = (
-    "the mount of {} is refused: what is started by a socket there would not be captured"
-)
-NAMESPACES: Final = ("/proc", "/run/docker", "/run/netns")
-"""Where the host's network namespaces can be opened."""
 DRIVERS: Final = ("", "local")
 FILE_SYSTEMS: Final = ("", "none", "bind", "tmpfs")
 """Of a volume of the driver `local`; the engine mounts others over the host's network, as nfs and cifs."""
@@ -51,7 +37,7 @@ def check_devices(host: dict[str, Any]) -> None:
     devices = items(host, "Devices")
     host["Devices"] = [known(each, DEVICE, "a device") for each in devices]
     for each in host["Devices"]:
-        path = of_host(text(each.get("PathOnHost"), "PathOnHost"))
+        path = normal(text(each.get("PathOnHost"), "PathOnHost"))
         if touches(path, NEXT_TO_NETWORK):
             raise RefusedCall(
                 f"the device {shown(path)} is refused: {REFUSED_OPTIONS['network_mode']}"
@@ -88,10 +74,10 @@ def check_engine(sources: Iterable[str], address: str) -> None:
     scheme, _, path = address.partition("://")
     if scheme != "unix":
         return
-    own = {of_host(path), of_host(os.path.realpath(path))}
+    own = {of_run(normal(each)) for each in (path, os.path.realpath(path))}
     for source in sources:
-        if touches(of_host(source), own) or touches(of_host(os.path.realpath(source)), own):
-            raise RefusedCall(STARTS_MORE.format(shown(source)))
+        if any(touches(of_run(normal(each)), own) for each in (source, os.path.realpath(source))):
+            raise RefusedCall(f"the mount of {shown(source)} is refused: {STARTS_PROGRAMS}")
 
 
 def sources_of(host: Mapping[str, Any]) -> list[str]:
@@ -147,23 +133,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def check_source(source: str) -> None:
-    """RefusedCall for a path of the host, however it is written, that is, has or is in one that leads out."""
-    if source.startswith("/"):
-        check_path(of_host(source), source)
-        with contextlib.suppress(OSError, ValueError):  # the engine may be on another machine
-            check_path(of_host(os.path.realpath(source)), source)
-
-
-def check_path(path: str, source: str) -> None:
-    if posixpath.basename(path) in SOCKETS or touches(path, STARTS):
-        raise RefusedCall(STARTS_MORE.format(shown(source)))
-    if touches(path, NAMESPACES):
-        raise RefusedCall(
-            f"the mount of {shown(source)} is refused: the host's network can be entered there"
-        )
-
-
-def of_host(path: str) -> str:
-    """A path of the host in one form; /var/run is a link to /run."""
-    found = normal(path)
-    return found[len("/var") :] if is_under(found, "/var/run") else found
+    try:
+        mounts.check_source(source)
+    except ValueError as error:
+        raise RefusedCall(str(error)) from None

@@ -35,6 +35,7 @@ from pytest_egress.targets.contents import (
     feed,
     local_domains,
 )
+from pytest_egress.targets.created import check_machine
 from pytest_egress.targets.ending import Ending
 from pytest_egress.targets.handle import STOP_SECONDS
 from pytest_egress.targets.handle import Container as Interface
@@ -293,6 +294,7 @@ class Container(Interface):
             **options,
         )
         self._cleanup.callback(self._remove)
+        check_machine(engine, self._docker)
         check_processes(engine, self._docker)
         self._take(self._docker)
         if filled is image:

@@ -13,6 +13,7 @@ import pytest_egress.targets.trust.placing as trust
 from pytest_egress.engine.engine import Engine, check_runtime
 from pytest_egress.targets.container import Container
 from pytest_egress.targets.contents import Contents
+from pytest_egress.targets.created import check_machine
 from pytest_egress.targets.ingress import Ingress
 from pytest_egress.targets.options import check_container_options
 from pytest_egress.targets.processes import check_processes
@@ -157,6 +158,7 @@ def check_created(engine: Engine, container: DockerContainer) -> None:
     config = container.attrs["HostConfig"]
     try:
         check_container_options({name: config.get(field) for name, field in ESCAPES.items()})
+        check_machine(engine, container)
         check_processes(engine, container)
     except ValueError as error:
         raise ValueError(f"{container.name}: {error}") from None

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_egress.targets.mounts import check_mounts
 from pytest_egress.traffic.shown import shown
 
 START_OPTIONS: Final = (
@@ -83,6 +84,7 @@ def check_container_options(options: Mapping[str, Any]) -> None:
             )
     check_capabilities(options.get("cap_add"), "cap_add")
     check_security(options.get("security_opt"), "security_opt")
+    check_mounts(options)
 
 
 def check_capabilities(added: object, option: str) -> None:

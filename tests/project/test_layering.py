@@ -93,7 +93,7 @@ ROOMS = {
         ),
         foreign=("cryptography", "docker", "requests"),
         doors=(
-            "container", "external", "handle", "ingress", "options", "plan", "readiness", "results",
+            "container", "external", "handle", "ingress", "mounts", "options", "plan", "readiness", "results",
             "sidecars.provision", "sidecars.ready", "sidecars.sidecar", "trust.packages", "trust.roots",
         ),
     ),
@@ -179,7 +179,9 @@ FLOORS: dict[str, list[set[str]]] = {
         {"server"},
     ],
     "targets": [
+        {"mounts"},
         {
+            "created",
             "ingress",
             "options",
             "processes",

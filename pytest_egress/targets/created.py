@@ -1,0 +1,38 @@
+"""What of its machine a container was created with: its mounts, its devices, and the volumes of another container."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import docker.errors
+
+from pytest_egress.engine.endpoint import engine_address
+from pytest_egress.engine.engine import Engine
+from pytest_egress.targets.mounts import check_device, check_rule, check_source
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container as DockerContainer
+
+
+def check_machine(engine: Engine, container: DockerContainer) -> None:
+    """Raise ValueError for a file or device of the machine by which a container could start programs outside of it."""
+    address = engine_address(engine.client)
+    sockets = [address.removeprefix("unix://")] if address.startswith("unix://") else []
+    for mount in container.attrs.get("Mounts") or ():
+        is_volume = mount.get("Type") == "volume"
+        source = device_of(engine, mount["Name"]) if is_volume else mount.get("Source")
+        check_source(source or "", sockets)
+    host = container.attrs["HostConfig"]
+    for device in host.get("Devices") or ():
+        check_device(device["PathOnHost"])
+    for rule in host.get("DeviceCgroupRules") or ():
+        check_rule(rule)
+
+
+def device_of(engine: Engine, volume: str) -> str:
+    """The path that a volume stands for, as its driver's options say; "" for one of the engine's own."""
+    with contextlib.suppress(docker.errors.NotFound):
+        found = engine.client.api.inspect_volume(volume)
+        return str((found.get("Options") or {}).get("device") or "")
+    return ""
