@@ -81,6 +81,7 @@ class Activity:
 
     def rest(self) -> None:
         self.route, self.what, self.streams, self.passes = None, "", "", None
+        self.is_abandoned = stays
 
 
 class SweptRun(Protocol):

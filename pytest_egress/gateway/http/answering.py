@@ -458,6 +458,8 @@ class Answering:
             return answer.websocket(self._relay(incoming, Forward(), by="request.forward"))
         if isinstance(answer, Deck) and answer.takes_what_comes(incoming.request):
             return answer.call(incoming.body.relay_to_end, incoming.forwarding.ask_as_it_comes)
+        if isinstance(answer, Deck):
+            return answer.asking(incoming.forwarding)
         if not isinstance(answer, (AsgiApplication, Forward)) or not is_handshake(incoming.request):
             return answer
         if isinstance(answer, AsgiApplication):

@@ -27,9 +27,17 @@ from pytest_egress.ledger.windows import stays
 from pytest_egress.routes.answers import Forward, check_forward, forward
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.inner_route import InnerRoute
+from pytest_egress.traffic.grpc import is_grpc
+from pytest_egress.traffic.http.head import MAX_BODY_BYTES
 from pytest_egress.traffic.http.headers import Headers, without
+from pytest_egress.traffic.http.made_body import MadeBody
 from pytest_egress.traffic.http.request import Request
-from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.http.response import (
+    Response,
+    carries_body,
+    stated_length,
+    streams_events,
+)
 from pytest_egress.traffic.websocket import asks_for_websocket
 
 RESPONSES: Final = "responses"
@@ -75,6 +83,7 @@ class Forwarding:
     Attributes:
         asked: The request as it came.
         route: The route that answers it; None until that is decided, and where none does.
+        passes_on: Whether the answer of the real server is passed on as it comes while it is recorded.
     """
 
     def __init__(
@@ -88,17 +97,21 @@ class Forwarding:
         self._held: list[Hold] = []  # of responses that its handler has asked for
         self.asked: Request
         self.route: InnerRoute | None = None
+        self.passes_on = False
 
     def __call__(self, request: Request, to: Any, port: int | None) -> Response:
         """Send a request, or what a handler has made of it, and return the whole response (`Request.forward`)."""
         server = to if isinstance(to, Forward) else check_forward(forward(to, port), raw=False)
         request = self._renamed(request)
         sock = self.connect(request, server, by="request.forward")
+        with self.ending_with_client(sock):  # a handler reads the response
+            response = upstream.ask(sock, request, server.path, encoded=False)
+            return self._whole(response, request)
+
+    def _whole(self, response: Response, request: Request) -> Response:
         hold = self._account.hold(RESPONSES)
         try:
-            with self.ending_with_client(sock):  # a handler reads the response
-                response = upstream.ask(sock, request, server.path, encoded=False)
-                response = whole(response, request.method, hold)
+            response = whole(response, request.method, hold)
             if (left := self.left()) is not None:  # the end of a body without a length may be ours
                 raise left
             return response
@@ -190,6 +203,30 @@ class Forwarding:
         with self.ending_with_client(sock, streams=True):
             return upstream.ask(sock, self.asked, content=content)
 
+    def ask_to_record(self) -> tuple[Response, MadeBody | None]:
+        """Send the request as it came. The body of a response streams where its head does not say how long it is.
+
+        Returns:
+            The response, and what is to keep its body where that streams.
+
+        Raises:
+            UpstreamError: The server cannot be reached, or broke off.
+            ClientLeftError: The client has left before the response.
+        """
+        asked = self.asked
+        sock = self.connect(asked, Forward(), by="request.forward")
+        with self.ending_with_client(sock):
+            response = upstream.ask(sock, asked, encoded=False)
+            if has_known_end(response, asked):
+                return self._whole(response, asked), None
+        self.passes_on = True
+        self._activity.is_abandoned = self._carrier.has_left
+        if asked.http_version == "2" and streams_events(response):
+            self._duplex.on_disconnect(partial(self._leave, sock))
+        made = MadeBody(MAX_BODY_BYTES, self._account.hold(RESPONSES).fits)
+        response.recorded(made)
+        return response, made
+
     def connect(self, request: Request, to: Forward, by: str = "") -> Any:
         """TLS is used where the scheme is https; `by` is "request.forward" where a handler asks, "" for a route.
 
@@ -222,3 +259,10 @@ class Forwarding:
 
 def named_as(request: Request) -> tuple[str, int, str | None]:
     return request.host, request.port, request.headers.get("host")
+
+
+def has_known_end(response: Response, request: Request) -> bool:
+    """Whether nobody waits for a part of the body of a response: it states its length, or is a call of gRPC."""
+    if stated_length(response.headers) is not None or is_grpc(request):
+        return True
+    return not carries_body(request.method, response)

@@ -19,7 +19,7 @@ from pytest_egress.gateway.http.replies import opens_no_websocket
 from pytest_egress.gateway.http.spoiling import StoppedError
 from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.gateway.upstream.body import UpstreamBody
-from pytest_egress.ledger.windows import STILL_STREAMED, Streams, stays
+from pytest_egress.ledger.windows import STILL_STREAMED, Streams
 from pytest_egress.routes.duplex import ClientLeftError, Duplex
 from pytest_egress.traffic.entries import Exchange, note_message
 from pytest_egress.traffic.http.head import MAX_BODY_BYTES
@@ -32,7 +32,12 @@ from pytest_egress.traffic.http.made_body import (
     MadeBody,
     never,
 )
-from pytest_egress.traffic.http.response import Response, as_stated, carries_body
+from pytest_egress.traffic.http.response import (
+    Response,
+    as_stated,
+    carries_body,
+    streams_events,
+)
 
 FREE_BYTES: Final = 1024
 """The content of a response that is kept without being counted: `MAX_ENTRIES` bounds all of them well enough."""
@@ -125,6 +130,7 @@ class Sending:
         except ClientLeftError as error:
             if entry.outcome == "routed" and not isinstance(error, StoppedError):
                 why = f"the client closed before the whole response was sent ({error})"
+                why = f"{why}; {response._note}" if response._note else why
                 entry.note = entry.note if entry.note.startswith(STILL_STREAMED) else why
             return False
         except BaseException as error:  # of the body, or about a response that HTTP cannot carry
@@ -149,7 +155,7 @@ class Sending:
         is_cut: bool,
     ) -> None:
         activity = incoming.attempt.activity
-        if is_forwarded(response):
+        if is_forwarded(response) or incoming.forwarding.passes_on:
             activity.is_abandoned = self._carrier.has_left
         if entry.outcome == "passthrough":
             self._carrier.allow_unread(entry.route, entry.host)
@@ -168,7 +174,6 @@ class Sending:
             raise left from error
         finally:
             activity.rest()
-            activity.is_abandoned = stays
             self._carrier.read_again()
 
     def _send_pieces(
@@ -219,8 +224,7 @@ def streams_of(response: Response) -> Streams:
     """What a response sends piece by piece: "events", which usually have no end, another "body", or ""."""
     if response.stream is None:
         return ""
-    kind = response.headers.get("content-type", "").lower()
-    return "events" if kind.startswith("text/event-stream") else "body"
+    return "events" if streams_events(response) else "body"
 
 
 def is_forwarded(response: Response) -> bool:

@@ -10,10 +10,9 @@ from pytest_egress.errors import CassetteError
 from pytest_egress.routes.answers import Application, Begin
 from pytest_egress.routes.cassette import Cassette
 from pytest_egress.routes.faults import Fault, layers, with_answer
+from pytest_egress.routes.recordings.passing import RealServer, recorded, take
 from pytest_egress.routes.recordings.reel import RECORDED, Reel
 from pytest_egress.routes.recordings.replies import played
-from pytest_egress.traffic.cassettes.making import recording_of
-from pytest_egress.traffic.grpc import StatusError
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
 
@@ -28,11 +27,19 @@ class Deck(Application):
 
     Args:
         is_required: Whether each recording has to be played, or the test fails.
+        server: The real server, for one request, whose answer is passed on as it comes; None is `Request.forward`.
     """
 
-    def __init__(self, reel: Reel, declared: Cassette, *, is_required: bool) -> None:
+    def __init__(
+        self,
+        reel: Reel,
+        declared: Cassette,
+        *,
+        is_required: bool,
+        server: RealServer | None = None,
+    ) -> None:
         self.reel, self.is_required = reel, is_required
-        self._declared = declared
+        self._declared, self._server = declared, server
 
     def __repr__(self) -> str:
         return repr(self._declared)
@@ -58,6 +65,10 @@ class Deck(Application):
 
         return RecordedCall(self.reel, self._declared, pieces, ask)
 
+    def asking(self, server: RealServer) -> Deck:
+        """The answer to one request, which its client gets as it comes from the real server."""
+        return Deck(self.reel, self._declared, is_required=self.is_required, server=server)
+
     def answer(self, request: Request, begin: Begin) -> Response:
         """Raises CassetteError where another request has taken the last recording meanwhile."""
         declared, reel = self._declared, self.reel
@@ -67,12 +78,11 @@ class Deck(Application):
                 return played(found, request, reel)
         if reel.records == "nothing":
             raise CassetteError(f"{reel.name}: another request has taken the last recording")
-        response = request.forward()
-        try:
-            reel.add(recording_of(request, response))
-        except StatusError as error:
-            what = f"{request.method} {request.shown_url}"
-            raise CassetteError(f"{reel.name}: {what} is not recorded: {error.details}") from None
+        if self._server is None:
+            response = request.forward()
+            take(reel, request, response)
+        else:
+            response = recorded(reel, request, self._server)
         response._note = RECORDED.format(reel.name)
         return response
 

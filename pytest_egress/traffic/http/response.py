@@ -407,6 +407,11 @@ def carries_body(method: str, response: Response) -> bool:
     return method != "HEAD" and response.status_code not in NO_BODY
 
 
+def streams_events(response: Response) -> bool:
+    """Whether its body is an event stream, which often has no end."""
+    return response.headers.get("content-type", "").lower().startswith("text/event-stream")
+
+
 OF_FRAMING: Final = ("content-length", "transfer-encoding")
 
 WRONG_LENGTH: Final = (

@@ -477,3 +477,72 @@ def test_openapi_checks_what_a_cassette_or_a_real_server_answers(inside: Records
         assert "body.amount: '42' is no integer" in run.output
         assert run.output.replace(" ", "").count('{"n":') == 2 + failed
     assert len(api.asked) == 4 + 2
+
+
+WAITING = r"""
+CLIENT = '''
+import requests
+events = requests.get("http://api.test:PORT/events", stream=True, timeout=20)
+lines = events.iter_lines(chunk_size=1, decode_unicode=True)
+print(next(lines))
+print(requests.post("http://api.test:PORT/go").text)
+print([line for line in (next(lines), next(lines)) if line][0])
+'''
+
+def test_a(egress, image):
+    egress.intercept_http("api.test:PORT", cassette())
+    print(egress.run(image, ["python3", "-c", CLIENT]).stdout)
+"""
+
+
+@pytest.fixture
+def endless(api: Api) -> Iterator[int]:
+    """The port of a real server whose second event waits for a request, and whose stream has no end."""
+    may_go, is_over = threading.Event(), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"b\r\ndata: one\n\n\r\n")
+            if may_go.wait(20):
+                self.wfile.write(b"b\r\ndata: two\n\n\r\n")
+                is_over.wait()
+            self.close_connection = True
+
+        def do_POST(self) -> None:
+            may_go.set()
+            self.send_response(200)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"gone")
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = Server(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=[0.02])
+    thread.start()
+    yield int(server.socket.getsockname()[1])
+    is_over.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_client_that_waits_for_the_first_event_is_recorded_and_replayed(
+    inside: Records, pytester: pytest.Pytester, endless: int
+) -> None:
+    seen = "data: one\ngone\ndata: two"
+    first = inside(WAITING.replace("PORT", str(endless)), "-s", "--egress-record-mode=once")
+    first.result.assert_outcomes(passed=1)
+    assert seen in first.output
+    text = written(pytester, "cassettes/test_shop/test_a.yaml")
+    assert text.count("    - data: ") == 2
+    again = inside("", "-s")
+    again.result.assert_outcomes(passed=1)
+    assert seen in again.output
