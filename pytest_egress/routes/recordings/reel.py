@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from heapq import nsmallest
 from typing import Any, Final, Literal, NamedTuple
 
 from pytest_egress.errors import CassetteError
@@ -150,17 +151,20 @@ class Reel:
         if not self._wanted:
             return [f"recordings: {self.name} has none"]
         stands, of_head = self.stands(request), self.takes_turns(request)
-        near = sorted(
-            range(len(self._wanted)), key=lambda place: remoteness(self._wanted[place], request)
+        near = nsmallest(
+            LOOKED_INTO,
+            [(remoteness(each, request), place) for place, each in enumerate(self._wanted)],
         )
         compared = [
             (
-                place,
+                remote,
                 [*differences(self._wanted[place], request, stands, ignored, of_head=of_head)],
+                place,
             )
-            for place in near[:LOOKED_INTO]
+            for remote, place in near
         ]
-        place, lines = min(compared, key=lambda each: len(each[1]))
+        # The URL comes first: a body with ten differences at its path says more than an equal one at another.
+        _, lines, place = min(compared, key=lambda each: (each[0], len(each[1])))
         more = len(lines) - SHOWN_LINES
         shown = lines[:SHOWN_LINES] + (
             [f"and {counted(more, 'difference')} more"] if more > 0 else []

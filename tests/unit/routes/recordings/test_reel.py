@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,11 @@ def recording(path: str = "/a", status: int = 200, line: int = 7) -> Recording:
         response=RecordedResponse(status=status),
         line=line,
     )
+
+
+def of_body(body: object, path: str = "/a", *, line: int) -> Recording:
+    made = recording(path, line=line)
+    return replace(made, request=replace(made.request, body=RecordedBody("json", body)))
 
 
 def reel(*recordings: Recording, records: ToRecord = "nothing", **tape: Any) -> Reel:
@@ -87,6 +93,23 @@ def test_an_unknown_request_is_told_the_nearest_recording_and_its_line() -> None
         "so says the nearest recording, a.yaml:12",
         "record it: pytest --egress-record-mode=new_episodes test_a.py::test_a",
     ]
+
+
+def test_a_recording_of_the_same_path_is_nearer_than_one_of_the_same_body() -> None:
+    played = reel(
+        of_body({"a": 2, "b": 3}, "/v1/charges", line=3),
+        of_body({"a": 1, "b": 2}, "/v1/refunds", line=9),
+    )
+    asked = replace(get("/v1/charges", content_type="application/json"), content=b'{"a":1,"b":2}')
+    assert "so says the nearest recording, a.yaml:3" in played.misses(asked, (), repeat=False)
+
+
+def test_of_recordings_of_one_path_the_one_with_the_fewest_differences_is_the_nearest() -> None:
+    bodies = [{"a": 2, "b": 2}, {"a": 1, "b": 2}, {"a": 2, "b": 3}]
+    recordings = [of_body(body, line=line) for line, body in enumerate(bodies, 1)]
+    asked = replace(get(content_type="application/json"), content=b'{"a":1,"b":4}')
+    lines = reel(*recordings).misses(asked, (), repeat=False)
+    assert lines[:2] == ["json.b: 4 is not 2", "so says the nearest recording, a.yaml:2"]
 
 
 def test_a_tape_without_recordings_says_so() -> None:
