@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_egress.base.account import OverLimitError
 from pytest_egress.base.acknowledged import await_acknowledged
@@ -41,6 +41,7 @@ from pytest_egress.traffic.http.http2 import (
     Asked,
     BodyCame,
     Came,
+    CameLate,
     Ended,
     Http2,
     Http2Error,
@@ -51,6 +52,9 @@ from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction.redactor import Redactor
 from pytest_egress.traffic.shown import cut
 
+if TYPE_CHECKING:
+    from pytest_egress.traffic.search.passing import Passing
+
 CLOSED: Final = "the client closed the connection"
 FIRST_REQUEST_SECONDS: Final = 1.0
 """A client that asks for nothing until then connects ahead of need."""
@@ -58,6 +62,9 @@ SILENT: Final = f"{BEGAN_HTTP2} and asked for nothing within {FIRST_REQUEST_SECO
 LATE: Final = "made a request just as its connection was said to end (GOAWAY): clients make it again on another one"
 SHOWN_REASON: Final = 400  # characters of what is wrong with a request
 NEVER_ASKED: Final = f"{BEGAN_HTTP2} and closed without a request"
+
+MAX_LATE: Final = 100
+"""The streams of a connection whose late bytes are searched: as many as may be open at once."""
 
 MakeAnswering = Callable[[Http2Stream], Answering]
 """Makes the `Answering` whose carrier is a stream."""
@@ -85,6 +92,7 @@ class Http2Server:
         self._emptied = threading.Condition(self._lock)
         self._http = Http2(monotonic)
         self._streams: dict[int, Http2Stream] = {}
+        self._late: dict[int, Passing] = {}  # what searches late bytes of streams that are over
         self._fresh: list[Http2Stream] = []
         self._malformed: list[str] = []
         self._batches = Batches(
@@ -230,6 +238,8 @@ class Http2Server:
         elif came.stream == 0:
             for each in self._streams.values():
                 each.window_grew()
+        elif isinstance(came, CameLate):
+            self._search_late(came)
         elif (known := self._streams.get(came.stream)) is not None:
             if isinstance(came, BodyCame):
                 known.feed(came.data)
@@ -240,6 +250,15 @@ class Http2Server:
             else:
                 known.window_grew()
         return []
+
+    def _search_late(self, came: CameLate) -> None:
+        """Search what a client sends of a body after the response has ended: nobody reads it."""
+        known = self._streams.get(came.stream)
+        passing = self._late.get(came.stream) if known is None else known.passing
+        if passing is not None:
+            passing.feed(came.data)
+        elif known is not None:
+            known.feed(came.data)  # `Http2Stream.search_late` is to come
 
     def _begin_fresh(self) -> None:
         connection = self.connection
@@ -333,6 +352,10 @@ class Http2Server:
         connection = self.connection
         with self._lock:
             self._streams.pop(stream.number, None)
+            if stream.passing is not None:
+                self._late[stream.number] = stream.passing
+                if len(self._late) > MAX_LATE:
+                    del self._late[next(iter(self._late))]
             if not self._streams:
                 self._idle_from = monotonic()
                 if not connection.is_reading and not connection.has_attempt:
@@ -475,6 +498,7 @@ def answer(stream: Http2Stream, answering: Answering) -> None:
             _ = incoming.body.content
             stream.is_kept_whole = False
         answering.answer(incoming)
+        stream.search_late(incoming.body)
     except (OverLimitError, ClientLeftError, StalledError) as error:
         entry, status_code, text = answering.give_up(incoming, error)
         response = Response(status_code, text=text)

@@ -75,6 +75,13 @@ class BodyCame(Http2Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CameLate(Http2Event):
+    """A piece of a body has come on a stream that this side has reset, and is dropped."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ended(Http2Event):
     trailers: Headers
 
@@ -98,7 +105,7 @@ class WindowGrew(Http2Event):
     """More may be sent on a stream; of stream 0, on each."""
 
 
-Came: TypeAlias = "Asked | BodyCame | Ended | WasReset | Unreadable | WindowGrew"
+Came: TypeAlias = "Asked | BodyCame | CameLate | Ended | WasReset | Unreadable | WindowGrew"
 
 
 class Http2:
@@ -204,6 +211,8 @@ class Http2:
         for event in events:
             if (came := self._translate(event)) is not None:
                 yield came
+        if kind == frames.DATA and not any(map(is_data, events)):  # h2 tells nothing of it
+            yield CameLate(stream=frames.stream_of(frame), data=frames.data_of(frame))
         if late:
             yield Unreadable(stream=frames.stream_of(frame), why=late)
             if not events:  # h2 tells of a stream that it resets for the first time alone
@@ -339,6 +348,10 @@ class Http2:
     def last_stream(self) -> int:
         last: int = self._h2.highest_inbound_stream_id
         return last
+
+
+def is_data(event: h2.events.Event) -> bool:
+    return isinstance(event, h2.events.DataReceived)
 
 
 class Bucket:

@@ -19,6 +19,9 @@ ACK: Final = 0x1
 END_STREAM: Final = 0x1
 """The flag of DATA and HEADERS with which one side ends a stream (RFC 9113 section 6.1)."""
 
+PADDED: Final = 0x8
+"""The flag of a frame whose first byte says how many bytes of padding it ends with (RFC 9113 section 6.1)."""
+
 END_HEADERS: Final = 0x4
 """The flag of a frame with which a field block ends (RFC 9113 section 6.2)."""
 
@@ -76,6 +79,14 @@ class FrameCutter:
 def goaway_frame(last_stream: int) -> bytes:
     """A GOAWAY without an error (RFC 9113 section 6.8); `last_stream` is the last one that is answered."""
     return struct.pack(">LBLLL", 8 << 8 | GOAWAY, 0, 0, last_stream, 0)
+
+
+def data_of(frame: bytes) -> bytes:
+    """The bytes of a body in a DATA frame, without its padding."""
+    data = frame[HEAD_BYTES:]
+    if not (frame[4] & PADDED and data):
+        return data
+    return data[1 : max(len(data) - data[0], 1)]
 
 
 def stream_of(frame: bytes) -> int:

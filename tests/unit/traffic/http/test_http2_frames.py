@@ -6,12 +6,15 @@ import itertools
 
 import hypothesis.strategies as st
 import pytest
-from hyperframe.frame import Frame, GoAwayFrame
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame
 from hypothesis import given
 
 from pytest_egress.traffic.http.http2_frames import (
+    DATA,
+    PADDED,
     FrameCutter,
     FrameTooLongError,
+    data_of,
     goaway_frame,
     stream_of,
 )
@@ -100,3 +103,15 @@ def test_goaway_is_what_hyperframe_reads_as_one() -> None:
     assert length == len(data) - 9
     assert isinstance(parsed, GoAwayFrame)
     assert (parsed.stream_id, parsed.last_stream_id, parsed.error_code) == (0, 7, 0)
+
+
+@given(content=st.binary(max_size=40), padding=st.integers(0, 255))
+def test_the_bytes_of_a_body_come_without_their_padding(content: bytes, padding: int) -> None:
+    padded = DataFrame(1, content, pad_length=padding, flags=["PADDED"])
+    assert data_of(padded.serialize()) == content
+    assert data_of(DataFrame(1, content).serialize()) == content
+
+
+@given(st.binary(max_size=4))
+def test_padding_that_is_longer_than_its_frame_is_no_error(content: bytes) -> None:
+    assert len(data_of(frame(DATA, PADDED, 1, content))) <= len(content)
