@@ -52,7 +52,7 @@ from pytest_egress.traffic.entries import (
     DatagramFlow,
     PacketAttempt,
 )
-from pytest_egress.traffic.parts import UNREADABLE_PART, Unreadable
+from pytest_egress.traffic.parts import UNREADABLE_PART, UnreadablePart
 from pytest_egress.traffic.shown import counted
 
 BATCH: Final = 256  # datagrams to read before the reader returns to connections
@@ -280,9 +280,9 @@ class Datagrams:
         Of the parts that the service cannot read, the first is recorded, and so is the first one without a turn.
         """
         route, is_entered = taken.route, False
-        unreadable: list[Unreadable] = []
+        unreadable: list[UnreadablePart] = []
         for part in taken.answer.read(taken.datagram):
-            if isinstance(part, Unreadable):
+            if isinstance(part, UnreadablePart):
                 unreadable.append(part)
                 continue
             if turn is None and (turn := route.turns.reserve()) is None:
@@ -306,7 +306,7 @@ class Datagrams:
             self._ledger.count(route, window, part)
 
     def _record_unreadable(
-        self, flow: Flow, arrival: Arrival, unreadable: Sequence[Unreadable]
+        self, flow: Flow, arrival: Arrival, unreadable: Sequence[UnreadablePart]
     ) -> None:
         first, *others = unreadable
         more = f", nor {counted(len(others), 'more line')} of its datagram" if others else ""

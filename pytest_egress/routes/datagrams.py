@@ -24,7 +24,7 @@ from pytest_egress.routes.faults import (
 )
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.entries import Datagram
-from pytest_egress.traffic.parts import Unreadable
+from pytest_egress.traffic.parts import UnreadablePart
 from pytest_egress.traffic.shown import shown
 
 TAKES: Final = (
@@ -40,7 +40,7 @@ DatagramPart = TypeVar("DatagramPart", bound=Datagram)
 class DatagramService(Generic[DatagramPart]):
     """An answer that sends nothing, and whose calls are the parts of datagrams, such as the metrics of `statsd()`."""
 
-    def read(self, datagram: Datagram) -> Iterable[DatagramPart | Unreadable]:
+    def read(self, datagram: Datagram) -> Iterable[DatagramPart | UnreadablePart]:
         """Split a datagram into its parts, each of which takes a turn of the route; any thread calls it."""
         raise NotImplementedError
 

@@ -14,7 +14,7 @@ from pytest_egress.base.clock import monotonic
 from pytest_egress.routes.datagrams import DatagramService
 from pytest_egress.traffic.entries import Datagram
 from pytest_egress.traffic.ntp import NtpError, ntp_answer
-from pytest_egress.traffic.parts import Unreadable
+from pytest_egress.traffic.parts import UnreadablePart
 from pytest_egress.traffic.shown import shown
 from pytest_egress.traffic.statsd import Metric, metrics_in
 from pytest_egress.traffic.syslog import SyslogMessage, message_in
@@ -78,7 +78,7 @@ def statsd() -> StatsdServer:
 class StatsdServer(DatagramService[Metric]):
     """The server that `statsd()` returns."""
 
-    def read(self, datagram: Datagram) -> Iterable[Metric | Unreadable]:
+    def read(self, datagram: Datagram) -> Iterable[Metric | UnreadablePart]:
         return metrics_in(datagram)
 
     def __repr__(self) -> str:
@@ -97,7 +97,7 @@ def syslog() -> SyslogServer:
 class SyslogServer(DatagramService[SyslogMessage]):
     """The server that `syslog()` returns."""
 
-    def read(self, datagram: Datagram) -> Iterable[SyslogMessage | Unreadable]:
+    def read(self, datagram: Datagram) -> Iterable[SyslogMessage | UnreadablePart]:
         return (message_in(datagram),)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The parts of a datagram that are calls of their own: `within` makes one, and `Unreadable` is a part that is none."""
+"""The parts of a datagram that are calls of their own: `within` makes one, `UnreadablePart` is a part that is none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNREADABLE_PART: Final = "its route cannot read it"
 """How the note begins of a datagram, or of a line of one, that a service cannot read."""
 
 
-class Unreadable(NamedTuple):
+class UnreadablePart(NamedTuple):
     """A part that is not what its service takes; `why` is a sentence without its full stop."""
 
     content: bytes

@@ -1,7 +1,7 @@
 """Metrics of StatsD, with the events and service checks of DogStatsD: what a datagram holds. Sans-IO.
 
-For any bytes `metrics_in` yields metrics and `Unreadable` lines, and never raises: they come from the container under
-test. Lines are apart by a line feed; one with several values is a metric for each.
+For any bytes `metrics_in` yields metrics and `UnreadablePart` lines, and never raises: they come from the container
+under test. Lines are apart by a line feed; one with several values is a metric for each.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pytest_egress.traffic.entries import Datagram
-from pytest_egress.traffic.parts import Unreadable, within
+from pytest_egress.traffic.parts import UnreadablePart, within
 from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import shown
 
@@ -58,17 +58,17 @@ class MetricError(Exception):
     """A line that is no metric; the text says why."""
 
 
-def metrics_in(datagram: Datagram) -> Iterator[Metric | Unreadable]:
+def metrics_in(datagram: Datagram) -> Iterator[Metric | UnreadablePart]:
     """The metrics of a datagram, in order. Empty lines are none; without any line, it is unreadable itself."""
     lines = [line for line in datagram.content.split(b"\n") if line.rstrip(b"\r")]
     if not lines:
-        yield Unreadable(datagram.content, "it is empty")
+        yield UnreadablePart(datagram.content, "it is empty")
     for line in lines:
         try:
             for fields in parsed(line):
                 yield within(datagram, Metric, content=line, **fields)
         except MetricError as error:
-            yield Unreadable(line, str(error))
+            yield UnreadablePart(line, str(error))
 
 
 def parsed(line: bytes) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Messages of syslog as a datagram has them: RFC 5424 and its transport (RFC 5426), and RFC 3164. Sans-IO.
 
-For any bytes `message_in` returns a message or an `Unreadable`, and never raises: they come from the container under
-test. Of the older form, which RFC 3164 describes as it was found, all after the priority may be missing.
+For any bytes `message_in` returns a message or an `UnreadablePart`, and never raises: they come from the container
+under test. Of the older form, which RFC 3164 describes as it was found, all after the priority may be missing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pytest_egress.traffic.entries import Datagram
-from pytest_egress.traffic.parts import Unreadable, within
+from pytest_egress.traffic.parts import UnreadablePart, within
 from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import shown
 
@@ -78,11 +78,11 @@ class SyslogError(Exception):
     """Bytes that are no message; the text says why."""
 
 
-def message_in(datagram: Datagram) -> SyslogMessage | Unreadable:
+def message_in(datagram: Datagram) -> SyslogMessage | UnreadablePart:
     try:
         fields = parsed(datagram.content.decode(errors="replace"))
     except SyslogError as error:
-        return Unreadable(datagram.content, str(error))
+        return UnreadablePart(datagram.content, str(error))
     return within(datagram, SyslogMessage, **fields)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_egress.traffic.parts import Unreadable
+from pytest_egress.traffic.parts import UnreadablePart
 from pytest_egress.traffic.statsd import Metric, metrics_in
 from tests.support.entries import datagram
 
@@ -118,7 +118,7 @@ def test_a_service_check_has_a_status_and_its_message_may_have_bars() -> None:
 def test_what_is_no_metric_is_told_with_its_line(line: bytes, said: str) -> None:
     before = b"a:1|c\n" if line.strip() else b""
     *others, last = metrics_in(datagram(before + line))
-    assert isinstance(last, Unreadable)
+    assert isinstance(last, UnreadablePart)
     assert last.content == line
     assert said in last.why
     assert len(others) == bool(before)
@@ -132,7 +132,7 @@ def test_its_text_is_its_line_and_where_it_went() -> None:
 def test_any_bytes_are_metrics_or_unreadable_lines(content: bytes) -> None:
     found = [*metrics_in(datagram(content))]
     assert found
-    assert all(isinstance(each, (Metric, Unreadable)) for each in found)
+    assert all(isinstance(each, (Metric, UnreadablePart)) for each in found)
 
 
 LINES = st.text(alphabet="_sce{1,}:|@#.\\nab", max_size=40)

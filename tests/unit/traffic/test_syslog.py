@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_egress.traffic.parts import Unreadable
+from pytest_egress.traffic.parts import UnreadablePart
 from pytest_egress.traffic.syslog import SyslogMessage, message_in
 from tests.support.entries import datagram
 
@@ -129,7 +129,7 @@ def test_the_priority_is_a_facility_and_a_severity(
 )
 def test_what_is_no_message_says_why(text: str, said: str) -> None:
     found = message_in(datagram(text.encode()))
-    assert isinstance(found, Unreadable)
+    assert isinstance(found, UnreadablePart)
     assert found.content == text.encode()
     assert said in found.why
 
@@ -145,4 +145,4 @@ def test_its_text_has_its_level_its_program_and_its_message() -> None:
 @given(st.binary(max_size=200) | st.text('<>1234 -[]="\\ab:T.Z', max_size=80).map(str.encode))
 def test_any_bytes_are_a_message_or_unreadable(content: bytes) -> None:
     for before in (b"", b"<14>", b"<14>1 - - - - - "):
-        assert isinstance(message_in(datagram(before + content)), (SyslogMessage, Unreadable))
+        assert isinstance(message_in(datagram(before + content)), (SyslogMessage, UnreadablePart))
