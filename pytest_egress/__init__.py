@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pytest_egress.base.unset import UNSET as UNSET
     from pytest_egress.egress import Egress as Egress
     from pytest_egress.endpoint.server import EngineEndpoint as EngineEndpoint
+    from pytest_egress.endpoint.stack import Stack as Stack
     from pytest_egress.errors import (
         AddressError as AddressError,
         CallError as CallError,
@@ -150,6 +151,7 @@ _NAMES = {
         "SweepError TamperingError UnroutedError UpstreamError WebSocketClosedError"
     ),
     "endpoint.server": "EngineEndpoint",
+    "endpoint.stack": "Stack",
     "gateway.raw.sockets": "RawSocket RawTlsSocket",
     "routes.answers": "forward sequence",
     "routes.applications.asgi": "asgi",

@@ -273,7 +273,7 @@ def is_sent(message: Any) -> bool:
     return not isinstance(message, dict) or "send" in message
 
 
-class Stack:
+class CassetteStack:
     """The cassettes of one scope: a reel for each file, which its routes share.
 
     Args:

@@ -69,6 +69,7 @@ from pytest_egress.traffic.shown import counted, shown
 
 if TYPE_CHECKING:
     from pytest_egress.endpoint.server import EngineEndpoint
+    from pytest_egress.endpoint.stack import Stack
 
 CONTAINER_NAME: Final = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]*")  # or an id; Docker's own rule
 
@@ -665,6 +666,52 @@ class Egress:
         endpoint = EngineEndpoint(self._inner)
         self._inner.endings.append(endpoint.close)
         return endpoint
+
+    def compose(
+        self,
+        file: str | Path | Sequence[str | Path] = "compose.yaml",
+        *,
+        services: Sequence[str] | None = None,
+        profiles: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        wait: Mapping[str, Strategy | Sequence[Strategy]] | None = None,
+        project_directory: str | Path | None = None,
+        timeout: float = 300,
+    ) -> Stack:
+        """Start the services of a Compose project, unchanged, and return when they are ready.
+
+        The official program starts them, with `egress.engine()` as its engine, so that each is captured. A service is
+        ready when its health check passes, or it has ended with code 0; `wait` adds conditions. No port is published.
+        The end of the `with` block, or of this scope, removes containers, networks and volumes.
+
+        Args:
+            file: The Compose file, relative to the current folder; or a list, in which a later one overrides.
+            services: Those to start, with what they depend on; all by default.
+            profiles: Profiles whose services are started too.
+            env: Variables for `${NAME}` in the files.
+            wait: Conditions by service: `{"web": http_ok(8080)}`.
+            project_directory: What paths in the files are relative to; by default the folder of the first one.
+            timeout: Seconds within which all must be ready.
+
+        Raises:
+            EngineError: No engine or no Docker Compose is there, or it refuses the files.
+            CommandError: The program failed, or a container did; the program's lines and the logs are in the text.
+            ContainerTimeoutError: A container was not ready in time.
+            UnroutedError: It is of a wider scope than a test, and attempted something that no route claims.
+        """
+        from pytest_egress.endpoint.compose import compose_options
+        from pytest_egress.endpoint.stack import start_stack
+
+        options = compose_options(
+            file,
+            services=services,
+            profiles=profiles,
+            env=env,
+            wait=wait,
+            project_directory=project_directory,
+            timeout=timeout,
+        )
+        return start_stack(self._inner, options)
 
     # The ledger and its assertions.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -38,7 +38,7 @@ from pytest_egress.targets.plan import Plan
 from pytest_egress.traffic.entries import Entry, Exchange, TcpConnection
 
 if TYPE_CHECKING:
-    from pytest_egress.cassettes import Home, Stack
+    from pytest_egress.cassettes import CassetteStack, Home
 
 AnyContainer = TypeVar("AnyContainer", bound=Container)
 Result = TypeVar("Result")
@@ -77,10 +77,11 @@ class InnerEgress:
         )
         self._starts: list[Window] = []
         self._to_judge: list[Window] = [self.between] if scope == "test" else []
+        self._shared_start: Window | None = None  # of containers that something else starts
         self._has_started, self._has_let_go = False, False
         self.window: Window | None = self.session.ledger.window
         self.place: Home | None = None
-        self._stack: Stack | None = None  # the cassettes of its routes
+        self._stack: CassetteStack | None = None  # the cassettes of its routes
         with self.session.ledger.changed:
             self.session.scopes.append(self)
 
@@ -171,14 +172,16 @@ class InnerEgress:
             texts = {n: v for n, v in env.items() if isinstance(n, str) and isinstance(v, str)}
             self.session.hide(texts)
 
-    def new(self, kind: type[AnyContainer], checked: Plan) -> AnyContainer:
+    def new(self, kind: type[AnyContainer], checked: Plan, called: str = "") -> AnyContainer:
+        """A container that is not yet started; it is called so in the ledger, or else by its image."""
         self.session.engine.check_owner()
         self.session.hide(checked.env)
         self._check_secrets()
         self._has_started = True
         with self.session.ledger.changed:  # so that no other thread gets the same name
-            name = self.session.name(checked.image)
+            name = self.session.name(checked.image, called)
             container = kind(self.session, name, checked, self, caller())
+            container.start_window = self._shared_start
             self.session.containers.append(container)
         return container
 
@@ -195,12 +198,27 @@ class InnerEgress:
         """Wait for a container. Where that fails, it is removed, and the error explained."""
         try:
             result = wait()
-            self._end_start(container)
+            if container.start_window is not None:
+                self._end_start([container], container.start_window)
         except BaseException as error:
             self.discard(container)
             explained = self._explain(container, error)
             raise explained from explained.__cause__
         return result
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """Have the containers that something else starts meanwhile share one window, which is judged at the end."""
+        if self.scope == "test":
+            yield
+            return
+        window = self._shared_start = self.session.new_window()
+        self._starts.append(window)
+        try:
+            yield
+        finally:
+            self._shared_start = None
+        self._end_start([each for each in self.live() if each.start_window is window], window)
 
     def discard(self, container: Container, *, has_ended: bool = False) -> None:
         container.finish(has_ended=has_ended)
@@ -216,22 +234,27 @@ class InnerEgress:
         with self.session.ledger.changed:
             return self.containers.copy()
 
-    def _end_start(self, container: Container) -> None:
-        """Close and judge the window of a shared container's start: an unrouted attempt fails the fixture's set-up."""
-        window = container.start_window
-        if window is None:
-            return
-        self.session.end_start(container, window)
+    def _end_start(self, containers: Sequence[Container], window: Window) -> None:
+        """Close and judge the window of shared containers' start: an unrouted attempt fails the fixture's set-up."""
+        self.session.end_start(containers, window)
         if (verdict := judge(window, [])) is not None:
             raise verdict
         self._to_judge.append(window)  # an activity of the start may still end, or raise, later
 
     def _explain(self, container: Container, error: BaseException) -> BaseException:
         """An error about a container, with its unrouted attempts added, and a handler's exception as the cause."""
-        window = container.start_window or self.session.ledger.window
-        if not isinstance(error, ContainerError) or window is None:
+        if not isinstance(error, ContainerError):
             return error
-        entries = [e for e in window.entries if e.container == container.name]
+        return self.explained(error, {container.name}, container.start_window)
+
+    def explained(
+        self, error: ContainerError, names: Collection[str], start: Window | None = None
+    ) -> ContainerError:
+        """An error about some containers, with what no route has claimed of them, in their start or the test."""
+        window = start or self._shared_start or self.session.ledger.window
+        if window is None:
+            return error
+        entries = [e for e in window.entries if e.container in names]
         broken = first_handler_error(entries)
         cause = error.__cause__ or (broken.error if broken else None)
         if unrouted := unrouted_entries(entries):

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     import docker
     import trustme
 
-    from pytest_egress.cassettes import Cassettes, Home, Stack
+    from pytest_egress.cassettes import Cassettes, CassetteStack, Home
     from pytest_egress.targets.trust.packages import Packaged
     from pytest_egress.targets.trust.roots import Roots
     from pytest_egress.traffic.redaction.declared import Redaction
@@ -168,12 +168,14 @@ class Session:
         """Refuse a value of `tls_version=` that this Python's OpenSSL is built without: ValueError."""
         check_tls_version(word)
 
-    def stack(self, place: Home) -> Stack:
+    def stack(self, place: Home) -> CassetteStack:
         """The cassettes of a scope."""
-        from pytest_egress.cassettes import Cassettes, Stack
+        from pytest_egress.cassettes import Cassettes, CassetteStack
 
         self._cassettes = self._cassettes or Cassettes()
-        return Stack(self._cassettes, place, self._variables_of, lambda: self.ledger.redactor)
+        return CassetteStack(
+            self._cassettes, place, self._variables_of, lambda: self.ledger.redactor
+        )
 
     def _variables_of(self, container: str) -> Mapping[str, str]:
         """The environment that a container was given, by its name."""
@@ -246,17 +248,20 @@ class Session:
                 self.ledger.closing = None
             window.account.close()
 
-    def end_start(self, container: Container, window: Window) -> None:
-        """Raw connections of a shared container stay open after its start, such as those of a pool."""
-        container.gateway.settle()
-        container.gateway.turn_away()
+    def end_start(self, containers: Sequence[Container], window: Window) -> None:
+        """Raw connections of shared containers stay open after their start, such as those of a pool."""
+        for container in containers:
+            container.gateway.settle()
+            container.gateway.turn_away()
         self.drain(window, window.drain_seconds, AFTER_START)
         with self.ledger.changed:
-            container.start_window = None
+            for container in containers:
+                container.start_window = None
         self._end_pauses(window)
         self.end_streams(window, window.drain_seconds, AFTER_START)
         window.account.close()
-        container.gateway.revise()
+        for container in containers:
+            container.gateway.revise()
 
     def drain(self, window: Window, timeout: float, after: str) -> None:
         """Wait until the activities of a window have ended, and cut those that have not.
@@ -426,9 +431,9 @@ class Session:
         with self.ledger.changed:
             return [container for container in self.containers if container.born is window]
 
-    def name(self, image: str) -> str:
-        """The caller holds `Ledger.changed`."""
-        short = image.rpartition("/")[2]
+    def name(self, image: str, called: str = "") -> str:
+        """The name of a new container, by what it is called or by its image. The caller holds `Ledger.changed`."""
+        short = called or image.rpartition("/")[2]
         taken = sum(1 for container in self.containers if container.name.partition("#")[0] == short)
         name = f"{short}#{taken + 1}" if taken else short
         self.images[name] = image

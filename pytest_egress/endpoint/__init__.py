@@ -17,4 +17,6 @@ made anew from the keys that are known.
 * `veil`: what the engine tells of containers, as it would be without us.
 * `container_calls`: all other calls, and the containers made through it.
 * `server`: the socket, and its connections.
+* `compose`: a project of Docker Compose, and the program, which is run for it.
+* `stack`: the services of a project that runs behind an endpoint.
 """

@@ -48,6 +48,10 @@ from pytest_egress.traffic.shown import shown
 if TYPE_CHECKING:
     from pytest_egress.inner_egress import InnerEgress
 
+PROJECT: Final = "com.docker.compose.project"  # the labels that Compose puts on what it makes
+SERVICE: Final = "com.docker.compose.service"
+NUMBER: Final = "com.docker.compose.container-number"
+ONE_OFF: Final = "com.docker.compose.oneoff"
 JSON: Final[HeaderPairs] = [(b"Content-Type", b"application/json")]
 
 
@@ -68,11 +72,30 @@ class Made:
     ports: PublishedPorts
 
 
-class ContainerCalls:
-    """Answers the calls of one endpoint, until it ends."""
+@dataclass(frozen=True, kw_only=True)
+class CapturedService:
+    """A container of a Compose service.
 
-    def __init__(self, scope: InnerEgress) -> None:
-        self._scope, self._engine = scope, scope.session.engine
+    Attributes:
+        number: Which of the service's replicas it is, from 1.
+        target: What captures it; None where it has no network.
+    """
+
+    identifier: str
+    service: str
+    number: int
+    target: ExternalContainer | None
+
+
+class ContainerCalls:
+    """Answers the calls of one endpoint, until it ends.
+
+    Args:
+        publishes: Whether ports are published that a tool asks for.
+    """
+
+    def __init__(self, scope: InnerEgress, *, publishes: bool = True) -> None:
+        self._scope, self._engine, self._publishes = scope, scope.session.engine, publishes
         self._api = self._engine.client.api  # found now, whatever becomes of DOCKER_HOST
         self._made: dict[str, Made] = {}
         self._networks = Networks(self._revise)
@@ -97,6 +120,17 @@ class ContainerCalls:
             removals.callback(self._volume_calls.remove_all)  # the last one, when nothing uses them
             for identifier in [*self._made]:
                 removals.callback(self._remove, identifier)
+
+    def services(self, project: str) -> list[CapturedService]:
+        """The containers of a Compose project, without those of `docker compose run`."""
+        with self._lock:
+            made = [*self._made.items()]
+        found = [service_of(each, its) for each, its in made if is_service(its, project)]
+        return sorted(found, key=lambda each: (each.service, each.number))
+
+    def make_network(self, name: str) -> None:
+        """Make a network that a tool expects to be there."""
+        self._networks.create({"Name": name})
 
     def answer(self, tool: Tool, call: EngineCall) -> None:
         """Answer one request, whose head has been read."""
@@ -395,7 +429,7 @@ class ContainerCalls:
             image_ports=exposed,
             added=frozenset(each.partition("=")[0] for each in variables) - {*asked.env},
         )
-        to_publish = asked.ports.to_publish(exposed)
+        to_publish = asked.ports.to_publish(exposed) if self._publishes else {}
         return Made(name=name, target=target, face=face, ports=PublishedPorts(to_publish, target))
 
     def _places(self, asked: bodies.AskedContainer) -> list[NetworkPlace]:
@@ -424,7 +458,7 @@ class ContainerCalls:
             domainname=asked.domainname,
             extra_hosts=asked.extra_hosts or None,
         )
-        target = scope.new(ExternalContainer, checked)
+        target = scope.new(ExternalContainer, checked, labels_of(asked).get(SERVICE, ""))
         variables = target.open()["environment"]
         config["Env"] = [f"{name}={value}" for name, value in variables.items()]
         return target
@@ -483,6 +517,26 @@ class ContainerCalls:
         self._networks.forget(identifier)
         if made is not None and made.target is not None:
             self._scope.discard(made.target)
+
+
+def labels_of(asked: bodies.AskedContainer) -> Mapping[str, str]:
+    labels = asked.config.get("Labels")
+    return labels if isinstance(labels, dict) else {}
+
+
+def is_service(made: Made, project: str) -> bool:
+    labels = labels_of(made.face.asked)
+    return labels.get(PROJECT) == project and labels.get(ONE_OFF) != "True"
+
+
+def service_of(identifier: str, made: Made) -> CapturedService:
+    labels = labels_of(made.face.asked)
+    return CapturedService(
+        identifier=identifier,
+        service=labels.get(SERVICE, ""),
+        number=int(labels.get(NUMBER) or 1),
+        target=made.target,
+    )
 
 
 def number_of(text: str) -> int:

@@ -20,7 +20,7 @@ import h11
 
 from pytest_egress.base.sockets import Socket
 from pytest_egress.endpoint.calls import call_of
-from pytest_egress.endpoint.container_calls import ContainerCalls
+from pytest_egress.endpoint.container_calls import CapturedService, ContainerCalls
 from pytest_egress.endpoint.refusal import RefusedCall
 from pytest_egress.endpoint.wire import Tool
 from pytest_egress.errors import EngineError
@@ -43,12 +43,12 @@ class EngineEndpoint:
     Its containers are captured as those of `Egress.run`, and removed when it ends.
     """
 
-    def __init__(self, scope: InnerEgress) -> None:
+    def __init__(self, scope: InnerEgress, *, publishes: bool = True) -> None:
         self._scope, self._engine = scope, scope.session.engine
         self._engine.check_owner()
         if self._engine.is_podman:
             raise EngineError(PODMAN)
-        self._calls = ContainerCalls(scope)
+        self._calls = ContainerCalls(scope, publishes=publishes)
         self._open: dict[threading.Thread, socket.socket] = {}
         self._lock = threading.Lock()
         self._has_ended = False
@@ -91,6 +91,14 @@ class EngineEndpoint:
         with contextlib.suppress(OSError):
             os.unlink(self._path)
         self._calls.remove_all()
+
+    def services(self, project: str) -> list[CapturedService]:
+        """The containers of a Compose project."""
+        return self._calls.services(project)
+
+    def make_network(self, name: str) -> None:
+        """Make a network that a tool expects to be there."""
+        self._calls.make_network(name)
 
     # Connections.
 

@@ -35,6 +35,7 @@ from pytest_egress.plugin.fixtures import (
     egress_docker_client,
     egress_engine,
     egress_redaction,
+    egress_stack,
     module_egress,
     session_egress,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "egress_docker_client",
     "egress_engine",
     "egress_redaction",
+    "egress_stack",
     "module_egress",
     "pytest_addoption",
     "pytest_assertrepr_compare",

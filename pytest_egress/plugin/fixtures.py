@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_egress.cassettes import Home
     from pytest_egress.egress import Egress
     from pytest_egress.endpoint.server import EngineEndpoint
+    from pytest_egress.endpoint.stack import Stack
     from pytest_egress.routes.route import Scope
     from pytest_egress.targets import handle as container_handle
     from pytest_egress.traffic.redaction.declared import Redaction
@@ -83,6 +84,21 @@ def egress_container(egress: Egress, request: pytest.FixtureRequest) -> containe
             f"the fixture egress_container starts what {form} says; this test has none"
         )
     return egress.start(*markers[-1].args, **markers[-1].kwargs)
+
+
+@pytest.fixture
+def egress_stack(egress: Egress, request: pytest.FixtureRequest) -> Stack:
+    """The services of `@pytest.mark.egress_compose`, started and ready.
+
+    Raises:
+        pytest.UsageError: The test has no such marker.
+    """
+    markers = markers_named(request.node, "egress_compose")
+    if not markers:
+        raise pytest.UsageError(
+            "the fixture egress_stack starts what @pytest.mark.egress_compose(file, **options) says; this test has none"
+        )
+    return egress.compose(*markers[-1].args, **markers[-1].kwargs)
 
 
 @pytest.fixture

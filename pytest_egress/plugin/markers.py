@@ -28,6 +28,8 @@ MARKERS: Final[Mapping[str, str]] = {
     **{kind.marker: kind.usage for kind in KINDS},
     "egress_container": "(image, command=None, **options): start a container with the options of "
     "`egress.start`; the fixture egress_container is it",
+    "egress_compose": '(file="compose.yaml", **options): start a Compose project with the options of '
+    "`egress.compose`; the fixture egress_stack is it",
     "egress_engine": "(): name `egress.engine()` in DOCKER_HOST while the test runs; the fixture egress_engine is it",
     "egress_cassette": "(path=None, *, ignore=(), repeat=False, optional=False): answer every request that no route "
     "claims by what was recorded, as `cassette()` does",
@@ -39,6 +41,8 @@ MARKERS: Final[Mapping[str, str]] = {
     "seconds handlers may go on after the test",
 }
 """The text of `pytest --markers` for each marker, by its name."""
+MADE_LAST: Final = {"egress_container": "egress_container", "egress_compose": "egress_stack"}
+"""The fixtures that markers request, by the marker's name."""
 
 
 # The innermost wrapper: --lf chooses among what is made here.
@@ -127,6 +131,11 @@ def check_marker(marker: pytest.Mark) -> None:
     if marker.name == "egress_cassette":
         cassette_of(marker)
         return
+    if marker.name == "egress_compose":
+        from pytest_egress.endpoint.compose import compose_options
+
+        compose_options(*marker.args, **marker.kwargs)
+        return
     if marker.name == "egress_engine":
         if marker.args or marker.kwargs:
             raise TypeError("it takes no arguments")
@@ -162,17 +171,19 @@ def wider_fixtures(item: pytest.Item) -> set[str]:
 def fixture_names(names: Iterable[str], markers: set[str], wider: set[str]) -> list[str]:
     """The fixtures of a marked test: a new list, since parametrized siblings share the old one.
 
-    `egress` comes first, so that its routes answer what other fixtures set off; the container of
-    `egress_container` last, since other fixtures may declare the routes that it needs. The engine of
-    `egress_engine` comes before those of the test's own, which use it, and after those that outlive it.
+    `egress` comes first, so that its routes answer what other fixtures set off; the containers of
+    `egress_container` and `egress_compose` last, since other fixtures may declare the routes that they
+    need. The engine of `egress_engine` comes before those of the test's own, which use it, and after
+    those that outlive it.
     """
     found = ["egress", *(name for name in names if name != "egress")]
     if "egress_engine" in markers:
         rest = [name for name in found[1:] if name != "egress_engine"]
         kept = [name for name in rest if name in wider]
         found = ["egress", *kept, "egress_engine", *(name for name in rest if name not in wider)]
-    if "egress_container" in markers and "egress_container" not in found:
-        found.append("egress_container")
+    for marker, fixture in MADE_LAST.items():
+        if marker in markers and fixture not in found:
+            found.append(fixture)
     return found
 
 

@@ -112,7 +112,7 @@ ROOMS = {
     "endpoint": Room(
         uses=("errors", "base", "traffic", "engine", "targets", "inner_egress"),
         foreign=("docker", "h11"),
-        doors=("server",),
+        doors=("compose", "server", "stack"),
     ),
     "egress": Room(
         uses=(

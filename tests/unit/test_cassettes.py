@@ -11,7 +11,7 @@ import pytest
 
 from pytest_egress import CassetteError, cassette
 from pytest_egress.base.choices import RECORD_MODES
-from pytest_egress.cassettes import Cassettes, Home, Stack, content_of, file_name
+from pytest_egress.cassettes import Cassettes, CassetteStack, Home, content_of, file_name
 from pytest_egress.routes.recordings.deck import Deck
 from pytest_egress.traffic.cassettes.bodies import RecordedBody
 from pytest_egress.traffic.cassettes.tape import (
@@ -34,8 +34,8 @@ def home(folder: Path, test: str = "test_charge") -> Home:
     return Home(folder=folder, names=("test_shop", test), node=node, is_test=True)
 
 
-def stack(cassettes: Cassettes, at: Home) -> Stack:
-    return Stack(cassettes, at, lambda container: {}, lambda: Redactor())
+def stack(cassettes: Cassettes, at: Home) -> CassetteStack:
+    return CassetteStack(cassettes, at, lambda container: {}, lambda: Redactor())
 
 
 def recording(path: str = "/a", status: int = 200) -> Recording:

@@ -242,6 +242,12 @@ def test_beside_a_malformed_marker_a_named_test_runs(run: RunPytest) -> None:
         ("egress_dns('a.test', 1)", "*1 is no answer of DNS: it takes an IP address, a list *"),
         ("egress_container()", "*image*"),
         ("egress_engine('shop')", "it takes no arguments"),
+        ("egress_compose('nowhere.yaml')", "there is no '*/nowhere.yaml': a path is relative *"),
+        (
+            "egress_compose('test_x.py', wait=8080)",
+            "*wait= takes a dict of services and *, not 8080",
+        ),
+        ("egress_compose('test_x.py', service='web')", "*unexpected keyword argument 'service'*"),
         ("egress_container('shop', network='host')", "*network='host' is refused*"),
         ("egress_container('shop', wait=8080)", "*wait= takes port_open(port), *, not 8080"),
         ("egress_container('shop', timeout=None)", "*timeout=None: it takes a number of seconds"),
@@ -319,6 +325,7 @@ def test_markers_and_fixtures_are_listed(run: RunPytest) -> None:
         "egress_docker_client",
         "egress_engine",
         "egress_redaction",
+        "egress_stack",
     ):
         lines_of(fixtures, f"{name}*-- *fixtures.py:*", "    ?*")
     lines_of(fixtures, "    Routes, containers, ledger and assertions of this test.")
