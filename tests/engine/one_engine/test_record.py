@@ -42,7 +42,7 @@ def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            kind = "application/json" if "/v1/" in self.path else "text/event-stream"
+            kind = "text/event-stream" if "events" in self.path else "application/json"
             self.send_response(200)
             self.send_header("Content-Type", kind)
             self.end_headers()
@@ -125,12 +125,28 @@ def test_one_that_does_not_end_leaves_no_file(
     assert not [*pytester.path.rglob("*.yaml"), *pytester.path.rglob("test_*.py")]
 
 
-def test_a_stream_of_events_is_recorded_where_it_ends_and_is_no_half_recording_where_it_does_not(
+def test_a_body_that_is_left_before_its_end_is_no_recording(
     clients_image: str, url: str, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert record(clients_image, url, pytester, "curl -sN -m 1 URL/without-end; exit 0") == 2
-    assert "its client left before its answer had ended, so nothing" in capsys.readouterr().err
+    assert "so nothing is written" in capsys.readouterr().err
     assert not [*pytester.path.rglob("*.yaml"), *pytester.path.rglob("test_*.py")]
+
+
+def test_a_stream_of_events_is_recorded_until_its_client_leaves(
+    clients_image: str, url: str, pytester: pytest.Pytester
+) -> None:
+    asks = "curl -sN -m 1 URL/events-without-end | grep -q '^id: 2'"
+    assert record(clients_image, url, pytester, asks) == 0
+    text = (pytester.path / "cassettes/test_clients/test_clients.yaml").read_text()
+    assert '- {id: "2", json: {}}' in text
+    assert '- {id: "200", json: {}}' not in text
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_a_stream_of_events_is_recorded_to_its_end(
+    clients_image: str, url: str, pytester: pytest.Pytester
+) -> None:
     asks = "curl -sSfN URL/events | grep -c '^id: '; exit $(curl -sSfN URL/events | wc -l)"
     assert record(clients_image, url, pytester, asks) == 0
     text = (pytester.path / "cassettes/test_clients/test_clients.yaml").read_text()
