@@ -311,12 +311,12 @@ INTERRUPTED = {
         """,
     "sidecar-start": """
         def test_a(egress):
-            pause(sidecar.Sidecar, "start", 0.5)
+            pause(sidecar.Sidecar, "start", 3)
             egress.run(IMAGE, ["true"])
         """,
     "target-create": """
         def test_a(egress):
-            pause(engine.Engine, "create", 0.5)
+            pause(engine.Engine, "create", 3)
             egress.run(IMAGE, ["true"])
         """,
     "target-start": """
