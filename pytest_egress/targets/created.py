@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import docker.errors
 
@@ -19,7 +20,7 @@ def check_machine(engine: Engine, container: DockerContainer) -> None:
     """Raise ValueError for a file or device of the machine by which a container could start programs outside of it."""
     address = engine_address(engine.client)
     sockets = [address.removeprefix("unix://")] if address.startswith("unix://") else []
-    for mount in container.attrs.get("Mounts") or ():
+    for mount in mounts_of(engine, container):
         is_volume = mount.get("Type") == "volume"
         source = device_of(engine, mount["Name"]) if is_volume else mount.get("Source")
         check_source(source or "", sockets)
@@ -28,6 +29,13 @@ def check_machine(engine: Engine, container: DockerContainer) -> None:
         check_device(device["PathOnHost"])
     for rule in host.get("DeviceCgroupRules") or ():
         check_rule(rule)
+
+
+def mounts_of(engine: Engine, container: DockerContainer) -> Iterator[dict[str, Any]]:
+    """Those of a container, and those that it takes from others, which Podman does not list before it starts."""
+    yield from container.attrs.get("Mounts") or ()
+    for each in container.attrs["HostConfig"].get("VolumesFrom") or ():
+        yield from mounts_of(engine, engine.container(each.partition(":")[0]))
 
 
 def device_of(engine: Engine, volume: str) -> str:

@@ -16,11 +16,12 @@ from pytest_egress import Egress
 from pytest_egress.engine.endpoint import engine_address
 
 ASK_THE_ENGINE = """
-    import socket, sys
+    import socket, sys, time
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(sys.argv[1])
         sock.send(b"GET /_ping HTTP/1.0\\r\\n\\r\\n")
-        print(sock.recv(15).decode())
+        print(sock.recv(15).decode(), flush=True)
+    time.sleep(0.5)  # an engine may lose the output of what has ended at once
 """
 
 
