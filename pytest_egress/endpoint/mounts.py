@@ -5,7 +5,6 @@ Only paths and drivers are judged that do so by themselves. A folder of the host
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -13,7 +12,6 @@ import pytest_egress.targets.mounts as mounts
 from pytest_egress.base.paths import normal, touches
 from pytest_egress.endpoint.fields import items, known, take, text, texts
 from pytest_egress.endpoint.refusal import RefusedCall
-from pytest_egress.targets.mounts import STARTS_PROGRAMS, of_run
 from pytest_egress.targets.options import REFUSED_OPTIONS
 from pytest_egress.traffic.shown import shown
 
@@ -72,12 +70,8 @@ def check_engine(sources: Iterable[str], address: str) -> None:
         address: Such as `unix:///srv/engine.sock`.
     """
     scheme, _, path = address.partition("://")
-    if scheme != "unix":
-        return
-    own = {of_run(normal(each)) for each in (path, os.path.realpath(path))}
-    for source in sources:
-        if any(touches(of_run(normal(each)), own) for each in (source, os.path.realpath(source))):
-            raise RefusedCall(f"the mount of {shown(source)} is refused: {STARTS_PROGRAMS}")
+    for source in sources if scheme == "unix" else ():
+        check_source(source, (path,))
 
 
 def sources_of(host: Mapping[str, Any]) -> list[str]:
@@ -132,8 +126,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     check_source(device)
 
 
-def check_source(source: str) -> None:
+def check_source(source: str, sockets: Iterable[str] = ()) -> None:
     try:
-        mounts.check_source(source)
+        mounts.check_source(source, sockets)
     except ValueError as error:
         raise RefusedCall(str(error)) from None

@@ -154,10 +154,12 @@ class Engine:
 
     def privileged_profile(self) -> str | None:
         """The seccomp profile of a privileged command (`GET /info`, SecurityOptions); Podman gives it none."""
+        if self.is_podman:
+            return None
         with engine_errors("ask for its seccomp profile"):
             settings = self.client.info().get("SecurityOptions") or []
-        found = [it.partition(",profile=")[2] for it in settings if it.startswith("name=seccomp")]
-        return None if self.is_podman else next(iter(found), None)
+        found = (it.partition(",profile=")[2] for it in settings if it.startswith("name=seccomp"))
+        return next(found, None)
 
     def image(self, name: str) -> Image:
         """An image that is missing is pulled; ImageError where it cannot be."""

@@ -93,24 +93,25 @@ def check_source(source: str, sockets: Iterable[str] = ()) -> None:
     Args:
         sockets: Paths of sockets of engines, in addition to those that are known.
     """
-    check_path(source)
+    check_path(source, sockets)
     if not source.startswith("/") or "\0" in source:  # a volume's name, or no path at all
         return
     with contextlib.suppress(OSError):  # the engine may be on another machine
         found = os.path.realpath(source)
-        check_resolved(found, source)
+        check_resolved(found, source, sockets)
         check_inodes(found, source, sockets)
 
 
-def check_path(source: str) -> None:
+def check_path(source: str, sockets: Iterable[str] = ()) -> None:
     """Raise ValueError for a path that leads out by its text."""
     if source.startswith("/"):
-        check_resolved(source, source)
+        check_resolved(source, source, sockets)
 
 
-def check_resolved(path: str, source: str) -> None:
+def check_resolved(path: str, source: str, sockets: Iterable[str]) -> None:
     path = of_run(normal(path))
-    if posixpath.basename(path) in SOCKET_NAMES or touches(path, SOCKET_PATHS):
+    own = [of_run(normal(each)) for it in sockets for each in (it, os.path.realpath(it))]
+    if posixpath.basename(path) in SOCKET_NAMES or touches(path, (*SOCKET_PATHS, *own)):
         refuse(source, STARTS_PROGRAMS)
     if touches(path, NAMESPACE_PATHS):
         refuse(source, ENTERS_NETWORK)

@@ -10,9 +10,7 @@ import pytest
 
 from pytest_egress import cassette
 from pytest_egress.routes.recordings.deck import Deck
-from pytest_egress.routes.recordings.reel import Reel
 from pytest_egress.routes.recordings.turns import CallRecorder
-from pytest_egress.traffic.cassettes.tape import Tape
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.grpc import frame
 from pytest_egress.traffic.redaction.values import KnownValues
@@ -20,6 +18,7 @@ from pytest_egress.traffic.search.leaks import leaks
 from pytest_egress.traffic.search.secrets import Secret
 from tests.support.http2_client import Http2Client
 from tests.support.http2_server import Http2Peer, http2_server
+from tests.support.reels import reel_of
 from tests.support.stage import ADDRESS, SECONDS, Stage
 
 GRPC = [("content-type", "application/grpc"), ("te", "trailers")]
@@ -29,14 +28,7 @@ NOT_FOUND = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-st
 
 @pytest.fixture
 def deck() -> Deck:
-    reel = Reel(
-        Tape(),
-        name="a.yaml",
-        records="all",
-        variables=lambda container: {},
-        command="pytest --egress-record-mode=rewrite test_a.py",
-        lock=threading.Lock(),
-    )
+    reel = reel_of(command="pytest --egress-record-mode=rewrite test_a.py")
     return Deck(reel, cassette(), is_required=False)
 
 

@@ -15,12 +15,12 @@ from pytest_egress import cassette, truncated
 from pytest_egress.errors import CassetteError, UpstreamError
 from pytest_egress.routes.faults import with_answer
 from pytest_egress.routes.recordings.deck import Deck
-from pytest_egress.routes.recordings.reel import Reel
-from pytest_egress.traffic.cassettes.tape import Recording, Tape
+from pytest_egress.traffic.cassettes.tape import Recording
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.http import made_body
 from tests.support.http2_client import Http2Client
 from tests.support.http2_server import Http2Peer, http2_server
+from tests.support.reels import reel_of
 from tests.support.stage import ADDRESS, GET, SECONDS, Stage, eventually, reset
 from tests.support.upstreams import tcp_server
 
@@ -107,14 +107,7 @@ Opened = Callable[[str, str], Feed]
 
 @pytest.fixture
 def deck() -> Deck:
-    reel = Reel(
-        Tape(),
-        name="a.yaml",
-        records="all",
-        variables=lambda container: {},
-        command="pytest --egress-record-mode=rewrite test_a.py",
-        lock=threading.Lock(),
-    )
+    reel = reel_of(command="pytest --egress-record-mode=rewrite test_a.py")
     return Deck(reel, cassette(), is_required=False)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from pytest_egress import cassette
 from pytest_egress.errors import CassetteError
 from pytest_egress.routes.answers import held
 from pytest_egress.routes.recordings.deck import Deck
-from pytest_egress.routes.recordings.reel import Reel, ToRecord
+from pytest_egress.routes.recordings.reel import ToRecord
 from pytest_egress.traffic.cassettes.hiding import hidden
 from pytest_egress.traffic.cassettes.tape import Tape, tape_of, text_of
 from pytest_egress.traffic.grpc import frame, metadata_of, status_fields
@@ -20,6 +19,7 @@ from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction.redactor import BY_NAMES
 from tests.support.greeter import pb
+from tests.support.reels import reel_of
 
 RECORDED = """\
 egress_cassette: 1
@@ -44,14 +44,7 @@ interactions:
 
 
 def deck(text: str = "", records: ToRecord = "nothing", *ignore: str) -> Deck:
-    reel = Reel(
-        tape_of(text, "a.yaml") if text else Tape(),
-        name="a.yaml",
-        records=records,
-        variables=lambda container: {},
-        command="pytest",
-        lock=threading.Lock(),
-    )
+    reel = reel_of(tape_of(text, "a.yaml") if text else None, records=records)
     return Deck(reel, cassette(ignore=ignore), is_required=False)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
@@ -12,23 +11,17 @@ from pytest_egress.errors import CassetteError
 from pytest_egress.routes.answers import held
 from pytest_egress.routes.faults import layers
 from pytest_egress.routes.recordings.deck import Deck, bound
-from pytest_egress.routes.recordings.reel import Reel, ToRecord
+from pytest_egress.routes.recordings.reel import ToRecord
 from pytest_egress.traffic.cassettes.tape import Tape, tape_of
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
+from tests.support.reels import reel_of
 
 
 def deck(text: str = "", records: ToRecord = "nothing", **variables: str) -> Deck:
     tape = tape_of(f"egress_cassette: 1\n{text}", "a.yaml") if text else Tape()
-    reel = Reel(
-        tape,
-        name="a.yaml",
-        records=records,
-        variables=lambda container: variables,
-        command="pytest",
-        lock=threading.Lock(),
-    )
+    reel = reel_of(tape, records=records, variables=variables)
     return Deck(reel, cassette(), is_required=False)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -13,11 +12,11 @@ from pytest_egress.errors import CassetteError
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.recordings.passing import PassedBody, ended_events, recorded
 from pytest_egress.routes.recordings.reel import Reel
-from pytest_egress.traffic.cassettes.tape import Tape
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.made_body import MadeBody
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
+from tests.support.reels import reel_of
 
 ASKED = Request(scheme="https", host="api.test", port=443, method="GET", path="/a")
 
@@ -45,14 +44,7 @@ class PiecesServer:
 
 @pytest.fixture
 def reel() -> Reel:
-    return Reel(
-        Tape(),
-        name="a.yaml",
-        records="all",
-        variables=lambda container: {},
-        command="pytest",
-        lock=threading.Lock(),
-    )
+    return reel_of()
 
 
 def passed(reel: Reel, server: PiecesServer) -> PassedBody:

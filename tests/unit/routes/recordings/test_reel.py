@@ -20,6 +20,7 @@ from pytest_egress.traffic.cassettes.tape import (
 )
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
+from tests.support.reels import reel_of
 
 
 def recording(path: str = "/a", status: int = 200, line: int = 7) -> Recording:
@@ -36,13 +37,10 @@ def of_body(body: object, path: str = "/a", *, line: int) -> Recording:
 
 
 def reel(*recordings: Recording, records: ToRecord = "nothing", **tape: Any) -> Reel:
-    return Reel(
+    return reel_of(
         Tape(recordings=recordings, **tape),
-        name="a.yaml",
         records=records,
-        variables=lambda container: {},
         command="pytest --egress-record-mode=new_episodes test_a.py::test_a",
-        lock=threading.Lock(),
     )
 
 

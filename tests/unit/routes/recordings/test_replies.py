@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
-from pytest_egress.routes.recordings.reel import Played, Reel
+from pytest_egress.routes.recordings.reel import Played
 from pytest_egress.routes.recordings.replies import played, refused
 from pytest_egress.traffic.cassettes.tape import Tape, tape_of
 from pytest_egress.traffic.http.request import Request
+from tests.support.reels import reel_of
 
 ASKED = Request(method="GET", scheme="https", host="a.test", port=443, path="/")
 EVENTS = """\
@@ -32,14 +31,7 @@ interactions:
 def test_a_handshake_gets_the_whole_response_whatever_its_body(body: str, content: bytes) -> None:
     text = EVENTS.replace(", %s", "" if body == "{}" else f", {body}")
     tape = tape_of(text.replace("interactions", "secrets: [N]\ninteractions"), "a.yaml")
-    one = Reel(
-        tape,
-        name="a.yaml",
-        records="nothing",
-        variables=lambda container: {"N": "7"},
-        command="pytest",
-        lock=threading.Lock(),
-    )
+    one = reel_of(tape, records="nothing", variables={"N": "7"})
     found = Played(tape.recordings[0], 1)
     response = refused(found, ASKED, one)
     assert (response.status_code, response.headers["retry-after"]) == (429, "7")

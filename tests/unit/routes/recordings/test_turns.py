@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -14,13 +13,14 @@ from pytest_egress.base import account
 from pytest_egress.errors import CassetteError, UpstreamError
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.recordings.deck import Deck
-from pytest_egress.routes.recordings.reel import Reel, ToRecord
+from pytest_egress.routes.recordings.reel import ToRecord
 from pytest_egress.traffic.cassettes.tape import Tape, tape_of, text_of
 from pytest_egress.traffic.grpc import MessageBuffer, frame, status_fields
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.response import Response
 from tests.support.greeter import pb
 from tests.support.grpc_calls import Call, CallDuplex
+from tests.support.reels import reel_of
 
 KEY = "key-0123456789"
 BOTH = "/greet.v1.Greeter/Both"
@@ -52,13 +52,11 @@ OK = Headers(status_fields(0, ""))
 
 
 def deck(*texts: str, records: ToRecord = "nothing", **options: Any) -> Deck:
-    reel = Reel(
-        tape_of(BEGIN + "".join(texts), "a.yaml") if texts else Tape(),
-        name="a.yaml",
+    reel = reel_of(
+        tape_of(BEGIN + "".join(texts), "a.yaml") if texts else None,
         records=records,
-        variables=lambda container: {"KEY": KEY},
+        variables={"KEY": KEY},
         command="pytest --egress-record-mode=new_episodes test_a.py",
-        lock=threading.Lock(),
     )
     return Deck(reel, cassette(**options), is_required=False)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,12 +16,13 @@ from pytest_egress.errors import CassetteError
 from pytest_egress.routes.answers import held
 from pytest_egress.routes.duplex import Conversation, Duplex
 from pytest_egress.routes.recordings.deck import Deck
-from pytest_egress.routes.recordings.reel import Reel, ToRecord
+from pytest_egress.routes.recordings.reel import ToRecord
 from pytest_egress.routes.websocket.answer import refuse, websocket
 from pytest_egress.traffic.cassettes.tape import Tape, tape_of, text_of
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
+from tests.support.reels import reel_of
 from tests.support.websocket_server import DuplexServer, serving
 
 TEXT = """\
@@ -68,13 +68,11 @@ class Refusing(Relayed):
 
 
 def deck(text: str = "", records: ToRecord = "nothing", ignore: Any = ()) -> Deck:
-    reel = Reel(
-        tape_of(text, "a.yaml") if text else Tape(),
-        name="a.yaml",
+    reel = reel_of(
+        tape_of(text, "a.yaml") if text else None,
         records=records,
-        variables=lambda container: {"KEY": "k1"},
+        variables={"KEY": "k1"},
         command="pytest --egress-record-mode=new_episodes test_a.py",
-        lock=threading.Lock(),
     )
     return Deck(reel, cassette(ignore=ignore), is_required=False)
 
