@@ -257,16 +257,16 @@ def test_containers_of_a_network_reach_each_other_by_name(
 ) -> None:
     for network in ("endpoint-back", "endpoint-front"):
         assert command("network", "create", network).returncode == 0
-    at = ["--network", "endpoint-back", "--network-alias", "shop", "--name", "endpoint-shop"]
+    at = ["--network", "endpoint-back", "--network-alias", "shop", "--name", "endpoint-till"]
     assert command("run", "-d", *at, clients_image, "sh", "-c", SERVE).returncode == 0
     ask = ["curl", "-sS", "--retry", "20", "--retry-all-errors", "--retry-delay", "1"]
     asking = ["run", "--rm", "--network", "endpoint-back", clients_image, *ask]
-    for name in ("shop", "endpoint-shop.endpoint-back"):
+    for name in ("shop", "endpoint-till.endpoint-back"):
         done = command(*asking, f"http://{name}/index.html")
         assert done.stdout == "hello\n", done.stderr
     egress.assert_no_egress()
     found = [entry for entry in egress.ledger if isinstance(entry, TcpConnection)]
-    assert {entry.host for entry in found} == {"shop", "endpoint-shop.endpoint-back"}
+    assert {entry.host for entry in found} == {"shop", "endpoint-till.endpoint-back"}
     assert {entry.outcome for entry in found} == {"recorded"}
     closed = command("run", "--rm", "--network", "endpoint-back", clients_image, "curl", "shop:81")
     assert closed.returncode != 0
@@ -281,14 +281,14 @@ def call_another_network(image: str) -> None:
         for arguments in (
             ["network", "create", "endpoint-back"],
             ["network", "create", "endpoint-front"],
-            ["run", "-d", "--network=endpoint-back", "--name=endpoint-shop", image, "sh", "-c", SERVE],
-            ["run", "--rm", "--network=endpoint-front", image, "curl", "-sS", "http://endpoint-shop/"],
+            ["run", "-d", "--network=endpoint-back", "--name=endpoint-stall", image, "sh", "-c", SERVE],
+            ["run", "--rm", "--network=endpoint-front", image, "curl", "-sS", "http://endpoint-stall/"],
         ):  # fmt: skip
             subprocess.run(["docker", *arguments], env=env, check=True, capture_output=True)
 
 
 def test_a_name_of_another_network_is_captured_as_any(clients_image: str) -> None:
-    with pytest.raises(UnroutedError, match=r"GET http://endpoint-shop/"):
+    with pytest.raises(UnroutedError, match=r"GET http://endpoint-stall/"):
         call_another_network(clients_image)
 
 
