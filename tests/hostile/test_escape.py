@@ -81,6 +81,11 @@ class PacketCapture:
                 seen.append(f"{interface}: {found}")
         raise AssertionError(f"the witness ended: {self._container.logs().decode()}")
 
+    def close(self) -> None:
+        """docker-py shuts the connection of a log, and leaves the response open that has it."""
+        self._log.close()
+        self._log._response.close()
+
     def addresses(self) -> list[str]:
         """Those of the host."""
         code, output = self._container.exec_run(["hostname", "-I"])
@@ -110,7 +115,7 @@ def witness(engine_client: docker.DockerClient, clients_image: str) -> Iterator[
         witness.start()
         assert witness.saw() == []
         yield witness
-        witness._log.close()
+        witness.close()
     finally:
         container.remove(force=True)
 
