@@ -232,6 +232,7 @@ class Examination:
         self.sidecar: Sidecar
         self.link: AnyLink
         self.setup: SidecarSetup
+        self.way = ""
 
     def checks(self) -> dict[str, Callable[[], str]]:
         """Each check returns its finding as text, or raises an `EngineError`."""
@@ -254,17 +255,25 @@ class Examination:
         Provisioner(self.engine).sidecar(self._start_sidecar, self.stack.close)
         families = "IPv4 and IPv6" if self.link.ipv6 else "IPv4 alone: this engine has no IPv6"
         frames = "" if self.link.frames else "; this kernel does not record frames"
-        return f"{self.setup}, {families}{frames}"
+        return f"{self.setup}{self.way}, {families}{frames}"
 
     def _start_sidecar(self, setup: SidecarSetup) -> None:
+        from pytest_egress.targets.sidecars.relay import RelayOfRun
         from pytest_egress.targets.sidecars.sidecar import Sidecar
 
-        engine = self.engine
+        engine, relays = self.engine, RelayOfRun(self.engine)
+        self.stack.callback(relays.close)
+        relay = relays.for_sidecar(setup)
+        if relay is not None:
+            self.way = f" by a relay at {relay.address[0]}:{relay.address[1]}"
+        elif relays.refusal:
+            self.way = f" without a relay: {relays.refusal}"
         self.sidecar = Sidecar.create(
             engine.client,
             labels=engine.marks,
             folder=engine.folder,
             setup=setup,
+            relay=relay,
             removes_itself=not engine.is_podman,
         )
         self.stack.callback(self.sidecar.remove)

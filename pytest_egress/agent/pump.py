@@ -10,14 +10,25 @@ import _socket
 import select
 from struct import Struct, pack
 
-from .mux import Mux
 from .mux_frames import Data, Fin, MuxEvent, Refused, StreamReset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import Protocol, TypeAlias
 
     Socket: TypeAlias = _socket.socket
+
+    class Streams(Protocol):
+        """What a pump needs of a `Mux`, whose docstrings apply."""
+
+        def room(self, stream: int, /) -> int: ...
+        def write(self, stream: int, data: bytes, /) -> None: ...
+        def consumed(self, stream: int, count: int, /) -> None: ...
+        def drained(self) -> list[int]: ...
+        def fin(self, stream: int, /, unheard: bool = False) -> None: ...
+        def reset(self, stream: int, /) -> None: ...
+        def break_off(self, stream: int, /, unheard: bool = False) -> None: ...
+
 
 READ_BYTES = 65536
 """How many bytes of one socket are read before the next one gets its turn."""
@@ -87,7 +98,7 @@ class Outlet:
 class Pump:
     """The sockets of all streams of a mux; call `ready` with their events of `interests`."""
 
-    def __init__(self, mux: Mux, interests: Interests) -> None:
+    def __init__(self, mux: Streams, interests: Interests) -> None:
         self._mux, self._interests = mux, interests
         self._by_stream: dict[int, Outlet] = {}
         self._by_descriptor: dict[int, Outlet] = {}

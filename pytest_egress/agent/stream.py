@@ -23,6 +23,7 @@ from .capture import (
     target_addresses,
 )
 from .dials import Dials
+from .direct import UNHEARD_BY, Direct, find_relay
 from .mux import AGENT, Mux
 from .mux_frames import (
     DATAGRAMS,
@@ -35,6 +36,7 @@ from .mux_frames import (
     MuxDatagram,
     MuxEvent,
     Open,
+    Refused,
     StreamReset,
 )
 from .original_destination import original_destination
@@ -58,8 +60,9 @@ UNKNOWN = b"unknown"
 CLIENT = Struct("!BH16s")
 """Comes before each DNS message: the index of the socket in `Capture.dns`, the client's port and address."""
 
-QUEUED = Struct("!Q")
-"""Answers `FLUSH`: how many datagrams have been queued since the start, those included that were lost."""
+QUEUED = Struct("!QQ")
+"""Answers `FLUSH`: how many datagrams have been queued since the start, those included that were lost; and how many
+connections have gone by the relay's."""
 
 DATAGRAM_SOCKET = "datagrams"
 """The feature, in the first message, of an agent that has the socket for datagrams."""
@@ -87,7 +90,7 @@ def run(silent_seconds: float, most: int) -> None:
     mux = Mux(AGENT, most)
     wire = StandardStreams(mux)
     try:
-        Agent(mux, wire, Capture(), Dials(), silent_seconds).run()
+        Agent(mux, wire, Capture(), Dials(), silent_seconds, find_relay()).run()
     except CaptureError as error:
         mux.fail(str(error))
     except Exception as error:  # the test process has to learn of any error
@@ -147,14 +150,22 @@ class Dial:
 
 
 class Agent:
-    """Serves one namespace; `silent_seconds` is as `run` takes it."""
+    """Serves one namespace; `silent_seconds` is as `run` takes it, and `relay` is that of `direct`."""
 
     def __init__(
-        self, mux: Mux, wire: StandardStreams, capture: Capture, dials: Dials, silent_seconds: float
+        self,
+        mux: Mux,
+        wire: StandardStreams,
+        capture: Capture,
+        dials: Dials,
+        silent_seconds: float,
+        relay: Socket | None = None,
     ) -> None:
         self._mux, self._wire, self._capture, self._rules = mux, wire, capture, dials
         self._interests = Interests()
         self._pump = Pump(mux, self._interests)
+        self._direct = Direct(relay, self._interests) if relay is not None else None
+        self._telling: dict[int, Fin | StreamReset] = {}  # by stream: ends for the junction
         self._work: dict[int, Callable[[], None]] = {}
         self._dials: dict[int, Dial] = {}  # by descriptor
         self._dialling: dict[int, Dial] = {}  # by stream
@@ -181,7 +192,7 @@ class Agent:
             self._pump.refresh()
             self._read_datagrams_or_not()  # after writing, else nothing may ever wake this up
             self._interests.want(self._wire.output, WRITABLE if more else 0)
-            at_once = self._flushes and self._reads_datagrams
+            at_once = self._flushes and self._reads_datagrams and not self._telling
             ready = self._interests.wait(0 if at_once else self._silent_seconds)
             busy = False
             for descriptor, events in ready:
@@ -189,10 +200,13 @@ class Agent:
                     busy = True
                     self._ready(descriptor, events)
             # Where datagrams are left in the kernel, that nothing can be read is no proof.
-            if not busy and self._reads_datagrams:
+            if not busy and self._reads_datagrams and not self._telling:
                 self._answer_flushes()
+            self._tell_unheard()
             self._accept_or_not()
             self._check_silence()
+        if self._direct is not None:
+            self._direct.close()
         if self._reason:  # nobody reads it where the test process has been killed
             self._mux.fail(self._reason)
         self._wire.write()
@@ -223,7 +237,7 @@ class Agent:
             self._work[descriptor]()
         elif descriptor in self._dials:
             self._finish_dial(self._dials.pop(descriptor))
-        else:
+        elif self._direct is None or not self._direct.ready(descriptor, events):
             self._pump.ready(descriptor, events)
 
     # Frames of the test process.
@@ -256,6 +270,8 @@ class Agent:
             self._send_dns_answer(event.data)
         elif isinstance(event, Bye):
             self._ended = True
+        elif isinstance(event, (Refused, StreamReset)) and event.stream in self._telling:
+            self._pass_end(self._telling.pop(event.stream))
         elif isinstance(event, StreamReset) and event.stream in self._flushes:
             self._flushes.remove(event.stream)
         elif isinstance(event, StreamReset) and (dial := self._dialling.pop(event.stream, None)):
@@ -297,34 +313,68 @@ class Agent:
             self._tell_dropped()
         for stream in self._flushes:
             self._mux.accept(stream)
-            self._mux.write(stream, QUEUED.pack(self._mux.datagrams))
+            passed = self._direct.passed if self._direct is not None else 0
+            self._mux.write(stream, QUEUED.pack(self._mux.datagrams, passed))
             self._mux.fin(stream)
         self._flushes = []
 
     # Connections of the target.
 
     def _accept(self, listener: Socket) -> None:
-        for _ in range(min(BATCH, self._mux.openable)):
+        for _ in range(min(BATCH, self._openable)):
             try:
                 descriptor, client = listener._accept()  # type: ignore[attr-defined]  # typeshed has none
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._stop_accepting(max(len(self._pump), 1))  # until a stream has ended
+                    self._stop_accepting(max(self._connections, 1))  # until a stream has ended
                 if error.errno == errno.EINVAL:  # by SOCK_DESTROY (sock_diag(7))
                     raise CaptureError(f"Something closed {LISTENER}.") from None
                 return
             sock = _socket.socket(fileno=descriptor)
             sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-            self._pump.add(self._mux.open(purpose(sock, client)), sock)
+            whose = purpose(sock, client)
+            if self._direct is None or not self._direct.join(sock, whose):
+                self._pump.add(self._mux.open(whose), sock)
+
+    @property
+    def _connections(self) -> int:
+        return len(self._pump) + (len(self._direct) if self._direct is not None else 0)
+
+    @property
+    def _openable(self) -> int:
+        """How many more connections may be accepted now, whichever way they go."""
+        direct = len(self._direct) if self._direct is not None else 0
+        return max(self._mux.openable - direct, 0)
+
+    def _tell_unheard(self) -> None:
+        """Have the test process learn that a client has got no byte before it sees that client's end."""
+        if self._direct is None:
+            return
+        untold = self._direct.junction.untold
+        while untold:
+            end = untold.popleft()
+            if not self._mux.openable:
+                self._pass_end(end)
+                continue
+            kind = b"fin" if isinstance(end, Fin) else b"rst"
+            stream = self._mux.open(UNHEARD_BY + b" %d " % (end.stream // 2) + kind)
+            self._telling[stream] = end
+
+    def _pass_end(self, end: Fin | StreamReset) -> None:
+        if self._direct is not None:
+            self._direct.junction.events.append(end)
+            self._direct.settle()
 
     def _accept_or_not(self) -> None:
         """Stop or resume accepting: connections stay in the backlog while no stream or descriptor is free for them."""
-        if not self._mux.openable:
+        if not self._openable:
             self._pump.end_oldest()
+            if self._direct is not None:
+                self._direct.end_oldest()
             self._stop_accepting(_ALL_STREAMS)
-        elif self._resume_below is not None and len(self._pump) < self._resume_below:
+        elif self._resume_below is not None and self._connections < self._resume_below:
             self._resume_below = None
             self._want_connections(READABLE)
 

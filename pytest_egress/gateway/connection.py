@@ -44,7 +44,7 @@ from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import Recorder, passes, silent_outcome
-from pytest_egress.gateway.tcp_info import NOTHING, Counts
+from pytest_egress.gateway.tcp_info import NOTHING, Counts, carried_so_far
 from pytest_egress.ledger.windows import Activity, AttemptContext, Window
 from pytest_egress.link.stream_sockets import AcceptedSocket
 from pytest_egress.routes.inner_route import InnerRoute
@@ -190,7 +190,8 @@ class Connection:
         self.started = 0.0
         self.accounted, self.is_reset, self.is_cut, self.ended = False, False, False, False
         self.is_relayed, self.is_reading, self.is_between = False, False, False
-        self.is_tunnel, self.before = False, NOTHING
+        has_carried = isinstance(sock, AcceptedSocket) and sock.is_direct
+        self.is_tunnel, self.before = False, carried_so_far(sock) if has_carried else NOTHING
         self.multiplexed: Multiplexed | None = None
         self.allowed_by: AllowedBy | None = None
         self.turn = 0

@@ -21,6 +21,7 @@ import os
 import select
 import socket
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -30,6 +31,7 @@ from typing import Any, Final
 import pytest_egress.base.sockets as sockets
 from pytest_egress.agent import netlink
 from pytest_egress.agent.capture import FRAMES
+from pytest_egress.agent.direct import UNHEARD_BY
 from pytest_egress.agent.mux import HOST, MAX_STREAMS, WINDOW, Mux
 from pytest_egress.agent.mux_frames import (
     DATAGRAMS,
@@ -54,6 +56,7 @@ from pytest_egress.agent.mux_frames import (
     StreamReset,
 )
 from pytest_egress.agent.pump import READABLE, WRITABLE, Interests, Pump
+from pytest_egress.agent.pump import reset as reset_socket
 from pytest_egress.agent.stream import (
     CONNECT,
     DATAGRAM_SOCKET,
@@ -68,6 +71,7 @@ from pytest_egress.base.polling import poller
 from pytest_egress.errors import LinkError
 from pytest_egress.link.attach import Attachment
 from pytest_egress.link.changes import not_changed, own_port
+from pytest_egress.link.direct import DirectWay, Stock
 from pytest_egress.link.stream_sockets import (
     MAX_WAITING_DATAGRAMS,
     AcceptedSocket,
@@ -86,6 +90,7 @@ GONE_SECONDS: Final = 600.0  # for a heartbeat to come, after SIGSTOP too; then 
 CHANGE_SECONDS: Final = 30.0  # for the agent to apply a change: then it counts as lost anyway
 GOODBYE_SECONDS: Final = 2.0  # for the agent to acknowledge the end
 CLOSED: Final = "the link to the sidecar is closed"
+RELAY_ENDED: Final = "the relay of its connections has ended"
 ENDED: Final = "it has ended, or the engine's stream to it was closed on the way"
 MONITORED: Final = (netlink.NETFILTER, netlink.ROUTE)
 """The netlink families of the agent's monitors, in the order of their sockets."""
@@ -129,6 +134,7 @@ class StreamLink:
 
     Args:
         attachment: The sidecar's standard streams, attached before its start; the link closes it.
+        way: How connections of the target go beside that; None where they do not.
 
     Attributes:
         tcp: One listener, on which every TCP connection of the target arrives.
@@ -143,7 +149,7 @@ class StreamLink:
     monitors: tuple[socket.socket, ...]
     channel: socket.socket
 
-    def __init__(self, attachment: Attachment) -> None:
+    def __init__(self, attachment: Attachment, way: DirectWay | None = None) -> None:
         self.ipv6 = self.frames = False
         self.own_port = 0
         self.most = most_streams()
@@ -152,6 +158,12 @@ class StreamLink:
         self._interests = Interests(poller())
         self._pump = Pump(self._mux, self._interests)
         self._open_sockets()
+        self._way = way
+        self._stock = None if way is None else Stock(way, self._interests, self._on_joined)
+        self._direct: weakref.WeakValueDictionary[int, AcceptedSocket] = (
+            weakref.WeakValueDictionary()
+        )
+        self._joined = 0
         self._lock = threading.Lock()
         self._commands: deque[Callable[[], None]] = deque()
         self._replies: deque[bytes] = deque()  # packets, until the wire has room
@@ -160,7 +172,8 @@ class StreamLink:
         self._dials: dict[int, tuple[Future[None], socket.socket]] = {}
         self._changes: dict[int, Future[None]] = {}
         self._flushes: dict[int, Flush] = {}  # by stream, until the stream's FIN
-        self._awaiting: deque[tuple[int, Flush]] = deque()  # until so many datagrams have come
+        # Until so many datagrams, and so many connections by the relay, have come.
+        self._awaiting: deque[tuple[int, int, Flush]] = deque()
         self._pinged, self._answered = monotonic(), True
         self._last_read = self._last_turn = self._pinged
         self._finished = self._closed = self._ended = False
@@ -311,8 +324,11 @@ class StreamLink:
                 self._read_wire()
             elif descriptor == self._wake.fileno():
                 self._run_commands()
-            else:
-                self._pump.ready(descriptor, events)
+            elif self._way is not None and descriptor == self._way.ended.fileno():
+                self.reason, self._finished = RELAY_ENDED, True
+            elif not self._pump.ready(descriptor, events) and self._stock is not None:
+                self._stock.ready(descriptor, events)
+                self._end_flushes()
         self._check_heartbeat()
 
     def _send(self) -> bool:
@@ -390,7 +406,26 @@ class StreamLink:
             unheard: Fate = "doubtful" if isinstance(event, Fin) else "unheard"
             sock.fate = unheard if event.unheard else "heard"
 
+    def _on_joined(self, sock: AcceptedSocket, number: int, purpose: bytes) -> None:
+        """The socket is the gateway's from here on."""
+        self._joined += 1
+        sock.dialled, client = parse_purpose(purpose)
+        self._direct[number] = sock
+        if not self._listener.take_in(sock, client):
+            reset_socket(sock)
+            self._lost_there += 1
+
+    def _on_unheard(self, event: Open) -> None:
+        """Refusing it lets the agent pass the end on, which the gateway sees after the fate."""
+        _, number, kind = event.purpose.split()
+        if (sock := self._direct.get(int(number))) is not None:
+            sock.direct_fate = "doubtful" if kind == b"fin" else "unheard"
+        self._mux.refuse(event.stream, 0)
+
     def _on_hello(self, event: Hello) -> None:
+        if self._stock is not None and self._way is not None:
+            self._interests.want(self._way.ended.fileno(), READABLE)
+            self._stock.fill()
         self._hello.set_result(event)
 
     def _on_failed(self, event: Failed) -> None:
@@ -399,6 +434,9 @@ class StreamLink:
             self._hello.set_exception(LinkError(event.text))
 
     def _on_open(self, event: Open) -> None:
+        if event.purpose.startswith(UNHEARD_BY):
+            self._on_unheard(event)
+            return
         dialled, client = parse_purpose(event.purpose)
         try:
             sock = self._listener.dial(dialled, client)
@@ -431,7 +469,8 @@ class StreamLink:
 
     def _on_queued(self, event: Data) -> None:
         if flush := self._flushes.get(event.stream):
-            self._awaiting.append((*QUEUED.unpack(event.data), flush))
+            datagrams, joined = QUEUED.unpack(event.data)
+            self._awaiting.append((datagrams, joined, flush))
             self._count_datagrams(0)
 
     def _on_fin(self, event: Fin) -> None:
@@ -462,8 +501,15 @@ class StreamLink:
 
     def _count_datagrams(self, count: int) -> None:
         self._arrived += count
-        while self._awaiting and self._awaiting[0][0] <= self._arrived:
-            _, flush = self._awaiting.popleft()
+        self._end_flushes()
+
+    def _end_flushes(self) -> None:
+        joined = self._joined + (self._stock.lost if self._stock is not None else 0)
+        while self._awaiting:
+            datagrams, expected, flush = self._awaiting[0]
+            if datagrams > self._arrived or expected > joined:
+                return
+            self._awaiting.popleft()
             flush.step()
 
     def _on_pong(self, _: Pong) -> None:
@@ -573,9 +619,14 @@ class StreamLink:
             )
         for changed in self._changes.values():
             changed.set_exception(OSError(errno.ENOTCONN, self.reason))
-        for flush in (*self._flushes.values(), *(flush for _, flush in self._awaiting)):
+        for flush in (*self._flushes.values(), *(flush for *_, flush in self._awaiting)):
             flush.done.set()
         self._pump.close()
+        if self._stock is not None:
+            self._stock.close()
+        for direct in self._direct.values():
+            with contextlib.suppress(OSError):  # the gateway has closed it
+                direct.shutdown(socket.SHUT_RDWR)
         self._wire.close()
         self._end.close()
         self._wake.close()
@@ -586,6 +637,8 @@ class StreamLink:
         self._closed = self._ended = True
         self._wire.sock.close()
         self._pump.abandon()
+        if self._stock is not None:
+            self._stock.close()
         for _, sock in list(self._dials.values()):
             sock.close()
         for sock in (*self._readers(), self._end, self._wake):

@@ -38,15 +38,19 @@ class AcceptedSocket(Socket):
     Attributes:
         dialled: Address and port that the client dialled; None for the sidecar's listener itself; or a text that says
             why they are not known.
+        is_direct: Whether it is the socket that leads to the sidecar. It has carried bytes of the link itself.
+        direct_fate: Where it is, what `fate` is.
     """
 
     dialled: tuple[str, int] | str | None = None
     other: Dialled | None = None
+    is_direct = False
+    direct_fate: Fate = "heard"
 
     @property
     def fate(self) -> Fate:
         """Read it when the client has ended the connection."""
-        return "heard" if self.other is None else self.other.fate
+        return self.direct_fate if self.other is None else self.other.fate
 
     @property
     def came(self) -> int:
@@ -137,6 +141,10 @@ class Listener(Queue):
             sock.close()
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         return end
+
+    def take_in(self, sock: AcceptedSocket, client: tuple[str, int]) -> bool:
+        """Have `accept` return a connection that leads to the sidecar itself; False as `dial` raises OSError."""
+        return len(self._items) < self._most and self.put((sock, client))
 
     def accept(self) -> tuple[AcceptedSocket, tuple[str, int]]:
         """The address is that of the client inside the target; OSError where no connection is there."""

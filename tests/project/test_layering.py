@@ -94,7 +94,8 @@ ROOMS = {
         foreign=("cryptography", "docker", "requests"),
         doors=(
             "container", "external", "handle", "ingress", "mounts", "options", "plan", "readiness", "results",
-            "sidecars.provision", "sidecars.ready", "sidecars.sidecar", "trust.packages", "trust.roots",
+            "sidecars.provision", "sidecars.ready", "sidecars.relay", "sidecars.sidecar", "trust.packages",
+            "trust.roots",
         ),
     ),
     "cassettes": Room(uses=("errors", "base", "traffic", "routes", "shelf")),

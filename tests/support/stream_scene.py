@@ -13,9 +13,12 @@ from typing import cast
 from pytest_egress.agent.capture import Capture
 from pytest_egress.agent.dials import Dials
 from pytest_egress.agent.mux import AGENT, MAX_STREAMS, Mux
+from pytest_egress.agent.relay import KEY_BYTES, READY, SECRET_BYTES, Relay
 from pytest_egress.agent.stream import Agent, StandardStreams
 from pytest_egress.link.attach import Attachment, connect
+from pytest_egress.link.direct import DirectWay
 from pytest_egress.link.stream import StreamLink
+from tests.support.stage import eventually
 from tests.support.target_shell import SECONDS, accepted
 
 MEGABYTE = 1 << 20
@@ -110,10 +113,71 @@ class Unframed(Attachment):
         return data
 
 
-class StreamScene:
-    """A link, and the namespace that it leads to."""
+class RelayScene:
+    """A relay on a thread, whose port is one of this machine's."""
 
-    def __init__(self, most: int = MAX_STREAMS, *, has_datagrams: bool = True) -> None:
+    secret, key = b"s" * SECRET_BYTES, b"k" * KEY_BYTES
+
+    def __init__(self) -> None:
+        self._port, self._door = (
+            socket.create_server(("127.0.0.1", 0), backlog=512),
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET),
+        )
+        self._door.bind("")  # an abstract address, of the kernel's choice
+        self._door.listen(8)
+        self.ours, self._theirs = socket.socketpair()
+        for listener in (self._port, self._door):
+            listener.setblocking(False)
+        descriptor = self._theirs.fileno()
+        self.served = Relay(self._port, self._door, self.secret, descriptor, descriptor)
+        self._thread = threading.Thread(target=self.served.run)
+        self._thread.start()
+        assert self.ours.recv(64) == READY
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self._port.getsockname()
+        return host, port
+
+    def way(self, key: bytes = key) -> DirectWay:
+        return DirectWay(self.address, self.secret + key, self.ours)
+
+    def enter(self, key: bytes = key) -> socket.socket:
+        """What the agent of a sidecar has of it."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.connect(self._door.getsockname())
+        sock.send(key)
+        return sock
+
+    def end(self) -> None:
+        self.ours.shutdown(socket.SHUT_WR)
+        self._thread.join(SECONDS)
+        self._theirs.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self.ours.close()
+        self._thread.join(SECONDS)
+        assert not self._thread.is_alive()
+        self.served.close()
+        for sock in (self._theirs, self._port, self._door):
+            sock.close()
+
+
+class StreamScene:
+    """A link, and the namespace that it leads to.
+
+    Args:
+        relay: The relay by which connections go; the scene does not close it.
+    """
+
+    def __init__(
+        self,
+        most: int = MAX_STREAMS,
+        *,
+        has_datagrams: bool = True,
+        relay: RelayScene | None = None,
+    ) -> None:
+        self._relay = relay.enter() if relay is not None else None
         self.namespace = Namespace(has_datagrams=has_datagrams)
         self.dials = ScriptedDials()
         ours, theirs = socket.socketpair()
@@ -122,16 +186,25 @@ class StreamScene:
         self.wire = StandardStreams(self.mux, theirs.fileno(), self.output.fileno())
         self.thread = threading.Thread(target=self._serve)
         self.thread.start()
-        self.link = StreamLink(Unframed(ours))
+        self.link = StreamLink(Unframed(ours), None if relay is None else relay.way())
         self.link.start(SECONDS)
+        if relay is not None:
+            assert eventually(self.has_stock)
+
+    def has_stock(self) -> bool:
+        direct = self.served._direct
+        return direct is not None and bool(direct._stock)
 
     def _serve(self) -> None:
         capture, dials = cast("Capture", self.namespace), cast("Dials", self.dials)
-        served = Agent(self.mux, self.wire, capture, dials, SECONDS)
+        served = Agent(self.mux, self.wire, capture, dials, SECONDS, self._relay)
+        self.served = served
         with contextlib.suppress(OSError):  # the link is gone
             served.run()
             self.wire.finish()
         served._pump.close()
+        if served._direct is not None:
+            served._direct.close()
         served._interests.close()
 
     def dial(self) -> tuple[socket.socket, socket.socket]:

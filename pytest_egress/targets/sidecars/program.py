@@ -34,11 +34,26 @@ AGENT: Final = "pytest_egress.agent"
 AGENT_FOLDER, LINK_FOLDER = "/egress", "/run/egress"
 """Where the agent and the rendezvous folder are in the sidecar."""
 
-BOOT = f"import sys; sys.path.insert(0, {AGENT_FOLDER!r}); from agent.main import main; main()"
-KEEPER_BOOT = BOOT.replace("agent.main", "agent.keeper")
+
+def boot_of(module: str) -> str:
+    """The Python code that runs a program of the agent's."""
+    return (
+        f"import sys; sys.path.insert(0, {AGENT_FOLDER!r}); from agent.{module} import main; main()"
+    )
+
+
+BOOT, KEEPER_BOOT = boot_of("main"), boot_of("keeper")
 _SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 # Modules of the agent.
-_ONLY_STREAM: Final = ("mux", "mux_frames", "original_destination", "pump", "stream")
+_ONLY_STREAM: Final = (
+    "direct",
+    "mux",
+    "mux_frames",
+    "original_destination",
+    "pump",
+    "relay",
+    "stream",
+)
 
 
 def ensure_image(api: docker.APIClient) -> str:
@@ -102,6 +117,11 @@ def python_mounts() -> list[Mount]:
         if os.path.isdir(folder) and not inside:
             kept.append(folder)
     return [bind_mount(os.path.realpath(folder), folder) for folder in kept]
+
+
+def library_path() -> dict[str, str]:
+    """The environment of this process's interpreter there: the loader's cache of library paths is not mounted."""
+    return {"LD_LIBRARY_PATH": f"{sys.base_prefix}/lib"}
 
 
 def bind_mount(source: str, target: str) -> Mount:

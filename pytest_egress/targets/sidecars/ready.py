@@ -20,6 +20,7 @@ from pytest_egress.base.polling import BYTE_OR_END
 from pytest_egress.base.sockets import await_ready
 from pytest_egress.engine.failures import engine_errors
 from pytest_egress.errors import LinkError
+from pytest_egress.targets.sidecars.relay import RelayOfRun
 from pytest_egress.targets.sidecars.sidecar import Sidecar
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class ReadySidecars:
         self._engine, self._provisioner = engine, provisioner
         self._reuse = reuse  # until the kernel refuses it
         self._has_reused = False
+        self._relay = RelayOfRun(engine)
         self._retired: list[Sidecar] = []
         self._lock: Final = threading.Lock()
         self._waiting: ReadySidecar | None = None
@@ -132,6 +134,7 @@ class ReadySidecars:
             folder=engine.folder,
             setup=setup,
             reusable=reusable and self._reuse and not engine.is_podman,
+            relay=self._relay.for_sidecar(setup),
             removes_itself=not engine.is_podman,  # two removals of one container can deadlock Podman
             **options,
         )
@@ -214,6 +217,8 @@ class ReadySidecars:
         if waiting is not None and (sidecar := waiting.join()) is not None:
             left.append(sidecar)
         with contextlib.ExitStack() as releases:  # all are called, even if one raises
+            releases.enter_context(engine_errors("remove the relay"))
+            releases.callback(self._relay.close)
             for sidecar in left:
                 releases.enter_context(engine_errors("remove a sidecar"))
                 releases.callback(self.release, sidecar)

@@ -31,12 +31,14 @@ from pytest_egress.agent.main import (
     STREAM_MODE,
 )
 from pytest_egress.base.clock import monotonic
+from pytest_egress.engine.archive import File, build_tar
 from pytest_egress.engine.copier import again
 from pytest_egress.engine.endpoint import connection_of
 from pytest_egress.engine.leftovers import NAME_LABEL, SIDECAR, is_gone, remove_container
 from pytest_egress.errors import LinkError
 from pytest_egress.link.attach import Attachment, attach
 from pytest_egress.link.descriptor import DescriptorLink
+from pytest_egress.link.relay import KEY_BYTES, KEY_PATH
 from pytest_egress.link.rendezvous import Rendezvous
 from pytest_egress.link.stream import StreamLink
 from pytest_egress.targets.sidecars.program import (
@@ -46,6 +48,7 @@ from pytest_egress.targets.sidecars.program import (
     agent_archive,
     bind_mount,
     ensure_image,
+    library_path,
     python_mounts,
 )
 from pytest_egress.targets.sidecars.provision import (
@@ -56,6 +59,7 @@ from pytest_egress.targets.sidecars.provision import (
     not_shared,
     sidecar_errors,
 )
+from pytest_egress.targets.sidecars.relay import Relay
 from pytest_egress.traffic.dns.answers import NO_ADDRESS, NameAnswer
 
 AnyLink: TypeAlias = DescriptorLink | StreamLink
@@ -148,6 +152,8 @@ class Sidecar:
         self.hostname, self.setup = hostname, setup
         self._rendezvous = Rendezvous(folder) if setup.link == "descriptor" else None
         self._attachment: Attachment | None = None
+        self._relay: Relay | None = None
+        self._key = secrets.token_bytes(KEY_BYTES)
 
     @classmethod
     def create(
@@ -163,6 +169,7 @@ class Sidecar:
         setup: SidecarSetup = DESCRIPTOR,
         reusable: bool = False,
         removes_itself: bool = True,
+        relay: Relay | None = None,
     ) -> Sidecar:
         """Create the container, ready to start. A target can be created as soon as this returns.
 
@@ -173,18 +180,21 @@ class Sidecar:
             setup: The engine must have the image that it names.
             reusable: Whether it is to serve several targets, which needs capabilities and this process's own Python.
             removes_itself: Whether the engine removes it when it has ended (`AutoRemove`).
+            relay: What passes connections to it; of use to the stream link alone.
 
         Raises:
             SidecarError: The engine does not share this machine's files, or refuses the container.
         """
         sidecar = cls(client, hostname or made_up_hostname(), folder, setup)
-        sidecar._removes_itself = removes_itself
+        sidecar._removes_itself, sidecar._relay = removes_itself, relay
         sidecar.is_reusable = reusable and setup == DESCRIPTOR and HAS_CTYPES
         try:
             sidecar._create(domainname, extra_hosts or {}, labels or {})
             if after_create is not None:
                 after_create(sidecar.id)
-            again(lambda: sidecar._api.put_archive(sidecar.id, "/", agent_archive(setup.link)))
+            sidecar._put(agent_archive(setup.link))
+            if relay is not None:
+                sidecar._put(build_tar({KEY_PATH: File(content=sidecar._key, mode=0o400)}))
             with sidecar_errors():  # Podman prepares the program at attach, and may fail at it
                 sidecar._attachment = sidecar._attach()
         except BaseException:
@@ -270,6 +280,9 @@ class Sidecar:
 
     # ---------------------------------------------------------------- creating
 
+    def _put(self, archive: bytes) -> None:
+        again(lambda: self._api.put_archive(self.id, "/", archive))
+
     def _create(
         self, domainname: str | None, extra_hosts: Mapping[str, str], labels: Mapping[str, str]
     ) -> None:
@@ -319,6 +332,7 @@ class Sidecar:
             extra_hosts=hosts,
             sysctls=sysctls,
             mounts=mounts,
+            volumes_from=[] if self._relay is None else [self._relay.id],
         )
         created: dict[str, Any] = self._api.create_container(
             host_config=host_config, **self._program(), **config
@@ -335,8 +349,7 @@ class Sidecar:
         return {
             "image": ensure_image(self._api),
             "command": program,
-            # The loader's cache of library paths is not mounted.
-            "environment": {"LD_LIBRARY_PATH": f"{sys.base_prefix}/lib"},
+            "environment": library_path(),
         }
 
     def _arguments(self) -> list[str]:
@@ -354,7 +367,7 @@ class Sidecar:
     # ---------------------------------------------------------------- starting
 
     def _open_stream(self, attachment: Attachment) -> StreamLink:
-        link = StreamLink(attachment)
+        link = StreamLink(attachment, None if self._relay is None else self._relay.way(self._key))
         try:
             link.start(START_SECONDS)
         except EOFError:

@@ -31,9 +31,10 @@ from pytest_egress.errors import LinkError
 from pytest_egress.link import stream as module
 from pytest_egress.link import stream_sockets
 from pytest_egress.link.stream import StreamLink, parse_purpose
-from pytest_egress.link.stream_sockets import Listener, loopback_pair
+from pytest_egress.link.stream_sockets import loopback_pair
 from tests.support.stage import eventually, reset
 from tests.support.stream_scene import (
+    RelayScene,
     StreamScene,
     Unframed,
     echo,
@@ -54,11 +55,15 @@ from tests.support.target_shell import (
 )
 
 
-@pytest.fixture
-def scene() -> Iterator[StreamScene]:
-    made = StreamScene()
+@pytest.fixture(params=["stream", "relay"])
+def scene(request: pytest.FixtureRequest) -> Iterator[StreamScene]:
+    """By the engine's stream alone, and with connections that go by a relay."""
+    relay = RelayScene() if request.param == "relay" else None
+    made = StreamScene(relay=relay)
     yield made
     made.close()
+    if relay is not None:
+        relay.close()
 
 
 def test_the_greeting_tells_what_the_namespace_has(scene: StreamScene) -> None:
@@ -476,13 +481,8 @@ def test_a_connection_to_the_target_that_is_given_up_by_an_interrupt_leaves_the_
             assert ours.recv(9) == b"in time"
 
 
-def test_a_connection_that_cannot_be_taken_is_reset_and_counted(
-    scene: StreamScene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_room(*_: object) -> socket.socket:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    monkeypatch.setattr(Listener, "dial", no_room)
+def test_a_connection_that_cannot_be_taken_is_reset_and_counted(scene: StreamScene) -> None:
+    scene.link._listener._most = 0
     address = scene.namespace.tcp[0].getsockname()
     with (
         pytest.raises(

@@ -16,7 +16,10 @@ from pytest_egress.targets.sidecars.program import agent_archive
     ("link", "more"),
     [
         ("descriptor", set()),
-        ("stream", {"mux", "mux_frames", "original_destination", "pump", "stream"}),
+        (
+            "stream",
+            {"direct", "mux", "mux_frames", "original_destination", "pump", "relay", "stream"},
+        ),
     ],
 )
 def test_the_agents_archive_holds_source_and_bytecode_and_nothing_else(
