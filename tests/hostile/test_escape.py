@@ -29,12 +29,14 @@ import pytest_egress.gateway.tls.authority as authority
 import pytest_egress.ledger.ledger as ledger
 import pytest_egress.traffic.dns.resolver as dns
 from pytest_egress import Egress, Request, WebSocket, log_line, smtp, websocket
+from pytest_egress.agent.relay import PORT
 from pytest_egress.engine.archive import build_tar
 from pytest_egress.errors import EgressError, TamperingError, UnroutedError
 from pytest_egress.gateway.connections import DESCRIPTORS_EACH, MAX_CONNECTIONS
 from pytest_egress.ledger.report import SHOWN_ATTEMPTS
 from pytest_egress.targets.handle import Container
 from pytest_egress.targets.plan import file_of
+from pytest_egress.targets.sidecars.relay import NETWORK
 from pytest_egress.traffic.entries import Entry, PacketAttempt, TcpConnection
 from tests.support.project import ROOT
 from tests.support.stage import eventually
@@ -51,11 +53,11 @@ RIGHTS = ["NET_ADMIN", "NET_RAW"]
 
 
 class PacketCapture:
-    """A capture of all that the host's interfaces carry."""
+    """A capture of all that the host's interfaces carry, but for what test processes send to their relays and get."""
 
-    def __init__(self, container: Any, nonce: str) -> None:
+    def __init__(self, client: docker.DockerClient, container: Any, nonce: str) -> None:
         self.nonce = nonce
-        self._container = container
+        self._client, self._container = client, container
         self._lines: Iterator[bytes]
         self._log: Any
 
@@ -72,12 +74,13 @@ class PacketCapture:
             sock.sendto(control.encode(), ("127.0.0.1", 9))
         seen: list[str] = []
         for line in self._lines:
-            interface, lost, found = line.decode().split(" ", 2)
+            interface, lost, source, target, found = line.decode().split(" ", 4)
             assert lost == "lost=0"
             if found == control:
                 assert interface == "lo"
                 return seen
-            if not found.startswith(f"{self.nonce}-control"):
+            is_ours = found.startswith(f"{self.nonce}-control") or self._is_of_relay(source, target)
+            if not is_ours:
                 seen.append(f"{interface}: {found}")
         raise AssertionError(f"the witness ended: {self._container.logs().decode()}")
 
@@ -85,6 +88,14 @@ class PacketCapture:
         """docker-py shuts the connection of a log, and leaves the response open that has it."""
         self._log.close()
         self._log._response.close()
+
+    def _is_of_relay(self, *ends: str) -> bool:
+        """Whether the host itself speaks with the port of a relay on the engine's own network."""
+        (network,) = self._client.api.networks(names=[NETWORK])
+        subnets = network["IPAM"]["Config"]
+        addresses = {it["Gateway"] for it in subnets if ":" not in it["Gateway"]}
+        hosts = [it.rpartition(":")[0] for it in ends]
+        return any(it.endswith(f":{PORT}") for it in ends) and not addresses.isdisjoint(hosts)
 
     def addresses(self) -> list[str]:
         """Those of the host."""
@@ -111,7 +122,7 @@ def witness(engine_client: docker.DockerClient, clients_image: str) -> Iterator[
         cap_add=RIGHTS,
     )
     try:
-        witness = PacketCapture(container, nonce)
+        witness = PacketCapture(engine_client, container, nonce)
         witness.start()
         assert witness.saw() == []
         yield witness

@@ -45,7 +45,20 @@ def main(nonce: bytes) -> None:
         if nonce in data:
             found = data[data.index(nonce) :][:64].decode("ascii", "replace")
             _, lost = struct.unpack("=II", sock.getsockopt(_SOL_PACKET, _STATISTICS, 8))
-            print(interface, f"lost={lost}", found, flush=True)
+            print(interface, f"lost={lost}", *ends_of(data), found, flush=True)
+
+
+def ends_of(frame: bytes) -> tuple[str, str]:
+    """From where to where a segment of TCP over IPv4 goes; of any other frame ("-", "-")."""
+    header = 14 + 4 * (frame[14] & 15)
+    if frame[12:14] != b"\x08\x00" or frame[14 + 9] != _TCP:
+        return "-", "-"
+    ports = struct.unpack_from("!HH", frame, header)
+    addresses = frame[26:30], frame[30:34]
+    source, target = (
+        f"{socket.inet_ntoa(it)}:{port}" for it, port in zip(addresses, ports, strict=True)
+    )
+    return source, target
 
 
 if __name__ == "__main__":
