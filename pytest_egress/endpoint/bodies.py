@@ -15,8 +15,8 @@ from pytest_egress.endpoint.fields import NETWORK, known, take, text, texts
 from pytest_egress.endpoint.mounts import check_devices, check_mounts
 from pytest_egress.endpoint.networks import aliases_of
 from pytest_egress.endpoint.ports import AskedPorts, asked_ports
-from pytest_egress.endpoint.refusal import RefusedCall
-from pytest_egress.targets.options import check_capabilities, check_security
+from pytest_egress.endpoint.refusal import RefusedCall, refusals
+from pytest_egress.targets.options import check_capabilities, check_namespace, check_security
 from pytest_egress.traffic.shown import shown
 from pytest_egress.traffic.strict_json import from_json
 
@@ -182,10 +182,9 @@ def places_of(mode: str, config: dict[str, Any]) -> dict[str, tuple[str, ...]]:
 def check_namespaces(host: dict[str, Any]) -> None:
     for name in ("PidMode", "IpcMode", "UTSMode", "CgroupnsMode", "UsernsMode"):
         value = text(host.get(name), name)
-        if value.lower() == "host" and name in ("PidMode", "IpcMode", "UTSMode"):
-            raise RefusedCall(
-                f"{name}='host' is refused: with it a target can reach the host's network namespace"
-            )
+        if name in ("PidMode", "IpcMode", "UTSMode"):
+            with refusals():
+                check_namespace(value, name)
 
 
 def check_masks(host: dict[str, Any]) -> None:
@@ -198,11 +197,9 @@ def check_masks(host: dict[str, Any]) -> None:
 
 
 def check_rights(host: dict[str, Any]) -> None:
-    try:
+    with refusals():
         check_capabilities(host.get("CapAdd"), "CapAdd")
         check_security(host.get("SecurityOpt"), "SecurityOpt")
-    except ValueError as error:
-        raise RefusedCall(str(error)) from None
 
 
 def check_log(host: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ from pytest_egress.endpoint.refusal import RefusedCall
 from pytest_egress.endpoint.veil import EventStream, Face, inspected, is_hidden, listed, others
 from pytest_egress.endpoint.volume_calls import VolumeCalls
 from pytest_egress.endpoint.wire import HeaderPairs, Tool, Upstream, answer_of, copy, pass_on
-from pytest_egress.engine.endpoint import connection_of, socket_of
+from pytest_egress.engine.endpoint import connection_of, engine_address
 from pytest_egress.engine.leftovers import (
     NAME_LABEL,
     OURS,
@@ -105,7 +105,10 @@ class ContainerCalls:
             captured=self._connectable,
             members=self._members,
         )
-        self._volume_calls = VolumeCalls(api=self._api, marks=self._engine.marks)
+        self._address = engine_address(self._engine.client)
+        self._volume_calls = VolumeCalls(
+            api=self._api, address=self._address, marks=self._engine.marks
+        )
         self._lock = threading.Lock()
         self._has_ended = False
 
@@ -376,7 +379,7 @@ class ContainerCalls:
         asked = bodies.asked(tool.body(bodies.MAX_BODY))
         for other in asked.config["HostConfig"].get("VolumesFrom") or ():
             self._captured(other.partition(":")[0])
-        check_engine(sources_of(asked.config["HostConfig"]), socket_of(self._api))
+        check_engine(sources_of(asked.config["HostConfig"]), self._address)
         for volume in volumes_of(asked.config["HostConfig"]):
             self._volume_calls.ensure(volume)
         places = self._places(asked)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest_egress.targets.mounts as mounts
 from pytest_egress.base.paths import normal, touches
 from pytest_egress.endpoint.fields import items, known, take, text, texts
-from pytest_egress.endpoint.refusal import RefusedCall
+from pytest_egress.endpoint.refusal import RefusedCall, refusals
 from pytest_egress.targets.options import REFUSED_OPTIONS
 from pytest_egress.traffic.shown import shown
 
@@ -24,10 +24,6 @@ MOUNT: Final = frozenset(
 )  # fmt: skip
 KINDS: Final = ("bind", "volume", "tmpfs")
 VOLUME: Final = frozenset(("NoCopy", "Labels", "DriverConfig", "Subpath"))
-DRIVERS: Final = ("", "local")
-FILE_SYSTEMS: Final = ("", "none", "bind", "tmpfs")
-"""Of a volume of the driver `local`; the engine mounts others over the host's network, as nfs and cifs."""
-NO_DEVICE: Final = ("", "none", "tmpfs")
 OPTIONS: Final = ("type", "o", "device", "size")
 
 
@@ -103,31 +99,18 @@ def check_volume(found: Mapping[str, Any]) -> None:
 
 
 def check_driver(name: str) -> None:
-    if name not in DRIVERS:
-        raise RefusedCall(
-            f"the volume driver {shown(name)} is refused: it runs on the host, and may use its network; use local"
-        )
+    with refusals():
+        mounts.check_driver(name)
 
 
 def check_options(options: Mapping[str, Any]) -> None:
     known(options, OPTIONS, "a volume's Options")
-    kind = text(options.get("type"), "type")
-    if kind.lower() not in FILE_SYSTEMS:
-        raise RefusedCall(
-            f"the volume of type {shown(kind)} is refused: the engine may mount it over the host's network; "
-            f"known are {', '.join(filter(None, FILE_SYSTEMS))}"
-        )
-    device = text(options.get("device"), "device")
-    if not device.startswith("/") and device not in NO_DEVICE:
-        raise RefusedCall(
-            f"the volume with device={shown(device)} is refused: the engine may bind that path, from its own folder; "
-            "write an absolute one"
-        )
-    check_source(device)
+    for name in ("type", "device"):
+        text(options.get(name), name)
+    with refusals():
+        mounts.check_volume_options(options)
 
 
 def check_source(source: str, sockets: Iterable[str] = ()) -> None:
-    try:
+    with refusals():
         mounts.check_source(source, sockets)
-    except ValueError as error:
-        raise RefusedCall(str(error)) from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from http import HTTPStatus
 
 
@@ -20,3 +22,12 @@ class RefusedCall(Exception):
     @property
     def body(self) -> bytes:
         return json.dumps({"message": f"pytest-egress: {self}"}).encode()
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Refuse for the reason for which a method of ours does."""
+    try:
+        yield
+    except ValueError as error:
+        raise RefusedCall(str(error)) from None

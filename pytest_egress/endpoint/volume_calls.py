@@ -23,7 +23,6 @@ from pytest_egress.endpoint.network_calls import said
 from pytest_egress.endpoint.networks import NAME, filters_of, named_texts
 from pytest_egress.endpoint.refusal import RefusedCall
 from pytest_egress.endpoint.veil import theirs
-from pytest_egress.engine.endpoint import socket_of
 from pytest_egress.traffic.shown import shown
 
 if TYPE_CHECKING:
@@ -40,10 +39,12 @@ class VolumeCalls:
     """Answers the calls about volumes. Threads: any; no call of the engine is made while the lock is held.
 
     Attributes:
+        address: The engine's, such as `unix:///srv/engine.sock`.
         marks: The labels of the run.
     """
 
     api: APIClient
+    address: str
     marks: Mapping[str, str]
     _made: set[str] = field(default_factory=set, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -82,7 +83,7 @@ class VolumeCalls:
 
     def _check_device(self, options: Mapping[str, str]) -> None:
         if (device := options.get("device", "")).startswith("/"):
-            check_engine([device], socket_of(self.api))
+            check_engine([device], self.address)
 
     def remove_all(self) -> None:
         """Remove the volumes that were made here. One that a container of elsewhere uses stays until the run's end."""

@@ -10,7 +10,14 @@ import docker.errors
 
 from pytest_egress.engine.endpoint import engine_address
 from pytest_egress.engine.engine import Engine
-from pytest_egress.targets.mounts import check_device, check_rule, check_source
+from pytest_egress.targets.mounts import (
+    check_device,
+    check_rule,
+    check_run_folder,
+    check_source,
+    check_volume,
+    device_of,
+)
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -21,9 +28,13 @@ def check_machine(engine: Engine, container: DockerContainer) -> None:
     address = engine_address(engine.client)
     sockets = [address.removeprefix("unix://")] if address.startswith("unix://") else []
     for mount in mounts_of(engine, container):
-        is_volume = mount.get("Type") == "volume"
-        source = device_of(engine, mount["Name"]) if is_volume else mount.get("Source")
-        check_source(source or "", sockets)
+        source = mount.get("Source") or ""
+        if mount.get("Type") == "volume":
+            check_volume(volume := volume_of(engine, mount["Name"]))
+            source = device_of(volume.get("Options") or {})
+        check_source(source, sockets)
+        if sockets and source.startswith("/"):  # else the folders are those of another machine
+            check_run_folder(source, engine.folder)
     host = container.attrs["HostConfig"]
     for device in host.get("Devices") or ():
         check_device(device["PathOnHost"])
@@ -38,9 +49,8 @@ def mounts_of(engine: Engine, container: DockerContainer) -> Iterator[dict[str, 
         yield from mounts_of(engine, engine.container(each.partition(":")[0]))
 
 
-def device_of(engine: Engine, volume: str) -> str:
-    """The path that a volume stands for, as its driver's options say; "" for one of the engine's own."""
+def volume_of(engine: Engine, name: str) -> dict[str, Any]:
+    """What the engine tells of a volume (`GET /volumes/{name}`); nothing where there is none."""
     with contextlib.suppress(docker.errors.NotFound):
-        found = engine.client.api.inspect_volume(volume)
-        return str((found.get("Options") or {}).get("device") or "")
-    return ""
+        return dict(engine.client.api.inspect_volume(name))
+    return {}

@@ -53,10 +53,23 @@ DISK: Final = re.compile(
 )
 DISK_RULE: Final = re.compile(r"\s*([ab]\b|c\s+(\*|0*21):).*", re.IGNORECASE)  # 21 is SCSI generic
 
+VOLUME_DRIVERS: Final = ("", "local")
+FILE_SYSTEMS: Final = ("", "none", "bind", "tmpfs")
+"""Those of a volume of the driver `local` that have nothing but a folder of the machine, or nothing yet.
+
+By the others an engine mounts its machine's own /proc (`proc`), a disk (`ext4`), any folder (`overlay`), or what is on
+the network (`nfs`).
+"""
+NO_DEVICE: Final = ("", "none", "tmpfs")
+
 STARTS_PROGRAMS: Final = "containers and programs started by a socket there would not be captured"
 ENTERS_NETWORK: Final = "the host's network can be entered there"
 RULES_KERNEL: Final = (
     "with it a target can run programs outside of its container, which would not be captured"
+)
+HAS_RUN: Final = (
+    "the sockets of this run are in it, by one of which containers are started; mount a folder in it, or have TMPDIR "
+    "name another one"
 )
 HAS_DISKS: Final = (
     "with a disk a target can write the programs of its machine, which would not be captured; copy what it needs "
@@ -68,6 +81,9 @@ def check_mounts(options: Mapping[str, Any]) -> None:
     """Raise ValueError for a mount or device of docker-py's options that leads out, as far as its text tells."""
     for source in sources(options):
         check_path(source)
+    check_driver(str(options.get("volume_driver") or ""))
+    for driver in drivers(options):
+        check_volume({"Driver": driver.get("Name"), "Options": driver.get("Options")})
     devices = options.get("devices")
     for device in devices if isinstance(devices, (list, tuple)) else ():
         if isinstance(device, str):
@@ -85,6 +101,14 @@ def sources(options: Mapping[str, Any]) -> Iterator[str]:
     for mount in mounts if isinstance(mounts, (list, tuple)) else ():
         if isinstance(mount, Mapping):
             yield str(mount.get("Source") or "")
+
+
+def drivers(options: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The drivers of `mounts`, by which an engine makes volumes."""
+    mounts = options.get("mounts")
+    for mount in mounts if isinstance(mounts, (list, tuple)) else ():
+        if isinstance(mount, Mapping):
+            yield (mount.get("VolumeOptions") or {}).get("DriverConfig") or {}
 
 
 def check_source(source: str, sockets: Iterable[str] = ()) -> None:
@@ -134,13 +158,28 @@ def refuse(source: str, why: str, inner: str = "") -> None:
 # What is found at a path, and at the mount points below it.
 
 
+def check_run_folder(source: str, folder: str) -> None:
+    """Raise ValueError for a mount that has the run's folder, where sidecars and endpoints have their sockets."""
+    above = {*inodes_above(folder)}
+    for place in places(os.path.realpath(source), mount_points()):
+        with contextlib.suppress(OSError):
+            status = os.stat(place)
+            if (status.st_dev, status.st_ino) in above:
+                raise ValueError(f"the mount of {shown(source)} is refused: {HAS_RUN}")
+
+
+def places(path: str, mounted: Iterable[tuple[int, str, str]]) -> list[str]:
+    """A path, and the mount points below it."""
+    below = (point for _, _, point in mounted if point != path and is_under(point, path))
+    return [path, *below]
+
+
 def check_inodes(path: str, source: str, sockets: Iterable[str]) -> None:
     mounted = mount_points()
     known = [*SOCKETS, *sockets_of_environment(), *sockets]
     engines = {each for socket in known for each in inodes_above(socket)}
     kinds = {device: kind for device, kind, _ in mounted}
-    below = [point for _, _, point in mounted if point != path and is_under(point, path)]
-    for place in [path, *below]:
+    for place in places(path, mounted):
         with contextlib.suppress(OSError):
             status = os.stat(place)
             inner = "" if place == path else place
@@ -210,6 +249,43 @@ def second_name(folder: str, device: int, known: Iterable[str]) -> str:
     return ""
 
 
+# Volumes.
+
+
+def check_volume(found: Mapping[str, Any]) -> None:
+    """Raise ValueError for a volume (`GET /volumes/{name}`) that leads out, whoever made it."""
+    check_driver(str(found.get("Driver") or ""))
+    check_volume_options(found.get("Options") or {})
+
+
+def check_driver(name: str) -> None:
+    if name not in VOLUME_DRIVERS:
+        raise ValueError(
+            f"the volume driver {shown(name)} is refused: it runs on the host, and may use its network; use local"
+        )
+
+
+def check_volume_options(options: Mapping[str, Any]) -> None:
+    """Raise ValueError for options of the driver `local` by which an engine mounts more than a folder."""
+    kind, device = str(options.get("type") or ""), device_of(options)
+    if kind.lower() not in FILE_SYSTEMS:
+        raise ValueError(
+            f"the volume of type {shown(kind)} is refused: the engine may mount files of the kernel by it, a disk, or "
+            f"what is on the host's network; known are {', '.join(filter(None, FILE_SYSTEMS))}"
+        )
+    if not device.startswith("/") and device not in NO_DEVICE:
+        raise ValueError(
+            f"the volume with device={shown(device)} is refused: the engine may bind that path, from its own folder; "
+            "write an absolute one"
+        )
+    check_source(device)
+
+
+def device_of(options: Mapping[str, Any]) -> str:
+    """The path that a volume stands for; "" for one of the engine's own."""
+    return str(options.get("device") or "")
+
+
 # Devices.
 
 
@@ -217,6 +293,8 @@ def check_device(path: str) -> None:
     """Raise ValueError for a device that is a disk, or a folder with one, by its name or by what is there."""
     check_disk(path)
     real = os.path.realpath(path)
+    if DISK.fullmatch(real):  # the engine follows a link
+        raise ValueError(f"the device {shown(path)} is refused: {HAS_DISKS}")
     for place in [real, *(f"{inside}/{each}" for inside, _, its in os.walk(real) for each in its)]:
         with contextlib.suppress(OSError):  # the engine may be on another machine
             if stat.S_ISBLK(os.stat(place).st_mode):

@@ -63,6 +63,8 @@ SYS_ADMIN mounts another /proc, where `sys/kernel/core_pattern` names a program 
 DAC_READ_SEARCH opens files of the machine by their handles (open_by_handle_at(2)). SYS_MODULE and BPF change the
 kernel, and SYS_RAWIO has the ports of the hardware. That an engine's AppArmor may refuse some of it is not relied on.
 """
+OWN_NAMESPACES: Final = ("", "private", "shareable", "none")
+"""The modes of pid_mode, ipc_mode and uts_mode that are no other's; `processes` looks at those of a container."""
 UNSHIELDING: Final = ("systempaths", "unmask", "proc-opts")
 """Settings of security_opt that take the engine's shield from the same files of /proc."""
 OWN_PROFILES: Final = ("builtin", "default")
@@ -78,13 +80,18 @@ def check_container_options(options: Mapping[str, Any]) -> None:
         if options.get(name):
             raise ValueError(f"{name}={shown(options[name])} is refused: {instead}")
     for name in ("pid_mode", "ipc_mode", "uts_mode"):
-        if options.get(name) == "host":
-            raise ValueError(
-                f"{name}='host' is refused: with it a target can reach the host's network namespace"
-            )
+        check_namespace(options.get(name), name)
     check_capabilities(options.get("cap_add"), "cap_add")
     check_security(options.get("security_opt"), "security_opt")
     check_mounts(options)
+
+
+def check_namespace(mode: object, option: str) -> None:
+    """Raise ValueError for a namespace of the host, by whatever name; Podman takes "ns:/proc/1/ns/pid" too."""
+    if isinstance(mode, str) and not (mode in OWN_NAMESPACES or mode.startswith("container:")):
+        raise ValueError(
+            f"{option}={mode!r} is refused: with it a target can reach the host's network namespace"
+        )
 
 
 def check_capabilities(added: object, option: str) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from pytest_egress.engine.engine import Engine
 from pytest_egress.engine.leftovers import SIDECAR, is_known_as_ours, is_ours
+from pytest_egress.targets.created import check_machine
+from pytest_egress.targets.options import check_capabilities, check_security
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -13,9 +15,11 @@ if TYPE_CHECKING:
 
 def check_processes(engine: Engine, container: DockerContainer) -> None:
     """Raise ValueError for processes shared with a container of another network, which could be entered (setns(2))."""
-    mode = container.attrs["HostConfig"].get("PidMode") or ""
-    name = mode.partition(":")[2]
-    if shares_processes(container) and not is_captured(engine, other := engine.container(name)):
+    if not shares_processes(container):
+        return
+    mode = container.attrs["HostConfig"]["PidMode"]
+    other = engine.container(mode.partition(":")[2])
+    if not is_captured(engine, other):
         reach = (
             "the capabilities of a sidecar"
             if is_sidecar(other)
@@ -24,6 +28,22 @@ def check_processes(engine: Engine, container: DockerContainer) -> None:
         raise ValueError(
             f"pid_mode={mode!r} is refused: with it a target can reach {reach}; name another target"
         )
+    try:
+        check_reach(engine, other)
+    except ValueError as error:
+        raise ValueError(
+            f"pid_mode={mode!r} is refused, since a target has through /proc what that container has: {error}"
+        ) from None
+
+
+def check_reach(engine: Engine, container: DockerContainer) -> None:
+    """Raise ValueError for what a container has of its machine, or one that it shares processes with."""
+    config = container.attrs["HostConfig"]
+    check_capabilities(config.get("CapAdd"), "cap_add")
+    check_security(config.get("SecurityOpt"), "security_opt")
+    check_machine(engine, container)
+    if shares_processes(container):
+        check_reach(engine, engine.container(config["PidMode"].partition(":")[2]))
 
 
 def shares_processes(container: DockerContainer) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,29 +78,66 @@ def other(engine_client: docker.DockerClient, clients_image: str) -> Iterator[st
         container.remove(force=True)
 
 
+Volumes = Callable[..., str]
+
+
 @pytest.fixture
-def volume(engine_client: docker.DockerClient) -> Iterator[str]:
-    """A volume that is the same folder."""
-    options = {"type": "none", "o": "bind", "device": "/sys/fs/cgroup"}
-    volume = engine_client.volumes.create(driver_opts=options)
-    try:
-        yield str(volume.name)
-    finally:
-        volume.remove(force=True)
+def volume(engine_client: docker.DockerClient) -> Iterator[Volumes]:
+    """Makes a volume by the options of its driver, as another tool may have done before."""
+    made = []
+
+    def make(kind: str, device: str, o: str = "") -> str:
+        options = {"type": kind, "device": device} | ({"o": o} if o else {})
+        made.append(engine_client.volumes.create(driver_opts=options))
+        return str(made[-1].name)
+
+    yield make
+    for each in made:
+        each.remove(force=True)
 
 
 def test_the_cgroups_of_the_machine_are_refused_by_whatever_way_they_are_mounted(
-    egress: Egress, clients_image: str, other: str, volume: str, tmp_path: Path
+    egress: Egress, clients_image: str, other: str, volume: Volumes, tmp_path: Path
 ) -> None:
     (tmp_path / "link").symlink_to("/sys/fs")
     ways: list[dict[str, Any]] = [
         {"volumes": [f"{tmp_path}/link/cgroup:/cgroups"]},
-        {"volumes": [f"{volume}:/cgroups"]},
+        {"volumes": [f"{volume('none', '/sys/fs/cgroup', 'bind')}:/cgroups"]},
         {"volumes_from": [other]},
     ]
     for options in ways:
         with pytest.raises(ValueError, match="run programs outside of its container"):
             egress.run(clients_image, ["true"], **options)
+
+
+def test_a_volume_by_which_the_engine_mounts_the_kernels_files_is_refused(
+    egress: Egress, engine_client: docker.DockerClient, clients_image: str, volume: Volumes
+) -> None:
+    processes = volume("proc", "proc")
+    command = ["sh", "-c", "cat /in/1/comm; sleep 0.5"]
+    said = engine_client.containers.run(
+        clients_image, command, network_mode="none", volumes=[f"{processes}:/in"], remove=True
+    )
+    assert said.decode().strip() == Path("/proc/1/comm").read_text().strip()
+    overlay = volume("overlay", "overlay", "lowerdir=/:/srv")
+    for name, text in {
+        processes: "the volume of type 'proc' is refused",
+        volume("sysfs", "sysfs"): "the volume of type 'sysfs' is refused",
+        overlay: "the volume of type 'overlay' is refused",
+        volume("none", "run", "bind"): "the volume with device='run' is refused",
+    }.items():
+        with pytest.raises(ValueError, match=text):
+            egress.run(clients_image, command, volumes=[f"{name}:/in"])
+
+
+def test_the_sockets_of_the_run_are_refused_with_the_folder_that_they_are_in(
+    egress: Egress, clients_image: str, volume: Volumes
+) -> None:
+    """By that of an endpoint a target would mount whatever it likes, and have images pulled from anywhere."""
+    folder = tempfile.gettempdir()
+    for source in (folder, volume("none", folder, "bind")):
+        with pytest.raises(ValueError, match="the sockets of this run are in it"):
+            egress.run(clients_image, ["true"], volumes=[f"{source}:/in"])
 
 
 REACH = """

@@ -67,7 +67,6 @@ WITHOUT_FILE: Final = {
     "targets/container": BY_ENGINE,
     "targets/contents": BY_ENGINE,
     "targets/plan": "test_options checks what it refuses",
-    "targets/processes": BY_ENGINE,
     "targets/results": BY_ENGINE,
     "targets/trust/roots": BY_ENGINE,
     "targets/trust/runtimes": BY_ENGINE,

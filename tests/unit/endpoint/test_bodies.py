@@ -60,6 +60,7 @@ def test_what_the_docker_command_sends_is_made_anew() -> None:
         ({"PidMode": "host"}, "PidMode='host' is refused"),
         ({"IpcMode": "host"}, "IpcMode='host' is refused"),
         ({"UTSMode": "host"}, "UTSMode='host' is refused"),
+        ({"PidMode": "ns:/proc/1/ns/pid"}, "PidMode='ns:/proc/1/ns/pid' is refused"),
         ({"PortBindings": {"80/udp": [{"HostPort": "80"}]}}, "publishes ports of TCP alone"),
         ({"PublishAllPorts": 1}, "PublishAllPorts is no 1"),
         ({"Links": ["db"]}, "name the other container in a route instead"),

@@ -18,8 +18,6 @@ from pytest_egress.engine.leftovers import SESSION_LABEL
 class FakeVolumes:
     """An engine with one volume of somebody else."""
 
-    base_url = "unix:///srv/engine/engine.sock"
-
     def __init__(self) -> None:
         self.there: dict[str, dict[str, Any]] = {
             "theirs": {"Name": "theirs", "Driver": "local", "Labels": None}
@@ -49,7 +47,11 @@ def api() -> FakeVolumes:
 
 @pytest.fixture
 def calls(api: FakeVolumes) -> VolumeCalls:
-    return VolumeCalls(api=api, marks={SESSION_LABEL: "s"})  # type: ignore[arg-type]
+    return made(api, "unix:///srv/engine/engine.sock")
+
+
+def made(api: FakeVolumes, address: str) -> VolumeCalls:
+    return VolumeCalls(api=api, address=address, marks={SESSION_LABEL: "s"})  # type: ignore[arg-type]
 
 
 def ask(calls: VolumeCalls, method: str, target: str, body: object = None) -> Any:
@@ -119,3 +121,9 @@ def test_no_volume_leads_to_the_socket_of_the_engine(calls: VolumeCalls, api: Fa
     api.create_volume("before", "local", options, None)
     with pytest.raises(RefusedCall, match="would not be captured"):
         calls.ensure({"Name": "before"})
+
+
+def test_a_folder_of_another_machine_is_no_socket_of_this_one(api: FakeVolumes) -> None:
+    options = {"type": "none", "o": "bind", "device": "/srv/engine"}
+    found = made(api, "ssh://engine.test").ensure({"Name": "own", "DriverOpts": options})
+    assert found["Options"] == options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +12,11 @@ import pytest
 from pytest_egress.engine.engine import Engine
 from pytest_egress.targets.created import check_machine
 
-VOLUMES = {"cgroups": {"Options": {"type": "none", "o": "bind", "device": "/sys/fs/cgroup"}}}
+VOLUMES: dict[str, dict[str, Any]] = {
+    "cgroups": {"Options": {"type": "none", "o": "bind", "device": "/sys/fs/cgroup"}},
+    "processes": {"Driver": "local", "Options": {"type": "proc", "device": "proc"}},
+    "share": {"Driver": "sshfs"},
+}
 
 
 def inspect_volume(name: str) -> dict[str, Any]:
@@ -20,11 +25,14 @@ def inspect_volume(name: str) -> dict[str, Any]:
     return VOLUMES.get(name, {"Options": None})
 
 
-def check(mounts: list[dict[str, str]] | None, host: dict[str, Any]) -> None:
+def check(
+    mounts: list[dict[str, str]] | None, host: dict[str, Any], *, socket: str = "", folder: str = ""
+) -> None:
+    adapter = SimpleNamespace(socket_path=socket) if socket else None
     api = SimpleNamespace(
-        inspect_volume=inspect_volume, base_url="http+docker://localhost", _custom_adapter=None
+        inspect_volume=inspect_volume, base_url="http+docker://localhost", _custom_adapter=adapter
     )
-    engine = SimpleNamespace(client=SimpleNamespace(api=api))
+    engine = SimpleNamespace(client=SimpleNamespace(api=api), folder=folder)
     container = SimpleNamespace(attrs={"Mounts": mounts, "HostConfig": host})
     check_machine(cast("Engine", engine), cast("Any", container))
 
@@ -34,6 +42,8 @@ def check(mounts: list[dict[str, str]] | None, host: dict[str, Any]) -> None:
     [
         ([{"Type": "bind", "Source": "/run/docker.sock"}], {}, "the mount of '/run/docker.sock'"),
         ([{"Type": "volume", "Name": "cgroups"}], {}, "the mount of '/sys/fs/cgroup'"),
+        ([{"Type": "volume", "Name": "processes"}], {}, "the volume of type 'proc'"),
+        ([{"Type": "volume", "Name": "share"}], {}, "the volume driver 'sshfs'"),
         (None, {"Devices": [{"PathOnHost": "/dev/sda"}]}, "the device '/dev/sda'"),
         ([], {"DeviceCgroupRules": ["b *:* rwm"]}, "device_cgroup_rules="),
     ],
@@ -50,3 +60,19 @@ def test_other_mounts_and_devices_are_not() -> None:
     check(
         [*named, {"Type": "tmpfs"}, {"Type": "bind", "Source": "/srv/none.test"}], {"Devices": None}
     )
+
+
+def test_the_folder_of_the_run_is_refused_where_the_engine_is_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp/run").mkdir(parents=True)
+    folder = str(tmp_path / "tmp/run")
+    volume = {"Options": {"type": "none", "o": "bind", "device": str(tmp_path / "tmp")}}
+    monkeypatch.setitem(VOLUMES, "tmp", volume)
+    for mount in (
+        {"Type": "bind", "Source": str(tmp_path / "tmp")},
+        {"Type": "volume", "Name": "tmp"},
+    ):
+        check([mount], {}, folder=folder)  # another machine has another folder there
+        with pytest.raises(ValueError, match="the sockets of this run are in it"):
+            check([mount], {}, socket="/srv/none.test/engine", folder=folder)

@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docker.types import Mount
+from docker.types import DriverConfig, Mount
 
 import pytest_egress.targets.mounts as mounts
 from pytest_egress import Egress
-from pytest_egress.targets.mounts import check_device, check_source, mount_points
+from pytest_egress.targets.mounts import (
+    check_device,
+    check_run_folder,
+    check_source,
+    check_volume,
+    mount_points,
+)
 from pytest_egress.targets.plan import plan
 from pytest_egress.traffic.shown import shown
 from tests.support.container_server import error_text
@@ -22,6 +28,11 @@ from tests.support.container_server import error_text
 SOCKET = "containers and programs started by a socket there would not be captured; leave it out"
 NETWORK = "the host's network can be entered there; leave it out"
 KERNEL = "with it a target can run programs outside of its container, which would not be captured; leave it out"
+DRIVER = "it runs on the host, and may use its network; use local"
+KIND = (
+    "the engine may mount files of the kernel by it, a disk, or what is on the host's network; known are none, bind, "
+    "tmpfs"
+)
 DISK = (
     "with a disk a target can write the programs of its machine, which would not be captured; copy what it needs with "
     "files=, or mount a folder with volumes="
@@ -50,6 +61,14 @@ DISK = (
         ({"volumes": {"/sys": {"bind": "/s", "mode": "ro"}}}, f"the mount of '/sys' is refused: {KERNEL}"),
         ({"volumes": ("/sys:/s",)}, f"the mount of '/sys' is refused: {KERNEL}"),
         ({"mounts": [Mount("/s", "/sys", type="bind")]}, f"the mount of '/sys' is refused: {KERNEL}"),
+        ({"volume_driver": "sshfs"}, f"the volume driver 'sshfs' is refused: {DRIVER}"),
+        *(
+            ({"mounts": [Mount("/s", "data", driver_config=DriverConfig(*driver))]}, error)
+            for driver, error in (
+                (("sshfs",), f"the volume driver 'sshfs' is refused: {DRIVER}"),
+                (("local", {"type": "proc", "device": "proc"}), f"the volume of type 'proc' is refused: {KIND}"),
+            )
+        ),
         *(
             ({"devices": [f"{path}:/dev/in:r"]}, f"the device {path!r} is refused: {DISK}")
             for path in (
@@ -173,6 +192,76 @@ def test_what_is_not_there_is_judged_by_its_text(tmp_path: Path) -> None:
     for path in (f"{tmp_path}/none", "/srv/none.test/data", "data", "", "/a\0b"):
         check_source(path)
     check_device("/dev/none.test")
+
+
+def test_the_folder_of_a_run_is_in_no_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tmp/run/own", "beside"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "tmp")
+    for within in ("tmp/run/own", "beside", "none"):  # what is made for a target is in it
+        check_run_folder(str(tmp_path / within), str(tmp_path / "tmp/run"))
+    for above in ("", "tmp", "tmp/run", "link"):
+        with pytest.raises(ValueError, match="is refused: the sockets of this run are in it"):
+            check_run_folder(str(tmp_path / above), str(tmp_path / "tmp/run"))
+    (place := tmp_path / "beside/mounted").symlink_to(tmp_path / "tmp")
+    monkeypatch.setattr(mounts, "mount_points", lambda: [(1, "ext4", str(place))])
+    with pytest.raises(ValueError, match="is refused: the sockets of this run are in it"):
+        check_run_folder(str(tmp_path / "beside"), str(tmp_path / "tmp/run"))
+
+
+# Volumes.
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "error"),
+    [
+        ("sshfs", None, f"the volume driver 'sshfs' is refused: {DRIVER}"),
+        *(
+            ("local", {"type": kind, "device": device}, f"the volume of type {kind!r} is refused: {KIND}")
+            for kind, device in (
+                *(("proc", "proc"), ("sysfs", "sysfs"), ("cgroup2", "none"), ("ext4", "/dev/sda1")),
+                *(("overlay", "overlay"), ("nfs", ":/data"), ("NFS4", ":/data")),
+            )
+        ),
+        *(
+            (
+                "local",
+                {"type": "none", "o": "bind", "device": device},
+                f"the volume with device={device!r} is refused: the engine may bind that path, from its own folder; "
+                "write an absolute one",
+            )
+            for device in ("run", "../run", "./proc")
+        ),
+        ("local", {"type": "none", "device": "//proc/1"}, f"the mount of '//proc/1' is refused: {NETWORK}"),
+    ],
+)  # fmt: skip
+def test_a_volume_that_is_more_than_a_folder_is_refused(
+    driver: str, options: dict[str, str] | None, error: str
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        check_volume({"Driver": driver, "Options": options})
+    assert str(caught.value) == error
+
+
+def test_another_volume_is_not() -> None:
+    for options in (
+        None,
+        {"type": "none", "o": "bind", "device": "/srv/none.test"},
+        {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"},
+        {"size": "10M"},
+    ):
+        check_volume({"Driver": "local", "Options": options})
+
+
+# Devices.
+
+
+def test_a_link_to_a_disk_is_one(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/dev/sg0")
+    with pytest.raises(ValueError, match="with a disk a target can write the programs"):
+        check_device(str(tmp_path / "link"))
 
 
 def test_a_disk_is_known_by_what_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -65,6 +65,9 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("pid_mode", "host", HOST),
     ("ipc_mode", "host", HOST),
     ("uts_mode", "host", HOST),
+    ("pid_mode", "ns:/proc/1/ns/pid", HOST),
+    ("ipc_mode", "ns:/proc/1/ns/ipc", HOST),
+    ("uts_mode", "Host", HOST),
 ]
 
 
