@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Socket: TypeAlias = _socket.socket
 
-    class Streams(Protocol):
+    class StreamsOfSockets(Protocol):
         """What a pump needs of a `Mux`, whose docstrings apply."""
 
         def room(self, stream: int, /) -> int: ...
@@ -98,7 +98,7 @@ class Outlet:
 class Pump:
     """The sockets of all streams of a mux; call `ready` with their events of `interests`."""
 
-    def __init__(self, mux: Streams, interests: Interests) -> None:
+    def __init__(self, mux: StreamsOfSockets, interests: Interests) -> None:
         self._mux, self._interests = mux, interests
         self._by_stream: dict[int, Outlet] = {}
         self._by_descriptor: dict[int, Outlet] = {}

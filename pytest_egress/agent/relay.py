@@ -55,7 +55,7 @@ class Unproved:
         self.deadline = monotonic() + PROVE_SECONDS
 
 
-class Relay:
+class SocketPasser:
     """Serves until `input` is at its end.
 
     Args:
@@ -222,4 +222,4 @@ def main() -> None:
     for listener in (door, port):
         listener.listen(_BACKLOG)
         listener.setblocking(False)
-    Relay(port, door, secret, 0, 1).run()
+    SocketPasser(port, door, secret, 0, 1).run()

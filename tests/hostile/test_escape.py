@@ -29,15 +29,14 @@ import pytest_egress.gateway.tls.authority as authority
 import pytest_egress.ledger.ledger as ledger
 import pytest_egress.traffic.dns.resolver as dns
 from pytest_egress import Egress, Request, WebSocket, log_line, smtp, websocket
-from pytest_egress.agent.relay import PORT
 from pytest_egress.engine.archive import build_tar
 from pytest_egress.errors import EgressError, TamperingError, UnroutedError
 from pytest_egress.gateway.connections import DESCRIPTORS_EACH, MAX_CONNECTIONS
 from pytest_egress.ledger.report import SHOWN_ATTEMPTS
 from pytest_egress.targets.handle import Container
 from pytest_egress.targets.plan import file_of
-from pytest_egress.targets.sidecars.relay import NETWORK
 from pytest_egress.traffic.entries import Entry, PacketAttempt, TcpConnection
+from tests.support.packet_witness import PacketCapture
 from tests.support.project import ROOT
 from tests.support.stage import eventually
 from tests.support.target_shell import accepted, captured_namespace, target_in
@@ -50,65 +49,6 @@ FILES = {
     "/hostile/tests/hostile/means.py": ROOT / "tests/hostile/means.py",
 } | {f"/hostile/agent/{it.name}": it for it in AGENT.glob("*.py")}
 RIGHTS = ["NET_ADMIN", "NET_RAW"]
-
-
-class PacketCapture:
-    """A capture of all that the host's interfaces carry, but for what test processes send to their relays and get."""
-
-    def __init__(self, client: docker.DockerClient, container: Any, nonce: str) -> None:
-        self.nonce = nonce
-        self._client, self._container = client, container
-        self._lines: Iterator[bytes]
-        self._log: Any
-
-    def start(self) -> None:
-        self._container.start()
-        self._log = self._container.logs(stream=True, follow=True)
-        self._lines = lines_of(self._log)
-        assert next(self._lines) == b"ready"
-
-    def saw(self) -> list[str]:
-        """What it saw until now: a packet over loopback tells it when."""
-        control = f"{self.nonce}-control-{secrets.token_hex(4)}"
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.sendto(control.encode(), ("127.0.0.1", 9))
-        seen: list[str] = []
-        for line in self._lines:
-            interface, lost, source, target, found = line.decode().split(" ", 4)
-            assert lost == "lost=0"
-            if found == control:
-                assert interface == "lo"
-                return seen
-            is_ours = found.startswith(f"{self.nonce}-control") or self._is_of_relay(source, target)
-            if not is_ours:
-                seen.append(f"{interface}: {found}")
-        raise AssertionError(f"the witness ended: {self._container.logs().decode()}")
-
-    def close(self) -> None:
-        """docker-py shuts the connection of a log, and leaves the response open that has it."""
-        self._log.close()
-        self._log._response.close()
-
-    def _is_of_relay(self, *ends: str) -> bool:
-        """Whether the host itself speaks with the port of a relay on the engine's own network."""
-        (network,) = self._client.api.networks(names=[NETWORK])
-        subnets = network["IPAM"]["Config"]
-        addresses = {it["Gateway"] for it in subnets if ":" not in it["Gateway"]}
-        hosts = [it.rpartition(":")[0] for it in ends]
-        return any(it.endswith(f":{PORT}") for it in ends) and not addresses.isdisjoint(hosts)
-
-    def addresses(self) -> list[str]:
-        """Those of the host."""
-        code, output = self._container.exec_run(["hostname", "-I"])
-        assert code == 0, output
-        return [it for it in output.decode().split() if not it.startswith("fe80")]
-
-
-def lines_of(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import cast
 from pytest_egress.agent.capture import Capture
 from pytest_egress.agent.dials import Dials
 from pytest_egress.agent.mux import AGENT, MAX_STREAMS, Mux
-from pytest_egress.agent.relay import KEY_BYTES, READY, SECRET_BYTES, Relay
+from pytest_egress.agent.relay import KEY_BYTES, READY, SECRET_BYTES, SocketPasser
 from pytest_egress.agent.stream import Agent, StandardStreams
 from pytest_egress.link.attach import Attachment, connect
 from pytest_egress.link.direct import DirectWay
@@ -129,7 +129,7 @@ class RelayScene:
         for listener in (self._port, self._door):
             listener.setblocking(False)
         descriptor = self._theirs.fileno()
-        self.served = Relay(self._port, self._door, self.secret, descriptor, descriptor)
+        self.served = SocketPasser(self._port, self._door, self.secret, descriptor, descriptor)
         self._thread = threading.Thread(target=self.served.run)
         self._thread.start()
         assert self.ours.recv(64) == READY

@@ -54,7 +54,7 @@ ON_LINUX: Final = "it counts on what Linux tells of a connection that was reset"
 NO_WAY: Final = "no address of it tells a reset from an end here"
 
 
-class Relay:
+class RelayContainer:
     """A relay that runs; `start` makes it.
 
     Attributes:
@@ -69,7 +69,7 @@ class Relay:
         close_in_forked_children(self, lambda relay: relay._attachment.sock.close())
 
     @classmethod
-    def start(cls, engine: Engine, setup: SidecarSetup) -> Relay:
+    def start(cls, engine: Engine, setup: SidecarSetup) -> RelayContainer:
         """Start one with the Python of a sidecar, and find the way to it.
 
         Raises:
@@ -104,7 +104,7 @@ class Relay:
             raise
 
     @classmethod
-    def _start(cls, api: docker.APIClient, container: str, host: str) -> Relay:
+    def _start(cls, api: docker.APIClient, container: str, host: str) -> RelayContainer:
         path = (
             f"/v{api.api_version}/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1"
         )
@@ -174,10 +174,10 @@ class RelayOfRun:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lock = threading.Lock()
-        self._relay: Relay | None = None
+        self._relay: RelayContainer | None = None
         self.refusal = ""
 
-    def for_sidecar(self, setup: SidecarSetup) -> Relay | None:
+    def for_sidecar(self, setup: SidecarSetup) -> RelayContainer | None:
         """None where the link needs none, or where there can be none: all goes by the engine's stream then."""
         if setup.link != "stream":
             return None
@@ -194,7 +194,7 @@ class RelayOfRun:
             self.refusal = ON_PODMAN if self._engine.is_podman else ON_LINUX
             return
         try:
-            self._relay = Relay.start(self._engine, setup)
+            self._relay = RelayContainer.start(self._engine, setup)
         except (LinkError, OSError) as error:
             self.refusal = str(error)
             log.info("Connections go by the engine's stream, without a relay: %s", error)

@@ -59,7 +59,7 @@ from pytest_egress.targets.sidecars.provision import (
     not_shared,
     sidecar_errors,
 )
-from pytest_egress.targets.sidecars.relay import Relay
+from pytest_egress.targets.sidecars.relay import RelayContainer
 from pytest_egress.traffic.dns.answers import NO_ADDRESS, NameAnswer
 
 AnyLink: TypeAlias = DescriptorLink | StreamLink
@@ -152,7 +152,7 @@ class Sidecar:
         self.hostname, self.setup = hostname, setup
         self._rendezvous = Rendezvous(folder) if setup.link == "descriptor" else None
         self._attachment: Attachment | None = None
-        self._relay: Relay | None = None
+        self._relay: RelayContainer | None = None
         self._key = secrets.token_bytes(KEY_BYTES)
 
     @classmethod
@@ -169,7 +169,7 @@ class Sidecar:
         setup: SidecarSetup = DESCRIPTOR,
         reusable: bool = False,
         removes_itself: bool = True,
-        relay: Relay | None = None,
+        relay: RelayContainer | None = None,
     ) -> Sidecar:
         """Create the container, ready to start. A target can be created as soon as this returns.
 

@@ -9,7 +9,7 @@ from docker.errors import NotFound
 from pytest_egress import Egress, EgressError, Response
 from pytest_egress.link.stream import RELAY_ENDED, StreamLink
 from pytest_egress.session import Session
-from pytest_egress.targets.sidecars.relay import Relay, RelayOfRun
+from pytest_egress.targets.sidecars.relay import RelayContainer, RelayOfRun
 from tests.support.target_shell import wait_until_gone
 
 NAME = "api.test"
@@ -31,12 +31,12 @@ def links(monkeypatch: pytest.MonkeyPatch) -> list[StreamLink]:
 
 
 @pytest.fixture
-def relays(monkeypatch: pytest.MonkeyPatch) -> list[Relay]:
+def relays(monkeypatch: pytest.MonkeyPatch) -> list[RelayContainer]:
     """The relays that are started."""
-    found: list[Relay] = []
+    found: list[RelayContainer] = []
     for_sidecar = RelayOfRun.for_sidecar
 
-    def noted(run: RelayOfRun, setup: object) -> Relay | None:
+    def noted(run: RelayOfRun, setup: object) -> RelayContainer | None:
         relay = for_sidecar(run, setup)  # type: ignore[arg-type]  # it is passed on
         if relay is not None and relay not in found:
             found.append(relay)
@@ -56,7 +56,7 @@ def test_connections_go_by_the_relay_and_nothing_of_it_is_left(
     engine_client: docker.DockerClient,
     clients_image: str,
     links: list[StreamLink],
-    relays: list[Relay],
+    relays: list[RelayContainer],
 ) -> None:
     with Egress(session=Session(link="stream")) as egress:
         egress.intercept_http(NAME, Response(text="by the relay"))
@@ -71,7 +71,7 @@ def test_connections_go_by_the_relay_and_nothing_of_it_is_left(
 
 @pytest.mark.docker
 def test_the_end_of_the_relay_fails_the_test_that_used_it_with_the_reason(
-    engine_client: docker.DockerClient, clients_image: str, relays: list[Relay]
+    engine_client: docker.DockerClient, clients_image: str, relays: list[RelayContainer]
 ) -> None:
     with (  # noqa: PT012 - the error is that of the end
         pytest.raises(EgressError, match=RELAY_ENDED),
@@ -84,7 +84,7 @@ def test_the_end_of_the_relay_fails_the_test_that_used_it_with_the_reason(
 
 @pytest.mark.docker
 def test_the_relay_has_a_network_and_no_capability_and_shares_no_file_but_its_folder(
-    engine_client: docker.DockerClient, clients_image: str, relays: list[Relay]
+    engine_client: docker.DockerClient, clients_image: str, relays: list[RelayContainer]
 ) -> None:
     with Egress(session=Session(link="stream")) as egress:
         target = egress.start(clients_image, ["sleep", "infinity"])

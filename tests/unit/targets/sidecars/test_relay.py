@@ -10,7 +10,7 @@ from pytest_egress.engine.engine import Engine
 from pytest_egress.errors import LinkError
 from pytest_egress.targets.sidecars import relay as module
 from pytest_egress.targets.sidecars.provision import DESCRIPTOR, SidecarSetup
-from pytest_egress.targets.sidecars.relay import Relay, RelayOfRun, addresses, published_at
+from pytest_egress.targets.sidecars.relay import RelayContainer, RelayOfRun, addresses, published_at
 
 STREAM = SidecarSetup("stream")
 
@@ -64,11 +64,11 @@ def test_a_link_of_descriptors_needs_none_and_podman_has_none() -> None:
 def test_one_that_cannot_be_had_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
-    def refuse(engine: object, setup: object) -> Relay:
+    def refuse(engine: object, setup: object) -> RelayContainer:
         asked.append(setup)
         raise LinkError("no network")
 
-    monkeypatch.setattr(Relay, "start", refuse)
+    monkeypatch.setattr(RelayContainer, "start", refuse)
     run = of_run()
     assert (run.for_sidecar(STREAM), run.for_sidecar(STREAM)) == (None, None)
     assert (run.refusal, asked) == ("no network", [STREAM])
