@@ -359,8 +359,9 @@ class Egress:
         Args:
             address: `host[:port]`; where none is given any port but 53, and those where a route answers HTTPS.
             answer: A function of the `Datagram`; or what it may return: bytes, a list of bytes for several datagrams,
-                None for no answer, `delayed()`, `truncated()`, `silence()` or `refuse()`; `forward("udp://...")`;
-                or a service: `ntp()`, `statsd()`, whose calls are metrics, or `syslog()`, of messages.
+                None for no answer, `delayed()`, `truncated()`, `silence()` or `refuse()`; `forward("udp://...")`
+                or `forward(container, 514)`; or a service: `ntp()`, `statsd()`, whose calls are metrics, or `syslog()`,
+                of messages.
             match: A predicate of the `Datagram`.
             times: How many datagrams it answers; fewer fail the test.
             optional: Whether the test passes also if the route is never called.

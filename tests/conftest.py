@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 
 import docker
@@ -13,7 +14,7 @@ import pytest
 
 from tests.support.engines import OwnEngine, private_engine
 from tests.support.inner_runs import only_plugins
-from tests.support.leftovers import Witness, until
+from tests.support.leftovers import SECONDS, Witness, until
 from tests.support.outside import Outside
 from tests.support.reaper import LabellingClient, Reaper, containers_with
 
@@ -85,6 +86,15 @@ def witness() -> Iterator[Witness]:
     witness = Witness(docker.from_env())
     yield witness
     witness.close()
+
+
+@pytest.fixture
+def datagram_server() -> Iterator[socket.socket]:
+    """A socket on loopback that takes datagrams."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(SECONDS)
+        sock.bind(("127.0.0.1", 0))
+        yield sock
 
 
 @pytest.fixture(scope="session")

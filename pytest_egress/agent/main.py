@@ -7,12 +7,14 @@ code and a line of text. It ends at end of file, when the test process has ended
 from __future__ import annotations
 
 import _socket
+import errno
 import sys
 from struct import pack
 
 from .capabilities import give_up_raw
 from .capture import FRAMES, Capture, CaptureError
 from .dials import MAX_BYTES, Dials
+from .ports import connect_datagrams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +57,12 @@ JOINED = b"joined"
 It shows by `JOINED_SETTING`, which the engine sets for a target, to another value than a new namespace has."""
 
 JOINED_SETTING = "net.ipv4.ping_group_range"
+
+PORT = b"port "
+"""Begins a request for a socket that sends datagrams to a port of the target's, whose number follows. The answer is
+`SOCKETS`, `NOBODY` where nobody listens there, or `FAILED`."""
+
+NOBODY = b"nobody"
 
 MOVE = b"m"
 """The order to the first process of a sidecar to move to a new network namespace; see `keeper`."""
@@ -147,7 +155,8 @@ def hand_out(control: Socket, dials: Dials, before: str, files: SharedFiles | No
     """Answer each request until the test process has ended.
 
     `PUT_BACK` asks for the shared files to be put back, `JOINED` whether a target is here, the digit of an address
-    family for unconnected sockets of that family. Anything else is a message of `dials`.
+    family for unconnected sockets of that family, `PORT` for one that sends datagrams. Anything else is a message of
+    `dials`.
 
     Args:
         before: The value of `JOINED_SETTING` before a target could be here.
@@ -158,6 +167,9 @@ def hand_out(control: Socket, dials: Dials, before: str, files: SharedFiles | No
             continue
         if request == PUT_BACK:
             control.send(PUT_BACK if files is not None and files.put_back() else FAILED)
+            continue
+        if request.startswith(PORT):
+            hand_out_port(control, int(request[len(PORT) :]))
             continue
         if request not in (b"4", b"6"):
             refusal = dials.change(request)
@@ -170,6 +182,16 @@ def hand_out(control: Socket, dials: Dials, before: str, files: SharedFiles | No
             control.send(FAILED + b" " + str(error).encode())
         else:
             send(control, SOCKETS, batch)
+
+
+def hand_out_port(control: Socket, port: int) -> None:
+    try:
+        sock = connect_datagrams(port)
+    except OSError as error:
+        refused = error.errno == errno.ECONNREFUSED
+        control.send(NOBODY if refused else FAILED + b" " + str(error).encode())
+    else:
+        send(control, SOCKETS, [sock])
 
 
 def joined_setting() -> str:

@@ -24,6 +24,7 @@ from .capture import (
 )
 from .dials import Dials
 from .direct import UNHEARD_BY, Direct, find_relay
+from .flows import Flows
 from .mux import AGENT, Mux
 from .mux_frames import (
     DATAGRAMS,
@@ -49,10 +50,11 @@ if TYPE_CHECKING:
 
     Socket: TypeAlias = _socket.socket
 
-CONNECT, FLUSH, DIALS = b"connect", b"flush", b"dials"
+CONNECT, PORT, FLUSH, DIALS = b"connect", b"port", b"flush", b"dials"
 """The purposes of streams that the test process opens. `CONNECT` connects to a port of the target, whose number
-follows. `FLUSH` is answered when everything that has happened so far has been queued: with `QUEUED`, and with FIN.
-`DIALS` carries a message of `dials`, and is accepted when that is in force."""
+follows; `PORT` carries datagrams to one, as `flows` has it. `FLUSH` is answered when everything that has happened so
+far has been queued: with `QUEUED`, and with FIN. `DIALS` carries a message of `dials`, and is accepted when that is in
+force."""
 
 UNKNOWN = b"unknown"
 """Begins the purpose of a connection whose dialled address the kernel cannot tell; the reason follows."""
@@ -166,6 +168,7 @@ class Agent:
         self._pump = Pump(mux, self._interests)
         self._direct = Direct(relay, self._interests) if relay is not None else None
         self._telling: dict[int, Fin | StreamReset] = {}  # by stream: ends for the junction
+        self._flows = Flows(mux, self._interests)
         self._work: dict[int, Callable[[], None]] = {}
         self._dials: dict[int, Dial] = {}  # by descriptor
         self._dialling: dict[int, Dial] = {}  # by stream
@@ -190,6 +193,7 @@ class Agent:
         while not self._ended:
             more = self._wire.write()
             self._pump.refresh()
+            self._flows.refresh()
             self._read_datagrams_or_not()  # after writing, else nothing may ever wake this up
             self._interests.want(self._wire.output, WRITABLE if more else 0)
             at_once = self._flushes and self._reads_datagrams and not self._telling
@@ -237,8 +241,11 @@ class Agent:
             self._work[descriptor]()
         elif descriptor in self._dials:
             self._finish_dial(self._dials.pop(descriptor))
-        elif self._direct is None or not self._direct.ready(descriptor, events):
+        elif not self._flows.ready(descriptor) and not self._is_of_relay(descriptor, events):
             self._pump.ready(descriptor, events)
+
+    def _is_of_relay(self, descriptor: int, events: int) -> bool:
+        return self._direct is not None and self._direct.ready(descriptor, events)
 
     # Frames of the test process.
 
@@ -278,7 +285,7 @@ class Agent:
             self._drop(dial)
         elif isinstance(event, (Data, Fin, StreamReset)) and event.stream in self._changes:
             self._take_change(event)
-        else:
+        elif not self._flows.take_event(event):
             self._pump.take_event(event)
 
     def _handle_open(self, event: Open) -> None:
@@ -287,6 +294,8 @@ class Agent:
             self._flushes.append(event.stream)
         elif word == DIALS:
             self._changes[event.stream] = b""
+        elif word == PORT:
+            self._flows.open(event.stream, int(rest))
         elif word == CONNECT:
             self._dial(Dial(event.stream, int(rest), target_addresses(self._capture.ipv6)))
         else:

@@ -28,13 +28,13 @@ from pytest_egress.gateway.datagram_rules import candidates
 from pytest_egress.gateway.dns.names import Names
 from pytest_egress.gateway.handlers import call
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Claim, Recorder
-from pytest_egress.gateway.upstream.datagrams import DatagramRelays
+from pytest_egress.gateway.upstream.datagrams import DatagramRelays, Ports, Server
 from pytest_egress.ledger import ledger
 from pytest_egress.ledger.pauses import outlast
 from pytest_egress.ledger.remedies import naming
 from pytest_egress.ledger.windows import Activity, AttemptContext, Pause, Window
 from pytest_egress.link.interface import Link
-from pytest_egress.routes.answers import Forward
+from pytest_egress.routes.answers import DatagramConnectable, Forward
 from pytest_egress.routes.datagrams import (
     DatagramService,
     content_of,
@@ -431,20 +431,30 @@ class Datagrams:
 
     def _forward(self, flow: Flow, entry: DatagramFlow, taken: Taken, to: Forward) -> None:
         datagram, route = taken.datagram, taken.route
-        port: int = to.port or taken.sent.server[1]
-        host, remedy = to.host, ""
-        if host is None:  # the real server: one that no test has named is not of this machine
-            host = datagram.host
-            if not route.is_for(host):
-                remedy = naming(route.kind, route.address, "udp", host, port)
+        server, remedy = self._server(taken, to)
         had_got_out, entry._got_out = entry._got_out, True  # before its test can ask
         key = Relayed(taken.sent.client, taken.sent.server, route, datagram.host, to)
         answered = partial(self._relay, flow, entry, datagram, taken.sent)
         try:
-            self.relays.send(key, (host, port), datagram.content, answered, remedy)
+            self.relays.send(key, server, datagram.content, answered, remedy)
         except UpstreamError as error:
             entry.note, entry._got_out = str(error), had_got_out
             self._send(refusal(taken.sent))
+
+    def _server(self, taken: Taken, to: Forward) -> tuple[Server, str]:
+        """Where a datagram goes, and the line that would name a real server that no test has named, or ""."""
+        datagram, route = taken.datagram, taken.route
+        port: int = to.port or taken.sent.server[1]
+        if isinstance(to.container, DatagramConnectable):
+            return Ports((to.container,), port), ""
+        if to.host is not None:
+            return (to.host, port), ""
+        peers = self._target.peers(datagram.host)
+        if containers := [each for each in peers if isinstance(each, DatagramConnectable)]:
+            return Ports(containers, port), ""
+        named = route.is_for(datagram.host)
+        remedy = "" if named else naming(route.kind, route.address, "udp", datagram.host, port)
+        return (datagram.host, port), remedy
 
     def _relay(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import errno
 import itertools
+import os
 import socket
 import sys
 import threading
@@ -140,6 +141,15 @@ class DescriptorLink:
                 sock.settimeout(None)
                 return sock
         raise failures[0]
+
+    def connect_datagrams(self, port: int) -> socket.socket:
+        with self._lock:
+            data, sockets = self._ask(agent.PORT + b"%d" % port)
+        if data == agent.SOCKETS:
+            return sockets[0]
+        if data == agent.NOBODY:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        raise OSError(errno.ENOTCONN, f"no socket from the sidecar: {reason_in(data)}")
 
     def close(self) -> None:
         """Close every descriptor; the kernel removes the namespace with the last. Calling it again does nothing.

@@ -98,4 +98,14 @@ class Link(Protocol):
             OSError: As from any connection: refused, timed out; or the sidecar has ended.
         """
 
+    def connect_datagrams(self, port: int, /) -> socket.socket:
+        """A socket that exchanges datagrams with a port of the target alone; any thread may call it.
+
+        It has `send`, `recv`, `fileno`, `setblocking(False)` and `close`, and raises ConnectionRefusedError in one of
+        the first two where nobody listens any more, BrokenPipeError in `recv` where its link has ended.
+
+        Raises:
+            OSError: Nobody listens there, or the sidecar has ended.
+        """
+
     def close(self) -> None: ...

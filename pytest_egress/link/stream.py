@@ -62,6 +62,7 @@ from pytest_egress.agent.stream import (
     DATAGRAM_SOCKET,
     DIALS,
     FLUSH,
+    PORT,
     QUEUED,
     UNKNOWN,
 )
@@ -77,6 +78,7 @@ from pytest_egress.link.stream_sockets import (
     AcceptedSocket,
     Dialled,
     Fate,
+    FlowSocket,
     FrameMailbox,
     Listener,
     Mailbox,
@@ -88,6 +90,7 @@ PING_SECONDS: Final = 5.0  # between two heartbeats
 SILENT_SECONDS: Final = 30.0  # for an answer to a heartbeat; then the sidecar counts as lost
 GONE_SECONDS: Final = 600.0  # for a heartbeat to come, after SIGSTOP too; then the agent ends
 CHANGE_SECONDS: Final = 30.0  # for the agent to apply a change: then it counts as lost anyway
+PORT_SECONDS: Final = 30.0  # for the agent to look a port of datagrams up
 GOODBYE_SECONDS: Final = 2.0  # for the agent to acknowledge the end
 CLOSED: Final = "the link to the sidecar is closed"
 RELAY_ENDED: Final = "the relay of its connections has ended"
@@ -240,10 +243,17 @@ class StreamLink:
         return self._lost_there + self._packets.lost_here + self._datagrams.lost_here
 
     def connect(self, port: int, timeout: float) -> socket.socket:
+        return self._connect(CONNECT + b" %d" % port, timeout)
+
+    def connect_datagrams(self, port: int) -> socket.socket:
+        sock = self._connect(PORT + b" %d" % port, PORT_SECONDS)
+        return FlowSocket(fileno=sock.detach())
+
+    def _connect(self, purpose: bytes, timeout: float) -> socket.socket:
         ours, theirs = loopback_pair()
         opened: Future[None] = Future()
         try:
-            self._command(lambda: self._dial(port, theirs, opened))
+            self._command(lambda: self._dial(purpose, theirs, opened))
         except BaseException:
             ours.close()
             theirs.close()
@@ -560,12 +570,12 @@ class StreamLink:
             self._waiting += len(packet)
         self._command(lambda: self._replies.append(packet))
 
-    def _dial(self, port: int, sock: socket.socket, opened: Future[None]) -> None:
+    def _dial(self, purpose: bytes, sock: socket.socket, opened: Future[None]) -> None:
         if not self._mux.openable:
             sock.close()
             opened.set_exception(OSError(errno.EMFILE, "too many connections by one link"))
             return
-        stream = self._mux.open(CONNECT + b" %d" % port)
+        stream = self._mux.open(purpose)
         self._dials[stream] = opened, sock
 
     def _give_up(self, opened: Future[None]) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+import select
 import socket
 import sys
 import threading
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import pytest_egress.base.sockets as sockets
+from pytest_egress.agent.flows import LENGTH, NOBODY
 from pytest_egress.agent.stream import CLIENT
 from pytest_egress.base.polling import has_ended
 from pytest_egress.base.sockets import Socket
@@ -25,6 +27,8 @@ from pytest_egress.base.sockets import Socket
 MOST_WAITING: Final = 4 << 20  # bytes of a channel that wait for its reader
 MAX_WAITING_DATAGRAMS: Final = 64 << 20
 """The bytes of datagrams that may wait for their reader: as many as in the kernel, for the other link."""
+
+SEND_SECONDS: Final = 5.0  # for the link to take a datagram for a port of the target
 
 _ETHERNET_BYTES: Final = 14
 
@@ -70,6 +74,45 @@ class Dialled(Socket):
             sent = super().send(data, flags)
             self.came += sent
             return sent
+
+
+class FlowSocket(Socket):
+    """Datagrams to a port of the target, each with its length before it on a connection that does not block."""
+
+    _begun = b""
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        """Where the link takes only a part of it in `SEND_SECONDS`, the flow ends."""
+        left = memoryview(LENGTH.pack(len(data)) + data)
+        while left:
+            try:
+                left = left[super().send(left, flags) :]
+            except BlockingIOError:
+                if not sockets.await_ready(self, select.POLLOUT, SEND_SECONDS):
+                    sockets.shut(self)
+                    raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+        return len(data)
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """It reads no byte of the next datagram, so that a poller still has that to tell of."""
+        self._read_to(LENGTH.size)
+        (length,) = LENGTH.unpack_from(self._begun)
+        if length == NOBODY:
+            self._begun = b""
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        self._read_to(LENGTH.size + length)
+        content, self._begun = self._begun[LENGTH.size :], b""
+        return content[:size]
+
+    def _read_to(self, size: int) -> None:
+        while (missing := size - len(self._begun)) > 0:
+            try:
+                data = super().recv(missing)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                raise BrokenPipeError(errno.EPIPE, "its link has ended")
+            self._begun += data
 
 
 class Queue(Socket):

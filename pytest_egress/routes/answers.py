@@ -207,6 +207,14 @@ class Connectable(Protocol):
         """The result is the connected socket."""
 
 
+@runtime_checkable
+class DatagramConnectable(Connectable, Protocol):
+    """One to whose ports `forward` can send datagrams too."""
+
+    def connect_datagrams(self, port: int) -> Any:
+        """A connected socket that exchanges datagrams with the port alone, as `Link.connect_datagrams` gives it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Forward:
     """An answer by another server; `forward` makes it."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Final, Generic, TypeVar
 
 from pytest_egress.base.unset import UNSET
-from pytest_egress.routes.answers import Forward
+from pytest_egress.routes.answers import DatagramConnectable, Forward
 from pytest_egress.routes.faults import (
     Delayed,
     Fault,
@@ -85,10 +85,10 @@ def parts_of_answer(answer: object) -> tuple[Any, ...]:
 
 
 def checked_forward(to: Forward) -> Forward:
-    if to.container is not None:
+    if to.container is not None and not isinstance(to.container, DatagramConnectable):
         raise TypeError(
-            f"{to}: no datagram is carried into a container; "
-            'forward("udp://127.0.0.1:514") has a server of this machine answer'
+            f"{to}: no datagram can be sent to {to.container!r}; it takes a container of egress.start(), "
+            'or a server of this machine: forward("udp://127.0.0.1:514")'
         )
     if to.scheme not in (None, "udp"):
         raise ValueError(f'{to}: this route takes "udp://host:port"')

@@ -362,6 +362,10 @@ class Container(Interface):
     def connect(self, port: int, timeout: float = CONNECT_SECONDS) -> socket.socket:
         return self.gateway.link.connect(check_port(port), timeout)
 
+    def connect_datagrams(self, port: int) -> socket.socket:
+        """As `Link.connect_datagrams`. For `forward` alone: on the stream link it is no UDP socket."""
+        return self.gateway.link.connect_datagrams(check_port(port))
+
     def address(self, port: int) -> tuple[str, int]:
         check_port(port)
         with self._lock:

@@ -89,6 +89,10 @@ class LoopbackLink:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
+    def connect_datagrams(self, port: int) -> socket.socket:
+        """No target is there whose port could be meant."""
+        raise ConnectionRefusedError
+
     def close(self) -> None:
         """Close all that this end holds, and what stands for the sidecar."""
         ours = (*self.tcp, *self.dns, *self.monitors, self.datagrams, self.packets, self.channel)

@@ -1,6 +1,7 @@
 """`DatagramRelays`: what `forward()` does with datagrams: each flow has a socket of its own to the server.
 
-The socket is connected, so that the kernel drops what comes from any other address. Every datagram that arrives answers
+The socket is connected, so that the kernel drops what comes from any other address. One to a container is in its
+namespace, or stands for such a socket. Every datagram that arrives answers
 its flow. A flow ends when it has been idle, when too many others are younger, or when its owner says so; the next
 datagram of its client begins another one, from another port.
 
@@ -15,14 +16,15 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable, Hashable
-from typing import Any, Final
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Final, NamedTuple
 
 import pytest_egress.base.sockets as sockets
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.polling import poller
 from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.upstream.exchange import SocketAddress, unreserved
+from pytest_egress.routes.answers import DatagramConnectable
 from pytest_egress.traffic.shown import host_port
 
 IDLE_SECONDS: Final = 30.0
@@ -37,6 +39,17 @@ DATAGRAM_BYTES: Final = 65535
 
 UNREACHABLE: Final = (OSError, ValueError)
 """The errors of a server that cannot be reached; ValueError: IDNA refuses the name."""
+
+
+class Ports(NamedTuple):
+    """A port of containers: the first one that listens there is the server."""
+
+    containers: Sequence[DatagramConnectable]
+    port: int
+
+
+Server = tuple[str, int] | Ports
+"""A host that this machine reaches, and its port; or a port of containers."""
 
 AnswerTaker = Callable[["bytes | None"], None]
 """Is called with the content of each answer; with None where nobody listens at the server's port."""
@@ -73,7 +86,7 @@ class DatagramRelays:
     def send(
         self,
         key: Hashable,
-        server: tuple[str, int],
+        server: Server,
         content: bytes,
         answered: AnswerTaker,
         remedy: str = "",
@@ -90,7 +103,7 @@ class DatagramRelays:
         """
         was_refused: bool | None = None
         while was_refused is None:  # one whose flow has just ended begins another one
-            sock = None if key in self._relays else connect(*server, remedy)
+            sock = None if key in self._relays else connect(server, remedy)
             with self._lock:
                 if (relay := self._flow(key, sock, answered)) is None:
                     if self._is_stopped:
@@ -99,9 +112,7 @@ class DatagramRelays:
                 try:
                     was_refused = self._send(relay.sock, content)
                 except OSError as error:
-                    raise UpstreamError(
-                        f"{host_port(*server)} cannot be reached: {error}"
-                    ) from error
+                    raise UpstreamError(f"{named(server)} cannot be reached: {error}") from error
         if was_refused:
             answered(None)
 
@@ -225,17 +236,49 @@ class DatagramRelays:
                     content = relay.sock.recv(DATAGRAM_BYTES)
                 except ConnectionRefusedError:
                     pass
-                except (
-                    OSError
-                ):  # nothing more has come; or a router says that there is no way to the server
+                except BrokenPipeError:  # the link to the container has ended
+                    self._close(relay)
+                    return
+                except OSError:  # nothing more has come, or a router knows no way to the server
                     return
                 self._use(relay)
                 answered = relay.answered
             answered(content)
 
 
-def connect(host: str, port: int, remedy: str = "") -> socket.socket:
+def named(server: Server) -> str:
+    """A server, for a text."""
+    if not isinstance(server, Ports):
+        return host_port(*server)
+    return f"port {server.port} of {' and '.join(each.name for each in server.containers)}"
+
+
+def connect(server: Server, remedy: str = "") -> socket.socket:
     """A socket that exchanges datagrams with a server alone. It does not block.
+
+    Raises:
+        UpstreamError: The server cannot be reached, or nobody listens at that port of a container.
+    """
+    if isinstance(server, Ports):
+        return connect_container(server)
+    return connect_host(*server, remedy)
+
+
+def connect_container(server: Ports) -> socket.socket:
+    last = Exception("no container has that name")
+    for container in server.containers:
+        try:
+            sock: socket.socket = container.connect_datagrams(server.port)
+        except OSError as error:
+            last = error
+        else:
+            sock.setblocking(False)
+            return sock
+    raise UpstreamError(f"{named(server)} cannot be reached: {last}") from last
+
+
+def connect_host(host: str, port: int, remedy: str = "") -> socket.socket:
+    """Connect to a host that this machine reaches.
 
     A name's IPv4 addresses come first: nothing tells that a server of UDP does not listen at its IPv6 one.
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from pytest_egress import CallError, Egress, LeakError, forward, secret
+from pytest_egress import CallError, DatagramFlow, Egress, LeakError, forward, log_line, secret
+from pytest_egress.base.choices import LinkKind
 from pytest_egress.routes.answers import Forward
+from pytest_egress.session import Session
+from tests.support.clients import attempts
 from tests.support.secrets import forgotten  # noqa: F401
 from tests.support.stage import SECONDS
 
@@ -82,6 +86,58 @@ def test_a_secret_that_was_forwarded_fails_the_test(clients_image: str, director
     with pytest.raises(LeakError, match=r"UDP dir\.test:389 .*carries .* datagram 1") as caught:
         send()
     assert WORD not in str(caught.value)
+
+
+SERVE = """
+import select, socket
+servers = []
+for family, address in [(2, ("0.0.0.0", 514)), (2, ("10.213.0.2", 515)), (10, ("::1", 516))]:
+    servers.append(socket.socket(family, socket.SOCK_DGRAM))
+    servers[-1].bind(address)
+print("up", flush=True)
+while True:
+    for server in select.select(servers, [], [])[0]:
+        content, client = server.recvfrom(65535)
+        server.sendto(content[::-1], client)
+"""
+ASK_PORTS = """
+import socket, sys
+for port in map(int, sys.argv[1:]):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.settimeout(20)
+    sock.connect(("log.test", port))
+    try:
+        for content in (b"one", b"x" * 65507):
+            sock.send(content)
+            answer = sock.recv(65535)
+            print(port, len(answer), answer[:3].decode())
+    except OSError as error:
+        print(port, type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("link", ["descriptor", "stream"])
+def test_a_port_of_another_container_answers_wherever_it_listens(
+    link: LinkKind, clients_image: str
+) -> None:
+    ports = [514, 515, 516, 517]
+    with Egress(session=Session(link=link)) as egress:
+        server = egress.start(clients_image, ["python3", "-c", SERVE], wait=log_line("up"))
+        for port in ports:
+            egress.intercept_udp(f"log.test:{port}", forward(server, port))
+        client = egress.start(clients_image, ["sleep", "600"])
+
+        def ask() -> list[str]:
+            command = ["python3", "-c", ASK_PORTS, *map(str, ports)]
+            return client.exec(command).stdout.splitlines()
+
+        answered = [[f"{port} 3 eno", f"{port} 65507 xxx"] for port in ports[:3]]
+        assert ask() == [*itertools.chain(*answered), "517 ConnectionRefusedError"]
+        assert attempts(egress, DatagramFlow)[-1].note == (
+            f"port 517 of {server.name} cannot be reached: [Errno 111] Connection refused"
+        )
+        server.stop()
+        assert ask() == [f"{port} ConnectionRefusedError" for port in ports]
 
 
 def test_the_lock_lists_what_was_forwarded_and_refuses_another_host(

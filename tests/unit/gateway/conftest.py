@@ -26,15 +26,6 @@ def stage(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def datagram_server() -> Iterator[socket.socket]:
-    """A socket on loopback that takes datagrams."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(SECONDS)
-        sock.bind(("127.0.0.1", 0))
-        yield sock
-
-
-@pytest.fixture
 def answering() -> Iterator[Callable[..., str]]:
     """Gives the URL of a server that answers each request with the pieces given, and closes."""
     with contextlib.ExitStack() as stack:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import trustme
 
 from pytest_egress import CallError, delayed, forward, refuse, sequence, statsd
 from pytest_egress.errors import HandlerError, UnroutedError
@@ -15,7 +20,7 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import Forward
 from pytest_egress.traffic.datagrams import SentDatagram, answer, parse
 from pytest_egress.traffic.entries import Datagram, DatagramFlow, PacketAttempt
-from tests.support.stage import ADDRESS, SECONDS, Stage
+from tests.support.stage import ADDRESS, SECONDS, Stage, staged
 
 OWN = "10.213.0.2"
 NO_NAME = "x" * 64 + ".test"  # which this process refuses, so that no DNS is asked
@@ -89,7 +94,7 @@ def test_a_sequence_ends_and_then_nobody_listens(stage: Stage) -> None:
     assert difference.startswith("sequence(...): it has ended, after 2 answers")
     error = judge(stage.window, [])
     assert isinstance(error, UnroutedError)
-    assert f'to answer it: egress.intercept_udp("{ADDRESS}:9")' in str(error)
+    assert f'declared at test_it.py:7: egress.intercept_udp("{ADDRESS}:9")' in str(error)
     stage.link.datagram_source.settimeout(SECONDS)
     frames = [stage.link.datagram_source.recv(70000) for _ in range(4)]
     contents = [found.content if (found := parse(each)) else each[23] for each in frames]
@@ -102,6 +107,44 @@ def test_refuse_is_an_answer_and_no_connection_is_refused(stage: Stage) -> None:
     assert stage.link.datagram_source.recv(70000)[23] == 1
     assert route.calls[0].fault == refuse()
     assert not stage.table.refusing
+
+
+@pytest.mark.parametrize(
+    ("address", "options", "sent"),
+    [
+        (
+            f"{ADDRESS}:9",
+            {"match": lambda datagram: datagram.content == b"mine"},
+            (b"mine", b"not"),
+        ),
+        ("*:9", {"match": lambda datagram: datagram.content == b"mine"}, (b"not", b"mine")),
+        (f"{ADDRESS}:9", {"times": 1}, (b"mine", b"again")),
+    ],
+    ids=["match", "pattern", "times"],
+)
+def test_the_line_of_a_datagram_that_a_route_has_left_works_where_it_says(
+    ca: trustme.CA,
+    request: pytest.FixtureRequest,
+    address: str,
+    options: dict[str, Any],
+    sent: tuple[bytes, ...],
+) -> None:
+    lines = [""]
+    for is_pasted in (False, True):
+        with staged(ca, request) as stage:
+            paste = SimpleNamespace(intercept_udp=partial(stage.route, "intercept_udp"))
+            routes = [eval(lines[-1], {"egress": paste})] if is_pasted else []
+            routes.append(stage.route("intercept_udp", address, **options))
+            send(stage, *sent)
+            error = judge(stage.window, routes)
+            assert (error is None) is is_pasted
+            text = str(error)
+            if not is_pasted:
+                (where,) = re.findall(
+                    r"to answer it, above the route declared at (.*): egress", text
+                )
+                assert where == routes[-1].declared_at
+                lines = re.findall(r"above .*: (egress.*)", text)
 
 
 def test_a_predicate_decides_and_the_next_route_gets_the_rest(stage: Stage) -> None:
@@ -218,6 +261,55 @@ def test_a_server_answers_and_that_counts_as_let_out(
     assert got_out(flow)
 
 
+class SyslogPort:
+    """A container, one of whose ports of datagrams is a server of this machine."""
+
+    name = "syslog"
+
+    def __init__(self, server: socket.socket | None) -> None:
+        self._server = server
+
+    def connect(self, port: int, timeout: float = 5) -> socket.socket:
+        raise ConnectionRefusedError
+
+    def connect_datagrams(self, port: int) -> socket.socket:
+        if self._server is None:
+            raise ConnectionRefusedError("nobody")
+        assert port == 514
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.connect(self._server.getsockname())
+        return sock
+
+
+@pytest.mark.parametrize("way", ["declared", "of that name"])
+def test_a_port_of_a_container_answers(
+    stage: Stage, datagram_server: socket.socket, way: str
+) -> None:
+    container = SyslogPort(datagram_server)
+    stage.route(
+        "intercept_udp",
+        f"{ADDRESS}:514",
+        forward(container, 514) if way == "declared" else forward(),
+    )
+    peers = {} if way == "declared" else {ADDRESS: (SyslogPort(None), container)}
+    stage.containers = peers
+    stage.link.datagram_source.send(frame(b"one", port=514))
+    content, client = datagram_server.recvfrom(100)
+    datagram_server.sendto(content + b"!", client)
+    assert replies(stage, 1) == [b"one!"]
+    (flow,) = stage.entries(DatagramFlow)
+    assert got_out(flow)
+
+
+def test_a_port_of_a_container_where_nobody_listens_refuses_and_says_so(stage: Stage) -> None:
+    stage.route("intercept_udp", f"{ADDRESS}:514", forward(SyslogPort(None), 514))
+    stage.link.datagram_source.send(frame(b"?", port=514))
+    assert stage.link.datagram_source.recv(70000)[23] == 1  # ICMP
+    (flow,) = stage.entries(DatagramFlow)
+    assert flow.note == "port 514 of syslog cannot be reached: nobody"
+    assert not got_out(flow)
+
+
 def test_a_server_that_does_not_listen_refuses(
     stage: Stage, datagram_server: socket.socket
 ) -> None:
@@ -321,4 +413,6 @@ def test_metrics_that_are_over_the_limit_are_counted_and_fail_the_test(
     route = stage.route("intercept_udp", f"{ADDRESS}:9", statsd())
     send(stage, b"a:1:2:3:4|d")
     assert (route.call_count, stage.window.unrecorded) == (2, 2)
-    assert judge(stage.window, []) is not None
+    send(stage, b"b:1|c")
+    text = str(judge(stage.window, []))
+    assert text.endswith(f"\nmost datagrams came to {route}  declared at test_it.py:7: 2")

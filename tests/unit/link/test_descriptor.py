@@ -6,12 +6,13 @@ import errno
 import gc
 import os
 import socket
+import threading
 from collections.abc import Iterator
 
 import docker
 import pytest
 
-from pytest_egress.agent.main import CHANGED, FAILED, READY, names, send
+from pytest_egress.agent.main import CHANGED, FAILED, READY, hand_out, names, send
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.errors import LinkError
 from pytest_egress.link.descriptor import DescriptorLink, receive_sockets
@@ -145,6 +146,34 @@ def test_a_port_of_an_agent_that_cannot_help_is_an_os_error(
     link.close()
     with pytest.raises(OSError, match="the link to the sidecar is closed"):
         link.connect(80, SECONDS)
+
+
+def test_a_port_of_datagrams_is_a_socket_of_the_agents_or_an_os_error(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = pair
+    control, agent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    send(theirs, *message(sockets_by_name(control, "4")))
+    link = DescriptorLink.receive(ours)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        with agent:
+            serving = threading.Thread(target=hand_out, args=(agent, None, ""))
+            serving.start()
+            with link.connect_datagrams(port) as sock:
+                sock.send(b"question")
+                question, client = server.recvfrom(9)
+                server.sendto(question[::-1], client)
+                assert sock.recv(9) == b"noitseuq"
+            server.close()
+            with pytest.raises(ConnectionRefusedError, match="Connection refused"):
+                link.connect_datagrams(port)
+            agent.shutdown(socket.SHUT_RDWR)
+            serving.join()
+    with pytest.raises(BrokenPipeError):
+        link.connect_datagrams(port)
+    link.close()
 
 
 def test_a_change_of_dials_is_applied_or_an_error_with_the_agents_reason(

@@ -375,6 +375,38 @@ def test_a_port_of_the_namespace_is_reached_or_refuses(scene: StreamScene) -> No
         scene.link.connect(port, SECONDS)
 
 
+def test_datagrams_to_a_port_of_the_namespace_pass_both_ways_whole(
+    scene: StreamScene, datagram_server: socket.socket
+) -> None:
+    port = datagram_server.getsockname()[1]
+    with scene.link.connect_datagrams(port) as ours, scene.link.connect_datagrams(port) as other:
+        clients = []
+        for sock, content in ((ours, b""), (ours, b"x" * 65_507), (other, b"other")):
+            sock.send(content)
+            received, client = datagram_server.recvfrom(70_000)
+            assert received == content
+            clients.append(client)
+            datagram_server.sendto(content[::-1], client)
+            assert readable((sock,)).recv(70_000) == content[::-1]
+        assert clients[0] == clients[1] != clients[2]
+    datagram_server.close()
+    with pytest.raises(ConnectionRefusedError):
+        scene.link.connect_datagrams(port)
+
+
+def test_a_port_of_datagrams_that_is_closed_refuses_and_the_end_of_the_link_is_told(
+    scene: StreamScene, datagram_server: socket.socket
+) -> None:
+    with scene.link.connect_datagrams(datagram_server.getsockname()[1]) as sock:
+        datagram_server.close()
+        sock.send(b"?")
+        with pytest.raises(ConnectionRefusedError):
+            readable((sock,)).recv(9)
+        scene.link.close()
+        with pytest.raises(BrokenPipeError):
+            readable((sock,)).recv(9)
+
+
 def test_a_change_of_dials_is_applied_or_an_error_with_the_agents_reason(
     scene: StreamScene,
 ) -> None:

@@ -83,7 +83,7 @@ class WithPorts:
         (forward("http://127.0.0.1"), 'this route takes "udp://host:port"'),
         (
             forward(WithPorts(), 53),
-            "forward(shop, 53): no datagram is carried into a container; forward(",
+            "forward(shop, 53): no datagram can be sent to <",
         ),
         ([b"x", forward()], "forward() is an answer by itself, in no list and no fault"),
         (delayed(forward(), 1), "forward() is an answer by itself, in no list and no fault"),

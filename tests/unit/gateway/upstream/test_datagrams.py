@@ -14,7 +14,7 @@ import pytest
 from pytest_egress.base.clock import monotonic
 from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.upstream import datagrams
-from pytest_egress.gateway.upstream.datagrams import DatagramRelays
+from pytest_egress.gateway.upstream.datagrams import DatagramRelays, Ports
 from tests.support.stage import SECONDS, comes_not, eventually
 
 NAME = "forwarded datagrams of a test"
@@ -129,6 +129,41 @@ def test_a_datagram_is_sent_before_the_flows_of_others_can_end_its_own(
     relays._lock = Contended()  # type: ignore[assignment]
     relays.send("a", where, b"a", lambda content: None)
     assert {datagram_server.recv(100) for _ in "abc"} == {b"a", b"b", b"c"}
+
+
+class Ended(socket.socket):
+    """A socket whose link has ended."""
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        raise BrokenPipeError
+
+
+class Stopped:
+    """A container that has ended meanwhile."""
+
+    name = "syslog"
+
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+
+    def connect(self, port: int, timeout: float = 5) -> socket.socket:
+        raise ConnectionRefusedError
+
+    def connect_datagrams(self, port: int) -> socket.socket:
+        sock = Ended(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.connect(self._server.getsockname())
+        return sock
+
+
+def test_a_flow_to_a_container_ends_with_its_link(
+    relays: DatagramRelays, datagram_server: socket.socket
+) -> None:
+    answers: Queue[bytes | None] = Queue()
+    relays.send("a", Ports((Stopped(datagram_server),), 514), b"?", answers.put)
+    content, client = datagram_server.recvfrom(100)
+    datagram_server.sendto(content, client)
+    assert eventually(lambda: not len(relays))
+    assert answers.empty()
 
 
 def test_a_flow_that_ends_as_its_client_sends_begins_again(
