@@ -11,7 +11,7 @@ from typing import Any, Final
 from pytest_egress.base.raising import said_of
 from pytest_egress.evidence.bodies import message_text
 from pytest_egress.evidence.lines import line_of
-from pytest_egress.ledger.remedies import has_remedy, remedy, typed
+from pytest_egress.ledger.remedies import has_remedy, purpose, remedy, typed
 from pytest_egress.ledger.report import proxy_lines
 from pytest_egress.ledger.upstream import answer_of
 from pytest_egress.routes.answers import place_of
@@ -85,9 +85,7 @@ def remedies(entry: Entry, *, fails: bool) -> Iterator[tuple[str, str]]:
             yield verb, code
         return
     if entry.outcome == "unrouted" and has_remedy(entry):
-        line = remedy(entry)
-        answers = line.startswith(("egress.intercept", "egress.dns"))
-        yield ("to answer it" if answers else "to expect it"), line
+        yield purpose(entry), remedy(entry)
         if isinstance(entry, DnsQuery):
             yield "to expect that it does not exist", f'egress.dns("{typed(entry)}", "NXDOMAIN")'
     elif not fails or not isinstance(entry, TlsFailure):

@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from pytest_egress.ledger.remedies import has_remedy, remedy, typed
+from pytest_egress.ledger.remedies import has_remedy, passed_over, remedy, typed
 from pytest_egress.routes.kinds import INTERCEPT_TLS
 from pytest_egress.traffic.dns.answers import RECORD_EXAMPLES
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection, needs_server
 from pytest_egress.traffic.shown import host_port
 
 BLOCK: Final = "to declare all of it:"
+BLOCK_ABOVE: Final = "to declare all of it, above the routes that are there:"
 INDENT: Final = "    "  # of a test's body
 SHOWN_LINES: Final = 50  # of a block: a test that declares more is to use globs
 
@@ -26,10 +27,12 @@ ANSWERS: Final = re.compile(r", (cassette|forward|smtp)\((?:\)|\"tcp:)")
 
 def block_lines(entries: Iterable[Entry]) -> list[str]:
     """The block, with a line that says what it is and an empty one below; nothing where it has one line or none."""
+    entries = [*entries]
     found = declarations(entries)
     if len(found) < 2:
         return []
-    return [BLOCK, *(INDENT + line for line in with_imports(found)), ""]
+    head = BLOCK_ABOVE if any(passed_over(entry) for entry in entries) else BLOCK
+    return [head, *(INDENT + line for line in with_imports(found)), ""]
 
 
 def declarations(entries: Iterable[Entry]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_egress.errors import AddressError
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import BLOCK, INTERCEPT_TCP, INTERCEPT_UDP, Kind
 from pytest_egress.routes.patterns import BRACES
 from pytest_egress.traffic.address import parse_address
@@ -65,7 +66,29 @@ def remedy(entry: Entry) -> str:
     kind = INTERCEPT_TCP if isinstance(entry, TcpConnection) else BLOCK
     if isinstance(entry, PacketAttempt) and entry.protocol == "UDP" and is_answerable(entry):
         kind = INTERCEPT_UDP
+        if (route := passed_over(entry)) is not None:
+            return f'egress.{kind.method}("{route.address}")'
     return f'egress.{kind.method}("{host_port(typed(entry), entry.port)}")'
+
+
+def purpose(entry: Entry) -> str:
+    """What the line of `remedy` is for, and where it is to stand."""
+    if not remedy(entry).startswith(("egress.intercept", "egress.dns")):
+        return "to expect it"
+    if (route := passed_over(entry)) is None:
+        return "to answer it"
+    return f"to answer it, above the route declared at {route.declared_at or route}"
+
+
+def passed_over(entry: Entry) -> InnerRoute | None:
+    """The last route that was offered a datagram and has not taken it; None where there was none.
+
+    A route of the same address that is declared before it leaves it, and those that come earlier, what they take.
+    """
+    if not isinstance(entry, PacketAttempt):
+        return None
+    offered = (miss.route for miss in reversed(entry.near))
+    return next((r for r in offered if r.takes_datagrams(entry.host, entry.port or 0)), None)
 
 
 def is_answerable(packet: PacketAttempt) -> bool:

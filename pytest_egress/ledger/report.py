@@ -17,7 +17,7 @@ from pytest_egress.base.frames import raised_at
 from pytest_egress.base.raising import said_of
 from pytest_egress.errors import EgressError
 from pytest_egress.ledger.nearest import nearest_lines
-from pytest_egress.ledger.remedies import has_remedy, remedy, typed
+from pytest_egress.ledger.remedies import has_remedy, purpose, remedy, typed
 from pytest_egress.ledger.upstream import reached_hosts
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.route import Scope, later_text
@@ -75,9 +75,7 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
         return [*lines, *(DETAIL + line for line in proxy_lines(entry._asked_proxy))]
     if not has_remedy(entry):
         return lines
-    answers = remedy(entry).startswith(("egress.intercept", "egress.dns"))
-    verb = "to answer it" if answers else "to expect it"
-    lines.append(f"{DETAIL}{verb}: {remedy(entry)}")
+    lines.append(f"{DETAIL}{purpose(entry)}: {remedy(entry)}")
     if needs_server(entry):
         where = host_port(typed(entry), entry.port)
         lines.append(f'{DETAIL}to let the real server answer it: egress.passthrough("{where}")')

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeGuard
 
 from pytest_egress.errors import (
@@ -26,6 +27,7 @@ from pytest_egress.ledger.report import (
     handshakes_text,
     never_called_headline,
     never_called_text,
+    route_line,
     shared_text,
     stuck_headline,
     unplayed_headline,
@@ -39,6 +41,7 @@ from pytest_egress.traffic.entries import (
     CERTAIN,
     REJECTED,
     Called,
+    DatagramFlow,
     Entry,
     TlsFailure,
     peers_of,
@@ -172,9 +175,24 @@ def incomplete_text(window: Window) -> str:
     lost = window.account.lost
     if not (window.complaints or window.unrecorded or window.evicted or lost):
         return ""
-    return complaints_text(
+    is_flooded = window.unrecorded or "datagrams" in lost
+    flooded = flooded_line(window.entries) if is_flooded else ""
+    text = complaints_text(
         window.complaints, window.repeated, window.unrecorded, window.evicted, lost
     )
+    return "\n".join(filter(None, (text, flooded)))
+
+
+def flooded_line(entries: Iterable[Entry]) -> str:
+    """The route that took most of many datagrams, of which others could not be kept; "" where none took several."""
+    taken: Counter[InnerRoute] = Counter()
+    for entry in entries:
+        if isinstance(entry, DatagramFlow) and entry.route is not None:
+            taken[entry.route] += len(entry.datagrams)
+    for route, count in taken.most_common(1):
+        if count > 1:
+            return f"most datagrams came to {route_line(route)}: {count:,}"
+    return ""
 
 
 def failing(window: Window) -> list[Entry]:
