@@ -255,7 +255,9 @@ class Examination:
         Provisioner(self.engine).sidecar(self._start_sidecar, self.stack.close)
         families = "IPv4 and IPv6" if self.link.ipv6 else "IPv4 alone: this engine has no IPv6"
         frames = "" if self.link.frames else "; this kernel does not record frames"
-        return f"{self.setup}{self.way}, {families}{frames}"
+        has_raw = self.link.datagrams is not None
+        datagrams = "" if has_raw else "; no CAP_NET_RAW: egress.intercept_udp() is refused"
+        return f"{self.setup}{self.way}, {families}{frames}{datagrams}"
 
     def _start_sidecar(self, setup: SidecarSetup) -> None:
         from pytest_egress.targets.sidecars.relay import RelayOfRun

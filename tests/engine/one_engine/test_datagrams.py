@@ -10,7 +10,7 @@ import docker
 import pytest
 from docker.errors import APIError
 
-from pytest_egress import Egress, LinkError
+from pytest_egress import Egress, LinkError, cli
 from pytest_egress.errors import TamperingError
 from pytest_egress.link.descriptor import DescriptorLink
 from pytest_egress.targets.handle import Container
@@ -67,7 +67,7 @@ def test_what_the_buffer_has_no_room_for_is_counted_and_fails_the_test(clients_i
 
 
 def test_an_engine_that_gives_no_net_raw_has_all_else_and_says_so(
-    clients_image: str, monkeypatch: pytest.MonkeyPatch
+    clients_image: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sidecar, "CAPABILITIES", ("NET_ADMIN",))
 
@@ -84,6 +84,8 @@ def test_an_engine_that_gives_no_net_raw_has_all_else_and_says_so(
 
     with pytest.raises(TamperingError, match="gives it no CAP_NET_RAW"):
         start()
+    assert cli.main(["doctor"]) == 0
+    assert "; no CAP_NET_RAW: egress.intercept_udp() is refused" in capsys.readouterr().out
 
 
 def test_an_engine_that_refuses_net_raw_makes_a_sidecar_without(
