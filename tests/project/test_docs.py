@@ -38,7 +38,6 @@ PAGES = [
     "docs/protocols.md",
     "docs/routes.md",
     "docs/stacks.md",
-    "docs/udp.md",
     "docs/match.md",
     "docs/answer.md",
     "docs/assert.md",
@@ -51,6 +50,7 @@ GUIDE = [
     "docs/jobs/outages.md",
     "docs/jobs/sent.md",
     "docs/raw.md",
+    "docs/udp.md",
 ]
 """Pages whose examples start several images."""
 STEPS = ["docs/start.md", "docs/read-a-failure.md", "docs/secrets.md", "docs/sweep.md"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime, timezone
 
 import pytest
@@ -92,3 +93,63 @@ def test_a_client_of_syslog_is_read(
     assert (call.rfc, call.facility, call.severity) == (rfc, "local3", "err")
     assert (call.app_name, call.message) == ("shop", "card of ann refused")
     assert call.process_id == ("7" if command[0] == "logger" else "")
+
+
+DATADOG = """
+from datadog.dogstatsd import DogStatsd
+with DogStatsd("statsd.test", 8125, constant_tags=["country:de"], disable_telemetry=True) as client:
+    client.increment("python.orders")
+    client.histogram("python.ms", 12.5)
+"""
+HOT_SHOTS = """
+const { StatsD } = require("hot-shots");
+const client = new StatsD({ host: "statsd.test", maxBufferSize: 1000, globalTags: { country: "de" } });
+client.increment("node.orders");
+client.timing("node.ms", 12.5, () => client.close());
+"""
+NODE = """
+const socket = require("dgram").createSocket("udp4");
+socket.on("message", (message) => { console.log(message.toString()); socket.close(); });
+socket.send("node", 7, "echo.test");
+"""
+JAVA = """
+import java.net.*;
+public class Ask {
+    public static void main(String[] arguments) throws Exception {
+        try (DatagramSocket socket = new DatagramSocket()) {
+            socket.setSoTimeout(20000);
+            socket.connect(new InetSocketAddress("echo.test", 7));
+            socket.send(new DatagramPacket("java".getBytes(), 4));
+            DatagramPacket answer = new DatagramPacket(new byte[100], 100);
+            socket.receive(answer);
+            System.out.println(new String(answer.getData(), 0, answer.getLength()));
+        }
+    }
+}
+"""
+
+
+def test_clients_of_statsd_and_sockets_of_other_languages_are_read_and_answered(
+    egress: Egress, senders_image: str, java_image: str
+) -> None:
+    metrics = egress.intercept_udp("statsd.test:8125", statsd())
+    asked = egress.intercept_udp("echo.test:7", lambda datagram: datagram.content.upper())
+    commands = [
+        ["python3", "-c", DATADOG],
+        ["node", "-e", HOT_SHOTS],
+        ["node", "-e", NODE],
+        ["ask", "echo.test:7", "go"],
+    ]
+    script = " && ".join(map(shlex.join, commands))
+    assert egress.run(senders_image, ["sh", "-c", script]).stdout == "NODE\nGO\n"
+    java = 'printf %s "$SOURCE" >/tmp/Ask.java && exec /usr/lib/jvm/21/bin/java /tmp/Ask.java'
+    assert egress.run(java_image, ["sh", "-c", java], env={"SOURCE": JAVA}).stdout == "JAVA\n"
+    assert [call.text for call in asked.calls] == ["node", "go", "java"]
+    metrics.wait_for_call(4)
+    assert {(call.name, call.value, call.type) for call in metrics.calls} == {
+        ("python.orders", 1, "c"),
+        ("python.ms", 12.5, "h"),
+        ("node.orders", 1, "c"),
+        ("node.ms", 12.5, "ms"),
+    }
+    assert all("country:de" in call.tags for call in metrics.calls)
