@@ -17,6 +17,7 @@ from pytest_egress.routes.table import claimed, keyed_on, nearest_by_address
 from pytest_egress.traffic.dns.resolver import why_no_query
 from pytest_egress.traffic.entries import (
     ASIDE_DATAGRAM,
+    EXTENDED_DATAGRAM,
     LONG_DATAGRAM,
     NO_HTTP3,
     NO_QUIC,
@@ -126,5 +127,7 @@ def not_answerable(packet: Packet) -> str:
     """Why no route of datagrams gets a packet of UDP; "" where one could."""
     if packet.prefix == ASIDE:
         return ASIDE_DATAGRAM
+    if not packet.is_plain:
+        return EXTENDED_DATAGRAM
     is_long = ":" in packet.destination and packet.size > LONGEST6
     return LONG_DATAGRAM if is_long else ""

@@ -60,14 +60,17 @@ class SentDatagram:
 
 
 def parse(frame: bytes) -> SentDatagram | None:
-    """None where a frame has no whole datagram of UDP. What follows its end is ignored."""
+    """None where a frame has no whole datagram of UDP. What follows its end is ignored.
+
+    IP options and extension headers may lead to another server than the address (source routes): None too.
+    """
     length = len(frame) - ETHERNET_BYTES
     version = frame[ETHERNET_BYTES] >> 4 if length >= 28 else 0
     if version == 4:
         start, end, fragment, hops, protocol, source, target = _IPV4.unpack_from(
             frame, ETHERNET_BYTES
         )
-        header, is_whole = (start & 15) * 4, start & 15 >= 5 and not fragment & _FRAGMENTED
+        header, is_whole = 20, start & 15 == 5 and not fragment & _FRAGMENTED
     elif version == 6 and length >= 48:
         size, protocol, hops, source, target = _IPV6.unpack_from(frame, ETHERNET_BYTES)
         header, end, is_whole = 40, 40 + size, True

@@ -341,7 +341,10 @@ ASIDE_DATAGRAM: Final = (
 LONG_DATAGRAM: Final = (
     "an IPv6 datagram of more than 65,487 bytes is sent in fragments, and no route answers these"
 )
-NOT_ANSWERABLE: Final = (ASIDE_DATAGRAM, LONG_DATAGRAM)
+EXTENDED_DATAGRAM: Final = (
+    "a fragment, or with IP options, which may lead to another server: no route answers that"
+)
+NOT_ANSWERABLE: Final = (ASIDE_DATAGRAM, LONG_DATAGRAM, EXTENDED_DATAGRAM)
 """Begin the note of a packet of UDP that `intercept_udp` does not get."""
 
 

@@ -52,6 +52,7 @@ _HAVE_PORTS = (TCP, UDP, DCCP, SCTP, UDPLITE)
 _HEADER_BYTES = {ICMP: 8, UDP: 8, ICMPV6: 8, SCTP: 12, UDPLITE: 8}
 _EXTENSIONS = (0, 43, 60)  # RFC 8200: hop-by-hop options, routing, destination options
 _FRAGMENT = 44
+_FRAGMENTED = 0x3FFF  # RFC 791: the offset, and the flag for more fragments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,7 @@ class Packet:
         code: The ICMP code; None for other protocols.
         begins: The ports and the sequence number of a TCP packet, as bytes; a repetition of it has the same.
         prefix: The prefix that the rule which logged it has; "" for none.
+        is_plain: Whether it is no fragment, and has no IP options or extension headers.
     """
 
     protocol: int | None
@@ -88,6 +90,7 @@ class Packet:
     code: int | None = None
     begins: bytes = b""
     prefix: str = ""
+    is_plain: bool = True
 
 
 def parse_packets(data: bytes) -> Iterator[Packet]:
@@ -135,12 +138,15 @@ def _ip(data: bytes) -> Packet | None:
         size = max(int.from_bytes(data[2:4], "big") - header, 0)
         first = not int.from_bytes(data[6:8], "big") & 0x1FFF  # the fragment offset
         address = str(IPv4Address(data[16:20]))
-        return _transport(data[9], address, size, data[header:], first)
+        is_plain = header == 20 and not int.from_bytes(data[6:8], "big") & _FRAGMENTED
+        packet = _transport(data[9], address, size, data[header:], first)
+        return packet if is_plain else replace(packet, is_plain=False)
     if version == 6 and len(data) >= 40:
         protocol, header, first = _after_extensions(data)
         size = max(int.from_bytes(data[4:6], "big") + 40 - header, 0)
         address = str(IPv6Address(data[24:40]))
-        return _transport(protocol, address, size, data[header:], first)
+        packet = _transport(protocol, address, size, data[header:], first)
+        return packet if header == 40 else replace(packet, is_plain=False)
     return None
 
 

@@ -16,6 +16,7 @@ from pytest_egress import (
     silence,
 )
 from pytest_egress.targets.handle import Container
+from pytest_egress.traffic.entries import EXTENDED_DATAGRAM
 from tests.support.clients import attempts
 from tests.support.upstreams import succeed
 
@@ -229,3 +230,29 @@ print(ask(b"low", to, low))
     assert [call.hops for call in route.calls][-1] == 3
     (long,) = attempts(egress, PacketAttempt)
     long.outcome = "recorded"
+
+
+def test_what_is_routed_by_its_source_is_an_attempt_and_no_call_of_the_route_on_its_way(
+    egress: Egress, client: Container
+) -> None:
+    """Its address is that of the first router, and the server is among its options (RFC 791, RFC 8754)."""
+    route = egress.intercept_udp("*:7", b"answer", optional=True)
+    sent = python(
+        client,
+        r"""
+four, six, HOP = sender(), sender(socket.AF_INET6), socket.inet_aton("198.51.100.1")
+four.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"\x83\x07\x04" + HOP + b"\0")
+hops = socket.inet_pton(10, "2001:db8::7") + socket.inet_pton(10, "2001:db8::1")
+six.setsockopt(socket.IPPROTO_IPV6, 57, struct.pack("!BBBBBBH", 0, 4, 4, 1, 1, 0, 0) + hops)
+print(four.sendto(b"four", ("203.0.113.7", 7)), six.sendto(b"six", ("2001:db8::7", 7)))
+""",
+    )
+    assert sent == "4 3"
+    found = attempts(egress, PacketAttempt)
+    assert {(it.host, it.note) for it in found} == {
+        ("198.51.100.1", EXTENDED_DATAGRAM),
+        ("2001:db8::1", EXTENDED_DATAGRAM),
+    }
+    assert not route.calls
+    for each in found:
+        each.outcome = "recorded"

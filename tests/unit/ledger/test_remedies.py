@@ -16,7 +16,13 @@ from pytest_egress.routes.kinds import (
     INTERCEPT_UDP,
 )
 from pytest_egress.traffic.address import parse_address
-from pytest_egress.traffic.entries import ASIDE_DATAGRAM, LONG_DATAGRAM, Entry, Exchange
+from pytest_egress.traffic.entries import (
+    ASIDE_DATAGRAM,
+    EXTENDED_DATAGRAM,
+    LONG_DATAGRAM,
+    Entry,
+    Exchange,
+)
 from tests.support.entries import http_exchange, packet, tcp, tls
 from tests.support.traffic import quic_initial
 
@@ -58,6 +64,7 @@ REMEDIES = [
     (packet(port=65535), 'egress.block("api.test:65535")'),
     (packet(note=ASIDE_DATAGRAM), 'egress.block("api.test:123")'),
     (packet(note=LONG_DATAGRAM), 'egress.block("api.test:123")'),
+    (packet(note=EXTENDED_DATAGRAM), 'egress.block("api.test:123")'),
     (packet(address="", host="*", port=53), 'egress.block("*:53")'),
     (packet(port=443, first_bytes=quic_initial()[:64], size=1208), 'egress.block("api.test:443")'),
 ]

@@ -95,6 +95,7 @@ def test_options_of_an_ipv4_header_are_skipped() -> None:
     udp = struct.pack("!HHHH", 1, 123, 12, 0) + b"time"
     packet = only(record(ipv4(17, "192.0.2.1", udp, options=bytes(8))))
     assert (packet.port, packet.size, packet.payload) == (123, 12, b"time")
+    assert not packet.is_plain
 
 
 def test_a_recorded_icmp_echo_has_type_and_code_and_no_port() -> None:
