@@ -8,6 +8,7 @@ after it has crashed. That of the report has the secrets of the workers until th
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -53,6 +54,25 @@ class ReportFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._made: list[Path] = []  # the folders that were not there, the innermost first
+        self._lock = -1
+
+    def claim(self) -> bool:
+        """Keep other runs out of the folder until `release`; False where one keeps this run out.
+
+        A folder that cannot be made, or not locked, is told of when something is written.
+        """
+        made = [each for each in (self.path, *self.path.parents) if not each.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._made = made
+            self._lock = os.open(self.path, os.O_RDONLY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def begin(self) -> None:
         """Remove what an earlier report has written to the folder, if there is one."""
@@ -63,13 +83,20 @@ class ReportFolder:
         for name in OF_A_RUN:
             for each in (name, f"{name}{PARTIAL}"):  # the latter of a run that was killed
                 (self.path / each).unlink(missing_ok=True)
-        self.leave()
+        (self.path / MARKER).unlink(missing_ok=True)
 
     def leave(self) -> None:
         """Leave nothing of a report without a test; the folder stays where something else is in it."""
         (self.path / MARKER).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
+        for each in self._made or [self.path]:
+            with contextlib.suppress(OSError):
+                each.rmdir()
+
+    def release(self) -> None:
+        """Let other runs have the folder."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def make(self, name: str) -> Path:
         """Make the folder of a test; that of its rerun has `-2` behind its name.

@@ -46,6 +46,10 @@ CRASHED: Final = "???"
 """The phase of the report that the controller of pytest-xdist makes of a test whose worker has crashed."""
 
 MOST_FAILURES: Final = 5  # that are told
+TAKEN: Final = (
+    "the report is not written: another run writes one to {} now. "
+    "Name another folder, as by --egress-report={}-2"
+)
 
 
 class Evidence:
@@ -53,7 +57,7 @@ class Evidence:
 
     Attributes:
         rows: Those of the index, once it is written, and of each test that a worker took with it.
-        failures: Lines about what could not be written.
+        failures: Lines about what could not be written, by the reason: a disk that is full is told of once.
     """
 
     def __init__(
@@ -73,7 +77,8 @@ class Evidence:
         self._key = bytes.fromhex(given.get("egress report key", "")) or new_key()
         self.later = LaterSecrets(self.folder, self._worker, self._key, self._try)
         self.rows: list[dict[str, Any]] = []
-        self.failures: list[str] = []
+        self.failures: dict[str, str] = {}
+        self._is_off = False  # another run has the folder
         self._ended: set[str] = set()  # the workers that have told how they ended
         self._linked: dict[str, int] = {}  # how many pages of a test pytest-html was told of
 
@@ -81,13 +86,19 @@ class Evidence:
 
     @pytest.hookimpl(tryfirst=True)  # before the workers of pytest-xdist begin
     def pytest_sessionstart(self) -> None:
-        if not self._is_worker and not self._config.getoption("collectonly"):
+        if self._is_worker or self._config.getoption("collectonly"):
+            return
+        if self.folder.claim():
             self._try(self.folder.begin)
+        else:
+            self._is_off = True
+            where = shown_path(self.folder.path)
+            self.failures[TAKEN] = self._hidden(TAKEN.format(where, where))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """A worker may have another folder as its current one."""
-        node.workerinput["egress report"] = str(self.folder.path)
+        """A worker may have another folder as its current one. One with "" writes no report."""
+        node.workerinput["egress report"] = "" if self._is_off else str(self.folder.path)
         node.workerinput["egress report key"] = self._key.hex()
 
     @pytest.hookimpl(optionalhook=True)
@@ -95,30 +106,34 @@ class Evidence:
         output = getattr(node, "workeroutput", None) or {}  # absent when the worker crashed
         if "egress report failures" in output:
             self._ended.add(node.workerinput["workerid"])
-            self.failures += output["egress report failures"]
+            self.failures = {**output["egress report failures"], **self.failures}
+            self.rows += output["egress report rows"]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A test during which its worker crashed has no folder; the index names it all the same."""
         when: str | None = report.when
         if when == CRASHED and report.failed:
-            said = self._hidden(str(report.longrepr)).partition("\n")[0]
-            row = {
-                "id": self._hidden(report.nodeid),
-                "folder": "",
-                "outcome": "failed",
-                "duration": 0.0,
-                "worker": "",
-                "attempts": 0,
-                "error": "",
-                "headline": said,
-                "images": [],
-                "hosts": {},
-                "paste": [],
-                "unrouted": [],
-                "failing": 0,
-            }
-            self.rows.append(row)
+            self._miss(report, str(report.longrepr).partition("\n")[0])
+
+    def _miss(self, report: pytest.TestReport, headline: str) -> None:
+        """Have the index name a test that has no folder."""
+        row = {
+            "id": self._hidden(report.nodeid),
+            "folder": "",
+            "outcome": report.outcome,
+            "duration": 0.0,
+            "worker": "",
+            "attempts": 0,
+            "error": "",
+            "headline": self._hidden(headline),
+            "images": [],
+            "hosts": {},
+            "paste": [],
+            "unrouted": [],
+            "failing": 0,
+        }
+        self.rows.append(row)
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self) -> None:
@@ -129,36 +144,44 @@ class Evidence:
         self.later.hide()
         if self._is_worker:
             output = session.config.workeroutput  # type: ignore[attr-defined]
-            output["egress report failures"] = self.failures[:MOST_FAILURES]
-        elif not session.config.getoption("collectonly"):
+            output["egress report failures"] = self.failures
+            output["egress report rows"] = self.rows
+        elif not session.config.getoption("collectonly") and not self._is_off:
             self._try(self._finish)
+        self.folder.release()
 
     def _finish(self) -> None:
-        """Write the index and the summary."""
         redactor = self.later.hide_of_workers(self._ended)
         noted = [row for _, row in self.folder.rows() if row]
-        lost = [value_without(row, redactor) for row in self.rows]
+        told = {row["id"] for row in noted}
+        missed = {row["id"]: value_without(row, redactor) for row in self.rows}
+        lost = [row for row in missed.values() if row["id"] not in told]
         rows = self.rows = sorted((*noted, *lost), key=lambda row: row["id"])
         if not rows:
             self.folder.leave()
             return
-        self.folder.path.mkdir(parents=True, exist_ok=True)
-        self.folder.settle()
+        self._try(lambda: self.folder.path.mkdir(parents=True, exist_ok=True))
+        self._try(self.folder.settle)
+        self._try(lambda: self._write_run(rows))
+
+    def _write_run(self, rows: list[dict[str, Any]]) -> None:
+        """Write the index and the summary. One that cannot be written keeps no other from that."""
         locking = self._locking
         new = set() if locking is None else locking.new()
         name = "" if locking is None else locking.name
-        write_index(self.folder.path / "index.html", rows, new=new, lock=name)
+        index, page = self.folder.path / "index.html", self.folder.path / "summary.md"
+        self._try(lambda: write_index(index, rows, new=new, lock=name))
         accepts = locking is not None and not locking.updates
         text = summary(rows, new, accepting="pytest --egress-lock=update" if accepts else "")
         if not text:
             return
-        (self.folder.path / "summary.md").write_text(text, encoding="utf-8")
+        self._try(lambda: page.write_text(text, encoding="utf-8"))
         if step := os.environ.get("GITHUB_STEP_SUMMARY"):
             with open(step, "a", encoding="utf-8") as file:
                 file.write(text)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        for failure in self.failures[:MOST_FAILURES]:
+        for failure in [*self.failures.values()][:MOST_FAILURES]:
             terminalreporter.write_line(escaped(self._hidden(f"egress: {failure}")))
         if self.rows and terminalreporter.verbosity >= 0 and not self.failures:
             where = shown_path(self.folder.path / "index.html")
@@ -171,9 +194,9 @@ class Evidence:
         try:
             return write()
         except Exception as error:
-            why = f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else error
-            said = f"the report in {shown_path(self.folder.path)} is not whole: {why}"
-            self.failures.append(self._hidden(said))
+            why, place = reason_of(error)
+            said = f"the report in {shown_path(self.folder.path)} is not whole: {why}{place}"
+            self.failures.setdefault(why, self._hidden(said))
         return None
 
     # One test.
@@ -198,7 +221,12 @@ class Evidence:
             worker=self._worker,
             verdict=None if error is None else verdict_of(error),
         )
-        return str(self._try(lambda: self._write(case, report, facts, windows)) or "")
+        if self._is_off:
+            return ""
+        line = self._try(lambda: self._write(case, report, facts, windows))
+        if line is None:
+            self._miss(report, "" if facts.verdict is None else facts.verdict.headline)
+        return str(line or "")
 
     def _write(
         self,
@@ -231,7 +259,7 @@ class Evidence:
     def outside(self, egress: InnerEgress, error: BaseException | None) -> None:
         """Write a folder of what containers of a wider scope did outside of any test, where that is to be shown."""
         windows = [egress.between, *(w for w in egress.windows() if w is not egress.between)]
-        if error is None and not (self.of_all and egress.between.entries):
+        if self._is_off or (error is None and not (self.of_all and egress.between.entries)):
             return
         self._try(lambda: self._write_outside(egress, windows, error))
 
@@ -279,6 +307,14 @@ RENAMED: Final = (
     "{} of the report had a secret in the name that became known later, and has another name:"
     " follow the index, since a link above may lead nowhere"
 )
+
+
+def reason_of(error: Exception) -> tuple[str, str]:
+    """Why something was not written, and where."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return f"{type(error).__name__}: {error}", ""
+    named = error.filename2 or error.filename
+    return error.strerror, f" ({shown_path(Path(os.fsdecode(named)))})" if named else ""
 
 
 def verdict_of(error: BaseException) -> Failure:

@@ -290,7 +290,7 @@ def report_option(config: pytest.Config) -> ReportOption | None:
     """None for no report. `pytest.UsageError` for a folder that is missing with --egress-report-all, or not ours."""
     of_all = bool(config.getoption("egress_report_all"))
     if (sent := getattr(config, "workerinput", {}).get("egress report")) is not None:
-        return ReportOption(sent, of_all)
+        return ReportOption(sent, of_all) if sent else None
     given = config.getoption("egress_report") or os.environ.get("PYTEST_EGRESS_REPORT")
     base = config.invocation_params.dir
     if not given and (given := config.getini("egress_report")):

@@ -99,3 +99,20 @@ def test_a_folder_that_is_no_report_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("x")
     ReportFolder(tmp_path).begin()
     assert (tmp_path / "index.html").exists()
+
+
+def test_one_run_at_a_time_has_a_folder(tmp_path: Path) -> None:
+    first, second = ReportFolder(tmp_path / "a" / "out"), ReportFolder(tmp_path / "a" / "out")
+    assert first.claim()
+    assert not second.claim()
+    first.release()
+    assert second.claim()
+    second.leave()
+    assert (tmp_path / "a").exists()  # which the other one has made
+    first.leave()
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_folder_that_cannot_be_locked_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    assert ReportFolder(tmp_path / "out").claim()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_egress.errors import CommandError
+from pytest_egress.evidence.folder import ReportFolder
 from pytest_egress.plugin.evidence import Evidence, verdict_of
 from tests.support.project import ROOT
 from tests.support.stand_in import RunPytest, lines_of
@@ -112,6 +113,55 @@ def test_what_cannot_be_written_is_one_line_and_no_failure(run: RunPytest, out: 
     result.assert_outcomes(passed=1, failed=2)
     assert result.stdout.str().count("egress: the report in out is not whole: ") >= 1
     assert "INTERNALERROR" not in result.stdout.str()
+
+
+@pytest.mark.plugins("xdist")
+def test_a_full_disk_is_told_once_and_the_index_names_each_test(run: RunPytest, out: Path) -> None:
+    conftest = """
+    import errno, pytest_egress.plugin.evidence as evidence
+    def full(folder, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder / "timeline.html"))
+    evidence.write_test = full
+    """
+    (out.parent / "conftest.py").write_text(textwrap.dedent(conftest))
+    options = ["--egress-report=out", "--egress-report-all", "-n2", "-p", "xdist"]
+    result = run(FAILS, *options, subprocess=True)
+    result.assert_outcomes(passed=1, failed=2)
+    (line,) = [each for each in result.outlines if each.startswith("egress: ")]
+    assert line.startswith(
+        "egress: the report in out is not whole: No space left on device (out/test_x.py-test_"
+    )
+    rows = {row["id"]: row for row in rows_of(out)}
+    assert rows["test_x.py::test_unrouted"]["headline"] == (
+        "GET https://api.test/v1: no route claims it (and 1 more)"
+    )
+    assert rows["test_x.py::test_passes"]["outcome"] == "passed"
+    assert "test_x.py::test_unrouted" in (out / "summary.md").read_text()
+    assert "INTERNALERROR" not in result.stdout.str()
+
+
+@pytest.mark.plugins("xdist")
+def test_a_folder_that_another_run_writes_to_is_left_to_it(run: RunPytest, out: Path) -> None:
+    other = ReportFolder(out)
+    assert other.claim()
+    its_own = other.make("test_of_the_other_run")
+    result = run(FAILS, "--egress-report=out", "-n2", "-p", "xdist", subprocess=True)
+    result.assert_outcomes(passed=1, failed=2)
+    lines_of(
+        result,
+        "egress: the report is not written: another run writes one to out now. "
+        "Name another folder, as by --egress-report=out-2",
+    )
+    assert names_in(out) == {".egress-report", its_own.name}
+    other.release()
+    run(FAILS, "--egress-report=out")
+    assert "test_x.py-test_unrouted" in names_in(out)
+
+
+def test_folders_that_a_green_run_has_made_are_removed(run: RunPytest, out: Path) -> None:
+    out.mkdir()
+    run("def test_it(egress): pass", "--egress-report=out/a/b")
+    assert names_in(out) == set()
 
 
 def test_the_environment_and_the_ini_file_name_a_folder_too(
