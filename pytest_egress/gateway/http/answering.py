@@ -63,7 +63,7 @@ from pytest_egress.routes.applications.asgi_websocket import AsgiWebSocket
 from pytest_egress.routes.duplex import ClientLeftError, DuplexAnswer
 from pytest_egress.routes.faults import Fault, layers
 from pytest_egress.routes.inner_route import InnerRoute
-from pytest_egress.routes.recordings.deck import Deck
+from pytest_egress.routes.recordings.deck import Deck, asking
 from pytest_egress.routes.table import (
     Decision,
     Instead,
@@ -458,10 +458,8 @@ class Answering:
             return answer.websocket(self._relay(incoming, Forward(), by="request.forward"))
         if isinstance(answer, Deck) and answer.takes_what_comes(incoming.request):
             return answer.call(incoming.body.relay_to_end, incoming.forwarding.ask_as_it_comes)
-        if isinstance(answer, Deck):
-            return answer.asking(incoming.forwarding)
         if not isinstance(answer, (AsgiApplication, Forward)) or not is_handshake(incoming.request):
-            return answer
+            return asking(answer, incoming.forwarding)
         if isinstance(answer, AsgiApplication):
             return AsgiWebSocket(answer)
         return self._relay(incoming, answer)

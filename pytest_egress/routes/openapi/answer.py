@@ -27,6 +27,7 @@ from pytest_egress.routes.openapi.checking import Checks, described_by
 from pytest_egress.routes.openapi.documents import Document, read_document
 from pytest_egress.routes.openapi.operations import Operation, Sought, find, operations_of
 from pytest_egress.routes.openapi.values import is_json
+from pytest_egress.routes.recordings.passing import PassedBody
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.http.forms import media_type
 from pytest_egress.traffic.http.request import Request
@@ -80,7 +81,7 @@ class OpenApi(Application):
             result, error = answered.response, answered.error
         if inspect.isawaitable(result):
             return self._awaited(request, found, result)
-        return self._checked(request, found, answered_by(answer, result), error)
+        return self._checked(request, found, whole_json(answered_by(answer, result)), error)
 
     async def _awaited(self, request: Request, found: Sought, result: Awaitable[Any]) -> Response:
         return self._checked(request, found, answered_by(self.within, await result))
@@ -121,6 +122,18 @@ class OpenApi(Application):
         paths = [*dict.fromkeys(f"{each.bases[0]}{each.path}" for each in self._operations)]
         more = f", and {len(paths) - 5} more" if len(paths) > 5 else ""
         return f"path: {shown(path)} is none of {', '.join(paths[:5])}{more}"
+
+
+def whole_json(response: Response | Fault) -> Response | Fault:
+    """A response that is being recorded, with its whole content where that is JSON: nobody reads a part of it."""
+    if isinstance(response, Fault) or not isinstance(response.stream, PassedBody):
+        return response
+    if not is_json(media_type(response.headers.get("content-type", ""))):
+        return response
+    status, content = response.status_code, b"".join(response.stream)
+    whole = Response.received(status, response.headers, reason=response.reason, content=content)
+    whole._note = response._note
+    return whole
 
 
 def answered_within(answer: Any, request: Request, begin: Begin) -> Any:

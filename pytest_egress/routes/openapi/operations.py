@@ -84,17 +84,22 @@ class Sought:
 
 
 def find(operations: Iterable[Operation], method: str, path: str) -> Sought:
-    """The operation of the most literal path that fits: no other one is asked for a method that it has not."""
-    others: list[Operation] = []
+    """The operation of the most literal path that fits: no other one is asked for a method that it has not.
+
+    HEAD is asked of GET where a path does not declare it (RFC 9110 section 9.3.2).
+    """
+    found: dict[str, tuple[Operation, Mapping[str, str]]] = {}
     for each in operations:  # by rank
-        if others and each.rank != others[0].rank:
+        if found and each.rank != next(iter(found.values()))[0].rank:
             break
         values = each.values(path)
         if values is not None:
-            others.append(each)
-            if each.method == method:
-                return Sought(operation=each, in_path=values, others=tuple(others))
-    return Sought(others=tuple(others))
+            found.setdefault(each.method, (each, values))
+    others = tuple(each for each, _ in found.values())
+    wanted = found.get(method) or (found.get("GET") if method == "HEAD" else None)
+    if wanted is None:
+        return Sought(others=others)
+    return Sought(operation=wanted[0], in_path=wanted[1], others=others)
 
 
 def values_in(template: str, path: str) -> dict[str, str] | None:

@@ -87,6 +87,16 @@ class Deck(Application):
         return response
 
 
+def asking(answer: Any, server: RealServer) -> Any:
+    """An answer whose deck, be it within another one, passes on what the real server answers as that comes."""
+    if isinstance(answer, Deck):
+        return answer.asking(server)
+    if isinstance(answer, Application) and isinstance(answer.within, Application):
+        made = asking(answer.within, server)
+        return answer if made is answer.within else answer.around(made)
+    return answer
+
+
 def bound(answer: Any, open_deck: Callable[[Cassette], Deck]) -> Any:
     """An answer with a deck in the place of its cassette."""
     if isinstance(answer, Fault):

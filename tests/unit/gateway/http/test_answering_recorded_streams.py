@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import queue
 import socket
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_egress import cassette, truncated
+from pytest_egress import cassette, openapi, truncated
 from pytest_egress.errors import CassetteError, UpstreamError
 from pytest_egress.routes.faults import with_answer
 from pytest_egress.routes.recordings.deck import Deck
@@ -305,3 +306,55 @@ def test_a_client_that_waits_behind_its_own_end_gets_all_of_it(
     feed.send(b"data: two\n\n", None)
     reader.end()
     assert data_of(only_of(deck)) == ["one", "two"]
+
+
+SPEC: dict[str, Any] = {
+    "openapi": "3.1.0",
+    "info": {"title": "feed", "version": "1"},
+    "paths": {
+        "/": {
+            "get": {
+                "responses": {
+                    "200": {
+                        "description": "events, or a number",
+                        "content": {
+                            "text/event-stream": {},
+                            "application/json": {"schema": {"type": "integer"}},
+                        },
+                    }
+                }
+            }
+        }
+    },
+}
+
+
+@Versions
+def test_a_document_around_a_cassette_holds_no_event_back(
+    stage: Stage, deck: Deck, opened: Opened, version: str
+) -> None:
+    feed = opened(version, EVENTS)
+    stage.http(ADDRESS, openapi(SPEC).around(deck))
+    reader = LeavingReader(stage, version)
+    feed.send(b"data: one\n\n")
+    assert reader.has(b"one")
+    feed.send(b"data: two\n\n", None)
+    reader.end()
+    assert data_of(only_of(deck)) == ["one", "two"]
+    entry = stage.only(Exchange)
+    assert (entry.note, entry.error) == ("recorded into a.yaml", None)
+
+
+@Versions
+@pytest.mark.parametrize("value", ["12", '"no"'])
+def test_json_without_a_length_is_checked_by_the_document_around_the_cassette(
+    stage: Stage, deck: Deck, opened: Opened, version: str, value: str
+) -> None:
+    feed = opened(version, "application/json")
+    stage.http(ADDRESS, openapi(SPEC).around(deck))
+    reader = LeavingReader(stage, version)
+    feed.send(value.encode(), None)
+    assert reader.has(value.encode())
+    assert only_of(deck).response.body.value == json.loads(value)
+    error = stage.only(Exchange).error
+    assert error is None if value == "12" else "body: 'no' is no integer" in str(error)

@@ -333,3 +333,47 @@ def test_a_cassette_within_is_found() -> None:
     assert isinstance(made, OpenApi)
     assert (made.within, repr(made)) == (deck, repr(given))
     assert bound(openapi(SPEC), lambda declared: deck).within is UNSET
+
+
+ERROR = {"description": "e", "content": {"application/json": {"schema": {"required": ["code"]}}}}
+
+
+@pytest.mark.parametrize(
+    ("responses", "answer", "expected"),
+    [
+        ({**OK, "4XX": ERROR}, (404, {"code": 1}), []),
+        ({**OK, "4XX": ERROR}, (404, {}), ["body: 'code' is a required property"]),
+        ({**OK, "4XX": ERROR}, 500, ["status: 500 is none of its responses"]),
+        ({**OK, "default": ERROR}, (503, {}), ["body: 'code' is a required property"]),
+        ({"404": OK["200"], "4XX": ERROR, "default": ERROR}, (404, {}), []),
+        ({"2XX": OK["200"]}, 207, []),
+    ],
+)
+def test_a_status_is_that_of_its_response_or_of_its_class_or_of_the_rest(
+    responses: Any, answer: Any, expected: list[str]
+) -> None:
+    spec = {**SPEC, "security": [], "paths": {"/a": {"get": {"responses": responses}}}}
+    assert problems(asked("GET", "/v1/a"), spec, answer) == expected
+
+
+def test_the_example_is_one_of_success_where_a_class_has_it() -> None:
+    content = {"application/json": {"example": {"id": 1}}}
+    of_class = {"2XX": {"description": "ok", "content": content}, "default": ERROR}
+    spec = {**SPEC, "security": [], "paths": {"/a": {"get": {"responses": of_class}}}}
+    response = openapi(spec).answer(asked("GET", "/v1/a"), held)
+    assert (response.status_code, json.loads(response.content)) == (200, {"id": 1})
+
+
+def test_head_is_asked_of_get_where_it_is_not_declared() -> None:
+    assert problems(asked("HEAD", "/v1/charges/ch_1")) == []
+    assert problems(asked("HEAD", "/v1/charges/no")) == [
+        "path 'id': 'no' does not fit pattern: '^ch_'"
+    ]
+    assert problems(asked("OPTIONS", "/v1/charges")) == [
+        "method: 'OPTIONS' is none of GET, POST of /charges"
+    ]
+    own = {"head": {"responses": {"204": {"description": "none"}}}, "get": {"responses": OK}}
+    spec = {**SPEC, "security": [], "paths": {"/a": own}}
+    assert openapi(spec).answer(asked("HEAD", "/v1/a"), held).status_code == 204
+    only = {**SPEC, "paths": {"/a": {"post": {"responses": OK}}}}
+    assert problems(asked("HEAD", "/v1/a"), only) == ["method: 'HEAD' is none of POST of /a"]
