@@ -551,10 +551,10 @@ class Connection:
         self.accounted = True
         self.recorder.record_tcp(attempt, first_bytes, note, outcome)
 
-    def record_broken(self, note: str) -> None:
+    def record_broken(self, note: str, sent: bytes = b"") -> None:
         """Record a connection whose client has not sent the head of a request whole, so that no route answers it."""
         self.accounted = True
-        self.recorder.record_unreadable(self.attempt, note)
+        self.recorder.record_unreadable(self.attempt, note, sent)
 
     def record_tls(self, reason: str, note: str) -> None:
         """Record a TLS connection that has not become a request. At a claimed address the verdict judges it later."""

@@ -8,10 +8,11 @@ no other lock, so it must not be called while `Connections.lock` or the lock of 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict
 
+from pytest_egress.base.account import Account
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.site import TargetView
@@ -45,6 +46,9 @@ from pytest_egress.traffic.tls.clients import library_of
 
 if TYPE_CHECKING:
     from pytest_egress.routes.answers import Delivery
+
+Heard = Callable[["bytes | memoryview"], object]
+"""Gets what has come of a client."""
 
 FIRST_BYTES_KEPT: Final = 64
 ELSEWHERE: Final = "it was not taken, since the next answer is for another connection, on which it can be sent again"
@@ -224,15 +228,26 @@ class Recorder:
             entry.near = (miss,) if miss else ()
         self.record(context, entry)
 
-    def record_unreadable(self, attempt: Attempt, note: str) -> None:
-        """Record a connection whose HTTP cannot be read."""
+    def record_unreadable(self, attempt: Attempt, note: str, sent: bytes = b"") -> Heard | None:
+        """Record a connection whose HTTP cannot be read.
+
+        Args:
+            sent: What has come of the request.
+
+        Returns:
+            What takes bytes of it that come later, to search them for secrets; None where none is declared.
+        """
         to = attempt.destination
         entry = self._connection(attempt, self.outcome(attempt.context, to.host, to.port), note)
         entry.unread = NOT_READ
+        search = searching(entry, attempt.context.window.account)
+        if search is not None:
+            search(sent)
         if entry.outcome == "unrouted":
             miss = spent_route(attempt.context.tables, to.host, to.port)
             entry.near = (miss,) if miss else ()
         self.record(attempt.context, entry)
+        return search
 
     def record_unreadable_message(self, exchange: Exchange, note: str) -> None:
         """Record an unreadable message on an open WebSocket, which may have outlived its test."""
@@ -422,6 +437,17 @@ class Recorder:
             peers = (self.target.name, to.host, to.port, to.tls_client(reason))
             handshake = Handshake(to.greeted, to.address)
             self.ledger.record_handshake(attempt.context.window, peers, handshake)
+
+
+def searching(entry: TcpConnection, account: Account) -> Heard | None:
+    """What searches the bytes of a client for secrets: those outside of TLS, and those within; None without secrets."""
+    if account.secrets is None:
+        return None
+    from pytest_egress.traffic.search.passing import Passing
+
+    outside, within = Passing(account.secrets), Passing(account.secrets)
+    entry._passing = ((True, outside), (False, within))
+    return lambda data: (outside if entry.tls is None else within).feed(data)
 
 
 def accepted(to: Destination) -> Accepted | None:

@@ -4,7 +4,9 @@ The rule: it knows no version of HTTP. The pieces come from the request's `Duple
 than its connection, in the ledger or by a test. So a body refers to the duplex weakly: the server keeps it for as long
 as it serves the request.
 
-Threads: one thread at a time reads. Any thread may ask whether the client has left, and send an interim response.
+Threads: one thread at a time reads. Any thread may ask whether the client has left, and send an interim response. Where
+a secret is declared, a lock has each piece searched in its turn: whoever goes on where another thread has read waits
+until that has searched its last piece.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +34,9 @@ NOT_KEPT: Final = (
     "the body of this request was streamed ({} bytes), so that its content is not kept"
 )
 BROKEN: Final = "the body of this request has not come whole"
+NOTHING: Final = threading.Lock()
+"""Of the bodies that are not searched, which never acquire it: each lock takes memory."""
+
 NEVER_READ: Final = "the body of this request was never read: its response has been sent, and the rest was discarded"
 
 
@@ -52,13 +57,14 @@ class Body:
 
     __slots__ = (  # the ledger keeps one for each request
         *("_account", "_content", "_duplex", "_expected", "_is_relayed", "_kept"),
-        *("_relayed", "is_broken", "is_cut", "passing", "streamed", "trailers"),
+        *("_relayed", "_searching", "is_broken", "is_cut", "passing", "streamed", "trailers"),
     )
 
     def __init__(
         self, duplex: Duplex, account: Account, expected: int | None, passing: Passing | None = None
     ) -> None:
         self.passing = passing
+        self._searching = NOTHING if passing is None else threading.Lock()
         self._duplex = weakref.ref(duplex)
         self._account, self._expected = account, expected
         self._kept: BytesIO | None = None
@@ -206,11 +212,28 @@ class Body:
         if self.streamed is not None:
             raise RuntimeError(STREAMED_TWICE)
         self.streamed = 0
-        while piece := self._receive():
+        while piece := self.searched(self._receive):
             self.streamed += len(piece)
-            if self.passing is not None:
-                self.passing.feed(piece)
             yield piece
+
+    def searched(self, receive: Callable[[], bytes]) -> bytes:
+        """Receive a piece, and search it for secrets before anybody receives the next one."""
+        if self.passing is None:
+            return receive()
+        with self._searching:
+            piece = receive()
+            self.passing.feed(piece)
+        return piece
+
+    @contextlib.contextmanager
+    def searching(self) -> Iterator[bool]:
+        """Have nobody else receive and search in the `with` block; False where another thread still does."""
+        is_alone = self._searching.acquire(timeout=REST_SECONDS)
+        try:
+            yield is_alone
+        finally:
+            if is_alone:
+                self._searching.release()
 
     def search_rest(self) -> None:
         """Search for secrets, where one is declared, what a client sends of a body that nobody has read to its end.
@@ -225,14 +248,19 @@ class Body:
             self._relayed.wait(REST_SECONDS)
         if self._is_relayed and not self.is_cut:  # it is read elsewhere, or cannot be read on
             return
+        with self.searching() as is_alone:
+            if is_alone:
+                self._search_rest(self.passing, deadline)
+
+    def _search_rest(self, passing: Passing, deadline: float) -> None:
         if self._is_relayed:  # what was kept may end within a secret, or within a message
-            self.passing.feed(self.so_far)
+            passing.feed(self.so_far)
         with contextlib.suppress(ClientLeftError, OverLimitError, RuntimeError, TimeoutError):
             while (left := deadline - monotonic()) > 0 and (piece := self._receive(left)):
-                self.passing.feed(piece)
+                passing.feed(piece)
             if self.streamed is None:
                 for name, value in self.trailers.raw:
-                    self.passing.feed(f"\r\n{name}: {value}".encode("latin-1", "replace"))
+                    passing.feed(f"\r\n{name}: {value}".encode("latin-1", "replace"))
 
     def _receive(self, seconds: float | None = None) -> bytes:
         if self.is_broken:

@@ -66,6 +66,7 @@ class Http1Server:
         self.ledger, self.idle_seconds = connection.ledger, idle_seconds
         self.hangs_up = ""  # why a fault closes our side
         self.is_switched = False
+        self.head = b""  # all that has come of a head, where a secret is declared
         self.lock = threading.RLock()
         self.http = Http1(self.lock)
         connection.read_late = self.read_late
@@ -87,7 +88,7 @@ class Http1Server:
         except OverLimitError as error:
             self.refuse(413, str(error))
         except StalledError as error:
-            connection.record_broken(f"{error} within the head of a request")
+            self.record_broken(f"{error} within the head of a request")
             self.write_refusal(408, str(error))
         if self._proxying is not None and self._is_tunnel:
             self._proxying.enter()
@@ -109,6 +110,7 @@ class Http1Server:
     def read_head(self) -> Head | None:
         """None at the end of the connection."""
         http, connection = self.http, self.connection
+        self.head = http.waiting if not http.is_fresh and self.is_searched else b""
         head = None if http.is_fresh else http.read_head()
         while head is None:
             if http.closed:
@@ -120,6 +122,10 @@ class Http1Server:
             if head is None and not http.has_begun and not http.closed:
                 connection.end()  # that was an empty line only
         return head
+
+    @property
+    def is_searched(self) -> bool:
+        return self.connection.context.window.account.secrets is not None
 
     def read(self) -> bytes:
         """Read more bytes of a head; b"" at the end of the connection.
@@ -140,8 +146,10 @@ class Http1Server:
                 )
                 connection.fail_tls(*failure)
             elif self.http.has_begun:
-                connection.record_broken(f"broke off within the head of a request: {error}")
+                self.record_broken(f"broke off within the head of a request: {error}")
             raise
+        if self.is_searched:
+            self.head += data
         if data:
             if to.tls and not connection.accounted:
                 connection.note_trust()
@@ -153,8 +161,11 @@ class Http1Server:
     def refuse(self, status_code: int, text: str) -> None:
         connection = self.connection
         connection.accounted = True
-        connection.recorder.record_unreadable(connection.attempt, text)
+        connection.recorder.record_unreadable(connection.attempt, text, self.head)
         self.write_refusal(status_code, text)
+
+    def record_broken(self, note: str) -> None:
+        self.connection.record_broken(note, self.head)
 
     def write_refusal(self, status_code: int, text: str) -> Response | None:
         """Send an error response, if that is still possible, and let the client read it. Return the response sent."""

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import Final, NamedTuple
 
 from pytest_egress.base.account import OverLimitError
 from pytest_egress.base.acknowledged import await_acknowledged
@@ -32,7 +32,7 @@ from pytest_egress.gateway.http2.batches import Batches
 from pytest_egress.gateway.http2.stream import Http2Stream, run_all
 from pytest_egress.gateway.http2.wire import Http2Wire
 from pytest_egress.gateway.patience import Patience, StalledError
-from pytest_egress.gateway.recorder import silent_outcome
+from pytest_egress.gateway.recorder import Heard, silent_outcome
 from pytest_egress.gateway.tls.failures import broken_after_handshake
 from pytest_egress.gateway.tls.handshake import record_silence
 from pytest_egress.routes.duplex import ClientLeftError
@@ -52,9 +52,6 @@ from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction.redactor import Redactor
 from pytest_egress.traffic.shown import cut
 
-if TYPE_CHECKING:
-    from pytest_egress.traffic.search.passing import Passing
-
 CLOSED: Final = "the client closed the connection"
 FIRST_REQUEST_SECONDS: Final = 1.0
 """A client that asks for nothing until then connects ahead of need."""
@@ -68,6 +65,13 @@ MAX_LATE: Final = 100
 
 MakeAnswering = Callable[[Http2Stream], Answering]
 """Makes the `Answering` whose carrier is a stream."""
+
+
+class MalformedRequest(NamedTuple):
+    """A request that is refused: why, and what has come of it."""
+
+    why: str
+    sent: bytearray
 
 
 class Http2Server:
@@ -92,9 +96,9 @@ class Http2Server:
         self._emptied = threading.Condition(self._lock)
         self._http = Http2(monotonic)
         self._streams: dict[int, Http2Stream] = {}
-        self._late: dict[int, Passing] = {}  # what searches late bytes of streams that are over
+        self._late: dict[int, Heard] = {}  # what searches late bytes of streams that are over
         self._fresh: list[Http2Stream] = []
-        self._malformed: list[str] = []
+        self._malformed: dict[int, list[MalformedRequest]] = {}
         self._batches = Batches(
             self._wire, workers, self._serve_stream, self._close, self._give_out
         )
@@ -119,7 +123,7 @@ class Http2Server:
             why = self._read_on(first)
         except Http2Error as error:
             why = str(error)
-            self._refuse(why)
+            self._refuse(why, error.sent)
         except StalledError as error:
             why = str(error)
             self._record_broken_head(f"{why} within the head of a request")
@@ -234,7 +238,8 @@ class Http2Server:
             self._streams[came.stream] = stream
             self._fresh.append(stream)
         elif isinstance(came, Unreadable):
-            self._malformed.append(came.why)
+            malformed = MalformedRequest(came.why, bytearray(came.sent))
+            self._malformed.setdefault(came.stream, []).append(malformed)
         elif came.stream == 0:
             for each in self._streams.values():
                 each.window_grew()
@@ -252,18 +257,18 @@ class Http2Server:
         return []
 
     def _search_late(self, came: CameLate) -> None:
-        """Search what a client sends of a body after the response has ended: nobody reads it."""
-        known = self._streams.get(came.stream)
-        passing = self._late.get(came.stream) if known is None else known.passing
-        if passing is not None:
-            passing.feed(came.data)
-        elif known is not None:
-            known.feed(came.data)  # `Http2Stream.search_late` is to come
+        """Search what a client sends of a request after the response has ended: nobody reads it."""
+        if (malformed := self._malformed.get(came.stream)) is not None:
+            malformed[-1].sent.extend(came.data)
+        elif (heard := self._late.get(came.stream)) is not None:
+            heard(came.data)
+        elif (known := self._streams.get(came.stream)) is not None:
+            known.hear_late(came)
 
     def _begin_fresh(self) -> None:
         connection = self.connection
         fresh, self._fresh = self._fresh, []
-        malformed, self._malformed = self._malformed, []
+        malformed, self._malformed = self._malformed, {}
         if fresh or malformed:
             self._awaits_first = False
             connection.idle_seconds = self._idle_seconds
@@ -278,9 +283,19 @@ class Http2Server:
                 self._give_out(stream)
         if whole:
             self._batches.serve(whole)
-        for why in malformed:
-            note = unreadable_note(why, connection.ledger.redactor)
-            connection.recorder.record_unreadable(connection.attempt, note)
+        for number, each in ((n, each) for n, several in malformed.items() for each in several):
+            note = unreadable_note(each.why, connection.ledger.redactor)
+            sent = bytes(each.sent)
+            heard = connection.recorder.record_unreadable(connection.attempt, note, sent)
+            self._hear_late(number, heard)
+
+    def _hear_late(self, number: int, heard: Heard | None) -> None:
+        """Have what still comes on a stream that is over searched."""
+        if heard is None:
+            return
+        self._late[number] = heard
+        if len(self._late) > MAX_LATE:
+            del self._late[next(iter(self._late))]
 
     def _rest(self) -> None:
         """The connection has an attempt of its own before its first request, and while a head comes in parts."""
@@ -352,10 +367,7 @@ class Http2Server:
         connection = self.connection
         with self._lock:
             self._streams.pop(stream.number, None)
-            if stream.passing is not None:
-                self._late[stream.number] = stream.passing
-                if len(self._late) > MAX_LATE:
-                    del self._late[next(iter(self._late))]
+            self._hear_late(stream.number, stream.heard_late)
             if not self._streams:
                 self._idle_from = monotonic()
                 if not connection.is_reading and not connection.has_attempt:
@@ -396,11 +408,11 @@ class Http2Server:
         else:
             self.connection.record_tcp(b"", note)
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, why: str, sent: bytes) -> None:
         """Record a connection that cannot go on. Its GOAWAY has been written."""
         connection = self.connection
         note = unreadable_note(why, connection.ledger.redactor)
-        connection.recorder.record_unreadable(connection.attempt, note)
+        connection.recorder.record_unreadable(connection.attempt, note, sent)
 
     def _leave_all(self, why: str, *, by_fault: bool = False) -> list[Callable[[], None]]:
         streams = self._streams.values()

@@ -17,7 +17,7 @@ import socket
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pytest_egress.base.account import Hold, over_limit
 from pytest_egress.base.sockets import READ_BYTES, shut
@@ -32,16 +32,14 @@ from pytest_egress.gateway.http.bodies import Body
 from pytest_egress.gateway.http2.wire import Http2Wire
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.patience import Patience, StalledError
+from pytest_egress.gateway.recorder import Heard
 from pytest_egress.ledger.windows import Activity, AttemptContext
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.http.head import Head
 from pytest_egress.traffic.http.headers import NO_FIELDS, Headers
-from pytest_egress.traffic.http.http2 import Http2
+from pytest_egress.traffic.http.http2 import CameLate, Http2
 from pytest_egress.traffic.http.response import Response, carries_body, http_date, sent_fields
-
-if TYPE_CHECKING:
-    from pytest_egress.traffic.search.passing import Passing
 
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, CANCEL = 0, 1, 2, 8
 """Codes of RST_STREAM (RFC 9113 section 7)."""
@@ -64,7 +62,7 @@ class Http2Stream:
         broken_by: The sentence that names the fault which has ended its connection; "" for none.
         is_kept_whole: Whether the request's body is being read to its end, before anything else is done about it.
         ends_connection: Whether its connection is to end after it: `Connection: close` says so in a response.
-        passing: Searches for secrets what still comes of its request after the response; None for nothing.
+        heard_late: Searches for secrets what still comes of its request after the response; None for nothing.
         late_note: Why nobody answers it, as a sentence: its connection was said to end before; "" for any other.
     """
 
@@ -95,7 +93,8 @@ class Http2Stream:
         self.lasting: Lasting | None = None
         self.ended, self.ends_connection, self.is_kept_whole = False, False, False
         self.late_note = ""
-        self.passing: Passing | None = None
+        self.heard_late: Heard | None = None
+        self._late_fields = b""
 
     # The attempt.
 
@@ -144,13 +143,24 @@ class Http2Stream:
         run_all(callbacks)
 
     def search_late(self, body: Body) -> None:
-        """Have searched for secrets what comes of a body after the response, from what nobody has read of it on."""
-        with self._wire.lock:
-            if body.passing is None or self._is_whole:
+        """Have searched for secrets what comes of a request after the response, from what nobody has read of it on."""
+        if body.passing is None:
+            return
+        with body.searching(), self._wire.lock:
+            if self._is_whole:
                 return
-            self.passing = body.passing
-            self.passing.feed(bytes(self._unread))
+            self.heard_late = body.passing.feed
+            self.heard_late(bytes(self._unread) + self._late_fields)
             self._unread.clear()
+
+    def hear_late(self, came: CameLate) -> None:
+        """Take what nobody reads, since the response has ended. The lock is held."""
+        if self.heard_late is not None:
+            self.heard_late(came.data)
+        elif came.is_fields:  # `search_late` is to come
+            self._late_fields = came.data
+        else:
+            self.feed(came.data)
 
     # The carrier of its request.
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from pytest_egress.base.account import MAX_HELD_BYTES, Account
 from pytest_egress.errors import ClientHelloError
+from pytest_egress.gateway.recorder import Heard, searching
 from pytest_egress.traffic.entries import Offers, TcpConnection, note_message, transcript_of
 from pytest_egress.traffic.tls.asked import MAX_ASKED_BYTES, asks_alone
 from pytest_egress.traffic.tls.clients import library_of
@@ -31,9 +32,6 @@ CLOSE_NOTIFY_BYTES: Final = (
 ALERT: Final = 21  # a record of TLS 1.2 says so (RFC 5246 section 6.2.1)
 
 PAST: Final = "were not all read by way of the socket that the handler got"
-
-Heard = Callable[["bytes | memoryview"], object]
-"""Gets what a handler has read of its client."""
 
 
 def unheard(data: bytes | memoryview) -> None:
@@ -95,17 +93,6 @@ class Hearing:
     def missed(self) -> None:
         """Note that the client has sent more than was heard."""
         self._entry.unread = self._entry.unread or PAST
-
-
-def searching(entry: TcpConnection, account: Account) -> Heard | None:
-    """What searches the bytes of a client for secrets: those outside of TLS, and those within; None without secrets."""
-    if account.secrets is None:
-        return None
-    from pytest_egress.traffic.search.passing import Passing
-
-    outside, within = Passing(account.secrets), Passing(account.secrets)
-    entry._passing = ((True, outside), (False, within))
-    return lambda data: (outside if entry.tls is None else within).feed(data)
 
 
 def passing(entry: TcpConnection, account: Account) -> Heard | None:

@@ -42,7 +42,7 @@ from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.handlers import call
 from pytest_egress.gateway.raw.ends import Ends
 from pytest_egress.gateway.raw.faults import RETURNABLE, Shaped, returned_plan
-from pytest_egress.gateway.raw.hearing import RAW, Heard, Hearing, keep_within, passing
+from pytest_egress.gateway.raw.hearing import RAW, Hearing, keep_within, passing
 from pytest_egress.gateway.raw.sockets import (
     ClientEndedError,
     RawSocket,
@@ -51,7 +51,7 @@ from pytest_egress.gateway.raw.sockets import (
     for_handler,
 )
 from pytest_egress.gateway.raw.starttls import StartTls
-from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder
+from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Heard, Recorder
 from pytest_egress.gateway.tcp_info import ANYTHING, FIN, Traffic, traffic
 from pytest_egress.gateway.tls.authority import Authority
 from pytest_egress.gateway.upstream.upstreams import Upstreams, upstream_host

@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pytest_egress.base.relay import relay
 from pytest_egress.base.sockets import Socket, pair, shut
 from pytest_egress.gateway.raw.ends import Ends, telling
-from pytest_egress.gateway.raw.hearing import Heard, unheard
+from pytest_egress.gateway.raw.hearing import unheard
+from pytest_egress.gateway.recorder import Heard
 from pytest_egress.gateway.tls.sockets import TlsSocket
 from pytest_egress.routes.declarations import check_protocols
 

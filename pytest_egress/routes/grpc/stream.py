@@ -53,6 +53,11 @@ class UnreadableError(Exception):
     """A message of the client is not of the type that the method takes; the text says so."""
 
 
+def received(receive: Callable[[], bytes]) -> bytes:
+    """A piece, where nothing is searched."""
+    return receive()
+
+
 class UnsendableError(TypeError):
     """A servicer answers with what is no message of its method; the text quotes it."""
 
@@ -70,7 +75,8 @@ class CallStream:
         self.call = call
         self._duplex, self._conversation = duplex, conversation
         # A message that a servicer does not take, or cannot read, is searched for secrets too.
-        self._passing = getattr(conversation.exchange.request._body, "passing", None)
+        body = conversation.exchange.request._body
+        self._searched: Callable[[Callable[[], bytes]], bytes] = getattr(body, "searched", received)
         headers = conversation.exchange.request.headers
         self._buffer = MessageBuffer(headers.get("grpc-encoding", "identity").lower())
         self._accepted = accepted_encodings(headers)
@@ -125,10 +131,7 @@ class CallStream:
 
     def _received(self) -> bytes:
         try:
-            piece = self._duplex.receive(SELDOM_SECONDS)
-            if self._passing is not None:
-                self._passing.feed(piece)
-            return piece
+            return self._searched(lambda: self._duplex.receive(SELDOM_SECONDS))
         except ClientLeftError as error:
             raise CallEndedError(str(error)) from error
 

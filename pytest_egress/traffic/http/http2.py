@@ -35,7 +35,7 @@ from pytest_egress.traffic.http.headers import (
     raw_fields,
     size_of,
 )
-from pytest_egress.traffic.http.http2_ends import ClientEnds, KeepingDecoder
+from pytest_egress.traffic.http.http2_ends import ClientEnds, Fields, KeepingDecoder
 from pytest_egress.traffic.http.http2_errors import told
 from pytest_egress.traffic.shown import shown
 
@@ -52,7 +52,13 @@ UNSENDABLE: Final = re.compile(rb"[\r\n\0]")  # RFC 9113 section 8.2.1
 
 
 class Http2Error(Exception):
-    """The client has broken the protocol, or asks for too much: the connection ends with a GOAWAY."""
+    """The client has broken the protocol, or asks for too much: the connection ends with a GOAWAY.
+
+    Attributes:
+        sent: The fields that its client has sent in the frame that ends it, as lines.
+    """
+
+    sent = b""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +82,10 @@ class BodyCame(Http2Event):
 
 @dataclass(frozen=True, kw_only=True)
 class CameLate(Http2Event):
-    """A piece of a body has come on a stream that this side has reset, and is dropped."""
+    """A piece of a body, or its trailers as lines, has come on a stream that this side has reset, and is dropped."""
 
     data: bytes
+    is_fields: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +102,13 @@ class WasReset(Http2Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Unreadable(Http2Event):
-    """The request is malformed, or came on a stream that its client had ended; the stream has been reset."""
+    """The request is malformed, or came on a stream that its client had ended; the stream has been reset.
+
+    `sent` has its fields as lines, or its bytes of a body.
+    """
 
     why: str
+    sent: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,23 +216,41 @@ class Http2:
         try:
             events = self._h2.receive_data(frame)
         except h2.exceptions.ProtocolError as error:  # h2 has made the GOAWAY
-            late = self._late(frame)
-            raise Http2Error(f"{told(error)}; {late}" if late else told(error)) from error
-        late = self._late(frame)
+            block = self._block_of(frame)
+            late = self._ends.take_frame(frame, block)
+            failure = Http2Error(f"{told(error)}; {late}" if late else told(error))
+            failure.sent = lines_of(block)
+            raise failure from error
+        block, self._decoder.fields = self._decoder.fields, ()
+        late = self._ends.take_frame(frame, block)
         for event in events:
             if (came := self._translate(event)) is not None:
                 yield came
-        if kind == frames.DATA and not any(map(is_data, events)):  # h2 tells nothing of it
-            yield CameLate(stream=frames.stream_of(frame), data=frames.data_of(frame))
+        yield from self._untold(frame, events, late, block)
+
+    def _untold(
+        self, frame: bytes, events: list[h2.events.Event], late: str, block: Fields
+    ) -> Iterator[Came]:
+        """What h2 does not tell of a frame: on a stream that has ended, it tells nothing of most."""
+        stream = frames.stream_of(frame)
+        is_dropped_data = frame[3] == frames.DATA and not any(map(is_data, events))
+        sent = frames.data_of(frame) if is_dropped_data else b""
+        if block and (late or not events):
+            sent = lines_of(block)
         if late:
-            yield Unreadable(stream=frames.stream_of(frame), why=late)
+            yield Unreadable(stream=stream, why=late, sent=sent)
             if not events:  # h2 tells of a stream that it resets for the first time alone
                 self._count_reset()
+        elif sent:
+            yield CameLate(stream=stream, data=sent, is_fields=not is_dropped_data)
 
-    def _late(self, frame: bytes) -> str:
-        """What a client has sent on a stream that it had ended, as a text; "" for any other frame."""
-        fields, self._decoder.fields = self._decoder.fields, ()
-        return self._ends.take_frame(frame, fields)
+    def _block_of(self, frame: bytes) -> Fields:
+        """The fields of a frame that h2 has refused, be it before it had decoded them."""
+        block, self._decoder.fields = self._decoder.fields, ()
+        if not block and (raw := frames.block_of(frame)):
+            with suppress(Exception):  # hpack's, of a block that is broken
+                block = tuple(self._decoder.decode(raw, raw=True))
+        return block
 
     def _is_farewell(self, frame: bytes) -> bool:
         """Whether a frame is a GOAWAY that breaks no rule."""
@@ -257,7 +286,7 @@ class Http2:
         except ValueError as error:
             self.reset(number, h2.errors.ErrorCodes.PROTOCOL_ERROR)
             self._count_reset()
-            return Unreadable(stream=number, why=str(error))
+            return Unreadable(stream=number, why=str(error), sent=lines_of(plain(event.headers)))
         return Asked(stream=number, head=head)
 
     def _body_came(self, event: h2.events.DataReceived) -> BodyCame | None:
@@ -352,6 +381,11 @@ class Http2:
 
 def is_data(event: h2.events.Event) -> bool:
     return isinstance(event, h2.events.DataReceived)
+
+
+def lines_of(block: Fields) -> bytes:
+    """Fields as HTTP/1.1 has them, each behind a line end."""
+    return b"".join(b"\r\n%b: %b" % (name, value) for name, value in block)
 
 
 class Bucket:

@@ -22,6 +22,9 @@ END_STREAM: Final = 0x1
 PADDED: Final = 0x8
 """The flag of a frame whose first byte says how many bytes of padding it ends with (RFC 9113 section 6.1)."""
 
+PRIORITY: Final = 0x20
+"""The flag of HEADERS whose block follows five bytes of a priority (RFC 9113 section 6.2)."""
+
 END_HEADERS: Final = 0x4
 """The flag of a frame with which a field block ends (RFC 9113 section 6.2)."""
 
@@ -81,8 +84,15 @@ def goaway_frame(last_stream: int) -> bytes:
     return struct.pack(">LBLLL", 8 << 8 | GOAWAY, 0, 0, last_stream, 0)
 
 
+def block_of(frame: bytes) -> bytes:
+    """The field block of HEADERS that have it whole; b"" for any other frame."""
+    if frame[3] != HEADERS or not frame[4] & END_HEADERS:
+        return b""
+    return data_of(frame)[5 if frame[4] & PRIORITY else 0 :]
+
+
 def data_of(frame: bytes) -> bytes:
-    """The bytes of a body in a DATA frame, without its padding."""
+    """The bytes of a frame without its padding."""
     data = frame[HEAD_BYTES:]
     if not (frame[4] & PADDED and data):
         return data

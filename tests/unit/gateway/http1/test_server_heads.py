@@ -13,8 +13,11 @@ from pytest_egress.gateway.http import bodies
 from pytest_egress.ledger.windows import Window
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.http.response import Response
+from pytest_egress.traffic.redaction.values import KnownValues
+from pytest_egress.traffic.search.leaks import leaks
+from pytest_egress.traffic.search.secrets import Secret
 from tests.support.loopback import LoopbackLink
-from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, read_reply
+from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, read_reply
 
 STALL = 0.6
 """Seconds; more than the first byte is waited for here."""
@@ -208,3 +211,36 @@ def test_what_a_body_that_breaks_off_was_answered_is_in_the_ledger(stage: Stage)
     response = stage.only(Exchange).response
     assert response is not None
     assert (response.status_code, response.content) == (400, reply.body)
+
+
+# What is searched for secrets.
+
+KEY = "sk-of-the-test-1"
+
+
+@pytest.mark.parametrize("policy", ["fail", "block"])
+@pytest.mark.parametrize("secure", [True, False])
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"GET / HTTP/1.1\r\nX-Key: sk-of-", b"the-test-1\r\nno field\r\n\r\n"],
+        [b"GET / HTTP/1.1\r\nX-Key: sk-of-", b"the-test-1\r\n"],
+        [GET + b"GET / HTTP/1.1\r\nX-Key: sk-of-", b"the-test-1\r\nno field\r\n\r\n"],
+    ],
+    ids=["malformed", "broken off", "pipelined"],
+)
+def test_a_head_that_cannot_be_read_is_searched_for_secrets(
+    stage: Stage, pieces: list[bytes], secure: bool, policy: str
+) -> None:
+    made = Secret(KEY)
+    stage.window.account._others.secrets = KnownValues([(KEY, made)])
+    stage.window.policy = policy  # type: ignore[assignment]
+    stage.http("api.test", b"yes", optional=True)
+    stage.https("api.test", b"yes", optional=True)
+    sock = stage.tls() if secure else stage.dial(port=80)
+    for piece in pieces:
+        sock.sendall(piece)
+        eventually(lambda: not stage.gateway.unread())
+    sock.close()
+    (leak,) = leaks(stage.entries(TcpConnection), [made])
+    assert leak.told == "the secret of a marker in its bytes"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -54,7 +53,9 @@ def test_what_a_servicer_does_not_take_is_searched_as_it_comes() -> None:
         return pb.Reply(text=next(request_iterator).name)
 
     class Noted(GivenBody):
-        passing: Any = SimpleNamespace(feed=lambda piece: fed.append(piece))
+        def searched(self, receive: Callable[[], bytes]) -> bytes:
+            fed.append(piece := receive())
+            return piece
 
     fed: list[bytes] = []
     call = Call(server_of(Up=up), "/greet.v1.Greeter/Up")
