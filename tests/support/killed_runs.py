@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,13 @@ class KilledRun:
 
     def left(self, witness: Witness) -> list[str]:
         """What is there of it."""
-        folder = [f"folder {self.folder}"] if Path(self.folder).exists() else []
-        return witness.left(self.session) + folder
+        return list(self.found(witness))
+
+    def found(self, witness: Witness) -> Iterator[str]:
+        """The same one by one: its folder first, which its watchdog removes last."""
+        if Path(self.folder).exists():
+            yield f"folder {self.folder}"
+        yield from witness.found(self.session)
 
     def close(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -83,4 +89,4 @@ class KilledRun:
 
 
 def assert_nothing_is_left(witness: Witness, run: KilledRun) -> None:
-    assert until(lambda: not run.left(witness)), run.left(witness)
+    assert until(lambda: not any(run.found(witness))), run.left(witness)

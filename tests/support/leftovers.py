@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +148,17 @@ class Witness:
 
     def left(self, session: str) -> list[str]:
         """What is there of a run, each with what it is."""
-        there = [f"container {name}" for name in containers(self.client, session)]
-        there += [f"image {name}" for name in images(self.client, session)]
+        return list(self.found(session))
+
+    def found(self, session: str) -> Iterator[str]:
+        """The same one by one, what an engine lists cheaply first: whoever waits needs the first alone."""
+        yield from (f"container {name}" for name in containers(self.client, session))
+        yield from (f"watchdog {pid}" for pid in watchdogs(session))
+        yield from (f"namespace at {key}" for key in list(self.keys[session]) if is_mounted(key))
+        yield from (f"namespace {name}" for name in self._held(session))
         seen = {name for name in list(self.volumes[session]) if self._has_volume(name)}
-        there += [f"volume {name}" for name in seen.union(self.volumes_of(session))]
-        there += [f"namespace at {key}" for key in list(self.keys[session]) if is_mounted(key)]
-        there += [f"namespace {name}" for name in self._held(session)]
-        return there + [f"watchdog {pid}" for pid in watchdogs(session)]
+        yield from (f"volume {name}" for name in seen.union(self.volumes_of(session)))
+        yield from (f"image {name}" for name in images(self.client, session))
 
     def volumes_of(self, session: str) -> list[str]:
         """The volumes with the label of a run."""
