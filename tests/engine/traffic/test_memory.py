@@ -176,14 +176,15 @@ class TestA:
 }
 
 
-@pytest.mark.parametrize("kind", TESTS)
 def test_what_a_test_received_is_let_go_with_it(
-    pytester: pytest.Pytester, clients_image: str, kind: str
+    pytester: pytest.Pytester, clients_image: str
 ) -> None:
     (head, last) = HEAD.format(image=clients_image).split("def test_last")
-    pytester.makepyfile(
-        test_x="\n".join([head, textwrap.dedent(TESTS[kind]), f"def test_last{last}"])
-    )
+    modules = {
+        f"test_{kind}": "\n".join([head, textwrap.dedent(code), f"def test_last{last}"])
+        for kind, code in TESTS.items()
+    }
+    pytester.makepyfile(**modules)
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
     result = pytester.runpytest_subprocess("-p", "no:randomly", "-p", "no:cacheprovider")
     assert result.ret == 0
