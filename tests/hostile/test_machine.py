@@ -16,6 +16,8 @@ import pytest
 from pytest_egress import Egress
 from pytest_egress.engine.endpoint import engine_address
 
+pytestmark = pytest.mark.one_link  # of mounts and options, in which it has no part
+
 ASK_THE_ENGINE = """
     import socket, sys, time
     with socket.socket(socket.AF_UNIX) as sock:

@@ -457,6 +457,7 @@ def test_a_connection_that_the_kernel_has_forgotten_leaves_no_packet(
     assert packets(link) == []
 
 
+@pytest.mark.one_link
 def test_60_000_connections_that_the_server_ends_do_not_wait_for_each_other(
     engine_client: docker.DockerClient, clients_image: str
 ) -> None:
