@@ -1,9 +1,8 @@
-"""Forks, threads, time-outs, and plugins that change the clock or sockets, with real containers."""
+"""Threads, time-outs, and plugins that change the clock or sockets, with real containers."""
 
 from __future__ import annotations
 
 import contextlib
-import textwrap
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,6 @@ import trustme
 
 from pytest_egress import Egress
 from pytest_egress.base.clock import wall
-from pytest_egress.engine.leftovers import SESSION_LABEL
 from pytest_egress.session import Session
 from tests.support.leftovers import containers
 from tests.support.stage import eventually
@@ -27,137 +25,6 @@ pytestmark = pytest.mark.plugins("time_machine", "timeout")
 @pytest.fixture(autouse=True)
 def quiet_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
     keep_quiet(monkeypatch, pytester)
-
-
-@pytest.fixture
-def run_real(pytester: pytest.Pytester, clients_image: str) -> RunPytest:
-    """Run pytest on the source of a module with real containers, in a process of its own."""
-    pytester.makeconftest(f"""
-        import pathlib, pytest
-        @pytest.fixture(scope="session")
-        def image(session_egress):
-            label = session_egress._inner.session.engine.labels["{SESSION_LABEL}"]
-            pathlib.Path("session").write_text(label)
-            return {clients_image!r}
-        @pytest.fixture(scope="module")
-        def shop(module_egress):
-            return module_egress.start({clients_image!r}, ["sleep", "infinity"])
-        @pytest.fixture
-        def curl(shop):
-            return lambda url: shop.exec(["curl", "-sS", "--max-time", "20", url], check=False).stdout
-        """)
-
-    def run(source: str, *args: str, subprocess: bool = True) -> pytest.RunResult:
-        pytester.makepyfile(test_x="import pytest\n" + textwrap.dedent(source))
-        return pytester.runpytest_subprocess("-pno:cacheprovider", *args)
-
-    return run
-
-
-# The same with real containers.
-
-
-def test_a_second_run_in_the_process_leaves_no_thread_and_no_descriptor(
-    run_real: RunPytest, pytester: pytest.Pytester
-) -> None:
-    script = pytester.makepyfile(
-        twice="""
-        import os, pytest, threading
-        def left(): return threading.active_count(), sorted(os.listdir("/proc/self/fd"))
-        seen = []
-        for _ in range(3):
-            assert pytest.main(["-q", "-pno:cacheprovider", "-pno:rerunfailures", "test_x.py"]) == 0
-            seen.append(left())
-        assert seen[0][0] == 1, threading.enumerate()
-        assert seen[1] == seen[2], seen
-        """
-    )
-    pytester.makepyfile(
-        test_x="""
-        def test_a(egress, image, curl):
-            egress.intercept_https("a.test", {"n": 1})
-            assert curl("https://a.test/") == '{"n": 1}'
-        """
-    )
-    result = pytester.runpython(script)
-    assert result.ret == 0, result.stderr.str()
-
-
-def test_a_child_of_multiprocessing_disturbs_neither_the_link_nor_the_watchdog(
-    run_real: RunPytest,
-) -> None:
-    run_real(
-        """
-        import multiprocessing, os, urllib.request
-        from pytest_egress import http_ok
-        def work(queue): queue.put(os.getpid())
-        def test_a(egress, image, curl):
-            egress.intercept_https("a.test", {"n": 1})
-            server = egress.start(image, "python3 -m http.server 8080", wait=http_ok(8080, "/"))
-            assert curl("https://a.test/") == '{"n": 1}'
-            context = multiprocessing.get_context("fork")
-            queue = context.SimpleQueue()
-            child = context.Process(target=work, args=(queue,))
-            child.start()
-            assert queue.get() == child.pid
-            child.join()
-            assert curl("https://a.test/") == '{"n": 1}'
-            with urllib.request.urlopen(server.url(8080)) as response:
-                assert response.status == 200
-            assert egress._inner.session.engine._watchdog._process.poll() is None
-        """,
-        "-Wignore",
-    ).assert_outcomes(passed=1)
-
-
-@pytest.mark.parametrize("place", ["test", "with", "fixture"])
-def test_a_forked_child_that_falls_out_of_its_test_ends_nothing_of_its_parent(
-    run_real: RunPytest, place: str
-) -> None:
-    result = run_real(
-        f"""
-        import os
-        def fork(where):
-            if where == {place!r}:
-                if (child := os.fork()) == 0: raise AssertionError("of the child")
-                os.waitpid(child, 0)
-        @pytest.fixture(scope="module")
-        def forking(shop): fork("fixture")
-        def test_a(egress, image, curl, forking):
-            egress.intercept_https("a.test", {{"n": 1}})
-            with egress.start(image, ["sleep", "infinity"]) as own:
-                fork("with")
-                assert own.exec(["true"]).exit_code == 0
-            fork("test")
-            assert curl("https://a.test/") == '{{"n": 1}}'
-            assert os.path.isdir(egress._inner.session.engine.folder)
-            assert egress._inner.session.engine._watchdog._process.poll() is None
-        def test_b(egress, curl):
-            egress.intercept_https("b.test", {{"n": 2}})
-            assert curl("https://b.test/") == '{{"n": 2}}'
-        """,
-        "-Wignore",
-    )
-    result.assert_outcomes(passed=2)
-    lines_of(result, "*AssertionError: of the child", "*EngineError: process * is a fork of *")
-
-
-def test_a_forked_child_that_falls_out_of_an_egress_ends_nothing_of_its_parent(
-    pytester: pytest.Pytester, bare_image: str
-) -> None:
-    script = pytester.makepyfile(
-        script=f"""
-        import os, warnings
-        from pytest_egress import Egress
-        warnings.simplefilter("ignore")
-        with Egress() as egress:
-            own = egress.start({bare_image!r}, ["sleep", "infinity"])
-            if (child := os.fork()) == 0: raise AssertionError("of the child")
-            assert os.waitpid(child, 0)[1]
-            assert own.exec(["true"]).exit_code == 0
-        """
-    )
-    assert pytester.runpython(script).ret == 0
 
 
 def test_a_time_out_by_thread_ends_the_run_and_the_watchdog_removes_its_containers(
@@ -234,27 +101,24 @@ def test_what_starts_under_frozen_time_has_certificates_of_the_real_one(
     ).assert_outcomes(passed=2)
 
 
-@pytest.mark.parametrize("name", FREEZES)
-def test_waits_and_durations_are_of_the_real_clock_whatever_is_frozen(
-    run_real: RunPytest, name: str
-) -> None:
+def test_waits_and_durations_are_of_the_real_clock_whatever_is_frozen(run_real: RunPytest) -> None:
     run_real(
-        f"""
+        """
         import asyncio
+        from freezegun import freeze_time
+        from time_machine import travel
         from pytest_egress import log_line
         from pytest_egress import asgi
         from pytest_egress.errors import CallError, ContainerTimeoutError
-        {FREEZES[name]}
         async def app(scope, receive, send):
             if scope["type"] == "http":
                 await asyncio.sleep(0.1)
-                await send({{"type": "http.response.start", "status": 200}})
-                await send({{"type": "http.response.body", "body": b"slow"}})
+                await send({"type": "http.response.start", "status": 200})
+                await send({"type": "http.response.body", "body": b"slow"})
         async def handler(request):
             await asyncio.sleep(0.1)
             return "slow"
-        @freeze("2020-01-02")
-        def test_a(egress, image, curl):
+        def measure(egress, image, curl):
             never = egress.intercept_https("never.test", optional=True)
             route = egress.intercept_https("a.test", handler)
             egress.intercept_https("b.test", asgi(app))
@@ -266,10 +130,14 @@ def test_waits_and_durations_are_of_the_real_clock_whatever_is_frozen(
             with pytest.raises(ContainerTimeoutError):
                 egress.start(image, ["sleep", "infinity"], wait=log_line("never"), timeout=0.5)
             assert egress.run(image, ["sleep", "0.5"]).duration > 0
+        @freeze_time("2020-01-02")
+        def test_freezegun(egress, image, curl): measure(egress, image, curl)
+        @travel("2020-01-02")
+        def test_time_machine(egress, image, curl): measure(egress, image, curl)
         """,
         "-Wignore",
         "--timeout=60",
-    ).assert_outcomes(passed=1)
+    ).assert_outcomes(passed=2)
 
 
 @pytest.mark.plugins("socket")
