@@ -5,6 +5,7 @@ In each case the right test fails and says why, the next one passes, and nothing
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import docker
@@ -171,25 +173,30 @@ class Inside:
         return (self.folder / "session").read_text()
 
     def left(self, witness: Witness) -> list[str]:
-        return witness.left(self.session) + [str(path) for path in self.temporary.iterdir()]
+        return list(self.found(witness))
 
-    def end(self, witness: Witness, *texts: str, outcome: str = "1 failed, 1 passed") -> str:
+    def found(self, witness: Witness) -> Iterator[str]:
+        yield from map(str, self.temporary.iterdir())
+        yield from witness.found(self.session)
+
+    def end(self, witness: Witness, *texts: str, outcome: str = "") -> str:
         """Wait for its end: the first test failed and the next passed; or, without a text, both passed.
 
         Args:
             texts: What the failure says.
-            outcome: As the last line has it.
+            outcome: As the last line has it, where it is another.
 
         Returns:
             Its output.
         """
         self.process.wait(RUN_SECONDS)
         output = self.output()
-        assert (f"{outcome} in" if texts else "2 passed in") in output, output
+        outcome = outcome or ("1 failed, 1 passed" if texts else "2 passed")
+        assert f"{outcome} in" in output, output
         assert all(text in output for text in texts), output
         assert "INTERNALERROR" not in output, output
         assert (self.folder / "left").read_text() == "", output
-        assert until(lambda: not self.left(witness)), self.left(witness)
+        assert until(lambda: not any(self.found(witness))), self.left(witness)
         return output
 
     def close(self) -> None:
@@ -213,43 +220,25 @@ def inside(tmp_path: Path, clients_image: str) -> Iterator[StartInside]:
         each.close()
 
 
-# The sidecar, and the agent in it.
+# What one run outlives: the death of a sidecar, of the agent in it, and of targets, a test each.
 
-
-@pytest.mark.parametrize("link", LINKS)
-@pytest.mark.parametrize(
-    "death",
-    ["engine.api.kill(sidecar)", "os.kill(engine.pid(sidecar), 9)"],
-    ids=["sidecar", "agent"],
-)
-def test_a_sidecar_that_is_killed_fails_the_test(
-    inside: StartInside, witness: Witness, link: str, death: str
-) -> None:
-    run = inside(
-        f"""
-        def test_it(egress, engine):
-            egress.intercept_https("api.test", {{"id": 1}})
+DEATHS = """
+        def lose(egress, engine, kill):
+            egress.intercept_https("api.test", {"id": 1})
             target = egress.start(IMAGE, ["sleep", "600"], volumes=["/data"])
             assert target.exec(CURL).exit_code == 0
             sidecar = engine.sidecar(target)
-            {death}
+            kill(sidecar)
             engine.wait_until_gone(sidecar)
             assert target.exec(CURL, check=False).exit_code != 0
-        """,
-        link,
-    )
-    run.end(
-        witness, f"its sidecar was lost while it ran ({LOST[link]}); nothing it sent after that"
-    )
 
+        def test_sidecar(egress, engine):
+            lose(egress, engine, engine.api.kill)
 
-@pytest.mark.parametrize("link", LINKS)
-def test_a_sidecar_that_is_killed_is_told_of_beside_the_tests_own_failure(
-    inside: StartInside, witness: Witness, link: str
-) -> None:
-    run = inside(
-        """
-        def test_it(egress, engine):
+        def test_agent(egress, engine):
+            lose(egress, engine, lambda sidecar: os.kill(engine.pid(sidecar), 9))
+
+        def test_sidecar_beside(egress, engine):
             @egress.intercept_https("api.test")
             def kill(request):
                 (target,) = engine.ids(egress)
@@ -258,31 +247,20 @@ def test_a_sidecar_that_is_killed_is_told_of_beside_the_tests_own_failure(
                 engine.wait_until_gone(sidecar)
                 return {"id": 1}
             egress.run(IMAGE, f"sh -c '{CURL} && {CURL}'")
-        """,
-        link,
-    )
-    run.end(witness, "CommandError: clients:latest exited with code", "its sidecar was lost while")
 
+        @pytest.fixture(scope="class")
+        def shop(class_egress):
+            return class_egress.start(IMAGE, ["sleep", "600"])
 
-@pytest.mark.parametrize("link", LINKS)
-def test_without_its_sidecar_a_shared_container_fails_each_test_that_follows(
-    inside: StartInside, witness: Witness, link: str
-) -> None:
-    run = inside(
-        """
-        class TestIt:
-            @pytest.fixture(scope="class")
-            def shop(self, class_egress):
-                return class_egress.start(IMAGE, ["sleep", "600"])
+        @pytest.fixture
+        def killed(shop, request):
+            yield
+            engine = Engine(request.getfixturevalue("egress_docker_client"))
+            sidecar = engine.sidecar(shop)
+            engine.api.kill(sidecar)
+            engine.wait_until_gone(sidecar)
 
-            @pytest.fixture
-            def killed(self, shop, request):
-                yield
-                engine = Engine(request.getfixturevalue("egress_docker_client"))
-                sidecar = engine.sidecar(shop)
-                engine.api.kill(sidecar)
-                engine.wait_until_gone(sidecar)
-
+        class TestShared:
             def test_before(self, egress_docker_client, egress, shop, killed):
                 egress.assert_no_egress()
 
@@ -291,16 +269,142 @@ def test_without_its_sidecar_a_shared_container_fails_each_test_that_follows(
 
             def test_later(self, egress, shop):
                 egress.assert_no_egress()
-        """,
-        link,
+
+        def test_target(egress, engine):
+            @egress.intercept_https("api.test")
+            def kill(request):
+                (target,) = engine.ids(egress)
+                engine.api.kill(target)
+                return {"id": 1}
+            egress.run(IMAGE, CURL, volumes=["/data"])
+
+        def test_restarted(egress, engine):
+            from pytest_egress import http_ok
+            route = egress.intercept_https("api.test", {"id": 1})
+            serve = f"sh -c '{CURL}; exec python3 -m http.server 8000'"
+            target = egress.start(IMAGE, serve, wait=http_ok(8000), volumes=["/data"])
+            before, url = engine.pid(target.id), target.url(8000)
+            namespace = os.readlink(f"/proc/{before}/ns/net")
+            for count in (2, 3):
+                engine.api.restart(target.id, timeout=0)
+                target.become_ready([http_ok(8000)], 30)
+                after = engine.pid(target.id)
+                assert after != before
+                assert os.readlink(f"/proc/{after}/ns/net") == namespace
+                assert route.call_count == count
+            assert target.exec(CURL).exit_code == 0
+            assert route.call_count == 4
+            import urllib.request
+            assert urllib.request.urlopen(url, timeout=10).status == 200
+            egress.assert_only("api.test")
+
+        def test_restarted_unrouted(egress, engine):
+            target = egress.start(IMAGE, ["sleep", "600"])
+            engine.api.restart(target.id, timeout=0)
+            target.exec(CURL)
+
+        def pause(egress, engine):
+            @egress.intercept_https("api.test")
+            def pause(request):
+                (target,) = engine.ids(egress)
+                engine.api.pause(target)
+                return {"id": 1}
+
+        def test_paused(egress, engine):
+            pause(egress, engine)
+            egress.run(IMAGE, CURL, timeout=3, volumes=["/data"])
+
+        def test_paused_before_it_is_ready(egress, engine):
+            from pytest_egress import log_line
+            pause(egress, engine)
+            egress.start(IMAGE, CURL, wait=log_line("never"), timeout=3)
+
+        def test_paused_before_a_command(egress, engine):
+            target = egress.start(IMAGE, ["sleep", "600"])
+            engine.api.pause(target.id)
+            target.exec(CURL)
+"""
+OUTCOME = (
+    "10 failed, 3 passed"  # each of these but those before a death and of a restart; and the next
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deaths:
+    """What such a run said: all of it, and of each test that failed by its name."""
+
+    link: str
+    output: str
+    told: dict[str, str]
+
+
+@pytest.fixture(scope="module", params=LINKS)
+def deaths(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, clients_image: str
+) -> Deaths:
+    """The run that outlives them all, of which nothing is left."""
+    folder = tmp_path_factory.mktemp("deaths")
+    with contextlib.closing(Witness(docker.from_env())) as witness:
+        run = Inside(folder, clients_image, DEATHS, request.param, {})
+        with contextlib.closing(run):
+            output = run.end(witness, outcome=OUTCOME)
+    _, *parts = re.split(r"(?m)^_{3,} ([\w.]+) _{3,}$", output.partition("= short test summary")[0])
+    return Deaths(
+        link=request.param, output=output, told=dict(zip(parts[::2], parts[1::2], strict=True))
     )
-    run.process.wait(RUN_SECONDS)
-    output = run.output()
-    assert "2 failed, 2 passed" in output, output
-    assert re.search(r"::test_after - clients:latest: its sidecar was", output)
-    assert re.search(r"::test_later - clients:latest: its sidecar was", output)
-    assert (run.folder / "left").read_text() == "", output
-    assert until(lambda: not run.left(witness)), run.left(witness)
+
+
+@pytest.mark.parametrize("what", ["sidecar", "agent"])
+def test_a_sidecar_that_is_killed_fails_the_test(deaths: Deaths, what: str) -> None:
+    lost = f"its sidecar was lost while it ran ({LOST[deaths.link]}); nothing it sent after that"
+    assert lost in deaths.told[f"test_{what}"]
+
+
+def test_a_sidecar_that_is_killed_is_told_of_beside_the_tests_own_failure(deaths: Deaths) -> None:
+    told = deaths.told["test_sidecar_beside"]
+    assert "CommandError: clients:latest exited with code" in told
+    assert "its sidecar was lost while" in told
+
+
+def test_without_its_sidecar_a_shared_container_fails_each_test_that_follows(
+    deaths: Deaths,
+) -> None:
+    assert re.search(r"::test_after - clients:latest: its sidecar was", deaths.output)
+    assert re.search(r"::test_later - clients:latest: its sidecar was", deaths.output)
+
+
+def test_a_target_that_is_killed_has_the_exit_code_of_it(deaths: Deaths) -> None:
+    told = deaths.told["test_target"]
+    assert "CommandError: clients:latest exited with code 137" in told
+
+
+def test_a_target_that_is_restarted_is_captured_as_before(deaths: Deaths) -> None:
+    assert "test_restarted" not in deaths.told
+
+
+def test_what_a_restarted_target_sends_that_no_route_claims_fails_the_test(deaths: Deaths) -> None:
+    told = deaths.told["test_restarted_unrouted"]
+    assert "UnroutedError" in told
+    assert "https://api.test/" in told
+
+
+def test_a_target_that_is_paused_is_said_to_be_when_time_is_up(deaths: Deaths) -> None:
+    paused = "clients:latest still ran after 3 s, and is paused (`docker unpause` would"
+    assert paused in deaths.told["test_paused"]
+
+
+def test_a_target_that_is_paused_before_it_is_ready_is_said_to_be(deaths: Deaths) -> None:
+    paused = "was not ready after 3 s, and is paused (`docker unpause` would let it go on)"
+    assert paused in deaths.told["test_paused_before_it_is_ready"]
+
+
+def test_a_command_in_a_target_that_is_paused_is_the_engines_to_refuse(deaths: Deaths) -> None:
+    told = deaths.told["test_paused_before_a_command"]
+    assert "EngineError: the engine did not run" in told
+    assert "is paused" in told
+
+
+# A sidecar that stands still.
 
 
 def test_a_sidecar_that_is_paused_holds_up_nothing_where_its_sockets_are_here(
@@ -335,117 +439,6 @@ def test_a_sidecar_that_is_silent_fails_the_test(inside: StartInside, witness: W
         "stream",
     )
     run.end(witness, "its sidecar was lost while it ran (it has not answered for 2 s)")
-
-
-# The target.
-
-
-@pytest.mark.parametrize("link", LINKS)
-def test_a_target_that_is_killed_has_the_exit_code_of_it(
-    inside: StartInside, witness: Witness, link: str
-) -> None:
-    run = inside(
-        """
-        def test_it(egress, engine):
-            @egress.intercept_https("api.test")
-            def kill(request):
-                (target,) = engine.ids(egress)
-                engine.api.kill(target)
-                return {"id": 1}
-            egress.run(IMAGE, CURL, volumes=["/data"])
-        """,
-        link,
-    )
-    run.end(witness, "CommandError: clients:latest exited with code 137")
-
-
-@pytest.mark.parametrize("link", LINKS)
-def test_a_target_that_is_restarted_is_captured_as_before(
-    inside: StartInside, witness: Witness, link: str
-) -> None:
-    run = inside(
-        """
-        def test_it(egress, engine):
-            from pytest_egress import http_ok
-            route = egress.intercept_https("api.test", {"id": 1})
-            serve = f"sh -c '{CURL}; exec python3 -m http.server 8000'"
-            target = egress.start(IMAGE, serve, wait=http_ok(8000), volumes=["/data"])
-            before, url = engine.pid(target.id), target.url(8000)
-            namespace = os.readlink(f"/proc/{before}/ns/net")
-            for count in (2, 3):
-                engine.api.restart(target.id, timeout=0)
-                target.become_ready([http_ok(8000)], 30)
-                after = engine.pid(target.id)
-                assert after != before
-                assert os.readlink(f"/proc/{after}/ns/net") == namespace
-                assert route.call_count == count
-            assert target.exec(CURL).exit_code == 0
-            assert route.call_count == 4
-            import urllib.request
-            assert urllib.request.urlopen(url, timeout=10).status == 200
-            egress.assert_only("api.test")
-        """,
-        link,
-    )
-    run.end(witness)
-
-
-def test_what_a_restarted_target_sends_that_no_route_claims_fails_the_test(
-    inside: StartInside, witness: Witness
-) -> None:
-    run = inside(
-        """
-        def test_it(egress, engine):
-            target = egress.start(IMAGE, ["sleep", "600"])
-            engine.api.restart(target.id, timeout=0)
-            target.exec(CURL)
-        """
-    )
-    run.end(witness, "UnroutedError", "https://api.test/")
-
-
-PAUSED = """
-        def test_it(egress, engine):
-            @egress.intercept_https("api.test")
-            def pause(request):
-                (target,) = engine.ids(egress)
-                engine.api.pause(target)
-                return {"id": 1}
-"""
-
-
-@pytest.mark.parametrize("link", LINKS)
-def test_a_target_that_is_paused_is_said_to_be_when_time_is_up(
-    inside: StartInside, witness: Witness, link: str
-) -> None:
-    code = PAUSED + "            egress.run(IMAGE, CURL, timeout=3, volumes=['/data'])\n"
-    run = inside(code, link)
-    run.end(witness, "clients:latest still ran after 3 s, and is paused (`docker unpause` would")
-
-
-def test_a_target_that_is_paused_before_it_is_ready_is_said_to_be(
-    inside: StartInside, witness: Witness
-) -> None:
-    code = PAUSED + (
-        "            from pytest_egress import log_line\n"
-        "            egress.start(IMAGE, CURL, wait=log_line('never'), timeout=3)\n"
-    )
-    run = inside(code)
-    run.end(witness, "was not ready after 3 s, and is paused (`docker unpause` would let it go on)")
-
-
-def test_a_command_in_a_target_that_is_paused_is_the_engines_to_refuse(
-    inside: StartInside, witness: Witness
-) -> None:
-    run = inside(
-        """
-        def test_it(egress, engine):
-            target = egress.start(IMAGE, ["sleep", "600"])
-            engine.api.pause(target.id)
-            target.exec(CURL)
-        """
-    )
-    run.end(witness, "EngineError: the engine did not run", "is paused")
 
 
 # Sleep: all of a process is stopped, and may go on.
@@ -511,7 +504,7 @@ def test_of_a_machine_that_has_gone_the_next_run_removes_what_its_sidecar_left_b
     assert until(lambda: len(running(engine_client, run.session)) == 1)  # the target
     with Egress() as egress:
         egress._inner.session.engine.client.ping()
-        assert until(lambda: not run.left(witness)), run.left(witness)
+        assert until(lambda: not any(run.found(witness))), run.left(witness)
 
 
 def runs(client: docker.DockerClient, run: Inside) -> bool:
@@ -652,7 +645,7 @@ def test_a_run_that_ends_without_its_engine_says_so_and_the_next_run_removes_wha
     engine.start()
     with Egress(session=Session(client=engine.client)) as egress:
         egress._inner.session.engine.client.ping()
-        assert until(lambda: not run.left(engine_witness)), run.left(engine_witness)
+        assert until(lambda: not any(run.found(engine_witness))), run.left(engine_witness)
 
 
 # Its disk.
