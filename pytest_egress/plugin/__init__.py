@@ -13,6 +13,7 @@ what of this room only a test that uses egress needs, is imported where such a t
 * `run`: one run of pytest: its options, its session, and the screen and prompts beside it.
 * `cases`: the hooks that act while one test runs.
 * `sweep`: the second item of a test with `@pytest.mark.egress_sweep`, and its cells.
+* `swept`: what the reports of cells say: a matrix for each test.
 * `copies`: copies of test items.
 * `header`: the lines at the beginning and the end of a run.
 * `reports`: how a failure is shown, and at which frame a debugger stops.

@@ -15,6 +15,10 @@ class Header:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._announced = ""
+        self._session: pytest.Session | None = None
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._session = session
 
     def pytest_report_header(self) -> str | None:
         default = Options()
@@ -49,7 +53,11 @@ class Header:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """The process that writes to the terminal paints the failures."""
+        """The process that writes to the terminal paints the failures, and counts the cells that a worker has run."""
+        if report.user_properties and hasattr(report, "node") and self._session is not None:
+            from pytest_egress.plugin.swept import is_added
+
+            self._session.testscollected += is_added(report)  # of which it shows percents
         if report.failed:
             from pytest_egress.plugin.painting import paint
 
@@ -86,13 +94,12 @@ class Header:
             self._show_sweeps(terminalreporter)
 
     def _show_sweeps(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """The workers of pytest-xdist run the cells, and its controller has their reports alone."""
         reports = [report for found in terminalreporter.stats.values() for report in found]
         if not any(getattr(report, "user_properties", ()) for report in reports):
             return
         from pytest_egress.base.escaping import escaped
-        from pytest_egress.plugin.sweep import matrices
+        from pytest_egress.plugin.swept import SweptTests
 
-        for test, lines in matrices(reports):
+        for test, lines in SweptTests(reports).matrices():
             terminalreporter.section(f"egress sweep: {escaped(test)}")
             terminalreporter.write_line(escaped("\n".join(lines)))

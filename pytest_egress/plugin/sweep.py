@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
@@ -23,15 +22,14 @@ import pytest
 from pytest_egress.base.clock import monotonic
 from pytest_egress.errors import CommandError, SweepError
 from pytest_egress.plugin.case import CASE, QUIET, Case
-from pytest_egress.plugin.copies import copy_of, named, set_id
+from pytest_egress.plugin.copies import copy_of, named, set_id, take_method_name
 from pytest_egress.plugin.run import RUN
+from pytest_egress.plugin.swept import NO_PLACE, PROPERTY
 from pytest_egress.sweep.calls import host_of
 from pytest_egress.sweep.cells import CallRow, Cell, Seen, cells_of, parsed
-from pytest_egress.sweep.matrix import Result, matrix
 from pytest_egress.sweep.settings import Settings, settings_of
 from pytest_egress.sweep.trial import MAX_CALLS, SweepTrial
 from pytest_egress.sweep.verdict import (
-    BAD,
     Aftermath,
     ContainerEnd,
     Letters,
@@ -42,9 +40,6 @@ from pytest_egress.sweep.verdict import (
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 
 MARKER: Final = "egress_sweep"
-PROPERTY: Final = "egress_sweep"
-"""Of a cell's report: its result, as JSON. It passes through pytest-xdist, and into JUnit's XML."""
-
 HAPPY_SECONDS: Final = 9e8
 """The time of a happy path: any."""
 
@@ -91,7 +86,7 @@ class Planned:
 
     Attributes:
         base: The test.
-        place: Its number among those of the test.
+        place: Its number among those of the test, in its sweep.
         is_named: Whether the command line has its name.
         happy: That of the test, once it is known.
         letters, met, exit_code: What came of its run.
@@ -99,7 +94,7 @@ class Planned:
 
     base: pytest.Function
     cell: Cell
-    place: int = 0
+    place: int = NO_PLACE
     is_named: bool = False
     happy: Happy | None = None
     letters: Letters = "-"
@@ -112,6 +107,9 @@ HAPPY: Final = pytest.StashKey[Happy]()
 TRIAL: Final = pytest.StashKey[SweepTrial]()
 GONE: Final = pytest.StashKey[Collection[str]]()
 """The names of the containers that had ended before the run of a test, whose ends say nothing of it."""
+
+PROBE: Final = pytest.StashKey[list[pytest.TestReport]]()
+"""Of a run of the happy path that is logged nowhere: its reports."""
 
 BROKEN: Final = pytest.StashKey[BaseException]()
 """The exception by which the set-up of a cell has failed: it is judged as that of the test."""
@@ -127,19 +125,10 @@ def marked(item: pytest.Item) -> Settings | None:
 
 def check_item(item: pytest.Item) -> None:
     """Refuse what cannot be copied: TypeError."""
-    if isinstance(item, Sweep):
-        return
-    is_of_unittest = is_test_case(getattr(item, "cls", None))
-    if is_of_unittest or not isinstance(item, pytest.Function):
-        kind = "a method of a unittest.TestCase" if is_of_unittest else f"a {type(item).__name__}"
+    if not isinstance(item, (Sweep, pytest.Function)):
         raise TypeError(
-            f"test functions and methods of plain classes are swept, and this is {kind}"
+            f"test functions and methods are swept, and this is a {type(item).__name__}"
         )
-
-
-def is_test_case(cls: type | None) -> bool:
-    unittest = sys.modules.get("unittest")
-    return cls is not None and unittest is not None and issubclass(cls, unittest.TestCase)
 
 
 def expanded(collector: pytest.Collector, items: Iterable[Any]) -> Iterator[Any]:
@@ -147,40 +136,71 @@ def expanded(collector: pytest.Collector, items: Iterable[Any]) -> Iterator[Any]
 
     The session collects again what the command line names: that has been expanded before.
     """
-    config = collector.config
+    config, items = collector.config, list(items)
+    swept = [item for item in items if is_new(item, collector)]
+    if swept and not config.pluginmanager.has_plugin(PLUGIN):
+        config.pluginmanager.register(Sweeps(), PLUGIN)
+        config.pluginmanager.register(Within(), f"{PLUGIN}-within")
+    asked = asked_cells(config, swept)
     for item in items:
         yield item
-        is_new = isinstance(item, pytest.Function) and item.parent is collector
-        if not is_new or item.get_closest_marker(MARKER) is None:
+        if item not in swept:
             continue
-        if not config.pluginmanager.has_plugin(PLUGIN):
-            config.pluginmanager.register(Sweeps(), PLUGIN)
         if config.stash[RUN].sweep == "on":
             yield Sweep.from_parent(
                 item.parent or item.session, name=named(item.name, "sweep"), base=item
             )
-        for cell, is_named in asked_cells(config, item):
+        for cell, is_named in asked.get(item, ()):
             yield cell_item(Planned(base=item, cell=cell, is_named=is_named))
 
 
-def asked_cells(config: pytest.Config, item: pytest.Function) -> Iterator[tuple[Cell, bool]]:
-    """The cells of a test that the command line names, or that --lf runs, and whether the first is so."""
-    failed = config.cache.get("cache/lastfailed", {}) if config.getoption("lf", False) else {}
+def is_new(item: object, collector: pytest.Collector) -> bool:
+    """Whether a node is a test to sweep that this collector has just made."""
+    is_own = isinstance(item, pytest.Function) and item.parent is collector
+    return is_own and item.get_closest_marker(MARKER) is not None  # type: ignore[attr-defined]
+
+
+def asked_cells(
+    config: pytest.Config, swept: Sequence[pytest.Function]
+) -> dict[pytest.Function, list[tuple[Cell, bool]]]:
+    """The cells of each test that the command line names, or that --lf or --ff run, and whether the first is so.
+
+    A cell is of the test whose name is the longest that begins its own: parameters may be `a` and `a-B`.
+    """
+    found: dict[pytest.Function, list[tuple[Cell, bool]]] = {}
+    for name, is_named in asked_names(config, swept):
+        owners = [item for item in swept if name.startswith(beginning_of(item))]
+        owner = max(owners, key=lambda item: len(item.nodeid), default=None)
+        if owner is None or not name.endswith("]"):
+            continue
+        if cell := parsed(name[len(beginning_of(owner)) : -1]):
+            found.setdefault(owner, []).append((cell, is_named))
+    return found
+
+
+def asked_names(
+    config: pytest.Config, swept: Sequence[pytest.Function]
+) -> Iterator[tuple[str, bool]]:
+    """The names within the module of these tests that may be of cells, and whether the command line has them."""
+    if not swept:
+        return
+    path, module = swept[0].path.resolve(), f"{swept[0].nodeid.partition('::')[0]}::"
+    again = config.getoption("lf", False) or config.getoption("failedfirst", False)
+    failed = config.cache.get("cache/lastfailed", {}) if again else {}
     names: dict[str, bool] = {}
-    invoked = config.invocation_params.dir
     for asked in config.args:
-        path, mark, name = str(asked).partition("::")
-        if mark and (invoked / path).resolve() == item.path.resolve():
+        place, mark, name = str(asked).partition("::")
+        if mark and (config.invocation_params.dir / place).resolve() == path:
             names[name] = True
-    module, _, own = item.nodeid.partition("::")
     for each in failed:
-        if each.startswith(f"{module}::"):
-            names.setdefault(each[len(module) + 2 :], False)
-    begins = named(own, "")[:-1]
-    for name, is_named in names.items():
-        is_of_it = name.startswith(begins) and name.endswith("]")
-        if is_of_it and (cell := parsed(name[len(begins) : -1])):
-            yield cell, is_named
+        if each.startswith(module):
+            names.setdefault(each.removeprefix(module), False)
+    yield from names.items()
+
+
+def beginning_of(item: pytest.Function) -> str:
+    """What the names of a test's cells begin with, within its module."""
+    return named(item.nodeid.partition("::")[2], "")[:-1]
 
 
 def cell_item(planned: Planned) -> pytest.Function:
@@ -212,11 +232,15 @@ class Sweep(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, SweepError):
-            return str(excinfo.value)
+            text: Any = excinfo.getrepr(style="value", chain=False)
+            text.reprcrash.message = self.problem.partition("\n")[0]
+            return text
         return super().repr_failure(excinfo, style)
 
     def run_cells(self) -> None:
         """Run the cells, and note what is said of the sweep as a whole."""
+        if is_setup_only(self.config):
+            return
         if (mode := self.config.stash[RUN].record_mode) != "none":
             self.problem, self.skips = f"nothing is swept while {mode} records cassettes", True
             return
@@ -285,6 +309,11 @@ OF_A_TEST: Final = ("skip", "skipif", "xfail", "usefixtures", "parametrize")
 NO_CELLS: Final = "nothing was swept: no fault of faults= is for the calls that only= means"
 
 
+def is_setup_only(config: pytest.Config) -> bool:
+    """Whether no test is called: --setup-only, --setup-plan."""
+    return bool(config.getoption("setuponly", False))
+
+
 def is_chosen(cell: Cell, only: str) -> bool:
     return fnmatchcase(str(cell), only)
 
@@ -302,7 +331,8 @@ def happy_of(base: pytest.Function, following: pytest.Item) -> Happy:
     if HAPPY in base.stash:
         return base.stash[HAPPY]
     probe = copy_of(base, "happy path")
-    reports = [*reports_of(probe, following)]
+    reports = probe.stash[PROBE] = []
+    probe.ihook.pytest_runtest_protocol(item=probe, nextitem=following)
     happy = probe.stash.get(HAPPY, None)
     failed = [report for report in reports if report.failed]
     if failed:
@@ -334,6 +364,28 @@ def reports_of(item: pytest.Item, following: pytest.Item) -> Iterator[pytest.Tes
 PLUGIN: Final = "egress-sweep"
 
 
+class Within:
+    """The hooks that act within those of other plugins."""
+
+    # Before those that log reports: pytest's own, and that of pytest-rerunfailures. Wrappers are around it, such as
+    # the timer of pytest-timeout and the filters of warnings.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item) -> bool | None:
+        if PROBE not in item.stash:
+            return None
+        item.stash[PROBE] += reports_of(item, nextitem)
+        return True
+
+    # The innermost wrapper: the window is still open.
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        try:
+            return (yield)
+        finally:
+            if TRIAL in item.stash:
+                await_clients(item)
+
+
 class Sweeps:
     """The hooks that act while a marked test or one of its cells runs."""
 
@@ -342,15 +394,18 @@ class Sweeps:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         if isinstance(item, Sweep):
             item.run_cells()
-        elif (planned := item.stash.get(PLANNED, None)) is not None and planned.happy is None:
-            planned.happy = happy_of(planned.base, item)
+        elif PLANNED in item.stash and not is_setup_only(item.config):
+            planned = item.stash[PLANNED]
+            planned.happy = planned.happy or happy_of(planned.base, item)
+        if PLANNED in item.stash or PROBE in item.stash:
+            take_method_name(item)
         return (yield)
 
     # Within that of `Cases`, which opens the window.
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         settings = marked(item)
-        if settings is None or CASE not in item.stash:
+        if settings is None or CASE not in item.stash or is_setup_only(item.config):
             return (yield)
         planned = item.stash.get(PLANNED, None)
         begin(item, settings, planned)
@@ -385,13 +440,21 @@ class Sweeps:
         if trial.cell is None:
             item.stash[HAPPY] = happy_from(item.stash[CASE], trial, item.stash[GONE])
             return result
+        kept = kept_errors(item)
+        if kept and isinstance(kept[0].value, QUIET):
+            note_skip(item, item.stash[PLANNED], kept[0].value)
+            return result
+        error = kept[0].value if error is None and kept else error
         failure = end(item, item.stash[PLANNED], item.stash.get(BROKEN, error) or error)
-        if failure is not None and failure is not error:
-            raise failure from error
-        if failure is not None:
+        if failure is error and kept:
+            return result
+        kept.clear()
+        if failure is None:
+            item.stash[CASE].passed = True
+            return result
+        if failure is error:
             raise failure
-        item.stash[CASE].passed = True
-        return result
+        raise failure from error
 
     # Around that of pytest which applies xfail.
     @pytest.hookimpl(wrapper=True)
@@ -399,22 +462,18 @@ class Sweeps:
         self, item: pytest.Item
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        happy = item.stash.get(HAPPY, None)
-        if happy is not None and report.when == "call" and not happy.problem:
-            if not report.passed:  # a strict xfail, whose test has passed
-                item.stash[HAPPY] = Happy(problem=HAS_FAILED, is_told=True)
-            elif hasattr(report, "wasxfail"):  # no cell of it could fail
+        if HAPPY in item.stash and report.when != "teardown":
+            if report.skipped or hasattr(report, "wasxfail"):  # no cell of it could fail
                 item.stash[HAPPY] = Happy(problem=IS_QUIET, is_skipped=True)
+            elif report.failed:  # a strict xfail whose test has passed, or a method of unittest
+                item.stash[HAPPY] = Happy(problem=HAS_FAILED, is_told=True)
         return report
 
-    # The window is still open.
-    @pytest.hookimpl(wrapper=True)
-    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-        try:
-            return (yield)
-        finally:
-            if TRIAL in pyfuncitem.stash:
-                await_clients(pyfuncitem)
+
+def kept_errors(item: pytest.Item) -> list[pytest.ExceptionInfo[BaseException]]:
+    """What a method of unittest has failed or skipped by, which pytest raises only with its report."""
+    found: list[pytest.ExceptionInfo[BaseException]] | None = getattr(item, "_excinfo", None)
+    return [] if found is None else found
 
 
 def pass_by() -> None:
@@ -592,35 +651,3 @@ def note(item: pytest.Item, planned: Planned, seconds: float, waited: float = 0)
     }
     item.user_properties[:] = [each for each in item.user_properties if each[0] != PROPERTY]
     item.user_properties.append((PROPERTY, json.dumps(data)))
-
-
-def result_of(data: dict[str, Any]) -> Result:
-    row = CallRow(data["call"], data["number"])
-    return Result(
-        cell=Cell(row=row, fault=data["fault"], is_once=data["once"]),
-        letters=data["letters"],
-        exit_code=data["exit_code"],
-        met=data["met"],
-        seconds=data["seconds"],
-        waited=data["waited"],
-    )
-
-
-def matrices(reports: Iterable[Any]) -> Iterator[tuple[str, list[str]]]:
-    """The node id of each test that was swept, and the lines of its matrix.
-
-    What fails a cell after its verdict, such as its teardown or a failed subtest, counts too.
-    """
-    reports = [*reports]
-    failed = {each.nodeid for each in reports if getattr(each, "failed", False)}
-    found: dict[str, list[dict[str, Any]]] = {}
-    for report in reports:
-        texts = dict(getattr(report, "user_properties", ())).get(PROPERTY)
-        if texts and report.when != "teardown":  # that of its set-up where this has skipped it
-            data = json.loads(texts)
-            if report.nodeid in failed and data["letters"] not in BAD:
-                data["letters"] = "FAILS"
-            found.setdefault(data["test"], []).append(data)
-    for test, cells in found.items():
-        cells.sort(key=lambda data: (data["place"], data["once"]))
-        yield test, matrix(map(result_of, cells))

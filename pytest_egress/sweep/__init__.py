@@ -10,4 +10,5 @@ threads of the gateway too.
 * `trial`: one run of a test, whose calls are counted, and of which one fails.
 * `verdict`: what a run under a fault means.
 * `matrix`: the lines of a matrix.
+* `table`: a matrix as a JSON value, for a page.
 """
