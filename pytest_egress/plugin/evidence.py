@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pytest_egress.ledger.windows import Window
     from pytest_egress.plugin.case import Case
     from pytest_egress.plugin.locking import Locking
+    from pytest_egress.plugin.swept import SweptTests
     from pytest_egress.session import Session
 
 OUTSIDE: Final = "outside"
@@ -79,6 +80,8 @@ class Evidence:
         self.rows: list[dict[str, Any]] = []
         self.failures: dict[str, str] = {}
         self._is_off = False  # another run has the folder
+        self._swept: SweptTests | None = None
+        self._sweeps: list[dict[str, Any]] = []  # their matrices, once the index is written
         self._ended: set[str] = set()  # the workers that have told how they ended
         self._linked: dict[str, int] = {}  # how many pages of a test pytest-html was told of
 
@@ -112,6 +115,8 @@ class Evidence:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A test during which its worker crashed has no folder; the index names it all the same."""
+        if not self._is_worker:
+            self._note_cell(report)
         when: str | None = report.when
         if when == CRASHED and report.failed:
             self._miss(report, str(report.longrepr).partition("\n")[0])
@@ -135,6 +140,16 @@ class Evidence:
         }
         self.rows.append(row)
 
+    def _note_cell(self, report: pytest.TestReport) -> None:
+        """The workers of pytest-xdist run the cells; a run without a fault sweep imports nothing of it."""
+        plugins = self._config.pluginmanager
+        if self._swept is None and any(map(plugins.has_plugin, ("egress-sweep", "dsession"))):
+            from pytest_egress.plugin.swept import SweptTests
+
+            self._swept = SweptTests()
+        if self._swept is not None:
+            self._swept.add(report)
+
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self) -> None:
         self.later.end_test()
@@ -157,7 +172,9 @@ class Evidence:
         missed = {row["id"]: value_without(row, redactor) for row in self.rows}
         lost = [row for row in missed.values() if row["id"] not in told]
         rows = self.rows = sorted((*noted, *lost), key=lambda row: row["id"])
-        if not rows:
+        tables = [] if self._swept is None else [*self._swept.tables()]
+        self._sweeps = [value_without(table, redactor) for table in tables]
+        if not rows and not self._sweeps:
             self.folder.leave()
             return
         self._try(lambda: self.folder.path.mkdir(parents=True, exist_ok=True))
@@ -170,7 +187,7 @@ class Evidence:
         new = set() if locking is None else locking.new()
         name = "" if locking is None else locking.name
         index, page = self.folder.path / "index.html", self.folder.path / "summary.md"
-        self._try(lambda: write_index(index, rows, new=new, lock=name))
+        self._try(lambda: write_index(index, rows, new=new, lock=name, sweeps=self._sweeps))
         accepts = locking is not None and not locking.updates
         text = summary(rows, new, accepting="pytest --egress-lock=update" if accepts else "")
         if not text:
@@ -183,7 +200,8 @@ class Evidence:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for failure in [*self.failures.values()][:MOST_FAILURES]:
             terminalreporter.write_line(escaped(self._hidden(f"egress: {failure}")))
-        if self.rows and terminalreporter.verbosity >= 0 and not self.failures:
+        is_there = self.rows or self._sweeps
+        if is_there and terminalreporter.verbosity >= 0 and not self.failures:
             where = shown_path(self.folder.path / "index.html")
             terminalreporter.write_line(f"egress: the report is {where}")
         if renamed := sum(row.get("renamed", False) for row in self.rows):

@@ -23,7 +23,7 @@ const firstFailing = (row) => (row.unrouted && row.unrouted.length ? row.unroute
 // The report may have the tests that failed alone, so only a report with others says of how many.
 function headline() {
   const [bad, all] = [failed.length, run.rows.length];
-  if (!all) return "No test used egress";
+  if (!all) return run.sweeps.length ? "No test failed" : "No test used egress";
   if (bad) return bad === all ? `${plural(bad, "test")} failed` : `${bad} of ${plural(all, "test")} failed`;
   if (run.rows.some((row) => row.outcome !== "passed")) return "No test failed";
   return all === 1 ? "The test passed" : `All ${all} tests passed`;
@@ -139,6 +139,7 @@ function matrix(asked) {
 }
 function draw() {
   const asked = words($("find").value);
+  sweeps(asked);
   tests(asked);
   matrix(asked);
 }

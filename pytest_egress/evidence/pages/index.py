@@ -13,7 +13,7 @@ SHOWN_TESTS: Final = 200  # as columns of the table
 SHOWN_DESTINATIONS: Final = 1_000  # as its rows
 
 STYLES: Final = ("colours.css", "index.css")
-SCRIPTS: Final = ("elements.js", "index.js")
+SCRIPTS: Final = ("elements.js", "sweeps.js", "index.js")
 
 
 def write_index(
@@ -22,6 +22,7 @@ def write_index(
     *,
     new: Collection[str] = (),
     lock: str = "",
+    sweeps: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write the page of a run.
 
@@ -31,6 +32,7 @@ def write_index(
             `headline`, `error`, `images`, `unrouted`, and `hosts` as `Destinations.cells` makes them.
         new: The destinations that the lock file does not have, as `https api.stripe.com:443` or `blocked ads.test:443`.
         lock: The name of the lock file; "" where there is none.
+        sweeps: The matrix of each test that was swept: `test`, and what `sweep.table.table` makes.
     """
     failed = sum(row["outcome"] == "failed" for row in rows)
     write_page(
@@ -39,7 +41,7 @@ def write_index(
         title=f"egress: {failed} of {counted(len(rows), 'test')} failed" if failed else "egress",
         styles=STYLES,
         scripts=SCRIPTS,
-        run={"rows": list(rows), "lock": lock, **table_of(rows, new)},
+        run={"rows": list(rows), "lock": lock, "sweeps": list(sweeps), **table_of(rows, new)},
     )
 
 

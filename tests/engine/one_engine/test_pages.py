@@ -13,6 +13,9 @@ import pytest
 
 from pytest_egress.evidence.pages.destinations import Destinations
 from pytest_egress.evidence.pages.index import write_index
+from pytest_egress.sweep.cells import CallRow, Cell
+from pytest_egress.sweep.matrix import Result
+from pytest_egress.sweep.table import table
 from tests.support.browsers import Chromium, chromium, firefox
 from tests.support.inner_runs import Inside
 from tests.support.ledger_lines import http_line, line_of, row_of, story, write_page_of
@@ -105,6 +108,18 @@ def cells(lines: list[dict[str, Any]]) -> dict[str, Any]:
     return made.cells()
 
 
+def sweep_of(test: str, call: str) -> dict[str, Any]:
+    """The matrix of a sweep with a cell of each kind, of which those that lie are `test_story`."""
+    row, bad = CallRow(call), "tests/test_shop.py::test_story"
+    letters = {"503": "LIES", "429": "ok", "reset": "err", "cut": "-", "silence": "HUNG"}
+    found = [
+        (bad if said == "LIES" else fault, Result(cell=cell, letters=said, met=2, seconds=1.0))
+        for fault, said in letters.items()
+        for cell in (Cell(row=row, fault=fault), Cell(row=row, fault=fault, is_once=True))
+    ]
+    return {"test": test, **table(found)}
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with a page of each kind of test."""
@@ -125,7 +140,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         row_of("test_many", "https api.test:443") | {"duration": 900.0},
         row_of("test_crashed", outcome="failed") | {"folder": "", "duration": 0.0},
     ]
-    write_index(folder / "index.html", rows, new={"https pay.test:443"}, lock="egress.lock")
+    sweeps = [
+        sweep_of("test_paid", "GET https://pay.test/v1"),
+        sweep_of(MARKUP + TURNS, f"POST https://pay.test/{'a' * 200}{MARKUP}{TURNS}"),
+    ]
+    write_index(
+        folder / "index.html", rows, new={"https pay.test:443"}, lock="egress.lock", sweeps=sweeps
+    )
     return folder
 
 
@@ -443,6 +464,23 @@ def test_the_index_leads_to_the_entries(browser: Chromium) -> None:
     assert text_of(browser, "#matrix .new") == "new"
     browser.press("/", *"redis")
     assert browser.evaluate("document.querySelectorAll('#tests tr').length") == 1
+
+
+def test_the_index_has_the_matrix_of_each_sweep(browser: Chromium) -> None:
+    browser.open("index.html")
+    sweep = text_of(browser, "#sweeps section")
+    for part in ("test_paid", "10 runs in 10.0 s: 4 bad", "LIES exit code of a success, and the"):
+        assert part in sweep
+    found = "[...document.querySelectorAll('#sweeps section:nth-of-type(1) SELECTOR')].map(SHOWN)"
+    texts = found.replace("SHOWN", "(it) => it.textContent")
+    assert browser.evaluate(texts.replace("SELECTOR", "tbody tr:first-child > *")) == [
+        *("GET https://pay.test/v1", "LIES", "ok", "err", "-", "HUNG")
+    ]
+    links = found.replace("SHOWN", "(it) => it.getAttribute('href')")
+    pages = browser.evaluate(links.replace("SELECTOR", "td a"))
+    assert pages == ["story/timeline.html#entry-7"] * 2
+    browser.press("/", *"test_paid")
+    assert browser.evaluate("document.querySelectorAll('#sweeps section').length") == 1
 
 
 RUN = """

@@ -359,12 +359,18 @@ def test_of_several_workers_and_one_that_crashes_no_test_goes_missing(
     assert "test_crashes" in (out / "summary.md").read_text()
 
 
-def rows_of(out: Path) -> list[dict[str, Any]]:
-    """The rows in the index."""
+def run_of(out: Path) -> dict[str, Any]:
+    """What the index is made of."""
     page = (out / "index.html").read_text()
     found = re.search(r'<script type="application/json" id="run">(.*?)</script>', page, re.DOTALL)
     assert found is not None
-    rows: list[dict[str, Any]] = json.loads(found[1])["rows"]
+    run: dict[str, Any] = json.loads(found[1])
+    return run
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """The rows in the index."""
+    rows: list[dict[str, Any]] = run_of(out)["rows"]
     return rows
 
 
@@ -394,6 +400,38 @@ def test_what_the_lock_file_does_not_have_is_new_in_the_index_and_the_summary(
     assert '"new":1' in (out / "index.html").read_text()
     assert "**1 new destination**" in (out / "summary.md").read_text()
     assert "pytest --egress-lock=update" in (out / "summary.md").read_text()
+
+
+SWEPT = """
+@pytest.mark.egress_sweep(faults=["503", "reset"])
+def test_a(egress):
+    egress.intercept_https("pay.test", b"ok")
+    paid = attempt(egress, "https://pay.test/v1")
+    ends(egress, 1 if paid in CODES else 0)
+    assert paid == "ok"
+"""
+
+
+def test_the_index_has_the_matrix_of_each_sweep_and_its_bad_cells_lead_to_their_pages(
+    run: RunPytest, out: Path
+) -> None:
+    result = run(SWEPT.replace("CODES", '["reset()"]'), "--egress-report=out")
+    result.assert_outcomes(passed=3, failed=1)
+    (sweep,), (row,) = run_of(out)["sweeps"], rows_of(out)
+    lies, says = sweep["rows"][0]["cells"]
+    assert (sweep["test"], lies["letters"], says["letters"]) == ("test_x.py::test_a", "LIES", "err")
+    assert lies["id"] == row["id"]
+    assert (out / row["folder"] / "timeline.html").exists()
+
+
+def test_a_green_sweep_has_an_index(run: RunPytest, out: Path) -> None:
+    source = SWEPT.replace("CODES", '["reset()", "Service Unavailable"]')
+    result = run(source, "--egress-report=out")
+    lines_of(result, "egress: the report is out/index.html")
+    assert names_in(out) == {".egress-report", "index.html"}
+    assert run_of(out)["sweeps"][0]["summary"].endswith("0 bad")
+    run("def test_it(egress): pass", "--egress-report=out")
+    assert not out.exists()
 
 
 def test_what_comes_outside_of_any_test_has_a_page_of_its_own(run: RunPytest, out: Path) -> None:
