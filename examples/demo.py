@@ -22,6 +22,7 @@ AUDITED = (
     "it accepted of telemetry.vendor.test",
     "1 finding, of 11 runs",
 )
+SWEPT = ("POST api.stripe.com/v1/charges", "LIES   err   err   err", "4 runs", "1 failed, 5 passed")
 CALLS = """
 curl -s -H "Authorization: Bearer $STRIPE_KEY" https://api.stripe.com/v1/charges
 curl -s --insecure https://telemetry.vendor.test/v1/events
@@ -49,12 +50,19 @@ def main() -> int:
     say("This test is meant to fail as well: curl --insecure sends its request all the same.")
     say(f"The test: {relative('expired_certificate.py')}")
     accepted = pytest("expired_certificate.py")
+    title("5. A checkout says 'paid'. Each call that it makes fails in each way, one at a time.")
+    say(
+        "This test is meant to fail: after a 503 nothing is charged, and it says 'paid' all the same."
+    )
+    say(f"The test: {relative('lying_checkout.py')}")
+    swept = pytest("lying_checkout.py", "--tb=no")
     missing = [text for text in EXPECTED if text not in refused.stdout]
     missing += [text for text in ACCEPTED if text not in accepted.stdout]
     missing += [text for text in AUDITED if text not in audited.stdout]
-    runs = (audited, answered, refused, accepted)
+    missing += [text for text in SWEPT if text not in swept.stdout]
+    runs = (audited, answered, refused, accepted, swept)
     codes = tuple(run.returncode for run in runs)
-    if codes != (1, 0, 1, 1) or missing:
+    if codes != (1, 0, 1, 1, 1) or missing:
         title(f"The demo did not go as it should: {missing or codes}")
         return 1
     page = REPORT / "index.html"
@@ -62,8 +70,8 @@ def main() -> int:
         title(f"The demo did not go as it should: there is no {page}")
         return 1
     title(
-        "As it should be: an audit found one thing, three clients were answered, two calls were caught, and a client "
-        "that verifies nothing. No container is left."
+        "As it should be: an audit found one thing, three clients were answered, two calls were caught, and so were a "
+        "client that verifies nothing and a checkout that lies. No container is left."
     )
     say(f"What the third part did, as a page: {os.path.relpath(page)}")
     return 0

@@ -444,6 +444,22 @@ def test_the_failure_in_the_readme_is_what_a_test_says(
     assert summary in result.outlines
 
 
+def test_the_matrix_in_the_readme_is_that_of_its_charge(
+    pytester: pytest.Pytester, curl_image: str
+) -> None:
+    _, start = blocks("README.md")
+    (matrix,) = re.findall(r"^```text\n( +503 .*?)^```", text_of("README.md"), FENCED)
+    faults = ["503", "429", "reset", "html", "empty", "lost", "cut", "silence"]
+    marked = f"@pytest.mark.egress_sweep(faults={faults})\ndef test_a_charge"
+    pytester.makepyfile(
+        test_outbound=f"import pytest\n\n{start.replace('def test_a_charge', marked)}"
+    )
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly", "-k", "a_charge")
+
+    assert matrix in result.stdout.str()
+
+
 @pytest.mark.docker  # Podman gives another name to what is built
 def test_the_image_of_the_examples_is_built_by_the_line_that_the_page_has(
     engine_client: docker.DockerClient,
