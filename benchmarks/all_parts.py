@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks import (
+    datagrams,
     evidence,
     first,
     grpc_calls,
@@ -36,5 +37,6 @@ MODULES: Final = (
     trust,
     reuse,
     evidence,
+    datagrams,
 )
 PARTS: Final = {module.PART.name: module.PART for module in MODULES}
