@@ -9,6 +9,7 @@ from __future__ import annotations
 import _socket
 import errno
 from array import array
+from io import FileIO
 from posix import urandom
 from struct import pack, unpack, unpack_from
 
@@ -62,6 +63,9 @@ DATAGRAM_BYTES = 64 << 20
 
 BACKLOG = 4096
 """How many connections may wait to be accepted; the kernel limits it to net.core.somaxconn."""
+
+STATISTICS = "/proc/self/net/stat/nf_conntrack"
+"""The counts of connection tracking in the network namespace of this process, a line for each processor."""
 
 FRAMES = "frames"
 """The feature, in the agent's first message, of a kernel that records the frames of packet sockets."""
@@ -119,9 +123,10 @@ class Capture:
         packets: The NFLOG socket with every packet that is neither DNS nor of a TCP connection.
         monitors: Sockets that report changes: one of nftables, one of interfaces and routes.
         frames: Whether the kernel can record the frames that packet sockets send.
+        statistics: The kernel's counts of connection tracking here, for `untracked`; None where it tells none.
     """
 
-    __slots__ = ("datagrams", "dns", "frames", "ipv6", "monitors", "packets", "tcp")
+    __slots__ = ("datagrams", "dns", "frames", "ipv6", "monitors", "packets", "statistics", "tcp")
 
     def __init__(self) -> None:
         refuse_namespace_in_use()
@@ -138,6 +143,7 @@ class Capture:
         self.frames = load_rules(ports[0], ports[1] if self.ipv6 else None, marks)
         self.datagrams = _datagrams(marks)
         self.packets = _packets()
+        self.statistics = _statistics()
         self.monitors = [_rules_monitor(), _network_monitor()]  # last: they must not report ours
 
     def sockets(self) -> list[Socket]:
@@ -508,6 +514,27 @@ def dropped_datagrams(datagrams: Socket) -> int:
     """How many datagrams the kernel has dropped because the socket's buffer was full, since this was last asked."""
     _, lost = unpack("=II", datagrams.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
     return int(lost)
+
+
+def _statistics() -> FileIO | None:
+    try:
+        return FileIO(STATISTICS)
+    except OSError:  # a kernel without CONFIG_NF_CONNTRACK_PROCFS
+        return None
+
+
+def untracked(statistics: FileIO | None) -> int:
+    """How many packets the kernel has dropped because its table of connections was full (nf_conntrack_max).
+
+    No rule sees such a packet. What is dropped for another reason counts as a failed insertion too, and is sent again.
+    """
+    if statistics is None:
+        return 0
+    statistics.seek(0)
+    columns, *lines = [line.split() for line in statistics.read().splitlines()]
+    table = zip(columns, *lines, strict=False)
+    counts = {name: sum(int(it, 16) for it in each) for name, *each in table}
+    return max(0, counts.get(b"drop", 0) - counts.get(b"insert_failed", 0))
 
 
 def _log_config(body: bytes) -> NetlinkRequest:

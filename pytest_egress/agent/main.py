@@ -19,6 +19,7 @@ from .ports import connect_datagrams
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from io import FileIO
     from typing import NoReturn, TypeAlias
 
     from .shared_files import SharedFiles
@@ -44,7 +45,8 @@ BATCH = 32
 READY, SOCKETS, CHANGED, FAILED = b"ready", b"sockets", b"changed", b"failed"
 """The first word of each message to the test process.
 
-After `READY` come the names of the sockets, in the order of their descriptors; then `WITH` and the features:
+After `READY` come the names of the sockets, in the order of their descriptors; then `WITH` and the features. The one
+descriptor that is no socket is that of `Capture.statistics`:
 "ready tcp4*8 tcp6*8 dns4 dns6 packets monitors*2 control with dials=1234 frames".
 """
 
@@ -140,7 +142,8 @@ def hand_over(link: Socket, dials: Dials) -> Socket:
     words += [WITH, dials.feature.encode()]
     if capture.frames:
         words.append(FRAMES.encode())
-    send(link, b" ".join(words), [sock for sockets in named.values() for sock in sockets])
+    handed = [sock for sockets in named.values() for sock in sockets]
+    send(link, b" ".join(words), [*handed, *([capture.statistics] if capture.statistics else ())])
     return ours
 
 
@@ -199,7 +202,7 @@ def joined_setting() -> str:
         return file.read()
 
 
-def send(link: Socket, data: bytes, sockets: Iterable[Socket]) -> None:
+def send(link: Socket, data: bytes, sockets: Iterable[Socket | FileIO]) -> None:
     """Sockets are closed here once they are sent: a copy would keep the port in use."""
     sockets = list(sockets)
     descriptors = pack(f"={len(sockets)}i", *(sock.fileno() for sock in sockets))

@@ -21,6 +21,7 @@ from .capture import (
     dropped,
     dropped_datagrams,
     target_addresses,
+    untracked,
 )
 from .dials import Dials
 from .direct import UNHEARD_BY, Direct, find_relay
@@ -507,7 +508,7 @@ class Agent:
             self._mux.datagram(channel, prefix + data)
 
     def _tell_dropped(self) -> None:
-        now = dropped(self._capture.packets)
+        now = dropped(self._capture.packets) + untracked(self._capture.statistics)
         self._mux.lose(PACKETS, now - self._dropped)
         self._dropped = now
         if self._capture.datagrams is not None:

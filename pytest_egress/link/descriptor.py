@@ -12,12 +12,20 @@ import errno
 import itertools
 import os
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from io import FileIO
 
 import pytest_egress.agent.main as agent
-from pytest_egress.agent.capture import FRAMES, dropped, dropped_datagrams, target_addresses
+from pytest_egress.agent.capture import (
+    FRAMES,
+    dropped,
+    dropped_datagrams,
+    target_addresses,
+    untracked,
+)
 from pytest_egress.agent.original_destination import original_destination
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.forks import close_in_forked_children
@@ -60,6 +68,7 @@ class DescriptorLink:
         channel: socket.socket,
         sockets: Mapping[str, Sequence[socket.socket]],
         features: Sequence[str],
+        statistics: FileIO | None = None,
     ) -> None:
         self.channel, self.frames, self.own_port = channel, FRAMES in features, own_port(features)
         self.ipv6 = "tcp6" in sockets
@@ -69,6 +78,7 @@ class DescriptorLink:
         (self.packets,), self.monitors = sockets["packets"], tuple(sockets["monitors"])
         (self._control,) = sockets[agent.CONTROL]
         self._control.settimeout(REFILL_SECONDS)
+        self._statistics = statistics
         self._lock, self._dropped = threading.Lock(), 0  # datagrams, by the kernel
         self._spare: dict[int, list[socket.socket]] = {socket.AF_INET: [], socket.AF_INET6: []}
         self._closed = self.keeps_sidecar = False
@@ -83,7 +93,7 @@ class DescriptorLink:
         """
         try:
             channel.settimeout(HAND_OVER_SECONDS)
-            data, sockets = receive_sockets(channel)
+            data, sockets, statistics = receive_handed(channel)
             channel.settimeout(None)
         except OSError as error:
             channel.close()
@@ -95,10 +105,10 @@ class DescriptorLink:
             raise LinkError(said or "The sidecar ended before it handed over its sockets.")
         names, _, features = text.decode("utf-8", "replace").partition(f" {agent.WITH.decode()} ")
         try:
-            return cls(channel, by_name(names, sockets), features.split())
+            return cls(channel, by_name(names, sockets), features.split(), statistics)
         except (KeyError, ValueError):
-            for sock in (channel, *sockets):
-                sock.close()
+            for handed in (channel, *sockets, *([statistics] if statistics else ())):
+                handed.close()
             raise LinkError(
                 f"The sidecar runs no agent of ours: it sent {len(sockets)} sockets as {names!r}."
             ) from None
@@ -112,7 +122,8 @@ class DescriptorLink:
     def lost_packets(self) -> int:
         if self.datagrams is not None and not self._closed:
             self._dropped += dropped_datagrams(self.datagrams)
-        return dropped(self.packets) + self._dropped
+        lost = 0 if self._closed else untracked(self._statistics)
+        return dropped(self.packets) + self._dropped + lost
 
     def flush(self, timeout: float) -> None:
         """Return at once: everything that the target has done is in these sockets already."""
@@ -226,6 +237,8 @@ class DescriptorLink:
         datagrams = () if self.datagrams is None else (self.datagrams,)
         for sock in (*self.tcp, *self.dns, *datagrams, self.packets, *self.monitors, *spare):
             sock.close()
+        if self._statistics is not None:
+            self._statistics.close()
 
 
 def reason_in(answer: bytes) -> str:
@@ -244,7 +257,18 @@ def by_name(names: str, sockets: Sequence[socket.socket]) -> dict[str, list[sock
 
 
 def receive_sockets(sock: socket.socket) -> tuple[bytes, list[socket.socket]]:
-    """The sockets are not inheritable; OSError with EMFILE where the kernel dropped some (unix(7), MSG_CTRUNC)."""
+    """As `receive_handed`, where sockets alone are expected."""
+    data, sockets, statistics = receive_handed(sock)
+    if statistics is not None:
+        statistics.close()
+    return data, sockets
+
+
+def receive_handed(sock: socket.socket) -> tuple[bytes, list[socket.socket], FileIO | None]:
+    """A message, its sockets, and the file that is among them.
+
+    They are not inheritable; OSError with EMFILE where the kernel dropped some (unix(7), MSG_CTRUNC).
+    """
     # Not socket.recv_fds: it drops its flags argument, so the descriptors would be inheritable.
     room = socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
     data, ancillary, flags, _ = sock.recvmsg(_TEXT_BYTES, room, socket.MSG_CMSG_CLOEXEC)
@@ -252,9 +276,16 @@ def receive_sockets(sock: socket.socket) -> tuple[bytes, list[socket.socket]]:
     for level, kind, payload in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
-    sockets: list[socket.socket] = [Socket(fileno=descriptor) for descriptor in descriptors]
+    sockets: list[socket.socket] = []
+    files: list[FileIO] = []
+    for descriptor in descriptors:
+        if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            sockets.append(Socket(fileno=descriptor))
+        else:
+            files.append(FileIO(descriptor))
     if flags & socket.MSG_CTRUNC:
-        for received in sockets:
-            received.close()
+        handed: list[socket.socket | FileIO] = [*sockets, *files]
+        for each in handed:
+            each.close()
         raise OSError(errno.EMFILE, "too few descriptors left (raise the limit, `ulimit -n`)")
-    return data, sockets
+    return data, sockets, next(iter(files), None)

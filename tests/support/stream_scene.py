@@ -68,7 +68,7 @@ class PacketSocket(socket.socket):
 class Namespace:
     """What stands for a namespace: listeners and sockets of this machine, and the agent on a thread."""
 
-    ipv6, frames = False, True
+    ipv6, frames, statistics = False, True, None
 
     def __init__(self, *, has_datagrams: bool = True) -> None:
         self.tcp = [socket.create_server(("127.0.0.1", 0), backlog=512)]

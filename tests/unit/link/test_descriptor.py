@@ -8,15 +8,25 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
 
 import docker
 import pytest
 
+from pytest_egress.agent.capture import STATISTICS
 from pytest_egress.agent.main import CHANGED, FAILED, READY, hand_out, names, send
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.errors import LinkError
 from pytest_egress.link.descriptor import DescriptorLink, receive_sockets
 from tests.support.target_shell import SECONDS, captured_namespace
+
+TABLE = """\
+entries  insert_failed drop  search_restart
+000006aa 00000000 {drop:08} 00000000
+000006aa 00000001 00000002 00000000
+"""
+"""What Linux tells of a table of connections, in part: with two processors."""
 
 
 @pytest.fixture
@@ -114,6 +124,24 @@ def test_the_sockets_are_told_apart_by_their_names(
     agent.close()
 
 
+def test_packets_that_found_no_room_in_the_table_of_connections_are_lost_ones(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path
+) -> None:
+    ours, theirs = pair
+    control, agent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    data, sockets = message(sockets_by_name(control, "4"))
+    (counts := tmp_path / "counts").write_text(TABLE.format(drop=0))
+    send(theirs, data, [*sockets, FileIO(counts)])
+    link = DescriptorLink.receive(ours)
+    assert link.lost_packets == 2 - 1
+    counts.write_text(TABLE.format(drop=10))
+    assert link.lost_packets == 0x10 + 2 - 1
+    link.close()
+    assert link._statistics is not None
+    assert link._statistics.closed
+    agent.close()
+
+
 @pytest.mark.parametrize("said", [b"ready", b"ready ipv4", b"ready tcp4*x", b"ready tcp4 dns4"])
 def test_sockets_that_are_not_named_as_an_agent_names_them_are_refused(
     pair: tuple[socket.socket, socket.socket], said: bytes
@@ -206,6 +234,8 @@ def test_a_closed_link_leaves_no_descriptor_and_again_is_harmless() -> None:
     before = open_descriptors()
     client = docker.from_env()
     with captured_namespace(client) as (_, link):
+        assert isinstance(link, DescriptorLink)
+        assert (link._statistics is not None) == os.path.exists(STATISTICS)
         with pytest.raises(ConnectionRefusedError):
             link.connect(9, SECONDS)  # leaves a batch of spare sockets
         assert len(open_descriptors() - before) > 32

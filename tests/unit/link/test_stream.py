@@ -301,6 +301,16 @@ def test_a_flush_tells_how_many_datagrams_the_sidecars_kernel_had_no_room_for(
         assert scene.link.lost_packets == expected
 
 
+def test_a_flush_tells_how_many_packets_the_table_of_connections_had_no_room_for(
+    scene: StreamScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = iter([5, 5, 7])
+    monkeypatch.setattr(agent, "untracked", lambda statistics: next(lost))
+    for expected in (5, 5, 7):
+        scene.link.flush(SECONDS)
+        assert scene.link.lost_packets == expected
+
+
 def test_a_sidecar_without_the_socket_for_datagrams_has_a_link_without() -> None:
     scene = StreamScene(has_datagrams=False)
     assert scene.link.datagrams is None
