@@ -10,6 +10,7 @@ import docker.errors
 
 from pytest_egress.engine.endpoint import engine_address
 from pytest_egress.engine.engine import Engine
+from pytest_egress.engine.leftovers import is_ours, is_sidecar
 from pytest_egress.targets.mounts import (
     check_device,
     check_rule,
@@ -46,7 +47,13 @@ def mounts_of(engine: Engine, container: DockerContainer) -> Iterator[dict[str, 
     """Those of a container, and those that it takes from others, which Podman does not list before it starts."""
     yield from container.attrs.get("Mounts") or ()
     for each in container.attrs["HostConfig"].get("VolumesFrom") or ():
-        yield from mounts_of(engine, engine.container(each.partition(":")[0]))
+        other = engine.container(each.partition(":")[0])
+        listed = {"Names": [other.attrs["Name"]], "Labels": other.attrs["Config"]["Labels"]}
+        if is_ours(listed) and is_sidecar(listed):
+            raise ValueError(
+                f"volumes_from=[{each!r}] is refused: a sidecar's sockets are in its volumes; leave it out"
+            )
+        yield from mounts_of(engine, other)
 
 
 def volume_of(engine: Engine, name: str) -> dict[str, Any]:

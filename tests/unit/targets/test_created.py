@@ -10,12 +10,26 @@ import docker
 import pytest
 
 from pytest_egress.engine.engine import Engine
+from pytest_egress.engine.leftovers import NAME_LABEL, SIDECAR, TARGET
 from pytest_egress.targets.created import check_machine
 
 VOLUMES: dict[str, dict[str, Any]] = {
     "cgroups": {"Options": {"type": "none", "o": "bind", "device": "/sys/fs/cgroup"}},
     "processes": {"Driver": "local", "Options": {"type": "proc", "device": "proc"}},
     "share": {"Driver": "sshfs"},
+}
+
+
+def other(name: str, mounts: list[dict[str, str]]) -> SimpleNamespace:
+    labels = {NAME_LABEL: name}
+    attrs = {"Name": f"/{name}", "Config": {"Labels": labels}, "HostConfig": {}, "Mounts": mounts}
+    return SimpleNamespace(attrs=attrs)
+
+
+OTHERS = {
+    "sidecar": other(f"{SIDECAR}relay-0", []),
+    "target": other(f"{TARGET}0", []),
+    "reaper": other("reaper", [{"Type": "bind", "Source": "/run/docker.sock"}]),
 }
 
 
@@ -32,7 +46,8 @@ def check(
     api = SimpleNamespace(
         inspect_volume=inspect_volume, base_url="http+docker://localhost", _custom_adapter=adapter
     )
-    engine = SimpleNamespace(client=SimpleNamespace(api=api), folder=folder)
+    client = SimpleNamespace(api=api)
+    engine = SimpleNamespace(client=client, folder=folder, container=OTHERS.__getitem__)
     container = SimpleNamespace(attrs={"Mounts": mounts, "HostConfig": host})
     check_machine(cast("Engine", engine), cast("Any", container))
 
@@ -44,6 +59,8 @@ def check(
         ([{"Type": "volume", "Name": "cgroups"}], {}, "the mount of '/sys/fs/cgroup'"),
         ([{"Type": "volume", "Name": "processes"}], {}, "the volume of type 'proc'"),
         ([{"Type": "volume", "Name": "share"}], {}, "the volume driver 'sshfs'"),
+        (None, {"VolumesFrom": ["sidecar:ro"]}, r"volumes_from=\['sidecar:ro'\]"),
+        (None, {"VolumesFrom": ["target", "reaper"]}, "the mount of '/run/docker.sock'"),
         (None, {"Devices": [{"PathOnHost": "/dev/sda"}]}, "the device '/dev/sda'"),
         ([], {"DeviceCgroupRules": ["b *:* rwm"]}, "device_cgroup_rules="),
     ],
@@ -57,6 +74,7 @@ def test_what_starts_programs_of_the_machine_is_refused(
 
 def test_other_mounts_and_devices_are_not() -> None:
     named = [{"Type": "volume", "Name": name, "Source": "/var/lib/x"} for name in ("data", "gone")]
+    check(None, {"VolumesFrom": ["target"]})
     check(
         [*named, {"Type": "tmpfs"}, {"Type": "bind", "Source": "/srv/none.test"}], {"Devices": None}
     )
