@@ -205,9 +205,10 @@ class Session:
                     window=container.start_window, tables=container.owner.tables()
                 )
             if (window := self.ledger.window) is not None:
-                return AttemptContext(
-                    window=window, tables=self.scopes[-1].tables() if self.scopes else ()
-                )
+                tables = self.scopes[-1].tables() if self.scopes else ()
+                if window.trial is not None:
+                    tables = (*window.trial.tables, *tables)
+                return AttemptContext(window=window, tables=tables)
             return AttemptContext(window=container.owner.between, tables=container.owner.tables())
 
     def open_window(self, **fields: Any) -> Window:

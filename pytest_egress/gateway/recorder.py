@@ -132,6 +132,8 @@ class Recorder:
         """Put an entry into its window, before its handler runs; count the call where its route has no handler."""
         if self.is_closed:
             return
+        if entry.route is not None and entry.route.is_swept:
+            entry.swept = True
         self.ledger.record(context.window, entry)
         self._count_unhandled(context, entry)
 

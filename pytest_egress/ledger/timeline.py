@@ -120,8 +120,8 @@ def outcome_text(entry: Entry, told: str = "") -> str:
         outcome = " ".join([outcome, f"ACCEPTED {entry.accepted.route.presented.given}"]).strip()
     note = entry.note.partition(". ")[0]  # the verdict has all of it
     note = SEE_ABOVE if note and " ".join(note.split()) in told else note
-    swept = "(sweep)" if entry.swept else ""
-    shown = [what, through_text(entry), outcome, f"[{note}]" if note else "", swept]
+    note = f"[{note}]" if note else ""
+    shown = [what, through_text(entry), outcome, note, swept_text(entry)]
     return "  ".join(filter(None, shown))
 
 
@@ -137,9 +137,12 @@ def query_text(entry: DnsQuery) -> str:
     fault = f"[{entry.fault}]" if entry.fault not in (None, answered) else ""
     note = f"[{entry.note}]" if not outcome and entry.note and entry.fault != answered else ""
     raised = raised_text(entry).removeprefix(", ")
-    return "  ".join(
-        filter(None, [f"DNS {found}", through_text(entry), outcome, fault, note, raised])
-    )
+    shown = [f"DNS {found}", through_text(entry), outcome, fault, note, raised, swept_text(entry)]
+    return "  ".join(filter(None, shown))
+
+
+def swept_text(entry: Entry) -> str:
+    return "(sweep)" if entry.swept else ""
 
 
 def exchange_text(entry: Exchange) -> str:

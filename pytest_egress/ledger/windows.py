@@ -87,6 +87,10 @@ class Activity:
 class SweptRun(Protocol):
     """The run of a test of which a fault sweep counts the calls, and fails one of them."""
 
+    @property
+    def tables(self) -> Sequence[RouteTable]:
+        """The routes before those of the test: what fails by them is dialled, or looked up."""
+
     def intervene(self, request: Request, /) -> Instead | None:
         """What answers a request in place of its route; None where nothing does. Asked once about each request."""
 

@@ -25,10 +25,13 @@ from pytest_egress.plugin.case import CASE, QUIET, Case
 from pytest_egress.plugin.copies import copy_of, named, set_id, take_method_name
 from pytest_egress.plugin.run import RUN
 from pytest_egress.plugin.swept import NO_PLACE, PROPERTY
+from pytest_egress.routes.table import RouteTable
 from pytest_egress.sweep.calls import host_of
 from pytest_egress.sweep.cells import CallRow, Cell, Seen, cells_of, parsed
+from pytest_egress.sweep.faults import FAULTS
+from pytest_egress.sweep.outages import SweptPlace, outage, places_of
 from pytest_egress.sweep.settings import Settings, settings_of
-from pytest_egress.sweep.trial import MAX_CALLS, SweepTrial
+from pytest_egress.sweep.trial import MAX_CALLS, QUIET_SECONDS, SweepTrial
 from pytest_egress.sweep.verdict import (
     Aftermath,
     ContainerEnd,
@@ -37,7 +40,7 @@ from pytest_egress.sweep.verdict import (
     letters_of,
     text_of,
 )
-from pytest_egress.traffic.entries import Exchange, TcpConnection
+from pytest_egress.traffic.entries import Entry, Exchange, TcpConnection
 
 MARKER: Final = "egress_sweep"
 HAPPY_SECONDS: Final = 9e8
@@ -45,9 +48,6 @@ HAPPY_SECONDS: Final = 9e8
 
 HAS_FAILED: Final = "the happy path has failed"
 IS_QUIET: Final = "the happy path is skipped, or expected to fail"
-
-Met: Final = (Exchange, TcpConnection)
-"""The kinds of calls that may meet a fault."""
 
 GIVEN_UP: Final = "the client closed"
 """Begins the note of a call whose client has left before there was an answer."""
@@ -69,6 +69,7 @@ class Happy:
         is_skipped: Whether the test was skipped.
         seconds: How long it took.
         codes: The exit codes of its containers, by name.
+        places: What it has dialled and looked up, by the names of these calls.
     """
 
     calls: dict[str, Seen] = field(default_factory=dict)
@@ -78,6 +79,12 @@ class Happy:
     is_over_limit: bool = False
     seconds: float = 0.0
     codes: dict[str, int] = field(default_factory=dict)
+    places: dict[str, SweptPlace] = field(default_factory=dict)
+
+    def is_of_place(self, row: CallRow) -> bool:
+        """Whether a row is what comes before calls, which a pool or a cache may save the next run."""
+        seen = self.calls.get(row.call)
+        return seen is not None and seen.kinds <= {"dial", "name"}
 
 
 @dataclass(eq=False, kw_only=True)
@@ -110,6 +117,9 @@ GONE: Final = pytest.StashKey[Collection[str]]()
 
 PROBE: Final = pytest.StashKey[list[pytest.TestReport]]()
 """Of a run of the happy path that is logged nowhere: its reports."""
+
+RESTLESS: Final = pytest.StashKey[set[str]]()
+"""Of the run: the calls that shared containers went on to make after they had met a fault."""
 
 BROKEN: Final = pytest.StashKey[BaseException]()
 """The exception by which the set-up of a cell has failed: it is judged as that of the test."""
@@ -268,7 +278,7 @@ class Sweep(pytest.Item):
             self.problem = f"no cell is meant by --egress-sweep-only={only}" if cells else NO_CELLS
             self.skips = bool(cells)
             return
-        unmet, ran = {cell.row for cell in queue}, 0
+        unmet, ran = {cell.row for cell in queue if not happy.is_of_place(cell.row)}, 0
         while queue and not (self.session.shouldfail or self.session.shouldstop):
             if ran == settings.limit:
                 self.problem = f"{len(queue)} cells or more were not run: limit={settings.limit}"
@@ -281,7 +291,8 @@ class Sweep(pytest.Item):
                 alike = [each for each in queue if is_alike(each, cell)]
                 queue, unmet = [e for e in queue if e not in alike], unmet - {e.row for e in alike}
             again = Cell(row=cell.row, fault=cell.fault, is_once=True)
-            if planned.met > 1 and not cell.is_once and is_chosen(again, only):
+            has_once = FAULTS[cell.fault].outage is None and not cell.is_once
+            if planned.met > 1 and has_once and is_chosen(again, only):
                 queue.append(again)
         if queue:
             self.problem, self.skips = f"the run ends: {len(queue)} cells were not run", True
@@ -412,6 +423,7 @@ class Sweeps:
         try:
             return (yield)
         except QUIET as ending:
+            end_fault(item)
             note_skip(item, planned, ending)
             raise
         except BaseException as error:  # pytest.fail() raises no Exception
@@ -419,7 +431,7 @@ class Sweeps:
                 raise
             item.stash[BROKEN] = error
             item.runtest = pass_by  # type: ignore[method-assign]
-            await_clients(item)
+            settle(item)
             return None
 
     # Around that of `Cases`, which raises the verdict on the traffic.
@@ -469,6 +481,15 @@ class Sweeps:
                 item.stash[HAPPY] = Happy(problem=HAS_FAILED, is_told=True)
         return report
 
+    # The window is still open.
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+        try:
+            return (yield)
+        finally:
+            if TRIAL in pyfuncitem.stash:
+                settle(pyfuncitem)
+
 
 def kept_errors(item: pytest.Item) -> list[pytest.ExceptionInfo[BaseException]]:
     """What a method of unittest has failed or skipped by, which pytest raises only with its report."""
@@ -483,6 +504,7 @@ def pass_by() -> None:
 def begin(item: pytest.Item, settings: Settings, planned: Planned | None) -> None:
     """Begin a run of the test; what an earlier one of the same item has seen is forgotten."""
     case, seconds = item.stash[CASE], HAPPY_SECONDS
+    tables: tuple[RouteTable, ...] = ()
     item.__dict__.pop("runtest", None)
     if BROKEN in item.stash:
         del item.stash[BROKEN]
@@ -499,9 +521,20 @@ def begin(item: pytest.Item, settings: Settings, planned: Planned | None) -> Non
             raise SweepError(problem)
         seconds = happy.seconds + settings.patience
         case.options = case.options._replace(assert_all_called=False)
+        tables = tables_of(planned.cell, happy, case)
     cell = None if planned is None else planned.cell
-    item.stash[TRIAL] = case.window.trial = SweepTrial(cell, seconds)
+    item.stash[TRIAL] = case.window.trial = SweepTrial(cell, seconds, tables)
+    if tables:
+        case.session.act_on_routes()
     item.stash[GONE] = {each.name for each in case.session.live() if not each.is_running()}
+
+
+def tables_of(cell: Cell, happy: Happy, case: Case) -> tuple[RouteTable, ...]:
+    """What fails before there is a call, for the cell that it is for."""
+    place = happy.places.get(cell.row.call)
+    if FAULTS[cell.fault].outage is None or place is None:
+        return ()
+    return (outage(cell.fault, place, case.session.ledger),)
 
 
 def unknown_call(row: CallRow, happy: Happy) -> str:
@@ -515,25 +548,77 @@ def unknown_call(row: CallRow, happy: Happy) -> str:
     return f"the happy path makes no call {row}. Its calls, and how often each came, are:{calls or ' none'}"
 
 
+def settle(item: pytest.Item) -> None:
+    """End the fault of a cell, and wait until none of its clients is left that a later cell could meet."""
+    case, trial = item.stash[CASE], item.stash[TRIAL]
+    if trial.cell is None:
+        return
+    end_fault(item)
+    await_clients(item)
+    if is_met_in_shared(case):
+        await_quiet(case, trial, item.config.stash.setdefault(RESTLESS, set()), trial.cell.row.call)
+
+
+def end_fault(item: pytest.Item) -> None:
+    trial = item.stash[TRIAL]
+    has_routes = bool(trial.tables)
+    trial.end_fault()
+    if has_routes:  # the kernels of shared containers have their rules
+        item.stash[CASE].session.act_on_routes()
+
+
+def is_met_in_shared(case: Case) -> bool:
+    """Whether a container met the fault that outlives the test."""
+    shared = {each.container for each in case.session.shared(case.window)}
+    return any(each.container in shared for each in met_of(case))
+
+
+def await_quiet(case: Case, trial: SweepTrial, restless: set[str], call: str) -> None:
+    """Wait until a shared container tries a call no more; note one that it goes on to make."""
+    since = monotonic()
+    until = since + max(trial.seconds_left(), 2 * QUIET_SECONDS)
+    while call not in restless and (left := trial.restless_seconds(since)):
+        if monotonic() > until:
+            restless.update([call] if trial.late_tries else ())
+            return
+        case.window.over.wait(min(left, LOOK_SECONDS))
+
+
 def await_clients(item: pytest.Item) -> None:
     """Wait until those have left, or have waited too long, whose call gets no answer."""
     window, trial = item.stash[CASE].window, item.stash[TRIAL]
-    if trial.cell is None:
-        return
     until = monotonic() + trial.seconds_left() + LATE_SECONDS
-    while monotonic() < until and any(each.duration is None for each in met_of(item.stash[CASE])):
+    while monotonic() < until and any(map(is_open, met_of(item.stash[CASE]))):
         window.over.wait(LOOK_SECONDS)
 
 
-def met_of(case: Case) -> list[Exchange | TcpConnection]:
-    """The calls that met the fault."""
-    entries = list(case.window.entries)
-    return [each for each in entries if isinstance(each, Met) and each.swept]
+def met_of(case: Case) -> list[Entry]:
+    """The calls that met the fault. A dial of another address of the same name is none of its own."""
+    return [each for each in list(case.window.entries) if each.swept and is_call(each)]
+
+
+def is_call(entry: Entry) -> bool:
+    return not isinstance(entry, TcpConnection) or entry.outcome == "routed"
+
+
+def seconds_of(entry: Entry) -> float | None:
+    """How long a call took; None while it is open."""
+    return entry.duration if isinstance(entry, (Exchange, TcpConnection)) else 0.0
+
+
+def is_open(entry: Entry) -> bool:
+    return seconds_of(entry) is None
 
 
 def happy_from(case: Case, trial: SweepTrial, gone: Collection[str]) -> Happy:
+    places = places_of(case.window.entries)
+    before = {
+        call: Seen(1, frozenset({"dial" if place.port else "name"}))
+        for call, place in places.items()
+    }
     return Happy(
-        calls=trial.calls,
+        calls={**trial.calls, **{call: before[call] for call in before if call not in trial.calls}},
+        places=places,
         seconds=trial.seconds,
         codes={name: ended.exit_code for name, ended in ends_of(case, trial, gone)[0].items()},
         is_over_limit=trial.is_over_limit,
@@ -572,12 +657,13 @@ def end(item: pytest.Item, planned: Planned, error: BaseException | None) -> Bas
     ended, running = ends_of(case, trial, item.stash[GONE])
     for name, code in exits_told(error):
         ended.setdefault(name, code)
-    planned.met = len(met)
+    planned.met = len(met) and len(met) + trial.late_tries
+    is_restless = planned.cell.row.call in item.config.stash.get(RESTLESS, ())
     has_to_pass = settings.has_to_pass(
         planned.cell.row.call, is_tried_once_more=planned.cell.is_once or planned.met == 1
     )
     outcome = Aftermath(
-        met=planned.met,
+        met=len(met),
         error=error,
         offence=offence,
         late=trial.late,
@@ -586,13 +672,17 @@ def end(item: pytest.Item, planned: Planned, error: BaseException | None) -> Bas
         running=running,
         usual=happy.codes,
         has_to_pass=trial.has_asked or has_to_pass,
+        is_unsure=planned.cell.is_once and is_restless and is_met_in_shared(case),
     )
     planned.letters = letters = letters_of(outcome)
-    waited = max((each.duration or 0 for each in met), default=0) if letters != "-" else 0
+    waited = max((seconds_of(each) or 0 for each in met), default=0) if letters != "-" else 0
     planned.exit_code = next((end.exit_code for end in failed_of(outcome)), 0)
     note(item, planned, seconds, waited if planned.cell.fault == "silence" else 0)
     if letters == "-":
         pytest.skip(f"{planned.cell}: the fault met no call")
+    if letters == "ok?":
+        case.verdict = None
+        pytest.skip(f"{planned.cell}: {UNSURE}")
     if letters in ("ok", "err", "err?"):
         case.verdict = None
         return None
@@ -604,6 +694,9 @@ def end(item: pytest.Item, planned: Planned, error: BaseException | None) -> Bas
     return case.verdict
 
 
+UNSURE: Final = "the test passes, but a shared container goes on making this call, and may have met the fault by that"
+
+
 def note_skip(item: pytest.Item, planned: Planned | None, ending: BaseException) -> None:
     """Note the run of a cell that its test, or a fixture, has skipped."""
     if planned is None or not isinstance(ending, (pytest.skip.Exception, pytest.xfail.Exception)):
@@ -612,7 +705,7 @@ def note_skip(item: pytest.Item, planned: Planned | None, ending: BaseException)
     note(item, planned, item.stash[TRIAL].seconds)
 
 
-def has_given_up(entry: Exchange | TcpConnection) -> bool:
+def has_given_up(entry: Entry) -> bool:
     return entry.note.startswith(GIVEN_UP)
 
 

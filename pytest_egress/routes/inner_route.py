@@ -20,6 +20,7 @@ class InnerRoute(Route[Any]):
     # Of the class until it changes: objects of fewer than 30 attributes share the keys of their dictionaries
     # (PEP 412), and take 0.3 KB of memory in place of 1.6.
     ended = False
+    is_swept = False  # whether a fault sweep has declared it, to fail what it answers
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from pytest_egress.base.account import OverLimitError
 from pytest_egress.routes.declarations import CLIENT_CERTIFICATES
-from pytest_egress.routes.duplex import ClientLeftError, ClientStoppedError
+from pytest_egress.routes.duplex import ClientLeftError, ClientStoppedError, DuplexAnswer
 from pytest_egress.routes.faults import Fault
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.matching import pass_by
@@ -182,12 +182,12 @@ class Instead:
     """What is answered in place of a route's own answer, where a sweep has its call fail.
 
     Attributes:
-        answer: A `Response`, or a fault; `truncated` cuts the route's own answer.
+        answer: A `Response`, a fault, or what opens a WebSocket; `truncated` cuts the route's own answer.
         is_processed: Whether the route's own answer is made first, and lost. Where not, the request is no call of its
             route, and takes no turn.
     """
 
-    answer: Response | Fault
+    answer: Response | Fault | DuplexAnswer
     is_processed: bool
 
 
@@ -196,7 +196,7 @@ class SweptFault(NamedTuple):
 
     Attributes:
         call: The call that fails, such as "POST https://api.stripe.com/v1/charges".
-        fault: How it fails: "503", "429", "reset", "html", "empty", "lost", "cut" or "silence".
+        fault: How it fails, as the name of the cell has it: "503", "reset", "silence", ...
     """
 
     call: str

@@ -7,6 +7,7 @@ threads of the gateway too.
 * `faults`: the ways in which a call fails.
 * `cells`: a cell of the matrix, its name, and which cells a test has.
 * `settings`: the arguments of `@pytest.mark.egress_sweep`.
+* `outages`: what fails before there is a call: a dial, or the look-up of a name.
 * `trial`: one run of a test, whose calls are counted, and of which one fails.
 * `verdict`: what a run under a fault means.
 * `matrix`: the lines of a matrix.

@@ -1,6 +1,7 @@
 """The name of a call: its method, scheme, host, port and path, without what differs from run to run, and no secret.
 
-A raw connection is a call too, which has a host and a port alone: `tcp://db.test:5432`.
+A raw connection is a call too, which has a host and a port alone: `tcp://db.test:5432`. So is a dial, whatever is then
+spoken. The look-up of a name is one, too: `dns://db.test`.
 
 What a target sends may be anything, and a name becomes that of a test. So what is unusual or long is a `*` in it.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Final, Literal
 
 from pytest_egress.traffic.grpc import is_grpc
 from pytest_egress.traffic.http.request import Request
@@ -21,7 +22,11 @@ ID: Final = re.compile(r"[0-9]+|[0-9a-fA-F]{8,}|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}"
 SEGMENT: Final = re.compile(r"[A-Za-z0-9._~%!$&'()+,;=@-]{0,40}")
 MAX_SEGMENTS: Final = 12
 HOST: Final = re.compile(r"[A-Za-z0-9._:*-]{1,253}")
-TCP: Final = "tcp://"
+TCP, DNS = "tcp://", "dns://"
+CallKind = Literal["http", "grpc", "websocket", "tcp", "dial", "name"]
+"""What a call is. A "dial" is that of a request; a raw connection, "tcp", stands for its own too."""
+
+REQUESTS: Final[frozenset[CallKind]] = frozenset({"http", "grpc", "websocket"})
 DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -44,8 +49,21 @@ def connection_call(host: str, port: int) -> str:
     return f"{TCP}[{host}]:{port}" if ":" in host else f"{TCP}{host}:{port}"
 
 
-def is_connection(call: str) -> bool:
-    return call.startswith(TCP)
+def name_call(host: str) -> str:
+    """The name of the call that the look-up of a host is, which comes without secrets."""
+    return f"{DNS}{host if HOST.fullmatch(host) else '*'}"
+
+
+def is_request(call: str) -> bool:
+    """Whether a call is a request, and no connection or look-up."""
+    return not call.startswith((TCP, DNS))
+
+
+def kinds_of(call: str) -> frozenset[CallKind]:
+    """What a call with this name may be."""
+    if is_request(call):
+        return REQUESTS
+    return frozenset({"name"}) if call.startswith(DNS) else frozenset({"tcp", "dial"})
 
 
 def part_of(segment: str) -> str:
@@ -54,9 +72,10 @@ def part_of(segment: str) -> str:
     return segment if is_plain else "*"
 
 
-def is_whole(request: Request) -> bool:
-    """Whether a request has one answer, which a sweep can replace: no call of gRPC has, and no WebSocket."""
-    return not is_grpc(request) and not asks_for_websocket(request)
+def kind_of(request: Request) -> CallKind:
+    if is_grpc(request):
+        return "grpc"
+    return "websocket" if asks_for_websocket(request) else "http"
 
 
 def host_of(call: str) -> str:
@@ -66,7 +85,7 @@ def host_of(call: str) -> str:
 
 
 def url_of(call: str) -> str:
-    return call if is_connection(call) else call.partition(" ")[2]
+    return call.partition(" ")[2] if is_request(call) else call
 
 
 def matches(pattern: str, call: str) -> bool:

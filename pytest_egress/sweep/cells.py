@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pytest_egress.sweep.calls import is_connection, matches, url_of
+from pytest_egress.sweep.calls import CallKind, kinds_of, matches, url_of
 from pytest_egress.sweep.faults import FAULTS, Failing
 
 AGAIN = " once"
@@ -14,10 +14,10 @@ AGAIN = " once"
 
 
 class Seen(NamedTuple):
-    """How often a call came on the happy path, and whether each had one answer (`calls.is_whole`)."""
+    """How often a call came on the happy path, and what those with its name were: one kind, as a rule."""
 
     times: int
-    is_whole: bool = True
+    kinds: frozenset[CallKind] = frozenset({"http"})
 
 
 class CallRow(NamedTuple):
@@ -59,7 +59,7 @@ def parsed(name: str) -> Cell | None:
     row = CallRow(call, int(number)) if is_numbered else CallRow(named)
     cell = Cell(row=row, fault=fault, is_once=text != name)
     is_call = "://" in url_of(row.call) and fault in FAULTS
-    is_for_it = is_call and (not is_connection(row.call) or FAULTS[fault].is_of_connections)
+    is_for_it = is_call and not FAULTS[fault].kinds.isdisjoint(kinds_of(row.call))
     return cell if is_for_it and str(cell) == name else None
 
 
@@ -77,11 +77,10 @@ def cells_of(calls: Mapping[str, Seen], faults: Iterable[str], only: str) -> Ite
     rows = [row for row in rows_of(calls) if matches(only, row.call)]
     for fault in faults:
         for row in rows:
-            if can_fail(row.call, calls[row.call], FAULTS[fault]):
+            if can_fail(row, calls[row.call], FAULTS[fault]):
                 yield Cell(row=row, fault=fault)
 
 
-def can_fail(call: str, seen: Seen, by: Failing) -> bool:
-    if is_connection(call):
-        return by.is_of_connections
-    return seen.is_whole or not by.is_processed
+def can_fail(row: CallRow, seen: Seen, by: Failing) -> bool:
+    """Whether a fault is for a row: what comes before calls fails for all of them at once."""
+    return seen.kinds <= by.kinds and (by.outage is None or row.number == 1)

@@ -1,4 +1,7 @@
-"""The lines of a matrix: a row for each call, a column for each fault, and below them what the letters mean."""
+"""The lines of a matrix: a row for each call, a column for each fault, and below them what the letters mean.
+
+Connections and look-ups of names stand below the requests, since they have other columns.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_egress.sweep.calls import is_request
 from pytest_egress.sweep.cells import Cell
 from pytest_egress.sweep.faults import FAULTS
 from pytest_egress.sweep.verdict import BAD
@@ -22,6 +26,7 @@ MARKED: Final = "ok N"
 MEANING: Final[Mapping[str, str]] = {
     "ok": "passes all the same",
     MARKED: "passes, and a container exited with N",
+    "ok?": "passes; a shared container keeps calling, and that may have met the fault",
     "err": "fails, and says so",
     "err?": "fails; only the test can know whether the service that runs on said so",
     "HUNG": "did not end",
@@ -41,7 +46,7 @@ class Result:
     """The result of a cell.
 
     Attributes:
-        met: How many calls met the fault.
+        met: How many calls met the fault, and how many tried again when it was over.
         seconds: How long its run took.
         exit_code: That of a container which failed, and not as on the happy path; 0 for none.
         waited: The longest that a client has waited for an answer that did not come; 0 for none.
@@ -58,13 +63,21 @@ class Result:
 def matrix(results: Iterable[Result]) -> list[str]:
     """The lines of one test's matrix, in the order of the results; of a cell that ran again the last counts."""
     found = {each.cell: each for each in results}
-    used = [fault for fault in FAULTS if any(fault == cell.fault for cell in found)]
-    lines = [line("", used)]
-    letters = [*rows_of(found, used)]
-    lines += [line(name, of) for name, of in letters]
-    shown = {MARKED if each.startswith("ok ") else each for _, of in letters for each in of}
+    requests = {cell: each for cell, each in found.items() if is_request(cell.row.call)}
+    others = {cell: each for cell, each in found.items() if cell not in requests}
+    rows = [*block("", requests), *block("connections", others)]
+    lines = [line(name, columns) for name, columns in rows]
+    shown = {MARKED if each.startswith("ok ") else each for _, of in rows for each in of}
     lines += ["", *(f"  {each:6}{text}" for each, text in MEANING.items() if each in shown)]
     return [*lines, *waits(found.values()), summary([*found.values()])]
+
+
+def block(title: str, found: Mapping[Cell, Result]) -> Iterator[tuple[str, list[str]]]:
+    """The head of the columns, and the rows; nothing where there are none."""
+    if found:
+        used = [fault for fault in FAULTS if any(fault == cell.fault for cell in found)]
+        yield title, used
+        yield from rows_of(found, used)
 
 
 def rows_of(found: Mapping[Cell, Result], used: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pytest_egress.base.choices import AcceptedKeywords, alternatives, check_keywords
 from pytest_egress.base.clock import is_seconds
 from pytest_egress.sweep.calls import matches
-from pytest_egress.sweep.faults import FAULTS
+from pytest_egress.sweep.faults import FAULTS, USUAL
 from pytest_egress.traffic.shown import shown
 
 
@@ -26,7 +26,7 @@ class Settings:
         limit: How many cells are run.
     """
 
-    faults: Sequence[str] = tuple(FAULTS)
+    faults: Sequence[str] = USUAL
     only: str = "*"
     tolerates: Sequence[str] = ()
     retries: Sequence[str] = ()

@@ -13,7 +13,7 @@ from pytest_egress.errors import EgressError, UnroutedError
 from pytest_egress.traffic.shown import cut
 
 Letters = Literal[
-    "-", "HUNG", "STRAY", "CRASH", "ok", "FAILS", "LIES", "MUTE", "err", "err?", "skip"
+    "-", "HUNG", "STRAY", "CRASH", "ok", "ok?", "FAILS", "LIES", "MUTE", "err", "err?", "skip"
 ]
 
 BAD: Final[Collection[str]] = ("HUNG", "STRAY", "CRASH", "FAILS", "LIES", "MUTE")
@@ -46,6 +46,7 @@ class Aftermath:
         running: Those that still run.
         usual: The exit codes of the containers that ended on the happy path, by name.
         has_to_pass: Whether the test says that it has to pass, or judges by itself.
+        is_unsure: Whether a call of an earlier run may have met the fault in place of one of this run.
     """
 
     met: int
@@ -57,6 +58,7 @@ class Aftermath:
     running: Sequence[str]
     usual: Mapping[str, int]
     has_to_pass: bool
+    is_unsure: bool = False
 
 
 def letters_of(outcome: Aftermath) -> Letters:
@@ -70,7 +72,7 @@ def letters_of(outcome: Aftermath) -> Letters:
     if crashed(outcome):
         return "CRASH"
     if outcome.error is None:
-        return "ok"
+        return "ok?" if outcome.is_unsure else "ok"
     return "FAILS" if outcome.has_to_pass else letters_of_failure(outcome)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -412,8 +413,9 @@ class Answering:
         if instead is not None and not instead.is_processed:
             return self._fail(incoming, route, instead)
         ruling = self._let_answer(incoming, route, decision.turn)
-        if instead is not None and isinstance(ruling.reply, Calling):
-            replacing = Replacing(made=ruling.reply, by=instead.answer)
+        by = None if instead is None else instead.answer
+        if isinstance(by, (Response, Fault)) and isinstance(ruling.reply, Calling):
+            replacing = Replacing(made=ruling.reply, by=by)
             ruling = ruling._replace(reply=replacing, is_shared=False, is_swept=True)
         return ruling._replace(note=why_not(raised)) if raised and not ruling.note else ruling
 
@@ -421,9 +423,27 @@ class Answering:
         """Answer in place of a route, of which this is no call."""
         if not route.stream and not route.turns.begins_at_head(incoming.request):
             _ = incoming.body.content  # a route that begins at the head may have come first
-        incoming.is_counted = True
-        reply, fault = in_place(incoming, route, instead.answer, self.sending)
+        incoming.is_counted, answer = True, instead.answer
+        if isinstance(answer, DuplexAnswer):
+            refused = answer.refusal(incoming.request)
+            if refused is None:
+                return Ruling("routed", route, self._open(incoming, route, answer), is_swept=True)
+            answer, _ = refused
+        reply, fault = in_place(incoming, route, answer, self.sending)
         return Ruling("routed", route, reply=reply, fault=fault, is_swept=True)
+
+    def _open(self, incoming: Incoming, route: InnerRoute, answer: DuplexAnswer) -> Conversing:
+        """Have an answer that sends by itself take the place of a route."""
+        return Conversing(
+            incoming,
+            route,
+            0,
+            answer,
+            copy_context(),
+            recorder=self.recorder,
+            outlive=self.carrier.outlive,
+            is_call=False,
+        )
 
     def _let_answer(self, incoming: Incoming, route: InnerRoute, turn: int) -> Ruling:
         """Have a route answer, unless it turns out to have no answer to such a request."""

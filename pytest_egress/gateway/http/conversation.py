@@ -56,13 +56,15 @@ class Call:
         turn: int,
         line: Line,
         outlive: Callable[[Lasting], None],
+        *,
+        is_call: bool,
     ) -> None:
         self.exchange = exchange
         self.is_detached = False
         self._outlive, self._line = outlive, line
         self._recorder, self._context = recorder, context
         self._variables, self._turn = variables, turn
-        self._is_settled, self._has_failed = False, False
+        self._is_settled, self._has_failed = not is_call, False
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """A copy of the context variables is used: several threads, and `converse`, may be in them at the same time."""
@@ -215,7 +217,11 @@ class Told(PassingDuplex):
 
 @dataclass(frozen=True)
 class Conversing:
-    """The reply of an answer that reads and sends by itself."""
+    """The reply of an answer that reads and sends by itself.
+
+    Attributes:
+        is_call: Whether it is a call of its route; else a fault sweep has it answered in place of that.
+    """
 
     incoming: Incoming
     route: InnerRoute
@@ -224,6 +230,7 @@ class Conversing:
     context: Context
     recorder: Recorder
     outlive: Callable[[Lasting], None]
+    is_call: bool = True
 
     def __call__(self, entry: Exchange) -> Response | None:
         """Return the 500 to send where the answer raises before it has begun to answer."""
@@ -238,6 +245,7 @@ class Conversing:
             self.turn,
             incoming.duplex,
             self.outlive,
+            is_call=self.is_call,
         )
         activity, spoiling = incoming.attempt.activity, None
         duplex = Told(incoming, entry, ledger)

@@ -124,6 +124,58 @@ def test_a_shared_service_is_swept_and_one_that_a_fixture_starts(inside: Inside)
     assert letters(run, "test_job") == {"/a: 503": "err", "/b: 503": "FAILS"}
 
 
+def test_what_a_shared_container_tries_later_meets_the_fault_of_no_other_cell(
+    inside: Inside,
+) -> None:
+    run = inside("""
+        import pytest
+
+        LATER = "(sleep 0.4; curl -s https://pay.test/a) >/dev/null 2>&1 &"
+
+        @pytest.mark.egress_sweep(faults=["503"], patience=20)
+        def test_later(egress, sh):
+            egress.intercept_https("pay.test", b"ok")
+            assert sh(f"sleep 1; curl -sf https://pay.test/a || {{ {LATER} }}") == "ok"
+
+        ON_AND_ON = "(while sleep 1; do curl -s https://log.test/; done) >/dev/null 2>&1 &"
+
+        @pytest.mark.egress_sweep(faults=["503"], patience=1)
+        def test_on_and_on(egress, module_egress, sh):
+            module_egress.intercept_https("log.test", b"ok")
+            assert sh(f"curl -sf --retry 1 https://log.test/ && {ON_AND_ON}") == "ok"
+        """)
+    assert letters(run, "test_later") == {"/a: 503": "err?", "/a: 503 once": "err?"}, run.output
+    assert letters(run, "test_on_and_on") == {"/: 503": "err?", "/: 503 once": "ok?"}
+    (skipped,) = (each for each in run.reports if each.skipped)
+    assert "a shared container goes on making this call" in skipped.longreprtext
+
+
+def test_dials_are_refused_names_are_unknown_and_both_work_again_afterwards(inside: Inside) -> None:
+    run = inside("""
+        import pytest
+
+        @pytest.mark.egress_sweep(faults=["refuse", "nxdomain"], patience=40)
+        def test_run(egress, image):
+            egress.intercept_https("pay.test", b"ok")
+            egress.intercept_http("pay.test", b"ok")
+            script = "curl -sS https://pay.test/; curl -sS http://pay.test/"
+            assert egress.run(image, ["sh", "-c", script]).stdout == "okok"
+
+        @pytest.mark.egress_sweep(faults=["refuse", "nxdomain"], tolerates=["pay*"], patience=40)
+        def test_shared(egress, sh):
+            egress.intercept_https("pay.test", b"ok")
+            assert sh("curl -sf https://pay.test/a || echo later") in ("ok", "later\\n")
+
+        def test_afterwards(egress, sh):
+            egress.intercept_https("pay.test", b"ok")
+            assert sh("curl -sS https://pay.test/a") == "ok"
+        """)
+    found = {":443: refuse": "LIES", ":80: refuse": "err", ": nxdomain": "err"}
+    assert letters(run, "test_run") == found, run.output
+    assert letters(run, "test_shared") == {":443: refuse": "ok", ": nxdomain": "ok"}
+    assert run.report("test_afterwards").passed
+
+
 def test_raw_connections_are_reset_or_silent_and_are_then_no_calls(inside: Inside) -> None:
     run = inside("""
         import pytest
@@ -150,7 +202,7 @@ def test_raw_connections_are_reset_or_silent_and_are_then_no_calls(inside: Insid
         def test_says(egress, image):
             asks(egress, image, "print(ask())")
 
-        @pytest.mark.egress_sweep(patience=40)
+        @pytest.mark.egress_sweep(faults=["reset", "silence"], patience=40)
         def test_hides(egress, image):
             asks(egress, image, "try: print(ask())\\nexcept OSError: pass")
 
@@ -162,8 +214,62 @@ def test_raw_connections_are_reset_or_silent_and_are_then_no_calls(inside: Insid
         def test_hangs(egress, image):
             asks(egress, image, "socket.socket.settimeout = lambda *a: 0\\nprint(ask())")
         """)
-    assert letters(run, "test_says") == {": reset": "err", ": silence": "err"}, run.output
+    assert letters(run, "test_says") == {
+        f": {fault}": "err" for fault in ("reset", "silence", "refuse", "nxdomain", "servfail")
+    }, run.output
     assert letters(run, "test_hides") == {": reset": "LIES", ": silence": "LIES"}
     assert letters(run, "test_retries") == {": reset": "err", ": reset once": "ok"}
     assert letters(run, "test_hangs") == {": silence": "HUNG"}
     assert "tcp://db.test:5432: silence: given up after " in run.output
+
+
+def test_calls_of_grpc_and_websockets_fail_in_their_own_words(
+    inside: Inside, grpc_image: str, websocket_image: str
+) -> None:
+    run = inside(f"""
+        import pytest
+        from pytest_egress import grpc_server, websocket
+        from tests.support.greeter import pb, pb_grpc
+
+        CODES = {{"unavailable": "UNAVAILABLE", "reset": "UNAVAILABLE", "silence": "DEADLINE_EXCEEDED"}}
+        GREETS = (
+            "import sys, grpc, greeter_pb2 as pb, greeter_pb2_grpc as pb_grpc\\n"
+            "stub = pb_grpc.GreeterStub(grpc.insecure_channel('greeter.test:50051'))\\n"
+            "try: print(stub.Unary(pb.Hello(name='you'), timeout=4).text)\\n"
+            "except grpc.RpcError as error: sys.exit(error.code().name)\\n"
+        )
+
+        class Greeter(pb_grpc.GreeterServicer):
+            def Unary(self, request, context):
+                return pb.Reply(text=request.name)
+
+        @pytest.mark.egress_sweep(only="POST *", patience=40)
+        def test_grpc(egress):
+            server = grpc_server((pb_grpc.add_GreeterServicer_to_server, Greeter()))
+            egress.intercept_http("greeter.test:50051", server)
+            result = egress.run({grpc_image!r}, ["python", "-c", GREETS], check=False)
+            if egress.fault and result.exit_code:
+                assert result.stderr.strip() == CODES[egress.fault.fault]
+                return
+            assert result.stdout == "you\\n"
+
+        LISTENS = (
+            "from websockets.sync.client import connect\\n"
+            "with connect('wss://prices.test/') as ws: print([*ws], ws.close_code)"
+        )
+
+        @pytest.mark.egress_sweep(faults=["503", "1011"], patience=40)
+        def test_websocket(egress):
+            egress.intercept_https("prices.test", websocket(lambda ws: ws.send("7")), times=1)
+            said = egress.run({websocket_image!r}, ["python3", "-c", LISTENS], check=False)
+            if egress.fault:
+                assert {{"503": "HTTP 503", "1011": " 1011 "}}[egress.fault.fault] in said.stderr
+                return
+            assert said.stdout == "['7'] 1000\\n", said.stderr
+        """)
+    assert letters(run, "test_grpc") == {
+        ":50051/greet.v1.Greeter/Unary: unavailable": "ok",
+        ":50051/greet.v1.Greeter/Unary: reset": "ok",
+        ":50051/greet.v1.Greeter/Unary: silence": "ok",
+    }, run.output
+    assert letters(run, "test_websocket") == {"/: 503": "ok", "/: 1011": "ok"}

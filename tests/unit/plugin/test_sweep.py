@@ -82,7 +82,7 @@ def test_a(egress):
 """
     run(source, "--collect-only")
     result = run("", "test_x.py::test_a[GET https://pai.test/v1: 503]")
-    lines_of(result, "*GET https://pay.test/p19x: 1", "*and 3 more")
+    lines_of(result, "*GET https://pay.test/p19x: 1", "*and 4 more")
     assert "p20x" not in result.stdout.str()
 
 
@@ -458,6 +458,21 @@ def test_a(egress):
     )
     lines_of(result, "*_ test_a[[]sweep] _*", problem.replace("[", "[[]"))
     assert "failed" in result.parseoutcomes()
+
+
+def test_a_dial_that_does_not_come_again_leaves_the_sweep_whole(run: RunPytest) -> None:
+    result = run(
+        f"""
+@pytest.mark.egress_sweep(faults=["503", "refuse"])
+def test_a(egress):
+    egress.intercept_https("pay.test", b"ok")
+    attempt(egress, "{PAY}")
+""",
+        "-v",
+    )
+    result.assert_outcomes(passed=3, skipped=1)
+    assert ran(result)[2] == "test_a[tcp://pay.test:443: refuse]"
+    lines_of(result, "connections * refus", "tcp://pay.test:443 * -")
 
 
 def test_a_happy_path_that_fails_is_not_swept(run: RunPytest) -> None:

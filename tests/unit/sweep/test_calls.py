@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_egress.sweep.calls import call_of, connection_call, host_of, is_whole, matches
+from pytest_egress.sweep.calls import (
+    call_of,
+    connection_call,
+    host_of,
+    is_request,
+    kind_of,
+    kinds_of,
+    matches,
+    name_call,
+)
 from pytest_egress.sweep.cells import CallRow, Cell, parsed
 from pytest_egress.traffic.http.headers import Headers
 from pytest_egress.traffic.http.request import Request
@@ -57,12 +66,12 @@ def test_every_name_is_that_of_a_cell_and_can_be_typed(path: str, method: str) -
         assert parsed(str(cell)) == cell
 
 
-def test_calls_of_grpc_and_websockets_have_no_single_answer() -> None:
+def test_a_call_of_grpc_and_a_websocket_are_known_by_their_headers() -> None:
     grpc = Headers({"content-type": "application/grpc"})
     opening = Headers({"upgrade": "websocket", "connection": "upgrade"})
-    assert is_whole(request_of("/"))
-    assert not is_whole(request_of("/", method="POST", headers=grpc))
-    assert not is_whole(request_of("/", headers=opening))
+    assert kind_of(request_of("/")) == "http"
+    assert kind_of(request_of("/", method="POST", headers=grpc)) == "grpc"
+    assert kind_of(request_of("/", headers=opening)) == "websocket"
 
 
 @pytest.mark.parametrize(
@@ -80,6 +89,14 @@ def test_a_raw_connection_is_a_call_with_a_host_and_a_port(host: str, name: str)
     assert (call, host_of(call)) == (name, name)
     assert matches("tcp://*", call)
     assert parsed(f"{call}: reset") == Cell(row=CallRow(call), fault="reset")
+
+
+def test_a_look_up_is_a_call_with_a_host_alone() -> None:
+    call = name_call("db.test")
+    assert (call, host_of(call), is_request(call)) == ("dns://db.test", "dns://db.test", False)
+    assert matches("db.test*", call)
+    assert name_call("a b\x1b]") == "dns://*"
+    assert kinds_of(call).isdisjoint(kinds_of(connection_call("db.test", 5432)))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_egress.sweep.calls import CallKind
 from pytest_egress.sweep.cells import CallRow, Cell, Seen, cells_of, parsed
 from pytest_egress.sweep.faults import FAULTS
 
@@ -17,6 +18,8 @@ CALL = "GET https://api.test/a"
         Cell(row=CallRow(CALL, 4), fault="silence", is_once=True),
         Cell(row=CallRow("GET http://api.test:8080/a: b"), fault="cut"),
         Cell(row=CallRow("tcp://db.test:5432", 2), fault="silence"),
+        Cell(row=CallRow("tcp://db.test:5432"), fault="refuse"),
+        Cell(row=CallRow("dns://db.test"), fault="servfail"),
         Cell(row=CallRow("GET https://[2001:db8::1]/"), fault="html"),
     ],
 )
@@ -38,6 +41,9 @@ def test_a_name_is_all_that_a_cell_is(cell: Cell) -> None:
         ": 503",
         "1-2",
         "tcp://db.test:5432: 503",
+        "tcp://db.test:5432: nxdomain",
+        "dns://db.test: reset",
+        f"{CALL}: refuse",
     ],
 )
 def test_no_other_name_is_one(name: str) -> None:
@@ -56,14 +62,32 @@ def test_of_calls_that_are_alike_the_first_and_the_last_fail() -> None:
     ]
 
 
-def test_an_answer_that_is_none_is_not_replaced() -> None:
-    found = cells_of({CALL: Seen(1, is_whole=False)}, ["503", "html", "lost", "silence"], "*")
-    assert [cell.fault for cell in found] == ["503", "silence"]
+@pytest.mark.parametrize(
+    ("call", "kinds", "faults"),
+    [
+        (CALL, ["http"], "503 429 reset html empty lost cut silence"),
+        (CALL, ["grpc"], "unavailable reset silence"),
+        (CALL, ["websocket"], "503 429 1011 reset silence"),
+        (CALL, ["http", "websocket"], "503 429 reset silence"),
+        ("tcp://db.test:5432", ["tcp"], "reset refuse silence"),
+        ("tcp://db.test:5432", ["dial"], "refuse"),
+        ("dns://db.test", ["name"], "nxdomain servfail unanswered"),
+    ],
+)
+def test_each_kind_of_call_fails_in_ways_of_its_own(
+    call: str, kinds: list[CallKind], faults: str
+) -> None:
+    found = cells_of({call: Seen(1, frozenset(kinds))}, FAULTS, "*")
+    assert [cell.fault for cell in found] == faults.split()
 
 
-def test_a_raw_connection_is_reset_or_silent() -> None:
-    found = cells_of({"tcp://db.test:5432": Seen(1, is_whole=False)}, FAULTS, "*")
-    assert [cell.fault for cell in found] == ["reset", "silence"]
+def test_what_comes_before_a_call_fails_for_all_that_are_alike() -> None:
+    found = cells_of({"tcp://db.test:5432": Seen(3, frozenset({"tcp"}))}, ["reset", "refuse"], "*")
+    assert [(cell.row.number, cell.fault) for cell in found] == [
+        (1, "reset"),
+        (3, "reset"),
+        (1, "refuse"),
+    ]
 
 
 def test_a_glob_chooses_calls() -> None:

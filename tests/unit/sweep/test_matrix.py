@@ -46,6 +46,21 @@ POST api.stripe.test/v1/charges                                LIES   err   err
     )
 
 
+def test_connections_and_names_have_columns_of_their_own() -> None:
+    found = [
+        result(STOCK, "503", "err"),
+        result(CallRow("tcp://stock.test:443"), "refuse", "err"),
+        result(CallRow("dns://stock.test"), "nxdomain", "LIES"),
+    ]
+    assert [line.split() for line in matrix(found)[:5]] == [
+        ["503"],
+        ["GET", "stock.test/items/*", "err"],
+        ["connections", "refus", "nxdom"],
+        ["tcp://stock.test:443", "err"],
+        ["dns://stock.test", "LIES"],
+    ]
+
+
 def test_a_long_name_has_a_line_of_its_own() -> None:
     lines = matrix([result(CallRow("GET https://api.test/" + "a" * 80), "503", "ok")])
     assert lines[1].splitlines() == ["GET api.test/" + "a" * 80, f"{'ok':>79}"]

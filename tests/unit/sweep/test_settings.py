@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.sweep.faults import FAULTS
+from pytest_egress.sweep.faults import FAULTS, USUAL
 from pytest_egress.sweep.settings import Settings, settings_of
 
 CALL = "POST https://api.test/v1/charges"
@@ -20,7 +20,7 @@ CALL = "POST https://api.test/v1/charges"
         ({"faults": "503"}, "faults='503': it takes a list of '503', '429'"),
         ({"faults": []}, "faults=[]: it takes a list of"),
         ({"faults": [503]}, "faults=[503]: it takes a list of '503'"),
-        ({"faults": ["refuse"]}, "faults=['refuse']: it takes a list of"),
+        ({"faults": ["refused"]}, "faults=['refused']: it takes a list of"),
         ({"only": ["a"]}, "only=['a']: it takes a glob"),
         ({"tolerates": "a.test*"}, "tolerates='a.test*': it takes a list of globs"),
         ({"retries": [""]}, "retries=['']: it takes a list of globs"),
@@ -42,7 +42,7 @@ def test_an_argument_needs_a_name() -> None:
 
 def test_faults_are_in_the_order_of_the_matrix_each_once() -> None:
     assert settings_of((), {"faults": ["silence", "503", "503"]}).faults == ("503", "silence")
-    assert settings_of((), {}).faults == tuple(FAULTS)
+    assert settings_of((), {}).faults == USUAL == tuple(f for f in FAULTS if f != "unanswered")
 
 
 def test_a_glob_that_is_for_no_call_is_told() -> None:

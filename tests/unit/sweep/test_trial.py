@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pytest_egress.routes.faults import Reset, Silence
-from pytest_egress.routes.table import SweptFault
+from pytest_egress.routes.table import RouteTable, SweptFault
 from pytest_egress.sweep.cells import CallRow, Cell, Seen
 from pytest_egress.sweep.faults import FAULTS
-from pytest_egress.sweep.trial import LEAST_SECONDS, MAX_CALLS, SweepTrial
+from pytest_egress.sweep.trial import LEAST_SECONDS, MAX_CALLS, PAUSES, QUIET_SECONDS, SweepTrial
 from pytest_egress.sweep.verdict import ContainerEnd
 from pytest_egress.traffic.http.request import Request
 
@@ -42,10 +42,10 @@ def test_a_raw_connection_is_counted_and_fails() -> None:
     assert first is None
     assert second is not None
     assert (second.answer, second.is_processed) == (Reset(), False)
-    assert trial.calls == {call: Seen(2, is_whole=False)}
+    assert trial.calls == {call: Seen(2, frozenset({"tcp"}))}
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [each for each in FAULTS if FAULTS[each].outage is None])
 def test_which_faults_process_the_request(fault: str) -> None:
     instead = SweepTrial(Cell(row=CallRow(CALL), fault=fault), 1).intervene(get("/a"))
     assert instead is not None
@@ -82,3 +82,61 @@ def test_ends_are_noted_by_container() -> None:
     trial.note_end("shop", 1, has_spoken=True)
     trial.note_late("job")
     assert (trial.ended, trial.late) == ({"shop": ContainerEnd(1, has_spoken=True)}, ["job"])
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that trials see, as the only item."""
+    now = [100.0]
+    monkeypatch.setattr("pytest_egress.sweep.trial.monotonic", lambda: now[0])
+    return now
+
+
+def test_a_call_that_did_not_come_again_for_a_while_is_tried_by_nobody(clock: list[float]) -> None:
+    trial = SweepTrial(Cell(row=CallRow(CALL), fault="503"), 1)
+    trial.intervene(get("/a"))
+    assert trial.restless_seconds(clock[0] + 2) == 2 + QUIET_SECONDS
+    clock[0] += QUIET_SECONDS
+    assert trial.restless_seconds(0) == 0
+
+
+def test_who_has_paused_for_long_may_pause_for_longer(clock: list[float]) -> None:
+    trial = SweepTrial(Cell(row=CallRow(CALL), fault="503"), 1)
+    for _ in range(2):
+        clock[0] += 4
+        trial.intervene(get("/a"))
+    assert trial.restless_seconds(0) == PAUSES * 4
+    trial.end_fault()
+    clock[0] += 8
+    assert trial.intervene(get("/a")) is None
+    assert (trial.late_tries, trial.restless_seconds(0)) == (1, QUIET_SECONDS)
+
+
+def test_a_time_out_is_no_pause(clock: list[float]) -> None:
+    trial = SweepTrial(Cell(row=CallRow(CALL), fault="silence"), 1)
+    for _ in range(2):
+        clock[0] += 4
+        trial.intervene(get("/a"))
+    assert trial.restless_seconds(0) == QUIET_SECONDS
+
+
+def test_what_fails_before_a_call_answers_none_and_is_over_with_its_routes(
+    clock: list[float],
+) -> None:
+    cell = Cell(row=CallRow("tcp://api.test:443"), fault="refuse")
+    trial = SweepTrial(cell, 1, [RouteTable()])
+    assert trial.intervene(get("/a")) is None
+    assert trial.late_tries == 0
+    trial.end_fault()
+    assert trial.tables == ()
+    clock[0] += 1
+    trial.intervene(get("/b"))
+    assert (trial.late_tries, trial.restless_seconds(0)) == (1, QUIET_SECONDS)
+
+
+def test_calls_before_the_one_that_fails_are_no_tries(clock: list[float]) -> None:
+    trial = SweepTrial(Cell(row=CallRow(CALL, 2), fault="503"), 1)
+    for _ in range(2):
+        clock[0] += 4
+        trial.intervene(get("/a"))
+    assert trial.restless_seconds(0) == QUIET_SECONDS

@@ -52,6 +52,10 @@ def outcome(**said: Any) -> Aftermath:
         # A test that judges.
         ({**FAILS, "has_to_pass": True}, "FAILS"),
         ({"has_to_pass": True}, "ok"),
+        # A shared container makes the call by itself.
+        ({"is_unsure": True}, "ok?"),
+        ({"is_unsure": True, "has_to_pass": True}, "ok?"),
+        ({**FAILS, "is_unsure": True}, "err"),
         # A test that may fail.
         ({**FAILS, "ended": {"shop": ContainerEnd(0, has_spoken=True)}}, "LIES"),
         ({**FAILS, "ended": {"shop": ContainerEnd(1, has_spoken=False)}}, "MUTE"),

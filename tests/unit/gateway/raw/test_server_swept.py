@@ -40,7 +40,7 @@ def test_a_reset_is_no_call_of_the_route(stage: Stage, number: int) -> None:
     assert answers[-1] == "reset"
     assert eventually(lambda: not stage.gateway.connections)
     assert (len(route.calls), route.turns.taken) == (number - 1, number - 1)
-    assert trial.calls == {CALL: Seen(number, is_whole=False)}
+    assert trial.calls == {CALL: Seen(number, frozenset({"tcp"}))}
     entry = stage.entries(TcpConnection)[-1]
     assert (entry.swept, entry.outcome) == (True, "routed")
     assert outcome_text(entry).endswith("  (sweep)")
