@@ -25,7 +25,7 @@ class PacketCapture:
     def start(self) -> None:
         self._container.start()
         self._log = self._container.logs(stream=True, follow=True)
-        self._lines = lines_of(self._log)
+        self._lines = whole_lines(self._log)
         assert next(self._lines) == b"ready"
 
     def saw(self) -> list[str]:
@@ -65,7 +65,7 @@ class PacketCapture:
         return [it for it in output.decode().split() if not it.startswith("fe80")]
 
 
-def lines_of(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def whole_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
     rest = b""
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
