@@ -101,7 +101,10 @@ def test_what_starts_under_frozen_time_has_certificates_of_the_real_one(
     ).assert_outcomes(passed=2)
 
 
-def test_waits_and_durations_are_of_the_real_clock_whatever_is_frozen(run_real: RunPytest) -> None:
+@pytest.mark.parametrize("link", ["descriptor", "stream"])
+def test_waits_and_durations_are_of_the_real_clock_whatever_is_frozen(
+    run_real: RunPytest, link: str
+) -> None:
     run_real(
         """
         import asyncio
@@ -137,6 +140,7 @@ def test_waits_and_durations_are_of_the_real_clock_whatever_is_frozen(run_real: 
         """,
         "-Wignore",
         "--timeout=60",
+        f"--egress-link={link}",
     ).assert_outcomes(passed=2)
 
 
