@@ -12,6 +12,7 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.faults import delayed, disconnect, reset, truncated
 from pytest_egress.routes.inner_route import InnerRoute
+from pytest_egress.routes.websocket.answer import websocket
 from pytest_egress.sweep.cells import CallRow, Cell
 from pytest_egress.sweep.trial import SweepTrial
 from pytest_egress.traffic.entries import Exchange
@@ -289,3 +290,28 @@ def test_calls_over_http2_fail_in_the_same_ways(
         end_of(client.sock)
     stage.settle()
     assert (len(ran), len(route.calls), stage.only(Exchange).swept) == (calls, calls, True)
+
+
+UPGRADE = b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+KEY = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+
+
+def test_a_websocket_that_is_closed_by_an_error_is_no_call_of_the_route(stage: Stage) -> None:
+    route = stage.https("api.test", websocket(lambda ws: ws.send("7")), times=1)
+    sweep(stage, "1011", "GET https://api.test/")
+    sock = stage.tls()
+    sock.sendall(UPGRADE + KEY)
+    received = b""
+    while not received.endswith(b"\r\n\r\n\x88\x02\x03\xf3"):  # a close frame with 1011
+        received += (piece := sock.recv(4096))
+        assert piece, received
+    assert received.startswith(b"HTTP/1.1 101 ")
+    assert (route.calls, route.turns.taken, stage.only(Exchange).swept) == ([], 0, True)
+
+
+def test_a_handshake_that_is_none_is_refused_and_not_closed(stage: Stage) -> None:
+    route = stage.https("api.test", websocket(lambda ws: ws.send("7")), times=1)
+    sweep(stage, "1011", "GET https://api.test/")
+    sock = stage.tls()
+    sock.sendall(UPGRADE + b"\r\n")
+    assert (read_reply(sock).status, route.turns.taken) == (400, 0)
