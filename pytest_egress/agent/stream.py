@@ -481,15 +481,17 @@ class Agent:
                 frame = sock.recv(_DATAGRAM + _ETHERNET)
             except OSError:
                 return
+            if frame[12:_ETHERNET] != _ethertype(frame[_ETHERNET:]):  # with a forged mark
+                self._mux.lose(DATAGRAMS, 1)
+                continue
             self._ethernet = frame[6:12] + frame[:6]
             self._mux.datagram(DATAGRAMS, frame[_ETHERNET:])
 
     def _send_datagram(self, packet: bytes) -> None:
         if (sock := self._capture.datagrams) is None:
             return
-        kind = b"\x08\x00" if packet[:1] < b"\x50" else b"\x86\xdd"
         try:  # noqa: SIM105 - contextlib takes long to import
-            sock.send(self._ethernet + kind + packet)
+            sock.send(self._ethernet + _ethertype(packet) + packet)
         except OSError:
             pass  # the target has shut its interface down, which a monitor tells
 
@@ -513,6 +515,10 @@ class Agent:
         self._dropped = now
         if self._capture.datagrams is not None:
             self._mux.lose(DATAGRAMS, dropped_datagrams(self._capture.datagrams))
+
+
+def _ethertype(packet: bytes) -> bytes:
+    return b"\x08\x00" if packet[:1] < b"\x50" else b"\x86\xdd"
 
 
 def purpose(sock: Socket, client: tuple[str, int]) -> bytes:

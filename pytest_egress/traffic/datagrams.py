@@ -20,6 +20,9 @@ HOPS: Final = 64
 MOST_BYTES: Final = {4: 65535 - 28, 6: 65535 - 48}
 """The longest content of a datagram that is one frame, by the IP version."""
 
+ETHERTYPES: Final = {4: b"\x08\x00", 6: b"\x86\xdd"}
+"""What the Ethernet header of a packet says that it is, by the IP version."""
+
 ROUTERS: Final = {4: "10.213.0.1", 6: "fd00:213::1"}
 """From where an answer to a multicast or broadcast datagram comes: Linux takes none whose source is such an address."""
 
@@ -66,12 +69,14 @@ def parse(frame: bytes) -> SentDatagram | None:
     """
     length = len(frame) - ETHERNET_BYTES
     version = frame[ETHERNET_BYTES] >> 4 if length >= 28 else 0
+    if version not in ETHERTYPES or frame[12:ETHERNET_BYTES] != ETHERTYPES[version]:
+        return None
     if version == 4:
         start, end, fragment, hops, protocol, source, target = _IPV4.unpack_from(
             frame, ETHERNET_BYTES
         )
         header, is_whole = 20, start & 15 == 5 and not fragment & _FRAGMENTED
-    elif version == 6 and length >= 48:
+    elif length >= 48:
         size, protocol, hops, source, target = _IPV6.unpack_from(frame, ETHERNET_BYTES)
         header, end, is_whole = 40, 40 + size, True
     else:

@@ -244,8 +244,11 @@ REPLY = b"\0" * 12 + b"\x86\xdd" + b"\x60 an answer"
 def test_a_datagram_passes_both_ways_without_its_ethernet_header(scene: StreamScene) -> None:
     datagrams = scene.link.datagrams
     assert datagrams is not None
+    scene.namespace.datagram_source.send(FRAME[:12] + b"\x88\xb5" + FRAME[14:])  # is lost, and told
     scene.namespace.datagram_source.send(FRAME)
     assert readable((datagrams,)).recv(70_000) == bytes(12) + FRAME[12:]
+    scene.link.flush(SECONDS)
+    assert scene.link.lost_packets == 1
     assert datagrams.send(REPLY) == len(REPLY)
     answer = readable((scene.namespace.datagram_source,)).recv(70_000)
     assert answer == FRAME[6:12] + FRAME[:6] + REPLY[12:]

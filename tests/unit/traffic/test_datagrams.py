@@ -94,6 +94,7 @@ FRAME = answer(sent_to(4), b"content")
         FRAME[:-1],
         changed(FRAME, 14, b"\x4f"),  # options that are not there
         changed(FRAME[:34] + bytes([1, 1, 1, 0]) + FRAME[34:], 14, b"\x46\0\0\x27"),  # options
+        changed(FRAME, 12, b"\x88\xb5"),  # another ethertype
         changed(FRAME, 14, b"\x44"),  # a header that is too short
         changed(FRAME, 20, b"\x20\0"),  # a fragment
         changed(FRAME, 23, b"\x01"),  # ICMP
