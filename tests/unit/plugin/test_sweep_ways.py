@@ -153,7 +153,7 @@ def test_without_a_call_nothing_is_swept(run: RunPytest, option: str) -> None:
 
 def test_setup_show_names_each_cell(run: RunPytest) -> None:
     result = run(TEST, "--setup-show")
-    assert re.findall(r"^ +test_x\.py::(.+?) (?:\(fixtures|[.F])", result.stdout.str(), re.M) == [
+    assert re.findall(r"^ +test_x\.py::(test_a(?:\[.+?\])?)", result.stdout.str(), re.M) == [
         "test_a",
         f"test_a[{PAY}: 503]",
         f"test_a[{PAY}: reset]",
