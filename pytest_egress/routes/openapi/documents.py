@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import unquote
 
 from pytest_egress.routes.openapi.patterns import is_of_python, problem_of
@@ -144,12 +144,43 @@ def check_structure(contents: Mapping[str, Any], version: str) -> None:
     from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
 
     is_3_0 = version.startswith("3.0")
-    checker: Any = (OpenAPIV30SpecValidator if is_3_0 else OpenAPIV31SpecValidator)(contents)
-    for error in checker.schema_validator.iter_errors(contents):
+    given: Any = OpenAPIV30SpecValidator if is_3_0 else OpenAPIV31SpecValidator
+    checker = without_repetition(given)(contents)
+    for error in looked_through(checker.schema_validator).iter_errors(contents):
         raise error
     with contextlib.suppress(RecursionError):
         for error in checker.root_validator(checker.schema_path):
             raise error
+
+
+class Ids(set[int]):
+    """The ids of what has been checked. The package has a list, in which each schema is looked for among all others."""
+
+    append = set.add
+
+
+def without_repetition(given: Any) -> Any:
+    """The package's checker, which finds at once whether it has checked a schema."""
+    of_schemas: Any = given.keyword_validators["schema"]
+
+    class Schemas(of_schemas):  # type: ignore[misc]
+        def __init__(self, registry: Any) -> None:
+            super().__init__(registry)
+            self.visited_schema_ids, self.meta_checked_schema_ids = Ids(), Ids()
+
+    class Checker(given):  # type: ignore[misc]
+        keyword_validators: ClassVar[Any] = {**given.keyword_validators, "schema": Schemas}
+
+    return Checker
+
+
+def looked_through(validator: Any) -> Any:
+    """A validator that knows what its references lead to: else each looks through all schemas of the package again."""
+    resolver: Any = getattr(validator, "_resolver", None)
+    registry = getattr(resolver, "_registry", None)
+    if registry is None:  # another version of jsonschema
+        return validator
+    return validator.evolve(_resolver=registry.crawl().resolver(resolver._base_uri))
 
 
 def check_references(document: Document) -> None:

@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
 
-from pytest_egress.routes.openapi.documents import read_document
+from pytest_egress.routes.openapi.documents import (
+    Ids,
+    looked_through,
+    read_document,
+    without_repetition,
+)
 
 YAML = """
 openapi: 3.0.3
@@ -116,3 +122,15 @@ def test_a_document_is_let_go() -> None:
     del contents
     gc.collect()
     assert watched() is None
+
+
+@pytest.mark.parametrize("version", ["3.0.3", "3.1.0"])
+def test_no_reference_and_no_schema_is_looked_for_among_all_others(version: str) -> None:
+    """A document of 5 MB has tens of thousands of them."""
+    given: Any = OpenAPIV30SpecValidator if version == "3.0.3" else OpenAPIV31SpecValidator
+    registry = looked_through(given.schema_validator)._resolver._registry
+    assert registry.crawl() == registry
+    checker = without_repetition(given)({})
+    schemas = checker.keyword_validators_registry["schema"]
+    assert isinstance(schemas.visited_schema_ids, Ids)
+    assert isinstance(schemas.meta_checked_schema_ids, Ids)
