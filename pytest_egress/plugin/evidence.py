@@ -332,7 +332,9 @@ def reason_of(error: Exception) -> tuple[str, str]:
     if not isinstance(error, OSError) or not error.strerror:
         return f"{type(error).__name__}: {error}", ""
     named = error.filename2 or error.filename
-    return error.strerror, f" ({shown_path(Path(os.fsdecode(named)))})" if named else ""
+    is_file = isinstance(error, (FileExistsError, NotADirectoryError))
+    why = "a file is where a folder has to be" if is_file else error.strerror
+    return why, f" ({shown_path(Path(os.fsdecode(named)))})" if named else ""
 
 
 def verdict_of(error: BaseException) -> Failure:
