@@ -123,6 +123,7 @@ class Egress:
         client_certificate: ClientCertificate | None = None,
         certificate: BadCertificate | None = None,
         tls_version: TlsVersion | None = None,
+        http3: bool = False,
     ) -> Route[Exchange]:
         """Answer HTTPS requests to an address; a call, or a decorator of the handler.
 
@@ -150,9 +151,11 @@ class Egress:
                 test fails unless a client connects, and rejects it (`Route.assert_rejected`, `Route.rejections`).
             tls_version: "TLSv1", "TLSv1.1", "TLSv1.2" or "TLSv1.3": the only version that is spoken. The test fails
                 unless a client rejects the first two.
+            http3: Whether HTTP/3 is spoken with its clients too: `pip install 'pytest-egress[http3]'`.
 
         Raises:
             AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
+            ImportError: The extra for `http3` is not installed.
         """
         return self._add(
             kinds.INTERCEPT_HTTPS,
@@ -165,6 +168,7 @@ class Egress:
             client_certificate=client_certificate,
             certificate=certificate,
             tls_version=tls_version,
+            http3=http3,
             method=method,
             path=path,
             query=query,

@@ -6,6 +6,7 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `http`: how a request is decided and answered, whatever its version.
 * `http1`: a connection of HTTP/1.1.
 * `http2`: a connection of HTTP/2.
+* `http3`: connections of QUIC, and of HTTP/3 on them.
 * `tls`: certificates, handshakes, and why one has failed.
 * `dns`: answers to queries, and which name an address was given out for.
 * `raw`: connections of bytes, served by a raw handler, by a static answer, or by a relay to another server.

@@ -55,7 +55,7 @@ class DatagramDecisions:
         routes = [r for table in self._tables for r in table.of_addresses() if not r.removed]
         https = [route for route in routes if route.kind.answers_https]
         for route in routes:
-            if route.kind.decides_datagrams:
+            if route.decides_datagrams:
                 for network in route.parsed_address.networks:
                     yield from literal_rules(route, network, https)
 
@@ -65,8 +65,8 @@ class DatagramDecisions:
         routes = [
             route for name in names for route in in_order(self._tables, name) if route.names(name)
         ]
-        deciding = [route for route in routes if route.kind.decides_datagrams]
-        if not (self.literal or any(route.kind.reads_datagrams for route in deciding)):
+        deciding = [route for route in routes if route.decides_datagrams]
+        if not (self.literal or any(route.lets_datagrams_out for route in deciding)):
             return
         others = {NAMES_PORT, *(r.parsed_address.port for r in routes if r.kind.answers_https)}
         exact = {route.parsed_address.port for route in deciding} - {None}
@@ -91,7 +91,7 @@ def takes(route: InnerRoute, port: int, others: Any) -> bool:
 
 
 def verdict(route: InnerRoute | None) -> Verdict:
-    is_let_out = route is not None and route.kind.reads_datagrams
+    is_let_out = route is not None and route.lets_datagrams_out
     return Verdict.LET_OUT if is_let_out else Verdict.CAPTURED
 
 

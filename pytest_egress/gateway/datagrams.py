@@ -27,6 +27,8 @@ from pytest_egress.errors import CallError, UpstreamError
 from pytest_egress.gateway.datagram_rules import candidates
 from pytest_egress.gateway.dns.names import Names
 from pytest_egress.gateway.handlers import call
+from pytest_egress.gateway.http3.endpoint import QuicEndpoint
+from pytest_egress.gateway.http3.sockets import QuicSocket
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Claim, Recorder
 from pytest_egress.gateway.upstream.datagrams import DatagramRelays, Ports, Server
 from pytest_egress.ledger import ledger
@@ -47,6 +49,7 @@ from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import NearMiss, used_up
 from pytest_egress.traffic.datagrams import ETHERNET_BYTES, SentDatagram, answer, parse, refusal
 from pytest_egress.traffic.entries import (
+    NO_QUIC,
     UDP_HEADER_BYTES,
     Datagram,
     DatagramFlow,
@@ -117,6 +120,7 @@ class Datagrams:
 
     Args:
         unreadable: Records a frame that is no whole datagram.
+        begin_quic: Serves a connection of QUIC; False where there is no room for one now.
     """
 
     def __init__(
@@ -126,10 +130,12 @@ class Datagrams:
         names: Names,
         workers: Workers,
         unreadable: Callable[[bytes], None],
+        begin_quic: Callable[[QuicSocket, SentDatagram], bool],
     ) -> None:
         self._link, self._recorder, self._names = link, recorder, names
         self._workers, self._unreadable = workers, unreadable
         self._ledger, self._target = recorder.ledger, recorder.target
+        self._quic: Final = QuicEndpoint(self._send, begin_quic)
         self.late: Final = Workers(f"egress {recorder.target.name} late datagram", MAX_LATE)
         self.relays: Final = DatagramRelays(f"egress {recorder.target.name} forwarded datagrams")
         self._waiting = 0  # late answers
@@ -177,11 +183,15 @@ class Datagrams:
     # The reader's thread.
 
     def _take(self, sent: SentDatagram) -> None:
-        context = self._target.attempt_context()
-        if not self._has_room(context, sent):
+        if self._quic.take(sent):
             return
+        context = self._target.attempt_context()
         hosts = (*self._names.of(sent.server[0]), sent.server[0])
         offered = [*candidates(context.tables, hosts, sent.server[1])]
+        if offered and offered[0][1].http3 and self._quic.begin(sent):
+            return
+        if not self._has_room(context, sent):
+            return
         arrival = Arrival(sent, self._ledger.now(), hosts[0], offered)
         flow = self._flow(context, sent)
         if flow.is_running or any(route.predicate is not None for _, route in offered):
@@ -255,7 +265,7 @@ class Datagrams:
         """
         near: list[NearMiss] = []
         for host, route in arrival.offered:
-            if route.kind.refuses:
+            if not route.kind.reads_datagrams:
                 break
             datagram = self._datagram(flow, arrival, host, route)
             if (miss := self._miss(flow, route, datagram)) is not None:
@@ -358,7 +368,8 @@ class Datagrams:
             part: The first part of it that is not taken; None for the whole.
         """
         content = arrival.sent.content if part is None else part
-        self._record_left(flow, arrival, near, content, "")
+        is_for_quic = bool(arrival.offered) and arrival.offered[0][1].http3
+        self._record_left(flow, arrival, near, content, NO_QUIC if is_for_quic else "")
         self._send(refusal(arrival.sent))
 
     def _record_left(

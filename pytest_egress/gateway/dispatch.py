@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_egress.base.clock import LOOK_SECONDS
+from pytest_egress.base.clock import LOOK_SECONDS, monotonic
 from pytest_egress.base.sockets import await_ready, receive_timeout
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.connection import PEEK_ALL, Connection
@@ -24,12 +24,13 @@ from pytest_egress.gateway.dns.names import NAMES_PORT, Names, serve_names
 from pytest_egress.gateway.http.answering import Answering
 from pytest_egress.gateway.http.forwarding import Carrier
 from pytest_egress.gateway.http1.server import Http1Server
+from pytest_egress.gateway.http3.sockets import QuicSocket
 from pytest_egress.gateway.proxying import Proxying
 from pytest_egress.gateway.raw.between import serve_between
 from pytest_egress.gateway.raw.server import RawServer
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, passes, silent_outcome
 from pytest_egress.gateway.tcp_info import has_heard
-from pytest_egress.gateway.tls.authority import ALPN, HTTP1_ALONE, Authority
+from pytest_egress.gateway.tls.authority import ALPN, HTTP1_ALONE, Authority, Identity
 from pytest_egress.gateway.tls.failures import (
     broken_handshake,
     no_client_certificate,
@@ -54,7 +55,8 @@ from pytest_egress.routes.table import (
     opening,
     presenting_route,
 )
-from pytest_egress.traffic.tls.hello import X25519
+from pytest_egress.traffic.tls.hello import X25519, ClientHello
+from pytest_egress.traffic.tls.quic import NOTHING
 
 FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
 TURN_SECONDS: Final = 5.0  # for earlier connections to prove that they are calls, or port probes
@@ -95,14 +97,14 @@ class Dispatcher:
             return
         if dialled is None:  # the target dialled the listener itself, and so nothing outside
             return
-        address, port = dialled
-        name, *led = self.parts.names.of(address)
-        host = keyed_on(self.connection.context.tables, (name, *led, address), port)
-        connection.destination = Destination(
-            address=address, port=port, name=name, led=tuple(led), host=host
-        )
+        connection.destination = self.destination(*dialled)
         if not self.serve_between():
             self.serve_dialled()
+
+    def destination(self, address: str, port: int) -> Destination:
+        name, *led = self.parts.names.of(address)
+        host = keyed_on(self.connection.context.tables, (name, *led, address), port)
+        return Destination(address=address, port=port, name=name, led=tuple(led), host=host)
 
     def serve_between(self) -> bool:
         """Copy the connection to another container that has the dialled name, unless a route is for this name."""
@@ -305,6 +307,47 @@ class Dispatcher:
     def answering(self, carrier: Carrier) -> Answering:
         parts = self.parts
         return Answering(carrier, parts.recorder, parts.names, parts.upstreams)
+
+    # QUIC.
+
+    def serve_quic(self) -> None:
+        """Make the handshake of QUIC with a certificate for the name in the SNI, and serve HTTP/3."""
+        from pytest_egress.gateway.http3.handshake import shake_hands  # these bring in aioquic
+        from pytest_egress.gateway.http3.server import Http3Server
+        from pytest_egress.traffic.http.http3 import Http3
+
+        connection, parts = self.connection, self.parts
+        sock = connection.sock
+        assert isinstance(sock, QuicSocket)
+        connection.destination = self.destination(*sock.sent.server)
+        http = Http3(monotonic, sock.first_id, self.identify, sock.give_id)
+        try:
+            shake_hands(connection, http)
+        except OSError as error:
+            if not connection.accounted:
+                to = connection.destination
+                # A ClientHello in QUIC does not tell its library: those that are known are of TLS over TCP.
+                failure = broken_handshake(error, to.host, presented=to.presented)
+                connection.fail_tls(*failure)
+            return
+        Http3Server(
+            connection,
+            self.answering,
+            parts.workers,
+            idle_seconds=parts.connections.idle_seconds,
+            http=http,
+        ).serve(NOTHING)
+
+    def identify(self, hello: ClientHello | None) -> Identity:
+        """The certificate that answers a ClientHello; OSError where it is refused, which has been recorded."""
+        connection = self.connection
+        if hello is not None and not set_host(connection, hello):
+            raise ConnectionAbortedError("its server name is no host name")
+        asked = connection.destination.host
+        host, to = self.follow_server_name(), connection.destination
+        presenting = presenting_route(connection.context.tables, host, to.port)
+        to = connection.destination = connection.destination._replace(presented_by=presenting)
+        return self.parts.authority.identity(asked, to.presented)
 
     # TLS.
 

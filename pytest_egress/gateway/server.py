@@ -33,13 +33,14 @@ from pytest_egress.gateway.connections import (
     UNUSED_SECONDS,
     Connections,
 )
-from pytest_egress.gateway.datagram_rules import DatagramRules
+from pytest_egress.gateway.datagram_rules import DatagramRules, candidates
 from pytest_egress.gateway.datagrams import Datagrams
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.dials import ConnectFaults
 from pytest_egress.gateway.dispatch import Dispatcher, Parts
 from pytest_egress.gateway.dns.late import Asker
 from pytest_egress.gateway.dns.names import Names
+from pytest_egress.gateway.http3.sockets import QuicSocket
 from pytest_egress.gateway.packets import BATCH, Packets
 from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.gateway.site import TargetView
@@ -55,6 +56,7 @@ from pytest_egress.routes.table import (
     names_exactly,
     presenting_route,
 )
+from pytest_egress.traffic.datagrams import SentDatagram
 
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
 UNREAD_SECONDS: Final = 0.002  # for a thread to read what has arrived
@@ -93,7 +95,12 @@ class Gateway:
         self.names.learn = self._learn
         self.packets = Packets(self.recorder, self.names, self.dials)
         self.datagrams = Datagrams(
-            link, self.recorder, self.names, self.workers, self.packets.record_unreadable
+            link,
+            self.recorder,
+            self.names,
+            self.workers,
+            self.packets.record_unreadable,
+            self._begin_quic,
         )
         self.connections = Connections(
             self.recorder,
@@ -227,11 +234,22 @@ class Gateway:
             to = connection.destination
             return connection.is_between and names_exactly(context.tables, to.name, to.port)
 
+        def is_unspoken(connection: Connection) -> bool:
+            """Whether a connection of QUIC has no route that has its datagrams let out any more."""
+            if not isinstance(connection.sock, QuicSocket):
+                return False
+            to = connection.destination
+            return not any(
+                route.http3 for _, route in candidates(context.tables, to.hosts, to.port)
+            )
+
         def is_over(carried: Carried) -> bool:
             if (lasting := carried.lasting) is not None:
                 return lasting.is_over(test_over=test_over)
             allowed_by = carried.allowed_by
-            if isinstance(carried, Connection) and (carried.is_in_outage or is_diverted(carried)):
+            if isinstance(carried, Connection) and (
+                carried.is_in_outage or is_diverted(carried) or is_unspoken(carried)
+            ):
                 return True
             return allowed_by is not None and not is_still_allowed(
                 context, carried.destination, allowed_by, between=between, test_over=test_over
@@ -417,6 +435,19 @@ class Gateway:
 
     def _serve(self, connection: Connection) -> None:
         Dispatcher(connection, self._parts).serve()
+
+    def _begin_quic(self, sock: QuicSocket, sent: SentDatagram) -> bool:
+        if not self.connections.has_room:
+            self.connections.needs_room = True
+            return False
+        connection = Connection(
+            sock, sent.client, self._serve_quic, registry=self.connections, recorder=self.recorder
+        )
+        self.connections.add(connection)
+        return True
+
+    def _serve_quic(self, connection: Connection) -> None:
+        Dispatcher(connection, self._parts).serve_quic()
 
     def _answer_names(self, sock: socket.socket) -> None:
         for _ in range(BATCH):

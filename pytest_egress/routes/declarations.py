@@ -35,6 +35,7 @@ from pytest_egress.traffic.shown import host_port, shown
 OWN_OPTIONS: Final = ("times", "optional", "name")
 ClientCertificate = Literal["request", "require"]
 CLIENT_CERTIFICATES: Final = ("request", "require")  # the strictest last
+INSTALL_HTTP3: Final = "pip install 'pytest-egress[http3]'"
 MAX_PROTOCOL_BYTES: Final = 255  # RFC 7301 section 3.1
 
 
@@ -52,7 +53,8 @@ def accepted_options(kind: Kind) -> Mapping[str, None]:
     matchers = (*MATCHERS, "stream") if kind.reads_requests else ()
     of_tls = ("client_certificate", "certificate", "tls_version") if kind.ends_tls else ()
     of_raw_tls = ("alpn",) if kind.needs_tls else ()
-    return dict.fromkeys((*matchers, *OWN_OPTIONS, *of_tls, *of_raw_tls))
+    of_https = ("http3",) if kind.answers_https else ()
+    return dict.fromkeys((*matchers, *OWN_OPTIONS, *of_tls, *of_raw_tls, *of_https))
 
 
 def declare(kind: Kind, address: object, answer: object = None, **options: Any) -> Declaration:
@@ -126,6 +128,7 @@ class Declaration:
     tls_version: TlsVersion | None = None
     stream: bool = False
     alpn: Sequence[str] = ()
+    http3: bool = False
     records: Records = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -152,6 +155,7 @@ class Declaration:
         if not isinstance(self.name, (str, type(None))):
             raise TypeError(f"name= takes a str, not {self.name!r}")
         check_protocols(self.alpn)
+        self._check_http3()
         self._check_fits(self.answer)
 
     def _check_decides_before_requests(self) -> None:
@@ -163,6 +167,23 @@ class Declaration:
                 f"all requests to {self.address.text!r}; leave the conditions out"
             )
         check_uncounted(self.presented, self.times, self.answer)
+
+    def _check_http3(self) -> None:
+        """Refuse what QUIC has not, and ask for the extra."""
+        if not isinstance(self.http3, bool):
+            raise TypeError(f"http3= takes True or False, not {self.http3!r}")
+        if not self.http3:
+            return
+        if self.tls_version not in (None, "TLSv1.3"):
+            raise ValueError(
+                f"http3=True with tls_version={self.tls_version!r}: QUIC has TLS 1.3 alone; leave http3= out"
+            )
+        if self.client_certificate is not None:
+            raise ValueError(
+                f"http3=True with client_certificate={self.client_certificate!r}: in a handshake of QUIC no client is "
+                "asked for a certificate here; leave http3= out"
+            )
+        check_http3_installed()
 
     @cached_property
     def presented(self) -> Presented:
@@ -195,6 +216,7 @@ class Declaration:
         if self.client_certificate is not None:
             parts.append(f"client_certificate={self.client_certificate!r}")
         parts += [self.presented.given] if self.presented.given else []
+        parts += ["http3=True"] if self.http3 else []
         parts += [f"alpn={tuple(self.alpn)!r}"] if self.alpn else []
         parts += [f"name={self.name!r}"] if self.name is not None else []
         return f"{self.kind.method}({', '.join(parts)})"
@@ -214,6 +236,14 @@ def check_uncounted(presented: Presented, times: int | None, answer: object) -> 
         raise ValueError(
             f"{count} with {presented.given}: it counts calls, and a client that rejects makes none; leave it out"
         )
+
+
+def check_http3_installed() -> None:
+    """The import takes a while, and would delay the first connection so much that clients try another address."""
+    try:
+        import pytest_egress.traffic.http.http3  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"http3=True needs aioquic ({error}): {INSTALL_HTTP3}") from error
 
 
 def check_protocols(alpn: object) -> None:

@@ -41,6 +41,7 @@ class InnerRoute(Route[Any]):
         self.presented: Final = declaration.presented
         self.stream: Final = declaration.stream
         self.alpn: Final = tuple(declaration.alpn)
+        self.http3: Final = declaration.http3
         self.records: Final = declaration.records
         self.scope: Final = scope
         self.declared_at: Final = declared_at
@@ -72,9 +73,19 @@ class InnerRoute(Route[Any]):
         is_for_connections = self.kind.is_for_connections and not self._is_removed
         return is_for_connections and self.parsed_address.matches(host, port)
 
+    @property
+    def lets_datagrams_out(self) -> bool:
+        """Whether its datagrams come to be answered: they are its calls, or carry them by QUIC."""
+        return self.kind.reads_datagrams or self.http3
+
+    @property
+    def decides_datagrams(self) -> bool:
+        """Whether it says what becomes of a datagram: it answers or refuses it."""
+        return self.lets_datagrams_out or self.kind.refuses
+
     def takes_datagrams(self, host: str, port: int) -> bool:
         """Whether it says what becomes of a datagram to an address: it answers or refuses it."""
-        decides = self.kind.decides_datagrams and not self._is_removed
+        decides = self.decides_datagrams and not self._is_removed
         return decides and self.parsed_address.matches(host, port)
 
     def claims(self, secure: bool, host: str, port: int) -> bool:

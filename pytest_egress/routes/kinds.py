@@ -34,7 +34,6 @@ class Kind:
         reads_bytes: Whether it is a raw route, which answers a whole connection, as bytes.
         reads_datagrams: Whether it answers datagrams of UDP, and no connections.
         is_for_connections: Whether it claims connections.
-        decides_datagrams: Whether it says what becomes of a datagram: it answers or refuses it.
         answers_names: Whether it answers DNS queries, and no connections.
         is_proxy: Whether it leads its connections to other hosts, as their clients ask.
         claims_all: Whether it claims every attempt at its address, and no function of the test answers.
@@ -68,7 +67,6 @@ class Kind:
         self.is_for_connections = not (self.answers_names or self.reads_datagrams)
         self.is_proxy, self.claims_all = carries == "tunnels", carries == "nothing"
         self.refuses = self.claims_all and not passes_through
-        self.decides_datagrams = self.reads_datagrams or self.refuses
         self.answers_https = self.reads_requests and ends_tls
         self.takes_unread = self.reads_bytes and not ends_tls
         self.needs_tls = self.reads_bytes and ends_tls

@@ -84,7 +84,7 @@ class RouteTable:
         may_begin_at_head: Whether a route answers some request from its head on, or did before it was removed.
         leads: Whether a route has a CNAME, or did before it was removed.
         has_proxy: Whether a route is a proxy, or was before it was removed.
-        has_datagrams: Whether a route answers datagrams, or did before it was removed.
+        has_datagrams: Whether a route has datagrams let out, or did before it was removed.
     """
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class RouteTable:
         self.presents |= not route.presented.is_usual
         self.leads |= "CNAME" in route.records
         self.has_proxy |= route.kind.is_proxy
-        self.has_datagrams |= route.kind.reads_datagrams
+        self.has_datagrams |= route.lets_datagrams_out
         route.turns.on_answer = lambda: self._note_answer(route)
         self._note_answer(route)
 

@@ -311,7 +311,8 @@ UNREADABLE_WEBSOCKET: Final = "what its client sent cannot be read, on the WebSo
 HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n"
 """The first bytes of a client that speaks HTTP/2 (RFC 9113 section 3.4)."""
 
-BEGAN_HTTP2: Final = "began HTTP/2"
+BEGAN: Final = "began {}"
+BEGAN_HTTP2: Final = BEGAN.format("HTTP/2")
 """Begins the note of a connection on which HTTP/2 began and no request came."""
 
 

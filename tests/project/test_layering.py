@@ -51,8 +51,8 @@ ROOMS = {
     "traffic": Room(
         uses=("errors", "base", "agent.netlink"),
         foreign=(
-            "backports", "brotli", "brotlicffi", "compression", "cramjam", "dns", "google", "h11", "h2", "idna",
-            "kafka", "python_multipart", "wsproto", "yaml",
+            "aioquic", "backports", "brotli", "brotlicffi", "compression", "cramjam", "dns", "google", "h11", "h2",
+            "idna", "kafka", "python_multipart", "wsproto", "yaml",
         ),
     ),
     "link": Room(
@@ -175,6 +175,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"connections", "dns"},
         {"http", "kernel_rules", "proxying", "tls"},
         {"datagram_rules", "dials", "http1", "http2", "raw"},
+        {"http3"},
         {"datagrams", "packets"},
         {"dispatch"},
         {"server"},

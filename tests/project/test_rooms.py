@@ -48,6 +48,8 @@ WITHOUT_FILE: Final = {
     "gateway/tls/sockets": "raw/test_sockets and test_handshake read by it",
     "traffic/tls/clients": "test_hello tells the clients of its hellos",
     "gateway/http2/wire": "test_server and its floods send on it",
+    "gateway/http3/handshake": "http3/test_server makes those that succeed and those that fail",
+    "gateway/http3/sockets": "http3/test_server and test_endpoint deliver to it",
     "gateway/recorder": IN_PARTS,
     "gateway/http/replies": "test_answering_unrouted and test_answering_grpc read them",
     "gateway/http/sending": "test_answering_responses and test_answering_streams send by it",
@@ -75,6 +77,9 @@ WITHOUT_FILE: Final = {
     "traffic/kafka/library": ONLY_DATA,
     "traffic/shown": "test_redaction and each test of a message read what it makes",
     "traffic/http/head": "gateway/http1/test_server sends them",
+    "traffic/http/http3": "gateway/http3/test_server asks it for each request",
+    "traffic/http/multiplexed": ONLY_DATA,
+    "traffic/http/quic": "gateway/http3/test_server connects to it",
 }
 """Modules that have no file of tests in `unit`, and why."""
 

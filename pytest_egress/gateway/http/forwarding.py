@@ -28,7 +28,7 @@ from pytest_egress.routes.answers import Forward, check_forward, forward
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.grpc import is_grpc
-from pytest_egress.traffic.http.head import MAX_BODY_BYTES
+from pytest_egress.traffic.http.head import MAX_BODY_BYTES, MULTIPLEXED
 from pytest_egress.traffic.http.headers import Headers, without
 from pytest_egress.traffic.http.made_body import MadeBody
 from pytest_egress.traffic.http.request import Request
@@ -142,7 +142,7 @@ class Forwarding:
         """
         take_back: Callable[[], None] | None = None
         asked = self.asked
-        if asked.http_version == "2" or not asked.is_whole or asks_for_websocket(asked):
+        if asked.http_version in MULTIPLEXED or not asked.is_whole or asks_for_websocket(asked):
             take_back = self._duplex.on_disconnect(partial(self._leave, sock))
         self._activity.is_abandoned = self._carrier.has_left
         try:
@@ -221,7 +221,7 @@ class Forwarding:
                 return self._whole(response, asked), None
         self.passes_on = True
         self._activity.is_abandoned = self._carrier.has_left
-        if asked.http_version == "2" and streams_events(response):
+        if asked.http_version in MULTIPLEXED and streams_events(response):
             self._duplex.on_disconnect(partial(self._leave, sock))
         made = MadeBody(MAX_BODY_BYTES, self._account.hold(RESPONSES).fits)
         response.recorded(made)

@@ -8,7 +8,7 @@ from pytest_egress.errors import AddressError
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.http.incoming import Incoming
 from pytest_egress.traffic.address import is_ip_address, normalise_host
-from pytest_egress.traffic.http.head import Head, split_authority
+from pytest_egress.traffic.http.head import MULTIPLEXED, Head, split_authority
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.redaction.redactor import Redactor
 from pytest_egress.traffic.shown import SCHEME_PORTS, host_port, shown
@@ -43,7 +43,7 @@ def is_misdirected(incoming: Incoming) -> bool:
 
 def names_another_port(to: Destination, head: Head) -> bool:
     """Whether an absolute request-target is for another port than the dialled one; without a port, its scheme's."""
-    if head.scheme not in SCHEME_PORTS or head.http_version == "2":
+    if head.scheme not in SCHEME_PORTS or head.http_version in MULTIPLEXED:
         return False
     _, port = named_by(head.authority or "") or ("", None)
     return (port or SCHEME_PORTS[head.scheme]) != to.port
@@ -67,7 +67,7 @@ def authority_of_other(incoming: Incoming) -> str:
 def said(head: Head, redactor: Redactor) -> str:
     """The part of a message that quotes what a request names: its field Host, its :authority, or absolute target."""
     named = redactor.authority(head.authority or "")
-    if head.http_version == "2":
+    if head.http_version in MULTIPLEXED:
         return f":authority is {shown(named)}"
     if head.scheme is None:
         return f"Host is {shown(named)}"
@@ -76,7 +76,7 @@ def said(head: Head, redactor: Redactor) -> str:
 
 def meant(request: Request, head: Head) -> str:
     """The part of a message that quotes what the request's connection is for, in the same form as `said`."""
-    is_absolute = head.scheme is not None and head.http_version != "2"
+    is_absolute = head.scheme is not None and head.http_version not in MULTIPLEXED
     scheme = f"{request.scheme}://" if is_absolute else ""
     named = named_by(head.authority or "")
     port = request.port if named is not None and named[1] is not None else None

@@ -12,6 +12,7 @@ from pytest_egress.gateway.http.named_hosts import named_by
 from pytest_egress.routes.table import proxy_route
 from pytest_egress.traffic.address import normalise_host
 from pytest_egress.traffic.entries import AskedProxy
+from pytest_egress.traffic.http.head import MULTIPLEXED
 from pytest_egress.traffic.redaction.redactor import redactor_of
 from pytest_egress.traffic.shown import SHOWN_TARGET, cut, host_port
 
@@ -41,7 +42,7 @@ def note_of_proxy(incoming: Incoming, proxies: Collection[tuple[str, str]]) -> s
     if not is_tunnel:
         scheme = head.scheme or ""
         named = named_by(head.authority or "")
-        if head.http_version == "2" or scheme not in USUAL or named is None:
+        if head.http_version in MULTIPLEXED or scheme not in USUAL or named is None:
             return ""
         if named[0] in (request.host, incoming.called):
             return ""  # another port or scheme of the same host, and no proxy of others

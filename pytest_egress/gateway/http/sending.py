@@ -7,6 +7,7 @@ for the head of a stream whose first piece is late: an alarm's thread sends that
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,7 +24,7 @@ from pytest_egress.ledger.windows import STILL_STREAMED, Streams
 from pytest_egress.routes.duplex import ClientLeftError, Duplex
 from pytest_egress.traffic.entries import Exchange, note_message
 from pytest_egress.traffic.http.head import MAX_BODY_BYTES
-from pytest_egress.traffic.http.headers import NO_FIELDS, size_of
+from pytest_egress.traffic.http.headers import NO_FIELDS, Headers, size_of
 from pytest_egress.traffic.http.made_body import (
     BY_ITS_ROUTE,
     MAX_MADE_BYTES,
@@ -38,6 +39,9 @@ from pytest_egress.traffic.http.response import (
     carries_body,
     streams_events,
 )
+
+ALT_SVC: Final = 'h3=":{}"; ma=60'
+"""A minute is longer than most tests. A container that goes on to the next one asks anew."""
 
 FREE_BYTES: Final = 1024
 """The content of a response that is kept without being counted: `MAX_ENTRIES` bounds all of them well enough."""
@@ -103,7 +107,8 @@ class Sending:
         entry.response = self.kept(incoming, response)
         entry.duration = self._ledger.now() - entry.started
         self.count(incoming, entry)
-        incoming.duplex.start(response.status_code, response.headers, reason=response.reason)
+        headers = advertising(incoming, response).headers
+        incoming.duplex.start(response.status_code, headers, reason=response.reason)
         incoming.attempt.activity.streams = streams_of(response)
         return True
 
@@ -122,6 +127,7 @@ class Sending:
             duplex: That of the request, or what a fault has put before it.
             is_cut: Whether that cuts the body, which then need not be as long as its Content-Length says.
         """
+        response = advertising(incoming, response)
         try:
             if response.stream is None:
                 duplex.respond(response)
@@ -218,6 +224,19 @@ class Sending:
             getattr(response.stream, "close", lambda: None)()
         except BaseException as error:  # raised in its `finally`
             entry.error = entry.error or error
+
+
+def advertising(incoming: Incoming, response: Response) -> Response:
+    """A response that tells its client of HTTP/3 where its route speaks that (RFC 7838 section 3)."""
+    route = incoming.forwarding.route
+    if route is None or not route.http3 or incoming.head.http_version == "3":
+        return response
+    if "alt-svc" in response.headers:
+        return response
+    response = copy.copy(response)
+    field = "Alt-Svc", ALT_SVC.format(incoming.request.port)
+    response.headers = Headers([*response.headers.raw, field])
+    return response
 
 
 def streams_of(response: Response) -> Streams:

@@ -36,17 +36,19 @@ from pytest_egress.gateway.recorder import Heard, silent_outcome
 from pytest_egress.gateway.tls.failures import broken_after_handshake
 from pytest_egress.gateway.tls.handshake import record_silence
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.entries import BEGAN_HTTP2, UNREADABLE
-from pytest_egress.traffic.http.http2 import (
+from pytest_egress.traffic.entries import BEGAN, UNREADABLE
+from pytest_egress.traffic.http.http2 import Http2
+from pytest_egress.traffic.http.multiplexed import (
     Asked,
     BodyCame,
+    BrokenRuleError,
     Came,
     CameLate,
     Ended,
-    Http2,
-    Http2Error,
+    ManyRequests,
     Unreadable,
     WasReset,
+    WindowGrew,
 )
 from pytest_egress.traffic.http.response import Response
 from pytest_egress.traffic.redaction.redactor import Redactor
@@ -55,10 +57,10 @@ from pytest_egress.traffic.shown import cut
 CLOSED: Final = "the client closed the connection"
 FIRST_REQUEST_SECONDS: Final = 1.0
 """A client that asks for nothing until then connects ahead of need."""
-SILENT: Final = f"{BEGAN_HTTP2} and asked for nothing within {FIRST_REQUEST_SECONDS:g} s"
+SILENT: Final = f"{BEGAN} and asked for nothing within {FIRST_REQUEST_SECONDS:g} s"
 LATE: Final = "made a request just as its connection was said to end (GOAWAY): clients make it again on another one"
 SHOWN_REASON: Final = 400  # characters of what is wrong with a request
-NEVER_ASKED: Final = f"{BEGAN_HTTP2} and closed without a request"
+NEVER_ASKED: Final = f"{BEGAN} and closed without a request"
 
 MAX_LATE: Final = 100
 """The streams of a connection whose late bytes are searched: as many as may be open at once."""
@@ -79,7 +81,10 @@ class Http2Server:
 
     Args:
         idle_seconds: How many seconds the connection may wait for its next request until it is closed.
+        http: The state of the connection; by default a new one of HTTP/2.
     """
+
+    name = "HTTP/2"
 
     def __init__(
         self,
@@ -88,13 +93,14 @@ class Http2Server:
         workers: Workers,
         *,
         idle_seconds: float,
+        http: ManyRequests | None = None,
     ) -> None:
         self.connection, self.ledger = connection, connection.ledger
         self._answering, self._workers, self._idle_seconds = answering, workers, idle_seconds
         self._wire = Http2Wire(connection.sock)
         self._lock = self._wire.lock
         self._emptied = threading.Condition(self._lock)
-        self._http = Http2(monotonic)
+        self._http = Http2(monotonic) if http is None else http
         self._streams: dict[int, Http2Stream] = {}
         self._late: dict[int, Heard] = {}  # what searches late bytes of streams that are over
         self._fresh: list[Http2Stream] = []
@@ -121,7 +127,7 @@ class Http2Server:
         """
         try:
             why = self._read_on(first)
-        except Http2Error as error:
+        except BrokenRuleError as error:
             why = str(error)
             self._refuse(why, error.sent)
         except StalledError as error:
@@ -134,8 +140,9 @@ class Http2Server:
 
     def _read_on(self, first: bytes) -> str:
         """Read until the connection ends; return why it does."""
-        if first:
-            self._read(lambda: first)
+        if first and not self._read(lambda: first):
+            self._note_end()
+            return CLOSED
         while self._await_bytes():
             if not self._read(self._receive):
                 self._note_end()
@@ -149,7 +156,8 @@ class Http2Server:
 
     def _is_over(self) -> bool:
         with self._lock:
-            return not self._streams and (self._http.is_leaving or self._has_said_farewell)
+            is_ending = self._http.is_leaving or self._has_said_farewell
+            return self._http.is_closed or (is_ending and not self._streams)
 
     def _await_bytes(self) -> bool:
         """Wait until there are bytes to read; False where they are not waited for any longer.
@@ -161,8 +169,10 @@ class Http2Server:
         connection, patience = self.connection, Patience(self.ledger.clock)
         while True:
             connection.awaits = connection.idle_since is not None
-            if self._wire.wait(min(self._patience(), self._batches.seconds_left)):
+            seconds = min(self._patience(), self._batches.seconds_left, self._timer_seconds())
+            if self._wire.wait(seconds):
                 return True
+            self._tick()
             self._batches.look()
             if self._is_over():
                 return False
@@ -173,7 +183,7 @@ class Http2Server:
                     return False
             elif connection.idle_since is not None and self._rests() <= 0:
                 left = connection.idle_seconds - (monotonic() - self._idle_from)
-                if not self._wire.has_unsent:
+                if self._may_park():
                     raise Parked(self.serve, max(left, 0))
                 if left <= 0:
                     return False
@@ -182,9 +192,20 @@ class Http2Server:
         """How many seconds to wait for bytes until the state of the connection is looked at again."""
         if self._awaits_first:
             return max(self._opened + FIRST_REQUEST_SECONDS - monotonic(), 0)
-        if self.connection.idle_since is None or self._wire.has_unsent:
+        if self.connection.idle_since is None or not self._may_park():
             return PARK_SECONDS
         return max(self._rests(), 0)
+
+    def _may_park(self) -> bool:
+        """Whether an idle connection can do without a thread."""
+        return not self._wire.has_unsent
+
+    def _timer_seconds(self) -> float:
+        """After how many seconds `_tick` has to be called."""
+        return inf
+
+    def _tick(self) -> None:
+        """Do what a timer of the protocol asks for."""
 
     def _rests(self) -> float:
         """How many seconds an idle connection keeps its thread."""
@@ -206,7 +227,7 @@ class Http2Server:
         finally:
             self._rest()
         self._batches.look()
-        return data != b""
+        return data != b"" and not self._http.is_closed
 
     def _take(self, data: bytes) -> None:
         connection = self.connection
@@ -218,7 +239,7 @@ class Http2Server:
                 try:
                     for came in self._http.receive(data):
                         callbacks += self._act_on(came)
-                except Http2Error as error:
+                except BrokenRuleError as error:
                     self._has_said_farewell = True
                     callbacks += self._leave_all(str(error))
                     raise
@@ -240,7 +261,7 @@ class Http2Server:
         elif isinstance(came, Unreadable):
             malformed = MalformedRequest(came.why, bytearray(came.sent))
             self._malformed.setdefault(came.stream, []).append(malformed)
-        elif came.stream == 0:
+        elif isinstance(came, WindowGrew) and came.stream == 0:
             for each in self._streams.values():
                 each.window_grew()
         elif isinstance(came, CameLate):
@@ -314,7 +335,7 @@ class Http2Server:
         """Record a client that has asked for nothing so far; False where its connection is reset."""
         connection = self.connection
         self._awaits_first = False
-        self._record_silent(SILENT)
+        self._record_silent(SILENT.format(self.name))
         if silent_outcome(connection.attempt) == "unrouted":
             connection.reset()
             return False
@@ -385,11 +406,11 @@ class Http2Server:
             if connection.destination.tls:
                 record_silence(connection)
             else:
-                connection.record_tcp(b"", NEVER_ASKED)
+                connection.record_tcp(b"", NEVER_ASKED.format(self.name))
         elif self._http.is_within_head and self._http.has_begun:
             self._record_broken_head("broke off within the head of a request")
         elif self._awaits_first and not self._http.has_asked:
-            self._record_silent(NEVER_ASKED)
+            self._record_silent(NEVER_ASKED.format(self.name))
 
     def _broke_off(self, error: OSError) -> None:
         connection, to = self.connection, self.connection.destination
@@ -433,7 +454,10 @@ class Http2Server:
         with self._lock:
             self._emptied.wait_for(lambda: not self._streams)
         if not self.connection.is_cut:
-            self.connection.linger()
+            self._linger()
+
+    def _linger(self) -> None:
+        self.connection.linger()
 
     # What `Connection` asks: `Multiplexed`.
 
@@ -490,7 +514,7 @@ class Http2Server:
             while (left := deadline - monotonic()) > 0:
                 if self._wire.wait(left) and not self._read(self._receive):
                     break
-        except (OSError, Http2Error) as error:
+        except (OSError, BrokenRuleError) as error:
             why = str(error)
         self._end(why)
 

@@ -38,7 +38,7 @@ from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.http.head import Head
 from pytest_egress.traffic.http.headers import NO_FIELDS, Headers
-from pytest_egress.traffic.http.http2 import CameLate, Http2
+from pytest_egress.traffic.http.multiplexed import CameLate, ManyRequests
 from pytest_egress.traffic.http.response import Response, carries_body, http_date, sent_fields
 
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, CANCEL = 0, 1, 2, 8
@@ -54,7 +54,7 @@ class Http2Stream:
     """One request, and the way back to its client.
 
     Args:
-        http: The connection's state of HTTP/2, which the wire's lock guards.
+        http: The connection's state, which the wire's lock guards.
 
     Attributes:
         started: When its head came, in the time of entries.
@@ -67,7 +67,7 @@ class Http2Stream:
     """
 
     def __init__(
-        self, connection: Connection, wire: Http2Wire, http: Http2, number: int, head: Head
+        self, connection: Connection, wire: Http2Wire, http: ManyRequests, number: int, head: Head
     ) -> None:
         self.number, self.head = number, head
         self._connection, self._wire, self._http = connection, wire, http
@@ -484,7 +484,7 @@ class Http2Stream:
     def send_raw(self, data: bytes) -> None:
         with self._wire.lock:
             self._check()
-            self._wire.queue(data)
+            self._wire.queue(self._http.raw(self.number, data))
             self._wire.drain(self.has_left)
 
     def _reset(self, code: int) -> None:

@@ -13,7 +13,7 @@ import functools
 import ssl
 import threading
 import warnings
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_egress.base.choices import alternatives
 from pytest_egress.gateway.tls.leaves import Leaves
@@ -75,6 +75,18 @@ def check_tls_version(word: str) -> None:
         )
 
 
+class Identity(NamedTuple):
+    """What a server shows in its handshake: objects of `cryptography`.
+
+    Attributes:
+        chain: The certificates that lead from its own to the root.
+    """
+
+    certificate: Any
+    chain: tuple[Any, ...]
+    key: Any
+
+
 class Authority:
     """Issues a leaf certificate for whatever host a target asks for."""
 
@@ -84,6 +96,7 @@ class Authority:
         self._contexts: dict[
             tuple[str, str | None, tuple[str, ...], Presented, bool], ssl.SSLContext
         ] = {}
+        self._identities: dict[tuple[str, Presented], Identity] = {}
         self._lock = threading.Lock()  # guards `_contexts`; no other lock is acquired under it
 
     @property
@@ -124,6 +137,33 @@ class Authority:
                     del self._contexts[next(iter(self._contexts))]
         return context
 
+    def identity(self, host: str, presented: Presented = USUAL) -> Identity:
+        """The same certificate, for a server that makes no use of OpenSSL."""
+        key = host, presented
+        identity = self._identities.get(key)
+        if identity is None:
+            with self._lock:
+                identity = self._identities[key] = self._new_identity(host, presented)
+                if len(self._identities) > MAX_CONTEXTS:
+                    del self._identities[next(iter(self._identities))]
+        return identity
+
+    def _new_identity(self, host: str, presented: Presented) -> Identity:
+        from cryptography import x509
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        leaf = self._leaf(host, presented)
+        certificate, *chain = (
+            x509.load_pem_x509_certificate(pem.bytes()) for pem in leaf.cert_chain_pems
+        )
+        key = load_pem_private_key(leaf.private_key_pem.bytes(), None)
+        return Identity(certificate, tuple(chain), key)
+
+    def _leaf(self, host: str, presented: Presented) -> trustme.LeafCert:
+        if presented.certificate is None:
+            return self._leaves.good(host)
+        return self._leaves.bad(host, presented.certificate)
+
     def _new_context(
         self,
         host: str,
@@ -138,10 +178,7 @@ class Authority:
         context.sslsocket_class = TlsSocket
         if presented.is_bad:  # before the certificate is loaded: a weak key would be refused
             context.set_ciphers(ANYTHING_GOES)
-        if presented.certificate is None:
-            self._leaves.good(host).configure_cert(context)
-        else:
-            self._leaves.bad(host, presented.certificate).configure_cert(context)
+        self._leaf(host, presented).configure_cert(context)
         if presented.tls_version is not None:
             limit_version(context, VERSIONS[presented.tls_version])
         # No session tickets: they cost time, and without them a client that distrusts the CA says so within the

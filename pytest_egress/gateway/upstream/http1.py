@@ -17,7 +17,7 @@ from pytest_egress.gateway.upstream.body import (
     outgoing_fields,
     target_of,
 )
-from pytest_egress.traffic.http.head import MAX_HEADER_BYTES
+from pytest_egress.traffic.http.head import MAX_HEADER_BYTES, MULTIPLEXED
 from pytest_egress.traffic.http.headers import (
     NO_FIELDS,
     Headers,
@@ -139,5 +139,5 @@ def is_chunked(request: Request, content: Content) -> bool:
     """Whether a body is sent in chunks: where its length is not known, or trailers follow (RFC 9112 section 7.1)."""
     if isinstance(content, bytes):
         return bool(request.trailers)
-    framed = "transfer-encoding" in request.headers or request.http_version == "2"
+    framed = "transfer-encoding" in request.headers or request.http_version in MULTIPLEXED
     return framed and length_of(request, content) is None

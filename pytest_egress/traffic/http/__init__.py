@@ -1,4 +1,4 @@
-"""HTTP: requests and responses as values, their heads, and the bytes of both versions.
+"""HTTP: requests and responses as values, their heads, and the bytes of all versions.
 
 * `content_coding`: compressed bodies: gzip, deflate, br, zstd.
 * `events`: server-sent events.
@@ -12,8 +12,11 @@
 * `http2_ends`: finds what a client sends on a stream that it has ended.
 * `http2_errors`: what h2 finds wrong, in words.
 * `http2_frames`: cuts the bytes of HTTP/2 into frames.
+* `http3`: HTTP/3, by aioquic, and the limits that aioquic does not have.
 * `made_body`: the body of a streamed response, kept while it is sent.
 * `model_turns`: turns of language models as server-sent events.
+* `multiplexed`: what a connection brings that carries many requests at once.
+* `quic`: the connection of QUIC below HTTP/3.
 * `request`: `Request`, and its body.
 * `response`: `Response`, and what can be sent.
 """

@@ -12,6 +12,9 @@ MAX_HEADER_BYTES: Final = 64 * 1024  # of a request's head; h11's own 16 KiB ref
 
 MAX_BODY_BYTES: Final = 1 << 30  # 1 GiB: it is held in memory, for the handler
 
+MULTIPLEXED: Final = ("2", "3")
+"""The versions of HTTP whose connection carries many requests at once, and whose heads have :scheme and :authority."""
+
 AUTHORITY: Final = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+)\]|([^:@\[\]\x00-\x20\x7f-\xff]+))(?::([0-9]{0,5}))?"
 )  # RFC 9110 section 7.2; `normalise_host` checks the name itself

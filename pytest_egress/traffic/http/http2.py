@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeAlias
 
@@ -37,6 +36,17 @@ from pytest_egress.traffic.http.headers import (
 )
 from pytest_egress.traffic.http.http2_ends import ClientEnds, Fields, KeepingDecoder
 from pytest_egress.traffic.http.http2_errors import told
+from pytest_egress.traffic.http.multiplexed import (
+    Asked,
+    BodyCame,
+    BrokenRuleError,
+    Came,
+    CameLate,
+    Ended,
+    Unreadable,
+    WasReset,
+    WindowGrew,
+)
 from pytest_egress.traffic.shown import shown
 
 MAX_STREAMS: Final = 100  # at once, of a connection: what h2, nginx and Go's server allow at least
@@ -49,74 +59,6 @@ RESET_RATE: Final = 33.0  # and as many in each second afterwards
 IDLE_FRAMES: Final = 10_000  # frames in a row that bring neither a request nor a body, either way
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 UNSENDABLE: Final = re.compile(rb"[\r\n\0]")  # RFC 9113 section 8.2.1
-
-
-class Http2Error(Exception):
-    """The client has broken the protocol, or asks for too much: the connection ends with a GOAWAY.
-
-    Attributes:
-        sent: The fields that its client has sent in the frame that ends it, as lines.
-    """
-
-    sent = b""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Http2Event:
-    stream: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked(Http2Event):
-    """The head of a request has come. Where neither body nor trailers follow, `Ended` comes next."""
-
-    head: Head
-
-
-@dataclass(frozen=True, kw_only=True)
-class BodyCame(Http2Event):
-    """`Http2.give_back` gives the bytes of this piece back when they have been read."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class CameLate(Http2Event):
-    """A piece of a body, or its trailers as lines, has come on a stream that this side has reset, and is dropped."""
-
-    data: bytes
-    is_fields: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ended(Http2Event):
-    trailers: Headers
-
-
-@dataclass(frozen=True, kw_only=True)
-class WasReset(Http2Event):
-    """A stream was reset: by its client, or by h2 since its client broke a rule. `why` is part of a sentence."""
-
-    why: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unreadable(Http2Event):
-    """The request is malformed, or came on a stream that its client had ended; the stream has been reset.
-
-    `sent` has its fields as lines, or its bytes of a body.
-    """
-
-    why: str
-    sent: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class WindowGrew(Http2Event):
-    """More may be sent on a stream; of stream 0, on each."""
-
-
-Came: TypeAlias = "Asked | BodyCame | CameLate | Ended | WasReset | Unreadable | WindowGrew"
 
 
 class Http2:
@@ -153,7 +95,7 @@ class Http2:
         self._unpaid = 0  # bytes of the connection's window that have come and were not given back
         self._unpaid_of: dict[int, int] = {}
         self._trailers = NO_FIELDS
-        self.is_leaving, self.has_asked = False, False
+        self.is_leaving, self.has_asked, self.is_closed = False, False, False
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW - DEFAULT_WINDOW)
 
@@ -175,14 +117,15 @@ class Http2:
         """The events are yielded as the bytes bring them.
 
         Raises:
-            Http2Error: The connection cannot go on. `outgoing` then has the GOAWAY, and every event before was yielded.
+            BrokenRuleError: The connection cannot go on. `outgoing` then has the GOAWAY, and every event before was
+                yielded.
         """
         try:
             self._cutter.receive(self._without_preface(data))
             while (frame := self._cutter.next_frame()) is not None:
                 yield from self._receive_frame(frame)
         except h2.exceptions.ProtocolError as error:  # h2 has made the GOAWAY
-            raise Http2Error(told(error)) from error
+            raise BrokenRuleError(told(error)) from error
         except frames.FrameTooLongError as error:
             raise self._refuse(h2.errors.ErrorCodes.FRAME_SIZE_ERROR, str(error)) from error
 
@@ -218,7 +161,7 @@ class Http2:
         except h2.exceptions.ProtocolError as error:  # h2 has made the GOAWAY
             block = self._block_of(frame)
             late = self._ends.take_frame(frame, block)
-            failure = Http2Error(f"{told(error)}; {late}" if late else told(error))
+            failure = BrokenRuleError(f"{told(error)}; {late}" if late else told(error))
             failure.sent = lines_of(block)
             raise failure from error
         block, self._decoder.fields = self._decoder.fields, ()
@@ -305,11 +248,11 @@ class Http2:
             text = f"more than {RESET_BURST} streams were reset within seconds"
             raise self._refuse(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, text)
 
-    def _refuse(self, code: h2.errors.ErrorCodes, text: str) -> Http2Error:
+    def _refuse(self, code: h2.errors.ErrorCodes, text: str) -> BrokenRuleError:
         """A GOAWAY ends the connection; the error is to be raised."""
         with suppress(h2.exceptions.ProtocolError):  # h2 has ended it already
             self._h2.close_connection(code, text.encode())
-        return Http2Error(text)
+        return BrokenRuleError(text)
 
     def give_back(self, stream: int, size: int) -> None:
         """Let a client send as many bytes more on a stream; told to it in halves of the window."""
@@ -365,6 +308,10 @@ class Http2:
     def reset(self, stream: int, code: int) -> None:
         with suppress(h2.exceptions.ProtocolError):
             self._h2.reset_stream(stream, code)
+
+    def raw(self, stream: int, data: bytes) -> bytes:
+        """They stand in place of frames of any stream."""
+        return data
 
     def forget(self, stream: int) -> None:
         self._unpaid_of.pop(stream, None)

@@ -189,7 +189,7 @@ class Request:
             `stream()`. A request that is made with it has no Content-Encoding.
         raw_content: The whole body, as sent; otherwise as `content`.
         trailers: The fields after the body, once that has been read.
-        http_version: "2", "1.1" or "1.0".
+        http_version: "3", "2", "1.1" or "1.0".
         sni: The server name on the wire, or None.
         tls: Version, cipher and ALPN of its connection; None for plain HTTP.
         client: Address and port of the client inside the container.

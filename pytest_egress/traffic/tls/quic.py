@@ -19,6 +19,11 @@ RESERVED: Final = 0x0A0A0A0A  # low half-bytes of versions that have others nego
 LEAST_ID_BYTES: Final = 8  # of the destination's ID, random at first (RFC 9000, section 7.2)
 MOST_ID_BYTES: Final = 20  # of any connection ID (RFC 9000, section 17.2)
 FLAGS_TO_IDS: Final = 7  # bytes of flags, version, and the lengths of both IDs
+OWN_ID_BYTES: Final = 8  # of the IDs that aioquic gives a client
+
+LENGTH_BYTES: Final = 2
+NOTHING: Final = bytes(LENGTH_BYTES)
+"""A datagram without content, behind its length: it has what came before read, and is no end."""
 
 
 def begins_quic(data: bytes, size: int) -> bool:
@@ -62,3 +67,11 @@ def varint(data: bytes, at: int) -> tuple[int, int] | None:
         return None
     bits = 8 * (end - at) - 2
     return int.from_bytes(data[at:end], "big") & ((1 << bits) - 1), end
+
+
+def destination_of(data: bytes) -> bytes:
+    """The connection ID that a datagram is for (RFC 9000, section 5.2); b"" where it has none."""
+    if data[:1] >= b"\x80":  # a long header
+        size = data[5] if len(data) > 5 else 0
+        return data[6 : 6 + size] if size <= MOST_ID_BYTES else b""
+    return data[1 : 1 + OWN_ID_BYTES]

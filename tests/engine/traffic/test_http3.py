@@ -1,4 +1,4 @@
-"""HTTP/3 is not spoken: QUIC is refused at once, and recorded, and a client falls back where it may."""
+"""Without `http3=True` QUIC is refused at once, and recorded, and a client falls back where it may."""
 
 from __future__ import annotations
 

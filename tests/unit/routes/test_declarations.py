@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +11,13 @@ import pytest
 
 from pytest_egress.routes.answers import Application
 from pytest_egress.routes.declarations import declare
-from pytest_egress.routes.kinds import INTERCEPT_HTTPS, INTERCEPT_TCP, INTERCEPT_TLS, Kind
+from pytest_egress.routes.kinds import (
+    INTERCEPT_HTTP,
+    INTERCEPT_HTTPS,
+    INTERCEPT_TCP,
+    INTERCEPT_TLS,
+    Kind,
+)
 from pytest_egress.traffic.http.request import Request
 from pytest_egress.traffic.http.response import Response
 from tests.support.routes import Routes, called
@@ -100,3 +108,28 @@ def test_an_iterator_is_no_static_answer(routes: Routes) -> None:
         "a static answer is sent many times, its iterator is read once; return it from a function"
     )
     routes.https(answer=Response(stream=[b"x"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"tls_version": "TLSv1.2"}, "http3=True with tls_version='TLSv1.2': QUIC has TLS 1.3"),
+        ({"client_certificate": "request"}, "http3=True with client_certificate='request'"),
+    ],
+)
+def test_http3_refuses_what_quic_has_not(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(text)):
+        declare(INTERCEPT_HTTPS, "api.test", http3=True, **options)
+
+
+def test_http3_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytest_egress.traffic.http.http3", None)
+    with pytest.raises(ImportError, match=r"pip install 'pytest-egress\[http3\]'"):
+        declare(INTERCEPT_HTTPS, "api.test", http3=True)
+
+
+def test_http3_is_a_flag_of_https_alone() -> None:
+    with pytest.raises(TypeError, match="http3= takes True or False, not 'yes'"):
+        declare(INTERCEPT_HTTPS, "api.test", http3="yes")
+    with pytest.raises(TypeError, match=r"does not take http3="):
+        declare(INTERCEPT_HTTP, "api.test", http3=True)

@@ -9,8 +9,9 @@ import h2.connection
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_egress.traffic.http.http2 import Came, Http2, Http2Error
+from pytest_egress.traffic.http.http2 import Http2
 from pytest_egress.traffic.http.http2_frames import PREFACE
+from pytest_egress.traffic.http.multiplexed import BrokenRuleError, Came
 
 FIELDS = [(":method", "POST"), (":scheme", "https"), (":authority", "api.test"), (":path", "/")]
 
@@ -54,7 +55,7 @@ def brought(pieces: Iterable[bytes]) -> tuple[list[Came], bool]:
             for event in http.receive(data):
                 events.append(event)
             http.outgoing()
-    except Http2Error:
+    except BrokenRuleError:
         assert http.outgoing()
         return events, True
     return events, False
