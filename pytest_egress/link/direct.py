@@ -7,7 +7,6 @@ target, it sends its number and purpose on it; from then on the socket is the ga
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections.abc import Callable
@@ -55,7 +54,8 @@ class Stock:
         joined: Called with the socket, the number and the purpose of each that has been joined. The socket is blocking.
 
     Attributes:
-        lost: How many have ended, so that some of those which the agent counts as joined may never come.
+        lost: How many have broken off, so that as many of those which the agent counts as joined may never come. One
+            that ended in order had not been joined: the number would have come before its end.
     """
 
     def __init__(
@@ -85,7 +85,8 @@ class Stock:
         except BlockingIOError:
             pass
         except OSError:
-            self._lose(found)
+            self.lost += found.is_connected
+            self._drop(found)
         self.fill()
         return True
 
@@ -113,7 +114,7 @@ class Stock:
         except BlockingIOError:
             self._interests.want(sock.fileno(), WRITABLE)
         except OSError:
-            self._lose(found)
+            self._drop(found)
         else:
             self._interests.want(sock.fileno(), WRITABLE)
 
@@ -132,7 +133,8 @@ class Stock:
             size += HEAD.unpack_from(found.head)[1]
         data = found.sock.recv(size - len(found.head))
         if not data:
-            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+            self._drop(found)
+            return
         found.head += data
         if len(found.head) < HEAD.size:
             return
@@ -145,11 +147,10 @@ class Stock:
         found.sock.setblocking(True)
         self._joined(found.sock, number, found.head[HEAD.size :])
 
-    def _lose(self, found: Waiting) -> None:
+    def _drop(self, found: Waiting) -> None:
         self._forget(found)
         found.sock.close()
         self._failures += 1
-        self.lost += 1
 
     def _forget(self, found: Waiting) -> None:
         self._interests.want(found.sock.fileno(), 0)

@@ -118,10 +118,14 @@ def most_streams() -> int:
 
 
 class Flush:
-    """A flush that is under way. When `done` is set, everything before it can be read."""
+    """A flush that is under way. When `done` is set, everything before it can be read.
+
+    Args:
+        lost: How many connections in stock had broken off when it began.
+    """
 
     def __init__(self, steps: int) -> None:
-        self._steps = steps
+        self._steps, self.lost = steps, 0
         self.done = threading.Event()
 
     def step(self) -> None:
@@ -166,7 +170,8 @@ class StreamLink:
         self._direct: weakref.WeakValueDictionary[int, AcceptedSocket] = (
             weakref.WeakValueDictionary()
         )
-        self._joined = 0
+        self._joined = 0  # those included that were lost
+        self._judged = 0  # of `Stock.lost`: those that no flush has to allow for any more
         self._lock = threading.Lock()
         self._commands: deque[Callable[[], None]] = deque()
         self._replies: deque[bytes] = deque()  # packets, until the wire has room
@@ -514,13 +519,30 @@ class StreamLink:
         self._end_flushes()
 
     def _end_flushes(self) -> None:
-        joined = self._joined + (self._stock.lost if self._stock is not None else 0)
         while self._awaiting:
-            datagrams, expected, flush = self._awaiting[0]
-            if datagrams > self._arrived or expected > joined:
+            datagrams, joined, flush = self._awaiting[0]
+            if datagrams > self._arrived or not self._have_joined(joined, flush.lost):
                 return
             self._awaiting.popleft()
             flush.step()
+
+    def _have_joined(self, count: int, lost: int) -> bool:
+        """Whether so many joined connections have come, or been lost; one that was lost is counted as lost traffic.
+
+        Args:
+            lost: How many had broken off before the agent was asked for the count. Where all have come, none of these
+                had been joined: no later flush may end by them while a connection is still on its way.
+        """
+        missing = count - self._joined
+        broken = self._stock.lost if self._stock is not None else 0
+        if missing > broken - self._judged:
+            return False
+        if missing > 0:
+            self._joined, self._judged = count, broken
+            self._lost_there += missing
+        else:
+            self._judged = max(self._judged, lost)
+        return True
 
     def _on_pong(self, _: Pong) -> None:
         self._answered = True
@@ -598,6 +620,7 @@ class StreamLink:
         if not self._mux.openable:
             flush.done.set()
             return
+        flush.lost = self._stock.lost if self._stock is not None else 0
         stream = self._mux.open(FLUSH)
         self._mux.fin(stream)
         self._flushes[stream] = flush

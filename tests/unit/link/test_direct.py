@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from pytest_egress.agent.pump import Interests
+from pytest_egress.agent.pump import Interests, reset
 from pytest_egress.link.direct import MOST_FAILURES, STOCK, DirectWay, Stock
 from pytest_egress.link.stream import RELAY_ENDED
 from pytest_egress.link.stream_sockets import AcceptedSocket
@@ -73,5 +73,66 @@ def test_a_relay_that_takes_no_connections_is_tried_no_further(relay: RelayScene
     while stock._waiting:
         for descriptor, events in interests.wait(SECONDS):
             stock.ready(descriptor, events)
-    assert MOST_FAILURES <= stock.lost < MOST_FAILURES + STOCK
+    assert MOST_FAILURES <= stock._failures < MOST_FAILURES + STOCK
+    assert stock.lost == 0  # the agent cannot have joined one of them
     interests.close()
+
+
+def test_a_connection_in_stock_that_ends_in_order_is_not_lost(relay: RelayScene) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        interests = Interests()
+        stock = Stock(
+            DirectWay(server.getsockname(), b"words", relay.ours), interests, lambda *_: None
+        )
+        stock.fill()
+        server.settimeout(SECONDS)
+        peer, _ = server.accept()
+        peer.settimeout(SECONDS)
+        assert turn(
+            stock, interests, lambda: any(each.is_connected for each in stock._waiting.values())
+        )
+        assert peer.recv(5) == b"words"
+        peer.close()
+        assert turn(stock, interests, lambda: stock._failures == 1)
+        assert stock.lost == 0
+        peer, _ = server.accept()
+        reset(peer)
+        assert turn(stock, interests, lambda: stock._failures == 2)
+        assert stock.lost == 1
+    stock.close()
+    interests.close()
+
+
+def turn(stock: Stock, interests: Interests, until: Callable[[], bool]) -> bool:
+    for _ in range(100):
+        if until():
+            return True
+        for descriptor, events in interests.wait(SECONDS):
+            stock.ready(descriptor, events)
+    return until()
+
+
+def test_a_flush_waits_for_a_joined_connection_though_others_were_lost_before(
+    scene: StreamScene,
+) -> None:
+    link = scene.link
+    assert link._stock is not None
+    assert scene.served._direct is not None
+    link._stock.lost = 1  # one broke off that was never joined
+    link.flush(SECONDS)
+    scene.served._direct.passed += 1  # one is on its way
+    link.flush(0.1)
+    assert eventually(lambda: bool(link._awaiting))
+    assert link.lost_packets == 0
+
+
+def test_a_joined_connection_that_breaks_off_before_its_number_comes_is_lost_traffic(
+    scene: StreamScene,
+) -> None:
+    link = scene.link
+    assert link._stock is not None
+    assert scene.served._direct is not None
+    scene.served._direct.passed += 1
+    link._stock.lost = 1
+    link.flush(SECONDS)
+    assert link.lost_packets == 1
