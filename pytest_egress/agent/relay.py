@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 PORT = 7000
 """The port of TCP at which the test process connects."""
 
-FOLDER = "/run/egress-relay"
-"""The folder that the sidecars share with it."""
+SOCKET_PATH = "/dev/shm/egress-relay"
+"""The socket in the folder that goes with the IPC namespace, which sidecars share with the relay (`ipc_mode`)."""
 
-SOCKET_PATH, SECRET_PATH = f"{FOLDER}/socket", "/egress/secret"
+SECRET_PATH = "/egress/secret"
 SECRET_BYTES, KEY_BYTES = 32, 16
 
 IS_RESET, IS_HELD = bytes(KEY_BYTES), b"\xff" * KEY_BYTES

@@ -16,7 +16,7 @@ import pytest_egress.agent.relay as program
 from pytest_egress.agent.pump import reset
 from pytest_egress.base.sockets import Socket
 
-PORT, FOLDER, READY = program.PORT, program.FOLDER, program.READY
+PORT, READY = program.PORT, program.READY
 SECRET_PATH, SECRET_BYTES = program.SECRET_PATH, program.SECRET_BYTES
 KEY_PATH, KEY_BYTES = direct.KEY_PATH, program.KEY_BYTES
 TRY_SECONDS: Final = 1.0  # for each step of a trial

@@ -41,6 +41,8 @@ def check_machine(engine: Engine, container: DockerContainer) -> None:
         check_device(device["PathOnHost"])
     for rule in host.get("DeviceCgroupRules") or ():
         check_rule(rule)
+    if (mode := host.get("IpcMode") or "").startswith("container:"):
+        check_other(engine.container(mode.partition(":")[2]), f"ipc_mode={mode!r}")
 
 
 def mounts_of(engine: Engine, container: DockerContainer) -> Iterator[dict[str, Any]]:
@@ -48,12 +50,15 @@ def mounts_of(engine: Engine, container: DockerContainer) -> Iterator[dict[str, 
     yield from container.attrs.get("Mounts") or ()
     for each in container.attrs["HostConfig"].get("VolumesFrom") or ():
         other = engine.container(each.partition(":")[0])
-        listed = {"Names": [other.attrs["Name"]], "Labels": other.attrs["Config"]["Labels"]}
-        if is_ours(listed) and is_sidecar(listed):
-            raise ValueError(
-                f"volumes_from=[{each!r}] is refused: a sidecar's sockets are in its volumes; leave it out"
-            )
+        check_other(other, f"volumes_from=[{each!r}]")
         yield from mounts_of(engine, other)
+
+
+def check_other(other: DockerContainer, option: str) -> None:
+    """Raise ValueError where the container whose files a target would share is a sidecar, or its relay."""
+    listed = {"Names": [other.attrs["Name"]], "Labels": other.attrs["Config"]["Labels"]}
+    if is_ours(listed) and is_sidecar(listed):
+        raise ValueError(f"{option} is refused: it would reach a sidecar's sockets; leave it out")
 
 
 def volume_of(engine: Engine, name: str) -> dict[str, Any]:

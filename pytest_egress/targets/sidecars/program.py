@@ -47,6 +47,7 @@ _SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 # Modules of the agent.
 _ONLY_STREAM: Final = (
     "direct",
+    "flows",
     "mux",
     "mux_frames",
     "original_destination",

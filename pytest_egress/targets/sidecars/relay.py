@@ -84,10 +84,10 @@ class RelayContainer:
                 name=name,
                 labels={**engine.marks, NAME_LABEL: name},
                 stdin_open=True,
-                volumes=[protocol.FOLDER],  # anonymous: it goes with the last container that has it
                 ports=[protocol.PORT],
                 host_config=api.create_host_config(
                     network_mode=NETWORK,
+                    ipc_mode="shareable",
                     cap_drop=["ALL"],
                     security_opt=["label=disable", "no-new-privileges"],
                     auto_remove=True,

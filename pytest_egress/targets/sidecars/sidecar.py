@@ -332,7 +332,7 @@ class Sidecar:
             extra_hosts=hosts,
             sysctls=sysctls,
             mounts=mounts,
-            volumes_from=[] if self._relay is None else [self._relay.id],
+            ipc_mode=None if self._relay is None else f"container:{self._relay.id}",
         )
         created: dict[str, Any] = self._api.create_container(
             host_config=host_config, **self._program(), **config

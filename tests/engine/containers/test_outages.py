@@ -600,8 +600,8 @@ def test_an_engine_that_is_restarted_fails_the_test(
     engine.restart()
     (run.folder / "go").touch()
     (run.folder / "again").touch()
-    lost = f"bare:latest: its sidecar was lost while it ran ({LOST[link]})"
-    run.end(engine_witness, text, lost)
+    # Over a stream, what is noticed first may be the end of the relay.
+    run.end(engine_witness, text, "bare:latest: its sidecar was lost while it ran (")
 
 
 def test_an_engine_that_is_stopped_while_it_is_waited_for_fails_the_test_and_the_removal(

@@ -60,6 +60,7 @@ def check(
         ([{"Type": "volume", "Name": "processes"}], {}, "the volume of type 'proc'"),
         ([{"Type": "volume", "Name": "share"}], {}, "the volume driver 'sshfs'"),
         (None, {"VolumesFrom": ["sidecar:ro"]}, r"volumes_from=\['sidecar:ro'\]"),
+        (None, {"IpcMode": "container:sidecar"}, "ipc_mode='container:sidecar'"),
         (None, {"VolumesFrom": ["target", "reaper"]}, "the mount of '/run/docker.sock'"),
         (None, {"Devices": [{"PathOnHost": "/dev/sda"}]}, "the device '/dev/sda'"),
         ([], {"DeviceCgroupRules": ["b *:* rwm"]}, "device_cgroup_rules="),
@@ -74,7 +75,7 @@ def test_what_starts_programs_of_the_machine_is_refused(
 
 def test_other_mounts_and_devices_are_not() -> None:
     named = [{"Type": "volume", "Name": name, "Source": "/var/lib/x"} for name in ("data", "gone")]
-    check(None, {"VolumesFrom": ["target"]})
+    check(None, {"VolumesFrom": ["target"], "IpcMode": "container:target"})
     check(
         [*named, {"Type": "tmpfs"}, {"Type": "bind", "Source": "/srv/none.test"}], {"Devices": None}
     )

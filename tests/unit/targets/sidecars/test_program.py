@@ -18,7 +18,16 @@ from pytest_egress.targets.sidecars.program import agent_archive
         ("descriptor", set()),
         (
             "stream",
-            {"direct", "mux", "mux_frames", "original_destination", "pump", "relay", "stream"},
+            {
+                "direct",
+                "flows",
+                "mux",
+                "mux_frames",
+                "original_destination",
+                "pump",
+                "relay",
+                "stream",
+            },
         ),
     ],
 )
@@ -38,7 +47,7 @@ def test_the_agents_archive_holds_source_and_bytecode_and_nothing_else(
         "netlink",
         "nftables",
     }
-    stems |= {"shared_files", *more}
+    stems |= {"ports", "shared_files", *more}
     tag = sys.implementation.cache_tag
     assert names == {
         "egress",
