@@ -394,7 +394,7 @@ class Within:
             return (yield)
         finally:
             if TRIAL in item.stash:
-                await_clients(item)
+                settle(item)
 
 
 class Sweeps:
@@ -480,15 +480,6 @@ class Sweeps:
             elif report.failed:  # a strict xfail whose test has passed, or a method of unittest
                 item.stash[HAPPY] = Happy(problem=HAS_FAILED, is_told=True)
         return report
-
-    # The window is still open.
-    @pytest.hookimpl(wrapper=True)
-    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-        try:
-            return (yield)
-        finally:
-            if TRIAL in pyfuncitem.stash:
-                settle(pyfuncitem)
 
 
 def kept_errors(item: pytest.Item) -> list[pytest.ExceptionInfo[BaseException]]:
