@@ -6,11 +6,11 @@ Connections and look-ups of names stand below the requests, since they have othe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
 
 from pytest_egress.sweep.calls import is_request
-from pytest_egress.sweep.cells import Cell
+from pytest_egress.sweep.cells import CallRow, Cell
 from pytest_egress.sweep.faults import FAULTS
 from pytest_egress.sweep.verdict import BAD
 
@@ -20,8 +20,13 @@ MIN_NAME: Final = 24
 LONG_SECONDS: Final = 0.5
 """A wait that is shorter is not told."""
 
+Of = TypeVar("Of")
+
 MARKED: Final = "ok N"
 """The letters, in the legend, of a test that passes although a container exits with N."""
+
+SAME: Final = "="
+"""The letters below a cell in which nobody tried again."""
 
 MEANING: Final[Mapping[str, str]] = {
     "ok": "passes all the same",
@@ -37,7 +42,7 @@ MEANING: Final[Mapping[str, str]] = {
     "FAILS": "the test says no",
     "-": "the fault met no call",
     "skip": "the test, or a fixture, has skipped it",
-    "=": "nobody tried again: as above",
+    SAME: "nobody tried again: as above",
 }
 
 
@@ -67,27 +72,40 @@ def matrix(results: Iterable[Result]) -> list[str]:
     others = {cell: each for cell, each in found.items() if cell not in requests}
     rows = [*block("", requests), *block("connections", others)]
     lines = [line(name, columns) for name, columns in rows]
-    shown = {MARKED if each.startswith("ok ") else each for _, of in rows for each in of}
-    lines += ["", *(f"  {each:6}{text}" for each, text in MEANING.items() if each in shown)]
+    shown = legend(each for _, of in rows for each in of)
+    lines += ["", *(f"  {each:6}{text}" for each, text in shown)]
     return [*lines, *waits(found.values()), summary([*found.values()])]
 
 
 def block(title: str, found: Mapping[Cell, Result]) -> Iterator[tuple[str, list[str]]]:
     """The head of the columns, and the rows; nothing where there are none."""
     if found:
-        used = [fault for fault in FAULTS if any(fault == cell.fault for cell in found)]
+        used = faults_of(found)
         yield title, used
         yield from rows_of(found, used)
 
 
+def faults_of(cells: Iterable[Cell]) -> list[str]:
+    """Those of the cells, which are the columns, in the order in which they are."""
+    used = {cell.fault for cell in cells}
+    return [fault for fault in FAULTS if fault in used]
+
+
 def rows_of(found: Mapping[Cell, Result], used: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """The name and the letters of each row, and of the row below it in which one call failed."""
+    for row, pairs in pairs_of(found, used):
+        yield f"{row}".replace("https://", "", 1), [letters_of(always) for always, _ in pairs]
+        if any(once for _, once in pairs):
+            yield "  only once", [letters_once(*pair) for pair in pairs]
+
+
+def pairs_of(
+    found: Mapping[Cell, Of], used: Sequence[str]
+) -> Iterator[tuple[CallRow, list[tuple[Of | None, Of | None]]]]:
+    """What each row has for each fault: in an outage, and where one call fails."""
     for row in dict.fromkeys(cell.row for cell in found):
-        always = [found.get(Cell(row=row, fault=fault)) for fault in used]
-        once = [found.get(Cell(row=row, fault=fault, is_once=True)) for fault in used]
-        yield f"{row}".replace("https://", "", 1), [*map(letters_of, always)]
-        if any(once):
-            yield "  only once", [*map(letters_once, always, once)]
+        cells = [Cell(row=row, fault=fault) for fault in used]
+        yield row, [(found.get(each), found.get(replace(each, is_once=True))) for each in cells]
 
 
 def letters_of(result: Result | None) -> str:
@@ -102,9 +120,18 @@ def is_marked(result: Result) -> bool:
 
 
 def letters_once(always: Result | None, once: Result | None) -> str:
+    return SAME if is_same(always, once) else letters_of(once)
+
+
+def is_same(always: Result | None, once: Result | None) -> bool:
     """Where one call met the outage, nobody tried again: with one that fails alone the run would be the same."""
-    is_same = once is None and always is not None and always.met == 1
-    return "=" if is_same else letters_of(once)
+    return once is None and always is not None and always.met == 1
+
+
+def legend(shown: Iterable[str]) -> list[tuple[str, str]]:
+    """What the letters that are shown mean."""
+    found = {MARKED if each.startswith("ok ") else each for each in shown}
+    return [(letters, text) for letters, text in MEANING.items() if letters in found]
 
 
 def line(name: str, letters: Iterable[str]) -> str:

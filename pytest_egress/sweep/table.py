@@ -3,56 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from pytest_egress.sweep.cells import Cell
-from pytest_egress.sweep.faults import FAULTS
-from pytest_egress.sweep.matrix import MARKED, MEANING, Result, letters_of, summary, waits
+from pytest_egress.sweep.matrix import (
+    SAME,
+    Result,
+    faults_of,
+    is_same,
+    legend,
+    letters_of,
+    pairs_of,
+    summary,
+    waits,
+)
 from pytest_egress.sweep.verdict import BAD
 
-SAME: Final = "="
-"""The letters below a cell in which nobody tried again."""
-
-CellRuns = Mapping[Cell, tuple[str, Result]]
+CellRun = tuple[str, Result]
 
 
-def table(cells: Iterable[tuple[str, Result]]) -> dict[str, Any]:
+def table(cells: Iterable[CellRun]) -> dict[str, Any]:
     """The matrix of one test; of a cell that ran again the last counts.
 
     Args:
         cells: The node id of each cell's report, and its result.
     """
     found = {result.cell: (nodeid, result) for nodeid, result in cells}
-    used = [fault for fault in FAULTS if any(fault == cell.fault for cell in found)]
+    used = faults_of(found)
     rows = [*rows_of(found, used)]
     shown = {each["letters"] for row in rows for each in row["cells"] if each is not None}
-    shown |= {MARKED for letters in shown if letters.startswith("ok ")}
     results = [result for _, result in found.values()]
     return {
         "faults": used,
         "rows": rows,
-        "legend": [
-            [letters, kind_of(letters), text]
-            for letters, text in MEANING.items()
-            if letters in shown
-        ],
+        "legend": [[letters, kind_of(letters), text] for letters, text in legend(shown)],
         "waits": [line.strip() for line in waits(results)],
         "summary": summary(results),
     }
 
 
-def rows_of(found: CellRuns, used: Sequence[str]) -> Iterator[dict[str, Any]]:
+def rows_of(found: Mapping[Cell, CellRun], used: Sequence[str]) -> Iterator[dict[str, Any]]:
     """A row for each call, and one below it where one call alone has failed."""
-    for row in dict.fromkeys(cell.row for cell in found):
-        always = [found.get(Cell(row=row, fault=fault)) for fault in used]
-        once = [found.get(Cell(row=row, fault=fault, is_once=True)) for fault in used]
-        yield {"call": str(row), "once": False, "cells": [*map(value_of, always)]}
-        if any(once):
-            cells = [value_once(above, below) for above, below in zip(always, once, strict=True)]
-            yield {"call": str(row), "once": True, "cells": cells}
+    for row, pairs in pairs_of(found, used):
+        yield {"call": str(row), "once": False, "cells": [value_of(always) for always, _ in pairs]}
+        if any(once for _, once in pairs):
+            yield {"call": str(row), "once": True, "cells": [value_once(*pair) for pair in pairs]}
 
 
-def value_of(cell: tuple[str, Result] | None) -> dict[str, Any] | None:
+def value_of(cell: CellRun | None) -> dict[str, Any] | None:
     if cell is None:
         return None
     nodeid, result = cell
@@ -60,10 +58,8 @@ def value_of(cell: tuple[str, Result] | None) -> dict[str, Any] | None:
     return {"letters": letters, "kind": kind_of(letters), "id": nodeid, "cell": str(result.cell)}
 
 
-def value_once(
-    always: tuple[str, Result] | None, once: tuple[str, Result] | None
-) -> dict[str, Any] | None:
-    if once is None and always is not None and always[1].met == 1:
+def value_once(always: CellRun | None, once: CellRun | None) -> dict[str, Any] | None:
+    if is_same(always and always[1], once and once[1]):
         return {"letters": SAME, "kind": kind_of(SAME), "id": "", "cell": ""}
     return value_of(once)
 
