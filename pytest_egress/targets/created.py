@@ -56,9 +56,14 @@ def mounts_of(engine: Engine, container: DockerContainer) -> Iterator[dict[str, 
 
 def check_other(other: DockerContainer, option: str) -> None:
     """Raise ValueError where the container whose files a target would share is a sidecar, or its relay."""
-    listed = {"Names": [other.attrs["Name"]], "Labels": other.attrs["Config"]["Labels"]}
-    if is_ours(listed) and is_sidecar(listed):
+    if is_of_sidecar(other):
         raise ValueError(f"{option} is refused: it would reach a sidecar's sockets; leave it out")
+
+
+def is_of_sidecar(container: DockerContainer) -> bool:
+    """Whether an inspected container is a sidecar of a run, or a relay."""
+    listed = {"Names": [container.attrs["Name"]], "Labels": container.attrs["Config"]["Labels"]}
+    return is_ours(listed) and is_sidecar(listed)
 
 
 def volume_of(engine: Engine, name: str) -> dict[str, Any]:

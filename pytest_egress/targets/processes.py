@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_egress.engine.engine import Engine
-from pytest_egress.engine.leftovers import SIDECAR, is_known_as_ours, is_ours
-from pytest_egress.targets.created import check_machine
+from pytest_egress.engine.leftovers import is_known_as_ours
+from pytest_egress.targets.created import check_machine, is_of_sidecar
 from pytest_egress.targets.options import check_capabilities, check_security
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def check_processes(engine: Engine, container: DockerContainer) -> None:
     if not is_captured(engine, other):
         reach = (
             "the capabilities of a sidecar"
-            if is_sidecar(other)
+            if is_of_sidecar(other)
             else "the network of that container"
         )
         raise ValueError(
@@ -56,15 +56,10 @@ def is_captured(engine: Engine, container: DockerContainer) -> bool:
     The processes of a sidecar are not a target's: the first one may make network namespaces.
     """
     config = container.attrs["HostConfig"]
-    if config.get("Privileged") or config.get("PidMode") == "host" or is_sidecar(container):
+    if config.get("Privileged") or config.get("PidMode") == "host" or is_of_sidecar(container):
         return False
     kind, _, name = (config.get("NetworkMode") or "").partition(":")
     if kind != "none" and not (kind == "container" and is_known_as_ours(engine.client.api, name)):
         return False
     kind, _, name = (config.get("PidMode") or "").partition(":")
     return kind != "container" or is_captured(engine, engine.container(name))
-
-
-def is_sidecar(container: DockerContainer) -> bool:
-    listed = {"Names": [container.attrs["Name"]], "Labels": container.attrs["Config"]["Labels"]}
-    return is_ours(listed) and str(container.name).startswith(SIDECAR)
