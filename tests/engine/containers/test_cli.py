@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import docker
@@ -12,7 +10,7 @@ import pytest
 from pytest_egress import cli
 from pytest_egress.engine.folder import LOCK_NAME
 from pytest_egress.engine.leftovers import SESSION_LABEL, labelled
-from tests.support.engines import OwnEngine, PrivateEngine
+from tests.support.engines import PrivateEngine
 from tests.support.leftovers import identity
 from tests.support.stage import eventually
 
@@ -33,20 +31,10 @@ def test_doctor_leaves_nothing(engine_client: docker.DockerClient) -> None:
     assert eventually(lambda: not engine_client.api.containers(all=True, filters=filters))
 
 
-@pytest.fixture(scope="module")
-def quiet_engine(
-    own_engine: OwnEngine, engine_client: docker.DockerClient, bare_image: str
-) -> Iterator[PrivateEngine]:
-    """An engine on which no other run removes what it finds."""
-    with own_engine(Path(tempfile.gettempdir())) as engine:
-        engine.load(engine_client, bare_image)
-        yield engine
-
-
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("told_by", ["network", "folder"])
 def test_clean_removes_what_is_left_and_what_was_kept_on_request_only(
-    quiet_engine: PrivateEngine,
+    engine: PrivateEngine,
     bare_image: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -54,8 +42,8 @@ def test_clean_removes_what_is_left_and_what_was_kept_on_request_only(
     told_by: str,
     kept: bool,
 ) -> None:
-    monkeypatch.setenv("DOCKER_HOST", quiet_engine.address)
-    client = quiet_engine.client()
+    monkeypatch.setenv("DOCKER_HOST", engine.address)
+    client = engine.client()
     (tmp_path / LOCK_NAME).touch()  # and nobody holds it
     folder = str(tmp_path) if told_by == "folder" else "/of/another/machine"
     session = "a run that is over"

@@ -548,16 +548,6 @@ NEXT_HTTP = """
 """
 
 
-@pytest.fixture(scope="module")
-def engine(
-    own_engine: OwnEngine, engine_client: docker.DockerClient, bare_image: str
-) -> Iterator[PrivateEngine]:
-    """An engine of these tests' own, with one image."""
-    with own_engine(Path(tempfile.gettempdir())) as engine:
-        engine.load(engine_client, bare_image)
-        yield engine
-
-
 @pytest.fixture
 def inside_engine(inside: StartInside, engine: PrivateEngine, bare_image: str) -> StartInside:
     def start(code: str, link: str = "auto", **environment: str) -> Inside:
