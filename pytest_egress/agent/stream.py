@@ -350,13 +350,16 @@ class Agent:
 
     @property
     def _connections(self) -> int:
-        return len(self._pump) + (len(self._direct) if self._direct is not None else 0)
+        return len(self._pump) + self._direct_connections
+
+    @property
+    def _direct_connections(self) -> int:
+        return len(self._direct) if self._direct is not None else 0
 
     @property
     def _openable(self) -> int:
         """How many more connections may be accepted now, whichever way they go."""
-        direct = len(self._direct) if self._direct is not None else 0
-        return max(self._mux.openable - direct, 0)
+        return max(self._mux.openable - self._direct_connections, 0)
 
     def _tell_unheard(self) -> None:
         """Have the test process learn that a client has got no byte before it sees that client's end."""

@@ -112,11 +112,11 @@ class Stock:
         try:
             sock.connect(self._way.address)
         except BlockingIOError:
-            self._interests.want(sock.fileno(), WRITABLE)
+            pass
         except OSError:
             self._drop(found)
-        else:
-            self._interests.want(sock.fileno(), WRITABLE)
+            return
+        self._interests.want(sock.fileno(), WRITABLE)
 
     def _greet(self, found: Waiting) -> None:
         number = found.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
