@@ -51,6 +51,9 @@ START_SECONDS: Final = 30.0
 NETWORK: Final = "bridge"  # the engine's own, on which it can publish ports
 ON_PODMAN: Final = "Podman's networks are not tried"
 ON_LINUX: Final = "it counts on what Linux tells of a connection that was reset"
+ENCRYPTED: Final = (
+    "the engine is reached by TLS or ssh, and connections to a relay are not encrypted"
+)
 NO_WAY: Final = "no address of it tells a reset from an end here"
 
 
@@ -190,8 +193,8 @@ class RelayOfRun:
             return self._relay
 
     def _start(self, setup: SidecarSetup) -> None:
-        if self._engine.is_podman or sys.platform != "linux":
-            self.refusal = ON_PODMAN if self._engine.is_podman else ON_LINUX
+        self.refusal = reason_for_none(self._engine)
+        if self.refusal:
             return
         try:
             self._relay = RelayContainer.start(self._engine, setup)
@@ -206,13 +209,19 @@ class RelayOfRun:
             relay.close()
 
 
-def published_at(engine: str) -> str:
-    """The host at which an engine publishes ports for this process; "" where there is none but its own network's.
+def reason_for_none(engine: Engine) -> str:
+    """Why no relay of this engine is tried; "" where one is."""
+    if engine.is_podman:
+        return ON_PODMAN
+    if sys.platform != "linux":
+        return ON_LINUX
+    return ENCRYPTED if urlsplit(engine_address(engine.client)).scheme in ("https", "ssh") else ""
 
-    An engine that is reached by TLS or ssh is not asked: the connections are not encrypted.
-    """
+
+def published_at(engine: str) -> str:
+    """The host at which an engine publishes ports for this process; "" where there is none but its own network's."""
     parts = urlsplit(engine)
-    return parts.hostname or "" if parts.scheme in ("http", "tcp") else ""
+    return parts.hostname or "" if parts.scheme == "http" else ""
 
 
 def addresses(network: dict[str, Any], host: str) -> Iterator[tuple[str, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import docker
 import pytest
 
 from pytest_egress.engine.engine import Engine
@@ -18,6 +19,7 @@ STREAM = SidecarSetup("stream")
 class StandIn:
     def __init__(self, *, is_podman: bool = False) -> None:
         self.is_podman = is_podman
+        self.client = docker.DockerClient(base_url="unix:///run/engine.test.sock", version="1.44")
 
 
 def of_run(*, is_podman: bool = False) -> RelayOfRun:
@@ -29,11 +31,9 @@ def of_run(*, is_podman: bool = False) -> RelayOfRun:
     [
         ("unix:///var/run/docker.sock", ""),
         ("http://build.example.test:2375", "build.example.test"),
-        ("https://build.example.test:2376", ""),
-        ("ssh://ci@build.example.test", ""),
     ],
 )
-def test_only_an_engine_in_the_clear_publishes_the_port(engine: str, host: str) -> None:
+def test_an_engine_that_is_reached_by_a_socket_publishes_no_port(engine: str, host: str) -> None:
     assert published_at(engine) == host
 
 
@@ -59,6 +59,15 @@ def test_a_link_of_descriptors_needs_none_and_podman_has_none() -> None:
     assert (run.for_sidecar(DESCRIPTOR), run.refusal) == (None, "")
     on_podman = of_run(is_podman=True)
     assert (on_podman.for_sidecar(STREAM), on_podman.refusal) == (None, module.ON_PODMAN)
+
+
+@pytest.mark.parametrize("engine", ["https://build.example.test:2376", "ssh://ci@build.test"])
+def test_an_engine_that_is_reached_by_tls_or_ssh_has_none(
+    monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.setattr(module, "engine_address", lambda client: engine)
+    run = of_run()
+    assert (run.for_sidecar(STREAM), run.refusal) == (None, module.ENCRYPTED)
 
 
 def test_one_that_cannot_be_had_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
