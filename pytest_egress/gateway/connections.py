@@ -87,6 +87,9 @@ class Connections:
         self.parked: dict[int, Connection] = {}
         self.left_waiting, self.needs_room = False, False
         self._open: dict[Connection, None] = {}  # in the order in which they came
+        self._makes_room: Connection | None = (
+            None  # was cut for another one, and may not have ended yet
+        )
         self._overdue_at = inf  # the earliest deadline of a parked connection, by `Ledger.clock`
         descriptors = sockets.descriptor_limit()
         self._cap = min(MAX_CONNECTIONS, descriptors // DESCRIPTORS_EACH)
@@ -241,12 +244,14 @@ class Connections:
             self.room.wait(ROOM_SECONDS)
 
     def _cut_longest_idle(self) -> Connection | None:
-        """Cut the connection that is idle for longest, if that makes room.
+        """Cut the connection that is idle for longest, if that makes room, and the last one that was cut has ended.
 
         Where threads are short, a connection that waits for its client is spared, since it gives up its thread by
         itself.
         """
         with self.lock:
+            if self._makes_room in self._open:
+                return None
             threads = not self.left_waiting and len(self._open) < self._most_open
             idle = [
                 c
@@ -257,6 +262,7 @@ class Connections:
             if longest is None or (longest.awaits and longest.has_arrived()):
                 return None
             longest.cut()
+            self._makes_room = longest
             return longest
 
     # Connections that wait for their client, without a thread.
