@@ -291,6 +291,15 @@ def pause(owner, name, seconds):
         return real(*args, **options)
     setattr(owner, name, paused)
 
+def hold(owner, name):
+    '''Let a phase, on whichever thread, not begin before the run is interrupted.'''
+    real = getattr(owner, name)
+    def held(*args, **options):
+        while not (HERE / "interrupted").exists():
+            time.sleep(0.02)
+        return real(*args, **options)
+    setattr(owner, name, held)
+
 @pytest.fixture(autouse=True, scope="session")
 def label(session_egress):
     (HERE / "session").write_text(session_egress._inner.session.engine.labels["{label}"])
@@ -310,8 +319,9 @@ INTERRUPTED = {
             egress.run("127.0.0.1:{port}/shop:latest")
         """,
     "sidecar-start": """
+        hold(sidecar.Sidecar, "start")  # the first one's begins before the test
         def test_a(egress):
-            pause(sidecar.Sidecar, "start", 3)
+            now()
             egress.run(IMAGE, ["true"])
         """,
     "target-create": """
@@ -447,6 +457,7 @@ def test_nothing_is_left_after_an_interrupt(
                 lambda: ready.exists() or asked.is_set() or process.poll() is not None, RUN_SECONDS
             )
             process.send_signal(signal.SIGINT)
+            (folder / "interrupted").touch()
             output, _ = process.communicate(timeout=RUN_SECONDS)
         finally:
             process.kill()
