@@ -406,6 +406,8 @@ def type_names(module: str) -> Iterator[str]:
     tree = ast.parse(source_path(module).read_text())
     yield from (node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
     for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
         target, equals, value = ast.unparse(node).partition(" = ")
         name = target.partition(":")[0]
         if re.fullmatch(r"_?[A-Z][a-z]\w*", name) and equals and not value.startswith("TypeVar("):
