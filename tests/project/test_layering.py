@@ -550,8 +550,9 @@ def elsewhere(module: str) -> Iterator[str]:
             yield name.rpartition(".")[0] or name
 
 
-def test_each_module_can_be_imported_first(tmp_path: Path) -> None:
-    names = [".".join(filter(None, [PACKAGE, module])) for module in MODULES]
+def test_each_module_of_the_plugin_can_be_imported_first(tmp_path: Path) -> None:
+    # Elsewhere there is no import cycle, and no front page that imports what is on it.
+    names = [f"{PACKAGE}.{module}" for module in modules_of("plugin")]
     failed, errors = not_imported_first(PACKAGE_FOLDER.parent, names, tmp_path)
     assert not failed, errors
 
