@@ -13,8 +13,8 @@ from sys import byteorder
 
 from .mux import WINDOW
 from .mux_frames import Data, Fin, MuxEvent, StreamReset
-from .pump import READABLE, Interests, Pump
-from .relay import KEY_BYTES, SOCKET_PATH
+from .pump import READABLE, Interests, Pump, arrived
+from .relay import KEY_BYTES, NUMBER_BYTES, SOCKET_PATH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,11 @@ else:
 KEY_PATH = "/egress/key"
 """The file with the key under which the relay knows a sidecar; there is none where the link has no relay."""
 
+NUMBER = Struct("!I")
+"""The number by which the test process tells of a connection in stock."""
+
 HEAD = Struct("!IH")
-"""Begins what is sent on a connection: its number, and the length of its purpose, which follows."""
+"""Begins what is sent on a connection: its number among those joined, and the length of its purpose, which follows."""
 
 UNHEARD_BY = b"unheard"
 """The purpose of a stream by which the agent tells, before a client's FIN or RST is passed on, that the client has got
@@ -112,7 +115,10 @@ class Direct:
     def __init__(self, relay: Socket, interests: Interests) -> None:
         relay.setblocking(False)
         self._relay, self._interests = relay, interests
-        self._stock: dict[int, Socket] = {}
+        self._stock: dict[int, tuple[int, Socket]] = {}  # by descriptor, with the number
+        # By number, up to the highest known: those that were not joined, and whether they may be.
+        self._unjoined: dict[int, bool] = {}
+        self._highest = 0
         self.junction = Junction()
         self._pump = Pump(self.junction, interests)
         self.passed = 0
@@ -125,7 +131,7 @@ class Direct:
     def join(self, sock: Socket, purpose: bytes) -> bool:
         """Join a connection of the target with one in stock; False where none is."""
         while self._stock:
-            _, other = self._stock.popitem()
+            _, (number, other) = self._stock.popitem()
             self._interests.want(other.fileno(), 0)
             ours, theirs = self.junction.pair()
             try:
@@ -133,10 +139,40 @@ class Direct:
             except OSError:
                 other.close()
                 continue
+            del self._unjoined[number]
             self.passed += 1
             self._pump.add(theirs, other)
             self._pump.add(ours, sock)
             return True
+        return False
+
+    def under_way(self) -> dict[int, int]:
+        """By stream that has bytes under way to the test process: how many are acknowledged when those have arrived."""
+        found = {}
+        for stream, sock in self._pump.socks():
+            acknowledged, left = arrived(sock)
+            if left and stream & 1:
+                found[stream] = acknowledged + left
+        return found
+
+    def have_arrived(self, awaited: dict[int, int]) -> bool:
+        """Whether what `under_way` told of has arrived in the test process, where its gateway can read it."""
+        for stream, count in awaited.items():
+            if (sock := self._pump.sock(stream)) is not None:
+                acknowledged, left = arrived(sock)
+                if left and acknowledged < count:
+                    return False
+        return True
+
+    def was_joined(self, number: int) -> bool:
+        """Whether a connection that has broken off for the test process had been joined; else it never will be."""
+        self._learn(number)
+        if number not in self._unjoined:
+            return True
+        self._unjoined[number] = False
+        for descriptor, (each, _) in list(self._stock.items()):
+            if each == number:
+                self._discard(descriptor)
         return False
 
     def ready(self, descriptor: int, events: int) -> bool:
@@ -162,33 +198,49 @@ class Direct:
 
     def close(self) -> None:
         self._pump.close()
-        for sock in self._stock.values():
+        for _, sock in self._stock.values():
             sock.close()
         self._relay.close()
 
     def _drop_ended(self, descriptor: int) -> None:
         """Nothing is sent on a connection in stock; but the event may be that of one whose number this one has got."""
         try:
-            self._stock[descriptor].recv(1, _socket.MSG_PEEK)
+            self._stock[descriptor][1].recv(1, _socket.MSG_PEEK)
         except BlockingIOError:
             return
         except OSError:
             pass
+        self._discard(descriptor)
+
+    def _discard(self, descriptor: int) -> None:
         self._interests.want(descriptor, 0)
-        self._stock.pop(descriptor).close()
+        self._stock.pop(descriptor)[1].close()
+
+    def _put_in_stock(self, number: int, sock: Socket) -> None:
+        self._learn(number)
+        if not self._unjoined.get(number):
+            sock.close()
+            return
+        self._stock[sock.fileno()] = number, sock
+        self._interests.want(sock.fileno(), READABLE)
+
+    def _learn(self, number: int) -> None:
+        """Of the numbers below it, some may come later, and some never: the relay may have closed those connections."""
+        for each in range(self._highest + 1, number + 1):
+            self._unjoined[each] = True
+        self._highest = max(self._highest, number)
 
     def _take(self) -> None:
         for _ in range(_BATCH):
             try:
-                data, rights, _, _ = self._relay.recvmsg(1, _RIGHTS)
+                data, rights, _, _ = self._relay.recvmsg(NUMBER_BYTES, _RIGHTS)
             except BlockingIOError:
                 return
             except OSError:
                 data, rights = b"", []
             for _, _, packed in rights:
                 sock = _socket.socket(fileno=int.from_bytes(packed[:4], byteorder))
-                self._stock[sock.fileno()] = sock
-                self._interests.want(sock.fileno(), READABLE)
+                self._put_in_stock(NUMBER.unpack(data)[0], sock)
             if not data:
                 self._interests.want(self._relay.fileno(), 0)
                 return

@@ -36,6 +36,7 @@ READ_BYTES = 65536
 READABLE, WRITABLE, BROKEN = select.POLLIN, select.POLLOUT, select.POLLERR | select.POLLHUP
 
 _ACKNOWLEDGED = Struct("@120xQ")  # tcpi_bytes_acked (linux/tcp.h)
+_SEGMENTS = Struct("@16xI4xI")  # tcpi_snd_mss, tcpi_unacked
 _NOT_SENT = Struct("@144xI")  # tcpi_notsent_bytes, since Linux 4.6
 _TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; Python has no name for it
 _AT_ONCE = pack("ii", 1, 0)  # struct linger: close sends RST (socket(7))
@@ -116,6 +117,10 @@ class Pump:
     def sock(self, stream: int) -> Socket | None:
         outlet = self._by_stream.get(stream)
         return None if outlet is None else outlet.sock
+
+    def socks(self) -> list[tuple[int, Socket]]:
+        """All of them, each after its stream."""
+        return [(stream, outlet.sock) for stream, outlet in self._by_stream.items()]
 
     def take_event(self, event: MuxEvent) -> bool:
         """False where the pump has no stream of this event."""
@@ -286,6 +291,22 @@ def not_sent(sock: Socket) -> int:
     except (OSError, AttributeError):
         return 0
     return _NOT_SENT.unpack(info)[0] if len(info) == _NOT_SENT.size else 0
+
+
+def arrived(sock: Socket) -> tuple[int, int]:
+    """How many bytes the other end's kernel has acknowledged, and how many more it may have to of those sent so far.
+
+    The second is 0 where nothing is under way: where all is acknowledged, or the other end has no room.
+    """
+    try:
+        info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _NOT_SENT.size)
+    except OSError:
+        return 0, 0
+    if len(info) < _NOT_SENT.size:
+        return 0, 0
+    size, segments = _SEGMENTS.unpack_from(info)
+    left = size * segments + _NOT_SENT.unpack(info)[0] if segments else 0
+    return _ACKNOWLEDGED.unpack_from(info)[0], left
 
 
 def reset(sock: Socket) -> None:

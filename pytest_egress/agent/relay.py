@@ -30,7 +30,10 @@ SOCKET_PATH = "/dev/shm/egress-relay"
 """The socket in the folder that goes with the IPC namespace, which sidecars share with the relay (`ipc_mode`)."""
 
 SECRET_PATH = "/egress/secret"
-SECRET_BYTES, KEY_BYTES = 32, 16
+SECRET_BYTES, KEY_BYTES, NUMBER_BYTES = 32, 16, 4
+"""What a connection begins with: the secret, the key of a sidecar, and a number by which the sidecar knows it."""
+
+WORDS_BYTES = SECRET_BYTES + KEY_BYTES + NUMBER_BYTES
 
 IS_RESET, IS_HELD = bytes(KEY_BYTES), b"\xff" * KEY_BYTES
 """The keys of two connections by which the test process tries the way: the relay resets the first. It answers the
@@ -48,7 +51,7 @@ _BACKLOG = 512
 
 
 class Unproved:
-    """A connection that has not named the secret and a key yet."""
+    """A connection that has not named the secret, a key and its number yet."""
 
     def __init__(self, sock: Socket) -> None:
         self.sock, self.said = sock, b""
@@ -132,10 +135,10 @@ class SocketPasser:
         self._poller.register(sock.fileno(), select.POLLIN)
 
     def _read(self, descriptor: int) -> None:
-        """Read no byte behind the key: the sidecar does."""
+        """Read no byte behind the number: the sidecar does."""
         found = self._unproved[descriptor]
         try:
-            said = found.sock.recv(SECRET_BYTES + KEY_BYTES - len(found.said))
+            said = found.sock.recv(WORDS_BYTES - len(found.said))
         except BlockingIOError:
             return
         except OSError:
@@ -143,11 +146,11 @@ class SocketPasser:
         found.said += said
         if not said:
             self._close_unproved(descriptor)
-        elif len(found.said) == SECRET_BYTES + KEY_BYTES:
+        elif len(found.said) == WORDS_BYTES:
             self._judge(descriptor, found)
 
     def _judge(self, descriptor: int, found: Unproved) -> None:
-        key = found.said[SECRET_BYTES:]
+        key, number = found.said[SECRET_BYTES:-NUMBER_BYTES], found.said[-NUMBER_BYTES:]
         if not compare_digest(found.said[:SECRET_BYTES], self._secret):
             self._close_unproved(descriptor)
         elif key == IS_RESET:
@@ -157,16 +160,16 @@ class SocketPasser:
             self._held[descriptor] = self._unproved.pop(descriptor).sock
             found.sock.send(b"!")
         else:
-            self._pass(key, found.sock)
+            self._pass(key, number, found.sock)
             self._close_unproved(descriptor)
 
-    def _pass(self, key: bytes, sock: Socket) -> None:
+    def _pass(self, key: bytes, number: bytes, sock: Socket) -> None:
         """The connection is closed where there is no such sidecar, or it takes no more."""
         if (sidecar := self._by_key.get(key)) is None:
             return
         try:  # noqa: SIM105 - contextlib takes long to import
             sidecar.sendmsg(
-                [b"!"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("=i", sock.fileno()))]
+                [number], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("=i", sock.fileno()))]
             )
         except OSError:
             pass  # that it has ended is read from its socket

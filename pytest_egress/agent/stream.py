@@ -51,11 +51,12 @@ if TYPE_CHECKING:
 
     Socket: TypeAlias = _socket.socket
 
-CONNECT, PORT, FLUSH, DIALS = b"connect", b"port", b"flush", b"dials"
+CONNECT, PORT, FLUSH, DIALS, BROKEN = b"connect", b"port", b"flush", b"dials", b"broken"
 """The purposes of streams that the test process opens. `CONNECT` connects to a port of the target, whose number
 follows; `PORT` carries datagrams to one, as `flows` has it. `FLUSH` is answered when everything that has happened so
 far has been queued: with `QUEUED`, and with FIN. `DIALS` carries a message of `dials`, and is accepted when that is in
-force."""
+force. `BROKEN` asks about a connection of `direct`, whose number follows, that has broken off in stock: it is accepted
+where that one had been joined, and refused where it had not."""
 
 UNKNOWN = b"unknown"
 """Begins the purpose of a connection whose dialled address the kernel cannot tell; the reason follows."""
@@ -76,6 +77,10 @@ INPUT_CLOSED = "it ended since its input was closed on the way, and not by the t
 BATCH = 64
 """How many datagrams, or connections, of one socket are handled before the next one gets its turn."""
 
+ARRIVAL_SECONDS = 2.0
+"""How long a flush waits for what is under way by the relay: a network that has gone acknowledges nothing."""
+
+_LOOK_SECONDS = 0.002
 _ALL_STREAMS = 1 << 30  # more than there ever are
 _CHUNK = 1 << 18
 _DATAGRAM, _ETHERNET = 1 << 16, 14
@@ -174,6 +179,8 @@ class Agent:
         self._dials: dict[int, Dial] = {}  # by descriptor
         self._dialling: dict[int, Dial] = {}  # by stream
         self._flushes: list[int] = []
+        self._under_way: dict[int, int] | None = None  # what they wait for, as `Direct` has it
+        self._looking_since = 0.0
         self._changes: dict[int, bytes] = {}  # by stream: what has come of each message of `dials`
         self._resume_below: int | None = None  # set while connections stay in the backlog
         self._silent_seconds, self._last_read = silent_seconds, monotonic()
@@ -198,7 +205,8 @@ class Agent:
             self._read_datagrams_or_not()  # after writing, else nothing may ever wake this up
             self._interests.want(self._wire.output, WRITABLE if more else 0)
             at_once = self._flushes and self._reads_datagrams and not self._telling
-            ready = self._interests.wait(0 if at_once else self._silent_seconds)
+            look_seconds = _LOOK_SECONDS if self._under_way else 0
+            ready = self._interests.wait(look_seconds if at_once else self._silent_seconds)
             busy = False
             for descriptor, events in ready:
                 if descriptor != self._wire.output:
@@ -293,14 +301,24 @@ class Agent:
         word, _, rest = event.purpose.partition(b" ")
         if word == FLUSH:
             self._flushes.append(event.stream)
+            self._under_way = None
         elif word == DIALS:
             self._changes[event.stream] = b""
+        elif word == BROKEN and self._direct is not None:
+            self._tell_fate(event.stream, self._direct.was_joined(int(rest)))
         elif word == PORT:
             self._flows.open(event.stream, int(rest))
         elif word == CONNECT:
             self._dial(Dial(event.stream, int(rest), target_addresses(self._capture.ipv6)))
         else:
             self._mux.refuse(event.stream, errno.EINVAL, f"no such purpose: {event.purpose!r}")
+
+    def _tell_fate(self, stream: int, was_joined: bool) -> None:
+        if not was_joined:
+            self._mux.refuse(stream, 0)
+            return
+        self._mux.accept(stream)
+        self._mux.fin(stream)
 
     def _take_change(self, event: Data | Fin | StreamReset) -> None:
         """A message of `dials` may come in pieces; it is applied and answered at its end."""
@@ -319,14 +337,28 @@ class Agent:
 
     def _answer_flushes(self) -> None:
         """No socket may have anything left to read, so that the answers follow it all."""
-        if self._flushes:
-            self._tell_dropped()
+        if not self._flushes or not self._has_arrived():
+            return
+        self._under_way = None
+        self._tell_dropped()
         for stream in self._flushes:
             self._mux.accept(stream)
             passed = self._direct.passed if self._direct is not None else 0
             self._mux.write(stream, QUEUED.pack(self._mux.datagrams, passed))
             self._mux.fin(stream)
         self._flushes = []
+
+    def _has_arrived(self) -> bool:
+        """Whether what went by the relay has arrived: an answer on the wire would overtake it.
+
+        Bytes that are sent meanwhile are not waited for, since a target may send without end.
+        """
+        if self._direct is None:
+            return True
+        if self._under_way is None:
+            self._under_way, self._looking_since = self._direct.under_way(), monotonic()
+        is_late = monotonic() - self._looking_since >= ARRIVAL_SECONDS
+        return is_late or self._direct.have_arrived(self._under_way)
 
     # Connections of the target.
 

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from pytest_egress.agent.direct import HEAD
+from pytest_egress.agent.direct import HEAD, NUMBER
 from pytest_egress.agent.pump import READABLE, WRITABLE, Interests
 from pytest_egress.link.stream_sockets import AcceptedSocket
 
@@ -20,7 +20,7 @@ STOCK: Final = 8
 """How many connections wait for the target. Each costs a round trip to be replaced, and two descriptors."""
 
 MOST_FAILURES: Final = 2 * STOCK
-"""How many connections in a row may fail; then the rest goes by the engine's stream."""
+"""How many connections in a row may fail; then the next ones go by the engine's stream, until `Stock.try_again`."""
 
 # A relay that goes with its machine or its network ends no connection: the kernel finds that out within 20 s.
 KEEPALIVE: Final = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
@@ -31,7 +31,7 @@ class DirectWay(NamedTuple):
 
     Attributes:
         address: Where this process connects to the relay.
-        words: What each connection begins with: the secret of the relay, and the key of the sidecar.
+        words: What each connection begins with: the secret of the relay, and the key of the sidecar. A number follows.
         ended: The relay's standard streams, at end of file when it has ended; the link neither reads nor closes them.
     """
 
@@ -41,10 +41,15 @@ class DirectWay(NamedTuple):
 
 
 class Waiting:
-    """A connection in stock; `head` is what has come of its number and purpose."""
+    """A connection in stock.
+
+    Attributes:
+        head: What has come of `agent.direct.HEAD` and the purpose.
+        number: By which the agent knows it; 0 before it is connected.
+    """
 
     def __init__(self, sock: AcceptedSocket) -> None:
-        self.sock, self.head, self.is_connected = sock, b"", False
+        self.sock, self.head, self.number = sock, b"", 0
 
 
 class Stock:
@@ -54,8 +59,8 @@ class Stock:
         joined: Called with the socket, the number and the purpose of each that has been joined. The socket is blocking.
 
     Attributes:
-        lost: How many have broken off, so that as many of those which the agent counts as joined may never come. One
-            that ended in order had not been joined: the number would have come before its end.
+        broken: The numbers of those that have broken off: the agent may have joined them. One that ended in order had
+            not been joined, since the head would have come before its end.
     """
 
     def __init__(
@@ -66,11 +71,18 @@ class Stock:
     ) -> None:
         self._way, self._interests, self._joined = way, interests, joined
         self._waiting: dict[int, Waiting] = {}
-        self._failures = self.lost = 0
+        self._failures = self._numbers = 0
+        self.broken: list[int] = []
 
     def fill(self) -> None:
         while len(self._waiting) < STOCK and self._failures < MOST_FAILURES:
             self._dial()
+
+    def try_again(self) -> None:
+        """Call it now and then: what ended connections in stock may be over, such as a flood of a stranger's."""
+        if self._failures >= MOST_FAILURES:
+            self._failures = 0
+            self.fill()
 
     def ready(self, descriptor: int, events: int) -> bool:
         """False where the descriptor is none of these."""
@@ -78,14 +90,15 @@ class Stock:
         if found is None:
             return False
         try:
-            if found.is_connected:
+            if found.number:
                 self._read(found)
             else:
                 self._greet(found)
         except BlockingIOError:
             pass
         except OSError:
-            self.lost += found.is_connected
+            if found.number:
+                self.broken.append(found.number)
             self._drop(found)
         self.fill()
         return True
@@ -122,8 +135,9 @@ class Stock:
         number = found.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
             raise OSError(number, os.strerror(number))
-        found.sock.send(self._way.words)  # a new connection has room for it
-        found.is_connected = True
+        self._numbers += 1
+        found.sock.send(self._way.words + NUMBER.pack(self._numbers))  # it has room for that
+        found.number = self._numbers
         self._interests.want(found.sock.fileno(), READABLE)
 
     def _read(self, found: Waiting) -> None:

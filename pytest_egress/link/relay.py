@@ -19,6 +19,7 @@ from pytest_egress.base.sockets import Socket
 PORT, READY = program.PORT, program.READY
 SECRET_PATH, SECRET_BYTES = program.SECRET_PATH, program.SECRET_BYTES
 KEY_PATH, KEY_BYTES = direct.KEY_PATH, program.KEY_BYTES
+NO_NUMBER: Final = bytes(program.NUMBER_BYTES)  # of a connection for no sidecar
 TRY_SECONDS: Final = 1.0  # for each step of a trial
 
 
@@ -30,14 +31,14 @@ def try_way(
     Args:
         expect: Waits for a line of the relay's standard output, for so many seconds; OSError where it does not come.
     """
-    with connect(address, secret + program.IS_RESET) as sock:
+    with connect(address, secret + program.IS_RESET + NO_NUMBER) as sock:
         try:
             sock.recv(1)
         except ConnectionResetError:
             pass
         else:
             raise OSError(errno.EPROTO, "a reset arrives there as an end")
-    with connect(address, secret + program.IS_HELD) as sock:
+    with connect(address, secret + program.IS_HELD + NO_NUMBER) as sock:
         if not sock.recv(1):
             raise OSError(errno.EPROTO, "it ended the connection")
         reset(sock)

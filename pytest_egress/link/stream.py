@@ -58,6 +58,7 @@ from pytest_egress.agent.mux_frames import (
 from pytest_egress.agent.pump import READABLE, WRITABLE, Interests, Pump
 from pytest_egress.agent.pump import reset as reset_socket
 from pytest_egress.agent.stream import (
+    BROKEN,
     CONNECT,
     DATAGRAM_SOCKET,
     DIALS,
@@ -118,14 +119,10 @@ def most_streams() -> int:
 
 
 class Flush:
-    """A flush that is under way. When `done` is set, everything before it can be read.
-
-    Args:
-        lost: How many connections in stock had broken off when it began.
-    """
+    """A flush that is under way. When `done` is set, everything before it can be read."""
 
     def __init__(self, steps: int) -> None:
-        self._steps, self.lost = steps, 0
+        self._steps = steps
         self.done = threading.Event()
 
     def step(self) -> None:
@@ -165,13 +162,14 @@ class StreamLink:
         self._interests = Interests(poller())
         self._pump = Pump(self._mux, self._interests)
         self._open_sockets()
-        self._way = way
         self._stock = None if way is None else Stock(way, self._interests, self._on_joined)
+        # A copy: the relay's own descriptor is closed when its end is first seen, perhaps on another thread.
+        self._relay_end = None if way is None else way.ended.dup()
         self._direct: weakref.WeakValueDictionary[int, AcceptedSocket] = (
             weakref.WeakValueDictionary()
         )
         self._joined = 0  # those included that were lost
-        self._judged = 0  # of `Stock.lost`: those that no flush has to allow for any more
+        self._doubts: set[int] = set()  # streams that ask whether one that broke off was joined
         self._lock = threading.Lock()
         self._commands: deque[Callable[[], None]] = deque()
         self._replies: deque[bytes] = deque()  # packets, until the wire has room
@@ -330,6 +328,7 @@ class StreamLink:
             self._end_all()
 
     def _turn(self) -> None:
+        self._ask_of_broken()
         more = self._send()
         self._pump.refresh()
         self._interests.want(self._wire.fileno(), READABLE | (WRITABLE if more else 0))
@@ -339,7 +338,7 @@ class StreamLink:
                 self._read_wire()
             elif descriptor == self._wake.fileno():
                 self._run_commands()
-            elif self._way is not None and descriptor == self._way.ended.fileno():
+            elif self._relay_end is not None and descriptor == self._relay_end.fileno():
                 self.reason, self._finished = RELAY_ENDED, True
             elif not self._pump.ready(descriptor, events) and self._stock is not None:
                 self._stock.ready(descriptor, events)
@@ -379,6 +378,8 @@ class StreamLink:
             if now - self._pinged >= PING_SECONDS:
                 self._pinged, self._answered = now, False
                 self._mux.ping()
+                if self._stock is not None:
+                    self._stock.try_again()
         elif now - max(self._pinged, self._last_read) >= SILENT_SECONDS:
             self.reason = f"it has not answered for {SILENT_SECONDS:g} s"
             self._finished = True
@@ -430,6 +431,14 @@ class StreamLink:
             reset_socket(sock)
             self._lost_there += 1
 
+    def _ask_of_broken(self) -> None:
+        """Only the agent knows whether it had joined a connection whose number never came."""
+        broken = self._stock.broken if self._stock is not None else []
+        while broken and self._mux.openable:
+            stream = self._mux.open(BROKEN + b" %d" % broken.pop())
+            self._mux.fin(stream)
+            self._doubts.add(stream)
+
     def _on_unheard(self, event: Open) -> None:
         """Refusing it lets the agent pass the end on, which the gateway sees after the fate."""
         _, number, kind = event.purpose.split()
@@ -438,8 +447,8 @@ class StreamLink:
         self._mux.refuse(event.stream, 0)
 
     def _on_hello(self, event: Hello) -> None:
-        if self._stock is not None and self._way is not None:
-            self._interests.want(self._way.ended.fileno(), READABLE)
+        if self._stock is not None and self._relay_end is not None:
+            self._interests.want(self._relay_end.fileno(), READABLE)
             self._stock.fill()
         self._hello.set_result(event)
 
@@ -465,12 +474,18 @@ class StreamLink:
     def _on_opened(self, event: Opened) -> None:
         if changed := self._changes.pop(event.stream, None):
             changed.set_result(None)
+        if event.stream in self._doubts:
+            self._doubts.remove(event.stream)
+            self._joined += 1
+            self._lost_there += 1
+            self._end_flushes()
         if event.stream in self._dials:
             opened, sock = self._dials.pop(event.stream)
             self._pump.add(event.stream, sock)
             opened.set_result(None)
 
     def _on_refused(self, event: Refused) -> None:
+        self._doubts.discard(event.stream)
         if changed := self._changes.pop(event.stream, None):
             changed.set_exception(OSError(event.number, event.text))
         if event.stream in self._dials:
@@ -521,28 +536,10 @@ class StreamLink:
     def _end_flushes(self) -> None:
         while self._awaiting:
             datagrams, joined, flush = self._awaiting[0]
-            if datagrams > self._arrived or not self._have_joined(joined, flush.lost):
+            if datagrams > self._arrived or joined > self._joined:
                 return
             self._awaiting.popleft()
             flush.step()
-
-    def _have_joined(self, count: int, lost: int) -> bool:
-        """Whether so many joined connections have come, or been lost; one that was lost is counted as lost traffic.
-
-        Args:
-            lost: How many had broken off before the agent was asked for the count. Where all have come, none of these
-                had been joined: no later flush may end by them while a connection is still on its way.
-        """
-        missing = count - self._joined
-        broken = self._stock.lost if self._stock is not None else 0
-        if missing > broken - self._judged:
-            return False
-        if missing > 0:
-            self._joined, self._judged = count, broken
-            self._lost_there += missing
-        else:
-            self._judged = max(self._judged, lost)
-        return True
 
     def _on_pong(self, _: Pong) -> None:
         self._answered = True
@@ -620,7 +617,6 @@ class StreamLink:
         if not self._mux.openable:
             flush.done.set()
             return
-        flush.lost = self._stock.lost if self._stock is not None else 0
         stream = self._mux.open(FLUSH)
         self._mux.fin(stream)
         self._flushes[stream] = flush
@@ -629,7 +625,7 @@ class StreamLink:
         """Drop every stream, and end the thread when the agent has acknowledged that."""
         self._deadline = monotonic() + GOODBYE_SECONDS
         self._pump.close()
-        for stream in (*self._dials, *self._flushes, *self._changes):
+        for stream in (*self._dials, *self._flushes, *self._changes, *self._doubts):
             self._mux.reset(stream)
         self._mux.close()
         if not self._hello.done():
@@ -660,6 +656,8 @@ class StreamLink:
         for direct in self._direct.values():
             with contextlib.suppress(OSError):  # the gateway has closed it
                 direct.shutdown(socket.SHUT_RDWR)
+        if self._relay_end is not None:
+            self._relay_end.close()
         self._wire.close()
         self._end.close()
         self._wake.close()
@@ -672,6 +670,8 @@ class StreamLink:
         self._pump.abandon()
         if self._stock is not None:
             self._stock.close()
+        if self._relay_end is not None:
+            self._relay_end.close()
         for _, sock in list(self._dials.values()):
             sock.close()
         for sock in (*self._readers(), self._end, self._wake):

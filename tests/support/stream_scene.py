@@ -12,6 +12,7 @@ from typing import cast
 
 from pytest_egress.agent.capture import Capture
 from pytest_egress.agent.dials import Dials
+from pytest_egress.agent.direct import NUMBER
 from pytest_egress.agent.mux import AGENT, MAX_STREAMS, Mux
 from pytest_egress.agent.relay import KEY_BYTES, READY, SECRET_BYTES, SocketPasser
 from pytest_egress.agent.stream import Agent, StandardStreams
@@ -141,6 +142,10 @@ class RelayScene:
 
     def way(self, key: bytes = key) -> DirectWay:
         return DirectWay(self.address, self.secret + key, self.ours)
+
+    def words(self, key: bytes = key, number: int = 1) -> bytes:
+        """What a connection to a sidecar begins with."""
+        return self.secret + key + NUMBER.pack(number)
 
     def enter(self, key: bytes = key) -> socket.socket:
         """What the agent of a sidecar has of it."""

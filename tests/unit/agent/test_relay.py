@@ -44,7 +44,7 @@ def test_a_connection_goes_to_the_sidecar_whose_key_it_names_with_every_byte_beh
     with (
         relay.enter() as sidecar,
         relay.enter(OTHER) as other,
-        dial(relay, relay.secret + OTHER + b"behind it") as ours,
+        dial(relay, relay.words(OTHER) + b"behind it") as ours,
         passed(other) as theirs,
     ):
         assert theirs.recv(64) == b"behind it"
@@ -58,8 +58,8 @@ def test_a_connection_goes_to_the_sidecar_whose_key_it_names_with_every_byte_beh
 @pytest.mark.parametrize(
     "words",
     [
-        b"x" * 32 + RelayScene.key,
-        RelayScene.secret + OTHER,
+        b"x" * 32 + RelayScene.key + bytes(4),
+        RelayScene.secret + OTHER + bytes(4),
         b"GET / HTTP/1.1\r\nHost: relay\r\n" * 2,
     ],
     ids=["another secret", "no sidecar of this key", "HTTP"],
@@ -70,7 +70,7 @@ def test_a_connection_without_the_secret_or_a_sidecar_is_closed(
     with relay.enter() as sidecar, dial(relay, words) as ours:
         with contextlib.suppress(ConnectionResetError):  # bytes behind the key were not read
             assert ours.recv(64) == b""
-        with dial(relay, relay.secret + relay.key + b"the next"), passed(sidecar) as theirs:
+        with dial(relay, relay.words() + b"the next"), passed(sidecar) as theirs:
             assert theirs.recv(64) == b"the next"
 
 
@@ -84,7 +84,7 @@ def test_silent_connections_take_no_room_from_one_that_proves_itself(relay: Rela
     try:
         with (
             relay.enter() as sidecar,
-            dial(relay, relay.secret + relay.key + b"!") as _,
+            dial(relay, relay.words() + b"!") as _,
             passed(sidecar) as theirs,
         ):
             assert theirs.recv(64) == b"!"
@@ -98,19 +98,22 @@ def test_a_sidecar_that_has_ended_gets_nothing_and_its_successor_does(relay: Rel
     relay.enter().close()
     with (
         relay.enter() as sidecar,
-        dial(relay, relay.secret + relay.key + b"!"),
+        dial(relay, relay.words() + b"!"),
         passed(sidecar) as theirs,
     ):
         assert theirs.recv(64) == b"!"
 
 
 def test_a_way_is_tried_by_a_reset_in_both_directions(relay: RelayScene) -> None:
-    with dial(relay, relay.secret + IS_RESET) as ours, pytest.raises(ConnectionResetError):
+    with (
+        dial(relay, relay.secret + IS_RESET + bytes(4)) as ours,
+        pytest.raises(ConnectionResetError),
+    ):
         ours.recv(1)
-    held = dial(relay, relay.secret + IS_HELD)
+    held = dial(relay, relay.secret + IS_HELD + bytes(4))
     assert held.recv(1) == b"!"
     reset(held)
     assert relay.ours.recv(64) == RESET
-    with dial(relay, relay.secret + IS_HELD) as ended:
+    with dial(relay, relay.secret + IS_HELD + bytes(4)) as ended:
         assert ended.recv(1) == b"!"
     assert relay.ours.recv(64) == ENDED
