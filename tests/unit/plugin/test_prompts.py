@@ -26,7 +26,8 @@ def spawn(pytester: pytest.Pytester) -> Spawn:
     return spawn
 
 
-PROMPT: Final = r"\(\s*P\s*d\s*b\s*\) "  # which readline wraps where it begins behind other output
+PROMPT: Final = r"\(\s*P\s*d\s*b\s*(>+ PDB set_trace [^>]*>+\s*(\x1b\[K)?)?\) "
+"""readline wraps it where it begins behind other output; pytest's line of another thread may come within it."""
 
 
 @pytest.mark.slow
