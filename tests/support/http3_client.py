@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import trustme
-from aioquic.h3.connection import H3Connection
+from aioquic.h3.connection import H3Connection, HeadersState
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
@@ -116,6 +116,9 @@ class Http3Client:
         stream = self.streams[event.stream_id]
         if isinstance(event, HeadersReceived):
             stream.heads.append({name.decode(): value.decode() for name, value in event.headers})
+            if stream.heads[-1].get(":status", "").startswith("1") and self.h3 is not None:
+                # aioquic 1.3 would take the head of the response for trailers.
+                self.h3._stream[event.stream_id].headers_recv_state = HeadersState.INITIAL
         else:
             stream.body += event.data
         stream.has_ended |= event.stream_ended

@@ -246,6 +246,7 @@ def test_trailers_and_interim_responses_go_and_come(stage: Stage, ca: trustme.CA
     stage.https("api.test", handler, stream=True, http3=True)
     client = Http3Client(stage, ca)
     number = client.begin(method="POST", ends=False)
+    client.until(lambda: client.streams[number].heads)
     client.body(number, b"body")
     assert client.h3 is not None
     client.h3.send_headers(number, [(b"x-end", b"1")], end_stream=True)
