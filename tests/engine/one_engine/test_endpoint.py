@@ -19,6 +19,7 @@ import docker
 import pytest
 
 from pytest_egress import Egress, TcpConnection, UnroutedError
+from pytest_egress.base.clock import wall
 from pytest_egress.endpoint.server import EngineEndpoint
 from pytest_egress.engine.leftovers import SESSION_LABEL
 from tests.support.killed_runs import KilledRun, assert_nothing_is_left
@@ -101,7 +102,8 @@ def test_a_container_is_used_by_other_commands(
     assert "org.pytest-egress.session" not in told
     assert "SSL_CERT_FILE" not in told
     assert "sidecar" not in command("ps", "--all").stdout
-    events = command("events", "--since", "10m", "--until", "0s", "--filter", "type=container")
+    until_now = str(int(wall()) + 1)  # whole seconds: "0s" is the last one
+    events = command("events", "--since", "10m", "--until", until_now, "--filter", "type=container")
     assert name in events.stdout
     assert "org.pytest-egress.session" not in events.stdout
     assert "sidecar" not in events.stdout
