@@ -40,13 +40,15 @@ def disguised(
         return
     if os.geteuid():
         pytest.skip("only root mounts")
-    (inner := tmp_path / "outer/inner").mkdir(parents=True)
-    (inner / "plain").touch()
-    subprocess.run(["mount", "--bind", socket, inner / "plain"], check=True)
-    try:
-        yield tmp_path / "outer", "/in/inner/plain"
-    finally:
-        subprocess.run(["umount", inner / "plain"], check=True)
+    # Not in /tmp: while the socket is mounted there, other tests of this machine may not mount /tmp.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as outer:
+        (inner := Path(outer) / "inner").mkdir()
+        (inner / "plain").touch()
+        subprocess.run(["mount", "--bind", socket, inner / "plain"], check=True)
+        try:
+            yield Path(outer), "/in/inner/plain"
+        finally:
+            subprocess.run(["umount", inner / "plain"], check=True)
 
 
 def test_the_socket_of_the_engine_is_refused_by_whatever_name_it_is_mounted(
